@@ -1,0 +1,200 @@
+# ndio: `make help` lists what can be made.
+
+VERSION := 0.1.0
+
+## PREFIX=/usr/local   where `make install` puts things; /usr: the plugin goes where nbdkit looks
+## DESTDIR=            a root to install below
+## CC=gcc              or clang
+## WERROR=1            a warning is an error
+## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
+## TESTS="bvec luks"   check only what has one of these words in its name
+## V=1                 show the commands
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+SANITIZE ?=
+WERROR   ?=
+TESTS    ?=
+V        ?=
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR       := ar
+
+# What is needed, and the Debian package that has it: to build, and more to check.
+LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:liburing-dev \
+	      json-c:libjson-c-dev nbdkit:nbdkit-plugin-dev
+TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
+TEST_LIBS  := cmocka:libcmocka-dev
+TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
+	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs
+HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
+
+# One folder for each way to build: build/ itself is that of gcc without a sanitizer.
+comma   := ,
+empty   :=
+space   := $(empty) $(empty)
+VARIANT := $(subst $(space),-,$(filter-out -,$(notdir $(CC)) $(subst $(comma),-,$(SANITIZE))))
+B       := build$(if $(filter-out gcc,$(VARIANT)),/$(VARIANT))
+
+COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c))
+SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
+UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
+UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
+MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
+PLUGIN       := $(B)/nbdkit-ndio-plugin.so
+
+chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
+UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
+INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
+
+# Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
+CFLAGS   ?= -O2 -g
+WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes \
+	    -Wold-style-definition -Wvla -Wformat=2 -Wundef -Wpointer-arith -Wwrite-strings \
+	    -Wimplicit-fallthrough $(if $(WERROR),-Werror)
+HARDEN   := -fstack-protector-strong \
+	    $(if $(SANITIZE)$(filter -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+BASE     := -std=gnu11 -D_GNU_SOURCE -DNDIO_VERSION='"$(VERSION)"' -Icommon -fPIC -pthread \
+	    -fvisibility=hidden $(WARNINGS) $(HARDEN)
+LINK     := -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
+
+# nbdkit isn't instrumented: the sanitizer's runtime is preloaded into it (PRELOAD), and the
+# plugin stays mapped after dlclose (nodelete), for the names in the reports made at exit.
+ifneq ($(SANITIZE),)
+BASE += -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LINK += -fsanitize=$(SANITIZE) -Wl,-z,nodelete
+ifneq ($(findstring clang,$(CC)),)
+ifneq ($(findstring thread,$(SANITIZE)),)
+$(error SANITIZE=thread needs CC=gcc: clang has no shared runtime for it)
+endif
+PRELOAD := $(shell $(CC) -print-file-name=libclang_rt.$(if $(findstring address,$(SANITIZE)),asan,ubsan_standalone)-$(shell uname -m).so)
+LINK    += -shared-libsan -Wl,-rpath,$(dir $(PRELOAD))
+else
+PRELOAD := $(strip $(foreach s,address:asan undefined:ubsan thread:tsan,$(if $(findstring \
+	   $(firstword $(subst :, ,$s)),$(SANITIZE)),$(shell $(CC) -print-file-name=lib$(lastword $(subst :, ,$s)).so))))
+endif
+endif
+
+# What tests see of all this. Status 99 is a sanitizer's alone.
+TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$(CC)' \
+	   NDIO_SANITIZE='$(SANITIZE)' NDIO_PRELOAD='$(PRELOAD)' \
+	   ASAN_OPTIONS=exitcode=99:detect_stack_use_after_return=1:strict_string_checks=1 \
+	   UBSAN_OPTIONS=exitcode=99:halt_on_error=1:print_stacktrace=1 \
+	   TSAN_OPTIONS=exitcode=99:second_deadlock_stack=1:history_size=4
+
+Q   := $(if $(filter 1,$(V)),,@)
+say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
+
+.PHONY: all unit check demo deps install uninstall clean help FORCE
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: $(PLUGIN) $(MAN) ## build the nbdkit plugin and the man pages
+
+unit: $(UNIT) ## build the unit test programs, in build/tests/unit
+
+check: deps all $(UNIT) ## install what is missing, build, and run all tests
+	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
+	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
+		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
+
+demo: deps all ## encrypt a disk, copy real files in and out, and show that it is sealed
+	$(Q)$(TEST_ENV) bash tests/demo.sh
+
+# For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
+# tools and headers.
+define find_missing
+	PATH="$$PATH:/usr/sbin:/sbin"; need=; pkgs=; \
+	lack() { need="$$need $${1%:*}"; pkgs="$$pkgs $${1##*:}"; }; \
+	for d in $1; do pkg-config --exists "$${d%:*}" 2>/dev/null || lack "$$d"; done; \
+	for d in $2; do command -v "$${d%:*}" >/dev/null || lack "$$d"; done; \
+	for d in $3; do echo "#include <$${d%:*}>" | $(CC) -E - >/dev/null 2>&1 || lack "$$d"; done
+endef
+
+deps: ## install the Debian packages that are missing, if any
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS),$(HEADERS)); \
+	[ -n "$$pkgs" ] || exit 0; \
+	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
+	apt="$$sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300"; \
+	[ -n "$$sudo" ] || apt="env $$apt"; \
+	$$apt update && $$apt install --no-install-recommends $$pkgs
+
+# Where nbdkit looks, if that is below PREFIX.
+PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugindir nbdkit),$(PREFIX)/lib/nbdkit/plugins)
+MANDIR    ?= $(PREFIX)/share/man
+man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
+
+install: all ## install below PREFIX
+	$(Q)install -D -m 755 $(PLUGIN) '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))'
+	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
+
+uninstall: ## remove what was installed
+	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' $(foreach m,$(MAN),'$(call man_path,$m)')
+
+clean: ## remove everything that was built
+	$(Q)rm -rf build
+
+help: ## show this
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
+		while IFS='	' read -r t text; do printf '  %-10s %s\n' "$$t" "$$text"; done
+	@echo 'Variables:'
+	@sed -n 's/^## /  /p' Makefile
+
+# What was asked of this machine: missing libraries end the build here, with the name of their
+# package; anything that changed since the last time, flags too, rebuilds every object.
+ifneq ($(filter-out deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+include $(B)/config.mk
+endif
+
+pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
+answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
+
+$(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps)
+	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
+	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
+	@mkdir -p $(@D); { \
+	printf '# %s\n' "$$($(CC) --version | head -n 1)" \
+		"$(subst ",\",$(BASE)) $(CPPFLAGS) $(CFLAGS) $(LINK) $(LDFLAGS)"; \
+	echo "LIB_CFLAGS := $(call pc,--cflags,$(LIBS))"; \
+	echo "LIB_LIBS := $(call pc,--libs,$(LIBS))"; \
+	echo "TEST_CFLAGS := $(call pc,--cflags,$(TEST_LIBS))"; \
+	echo "TEST_LDLIBS := $(call pc,--libs,$(TEST_LIBS))"; \
+	printf 'FEATURES :='; \
+	$(call answer,'struct s { int *p __attribute__((counted_by(n))); int n; };',-DHAVE_COUNTED_BY_PTR); \
+	$(call answer,'#include <sys/sdt.h>',-DHAVE_SDT); \
+	echo; } >$@.new; \
+	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(B)/%.o: %.c $(B)/config.mk
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASE) $(FEATURES) $(LIB_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# clang wants a prototype of the function that NBDKIT_REGISTER_PLUGIN defines.
+$(B)/server/plugin.o: BASE += -Wno-missing-prototypes
+$(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
+
+$(B)/common.a: $(COMMON)
+	$(call say,AR,$@)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(PLUGIN): $(SERVER) $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(LIB_LIBS)
+
+$(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
+
+# man/NAME.SECTION.pod
+$(B)/man/%: man/%.pod
+	$(call say,MAN,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)podchecker -warnings $< >$@.log 2>&1 || { cat $@.log >&2; exit 1; }
+	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
+		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
+
+-include $(COMMON:.o=.d) $(SERVER:.o=.d) $(UNIT_OBJECTS:.o=.d)

@@ -1,0 +1,454 @@
+#include "channel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+
+#include "align.h"
+#include "cipher.h"
+#include "pool.h"
+#include "probe.h"
+#include "subrequest.h"
+
+struct channel {
+	struct volume *volume;
+	struct target_queue *queue;
+	struct cipher *cipher; /* NULL without a key */
+	struct pool pool;
+	struct ndio_subrequest *subs; /* all of them */
+	struct ndio_subrequest *idle; /* those not in flight */
+	struct ndio_request *first, *last; /* started and not all split off, oldest first */
+};
+
+/* ---- one piece of the unencrypted side, against its sectors at io_base ---- */
+
+static uint64_t unit_of(const struct volume *volume, uint64_t offset)
+{
+	return offset / 512 + volume->luks.iv_offset;
+}
+
+/* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
+ * caller's memory allows; a sector that straddles two runs is gathered first. */
+static int fill(struct channel *channel, struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	size_t sector = volume->sector;
+	uint8_t *out = sub->io_base;
+	uint64_t offset = sub->offset;
+	int ret = 0;
+
+	if (!channel->cipher) {
+		iter_copy_from(&sub->iter, out, sub->iter.left);
+		return 0;
+	}
+	while (sub->iter.left && ret == 0) {
+		struct bvec run = iter_run(&sub->iter, sub->iter.left);
+		size_t whole = round_down(run.len, sector);
+
+		if (whole) {
+			ret = cipher_encrypt(channel->cipher, unit_of(volume, offset), run.base, out,
+					     whole);
+			iter_advance(&sub->iter, whole);
+		} else {
+			whole = sector;
+			iter_copy_from(&sub->iter, out, whole);
+			ret = cipher_encrypt(channel->cipher, unit_of(volume, offset), out, out,
+					     whole);
+		}
+		out += whole;
+		offset += whole;
+	}
+	if (ret < 0)
+		OPENSSL_cleanse(sub->io_base, sub->len);
+	return ret;
+}
+
+/* Decrypts one sector that the caller gets only a part of, or that straddles two runs, where
+ * it lies, copies the part, and leaves no plaintext behind in bounce memory. */
+static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, uint8_t *in,
+			uint64_t offset, size_t lead)
+{
+	size_t sector = channel->volume->sector;
+	size_t part = min_u64(sector - lead, sub->iter.left);
+	int ret = cipher_decrypt(channel->cipher, unit_of(channel->volume, offset), in, in, sector);
+
+	if (ret == 0)
+		iter_copy_to(&sub->iter, in + lead, part);
+	OPENSSL_cleanse(in, sector);
+	return ret;
+}
+
+/* Moves what was read at io_base to iter, decrypting on the way, or in place where it was
+ * read into the caller's memory. */
+static int drain(struct channel *channel, struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	size_t sector = volume->sector;
+	uint8_t *in = sub->io_base;
+	uint64_t offset = sub->offset;
+	size_t lead = sub->lead;
+	int ret = 0;
+
+	if (!channel->cipher) {
+		if (sub->bounce)
+			iter_copy_to(&sub->iter, in + lead, sub->iter.left);
+		return 0;
+	}
+	in += round_down(lead, sector);
+	offset += round_down(lead, sector);
+	lead -= round_down(lead, sector);
+	while (sub->iter.left && ret == 0) {
+		struct bvec run = iter_run(&sub->iter, sub->iter.left);
+		size_t whole = lead ? 0 : round_down(run.len, sector);
+
+		if (whole) {
+			ret = cipher_decrypt(channel->cipher, unit_of(volume, offset), in, run.base,
+					     whole);
+			iter_advance(&sub->iter, whole);
+		} else {
+			whole = sector;
+			ret = drain_sector(channel, sub, in, offset, lead);
+			lead = 0;
+		}
+		in += whole;
+		offset += whole;
+	}
+	return ret;
+}
+
+/* The block of a partial write has been read: changes the caller's part of it. Plaintext is
+ * in bounce memory only until the last line. */
+static int change_block(struct channel *channel, struct ndio_subrequest *sub)
+{
+	uint64_t unit = unit_of(channel->volume, sub->offset);
+	int ret = 0;
+
+	if (channel->cipher)
+		ret = cipher_decrypt(channel->cipher, unit, sub->io_base, sub->io_base, sub->len);
+	if (ret == 0)
+		iter_copy_from(&sub->iter, (uint8_t *)sub->io_base + sub->lead, sub->iter.left);
+	if (ret == 0 && channel->cipher)
+		ret = cipher_encrypt(channel->cipher, unit, sub->io_base, sub->io_base, sub->len);
+	if (ret < 0)
+		OPENSSL_cleanse(sub->io_base, sub->len);
+	return ret;
+}
+
+/* ---- splitting ---- */
+
+/* May the next piece go straight from or to the caller's memory? Writes of an encrypted
+ * volume never can. Short runs among others are gathered instead: fewer, larger pieces. */
+static size_t direct_len(const struct channel *channel, const struct ndio_request *request)
+{
+	const struct volume *volume = channel->volume;
+	size_t max = channel->cipher ? channel->pool.piece_len : volume->target->max_len;
+	struct bvec run = iter_run(&request->iter, max);
+
+	if (request->iter.zeroes || (request->op != NDIO_READ && channel->cipher) ||
+	    !is_aligned((uintptr_t)run.base, volume->target->mem_align))
+		return 0;
+	run.len = round_down(run.len, volume->block);
+	return run.len >= min_u64(request->iter.left, channel->pool.piece_len) ? run.len : 0;
+}
+
+/* The piece of the request at its split-off point: its bytes go to sub->iter, and its blocks,
+ * of which the caller's bytes may be only a part, to sub->offset and sub->len. */
+static void split_data(struct channel *channel, struct ndio_request *request,
+		       struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	uint64_t block = volume->block;
+	uint64_t pos = request->start + request->split;
+	uint64_t left = request->len - request->split;
+	uint64_t bytes, direct;
+
+	sub->lead = pos - round_down(pos, block);
+	sub->offset = pos - sub->lead;
+	direct = sub->lead ? 0 : direct_len(channel, request);
+	if (direct)
+		bytes = direct;
+	else
+		bytes = min_u64(left, channel->pool.piece_len - sub->lead);
+	if (sub->op == NDIO_WRITE) {
+		if (sub->lead || left < block) {
+			bytes = min_u64(left, block - sub->lead);
+			sub->partial = true;
+			sub->op = NDIO_READ;
+			stat_add(&channel->volume->stats.partial, 1);
+		} else {
+			bytes = round_down(bytes, block);
+		}
+	}
+	sub->len = round_up(sub->lead + bytes, block);
+	if (direct) {
+		request->io_iter = request->iter;
+		stat_add(&channel->volume->stats.zero_copy, 1);
+	} else {
+		sub->bounce = pool_get(&channel->pool);
+		request->io_bv = (struct bvec){ sub->bounce, sub->len };
+		request->io_iter = iter_over(&request->io_bv, sub->len);
+		stat_add(&channel->volume->stats.bounced, 1);
+	}
+	sub->io_base = iter_run(&request->io_iter, sub->len).base;
+	sub->iter = request->iter;
+	sub->iter.left = bytes;
+	iter_advance(&request->iter, bytes);
+	request->split += bytes;
+}
+
+/* Operations without data go to the target in one piece, except that the edges of a zero that
+ * are no whole block are written like any other partial write. */
+static void split_other(struct channel *channel, struct ndio_request *request,
+			struct ndio_subrequest *sub)
+{
+	uint64_t left = request->len - request->split;
+	uint64_t block = channel->volume->block;
+	uint64_t pos = request->start + request->split;
+
+	if (request->op == NDIO_FLUSH) {
+		request->split = 1;
+		return;
+	}
+	if (request->op == NDIO_ZERO) {
+		if (channel->cipher || !is_aligned(pos, block) || left < block) {
+			sub->op = NDIO_WRITE;
+			split_data(channel, request, sub);
+			return;
+		}
+		left = round_down(left, block);
+		iter_advance(&request->iter, left);
+	}
+	sub->offset = pos;
+	sub->len = left;
+	request->split += left;
+}
+
+static void split(struct channel *channel, struct ndio_request *request,
+		  struct ndio_subrequest *sub)
+{
+	*sub = (struct ndio_subrequest){
+		.request = request,
+		.op = request->op,
+		.flags = request->flags,
+	};
+	if (request->op == NDIO_READ || request->op == NDIO_WRITE)
+		split_data(channel, request, sub);
+	else
+		split_other(channel, request, sub);
+	sub->start = channel->volume->data_offset + sub->offset;
+}
+
+/* ---- sending and landing ---- */
+
+static void retire(struct channel *channel, struct ndio_subrequest *sub)
+{
+	if (sub->bounce)
+		pool_put(&channel->pool, sub->bounce);
+	sub->next = channel->idle;
+	channel->idle = sub;
+}
+
+static void finish_if_done(struct ndio_request *request)
+{
+	if (request->nr_outstanding == 0 && request_all_split(request)) {
+		request_complete(request);
+		request_put(request, REF_CHANNEL);
+	}
+}
+
+static void issue(struct channel *channel, struct ndio_subrequest *sub)
+{
+	PROBE4(subrequest_issue, sub->request->debug_id, sub->op, sub->start, sub->len);
+	channel->volume->target->ops->issue(channel->queue, sub);
+}
+
+/* Sends one more piece of the oldest request, encrypted first where it is a write. */
+static void send_piece(struct channel *channel, struct ndio_request *request)
+{
+	struct ndio_subrequest *sub = channel->idle;
+	int ret = 0;
+
+	channel->idle = sub->next;
+	split(channel, request, sub);
+	if (sub->op == NDIO_WRITE && sub->bounce)
+		ret = fill(channel, sub);
+	if (ret < 0) {
+		request_fail(request, ret);
+		retire(channel, sub);
+		return;
+	}
+	request->nr_outstanding++;
+	issue(channel, sub);
+}
+
+/* Sends pieces while there are any and room for them. All but the last are sent off at once,
+ * so that the target works while the next is encrypted. */
+static void send_pieces(struct channel *channel)
+{
+	struct ndio_request *request;
+
+	while ((request = channel->first)) {
+		while (!request_all_split(request) && channel->idle) {
+			send_piece(channel, request);
+			if (!request_all_split(request))
+				channel->volume->target->ops->submit(channel->queue);
+		}
+		if (!request_all_split(request))
+			return;
+		channel->first = request->next;
+		finish_if_done(request);
+	}
+}
+
+/* The target took fewer bytes than asked: asks for the rest. */
+static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
+{
+	uint64_t got = round_down(sub->result, channel->volume->target->align);
+
+	if (got == 0)
+		return false;
+	sub->landed += got;
+	sub->start += got;
+	sub->len -= got;
+	sub->io_base = (uint8_t *)sub->io_base + got;
+	issue(channel, sub);
+	return true;
+}
+
+static void unwind_rests(struct ndio_subrequest *sub)
+{
+	sub->start -= sub->landed;
+	sub->len += sub->landed;
+	sub->io_base = (uint8_t *)sub->io_base - sub->landed;
+	sub->landed = 0;
+}
+
+/* What follows when a subrequest has landed. True: it went out again. */
+static bool land(struct channel *channel, struct ndio_subrequest *sub)
+{
+	struct ndio_request *request = sub->request;
+	bool data = sub->op == NDIO_READ || sub->op == NDIO_WRITE;
+	int ret = 0;
+
+	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
+	if (sub->result < 0) {
+		request_fail(request, sub->result);
+		return false;
+	}
+	if (data && (uint64_t)sub->result < sub->len) {
+		if (ask_for_rest(channel, sub))
+			return true;
+		request_fail(request, -EIO); /* the file is shorter than it was */
+		return false;
+	}
+	unwind_rests(sub);
+	if (sub->partial && sub->op == NDIO_READ) {
+		ret = change_block(channel, sub);
+		if (ret == 0) {
+			sub->op = NDIO_WRITE;
+			issue(channel, sub);
+			return true;
+		}
+	} else if (sub->op == NDIO_READ) {
+		ret = drain(channel, sub);
+	}
+	if (ret < 0)
+		request_fail(request, ret);
+	return false;
+}
+
+void channel_start(struct channel *channel, struct ndio_request *request)
+{
+	request_get(request, REF_CHANNEL);
+	request->next = NULL;
+	if (channel->first)
+		channel->last->next = request;
+	else
+		channel->first = request;
+	channel->last = request;
+}
+
+void channel_drive(struct channel *channel, bool wait)
+{
+	struct ndio_subrequest *sub, *next;
+
+	send_pieces(channel);
+	for (sub = channel->volume->target->ops->poll(channel->queue, wait); sub; sub = next) {
+		struct ndio_request *request = sub->request;
+
+		next = sub->next;
+		if (land(channel, sub))
+			continue;
+		retire(channel, sub);
+		request->nr_outstanding--;
+		/* One that still has pieces to send is looked at again by send_pieces(). */
+		if (request != channel->first)
+			finish_if_done(request);
+	}
+}
+
+bool channel_is_pinned(const struct channel *channel)
+{
+	return channel->pool.pinned;
+}
+
+static int set_up(struct channel *channel, const struct channel_options *options,
+		  struct error *err)
+{
+	struct volume *volume = channel->volume;
+	int ret;
+
+	ret = pool_init(&channel->pool, options->piece_len, options->pieces, err);
+	if (ret < 0)
+		return ret;
+	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
+	if (!channel->subs)
+		return error_set(err, ENOMEM, "no memory for a channel");
+	for (unsigned i = 0; i < options->pieces; i++)
+		retire(channel, &channel->subs[i]);
+	if (volume->encrypted) {
+		channel->cipher = cipher_new(volume->luks.cipher, volume->luks.key,
+					     volume->luks.key_len, volume->luks.sector, err);
+		if (!channel->cipher)
+			return -EINVAL;
+	}
+	channel->queue = volume->target->ops->queue_open(volume->target, options->pieces,
+							 channel->pool.area, err);
+	return channel->queue ? 0 : -EIO;
+}
+
+struct channel *channel_open(struct volume *volume, const struct channel_options *options,
+			     int *errnum, struct error *err)
+{
+	struct channel *channel = calloc(1, sizeof(*channel));
+	int ret;
+
+	assert(options->piece_len >= volume->block && options->pieces > 0);
+	if (!channel) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for a channel");
+		return NULL;
+	}
+	channel->volume = volume;
+	ret = set_up(channel, options, err);
+	if (ret < 0) {
+		*errnum = -ret;
+		channel_close(channel);
+		return NULL;
+	}
+	return channel;
+}
+
+void channel_close(struct channel *channel)
+{
+	if (!channel)
+		return;
+	assert(!channel->first);
+	if (channel->queue)
+		channel->volume->target->ops->queue_close(channel->queue);
+	cipher_free(channel->cipher);
+	free(channel->subs);
+	pool_destroy(&channel->pool);
+	free(channel);
+}

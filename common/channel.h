@@ -1,0 +1,37 @@
+/* channel: what I/O to a volume goes through: a target's queue, bounce memory, cipher contexts.
+ *
+ * Used by one thread at a time, so its path takes no lock. Several requests can run in it at
+ * once; a large one runs as a pipeline of pieces, one encrypted while another is on its way. */
+#ifndef NDIO_CHANNEL_H
+#define NDIO_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "error.h"
+#include "request.h"
+#include "volume.h"
+
+struct channel_options {
+	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
+	size_t piece_len; /* bytes, whole pages, a power of two, at least the volume's block */
+};
+
+struct channel;
+
+/* NULL with a message, and *errnum the positive errno. Opens a ring: not across a fork. */
+struct channel *channel_open(struct volume *volume, const struct channel_options *options,
+			     int *errnum, struct error *err);
+void channel_close(struct channel *channel); /* idle; NULL is fine */
+
+/* False where the locked-memory limit kept the bounce memory from being pinned. */
+bool channel_is_pinned(const struct channel *channel);
+
+/* Takes a request whose range is held, with a reference of its own. */
+void channel_start(struct channel *channel, struct ndio_request *request);
+
+/* One round: sends what there is room for, reaps what has landed, completes what is done.
+ * With wait it sleeps until something lands, if anything is in flight. */
+void channel_drive(struct channel *channel, bool wait);
+
+#endif

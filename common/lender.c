@@ -1,0 +1,129 @@
+#include "lender.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+struct lender {
+	struct volume *volume;
+	pthread_mutex_t lock;
+	pthread_cond_t returned;
+	unsigned count;   /* opened */
+	unsigned nr_free;
+	struct channel **channels; /* all of them */
+	struct channel **free;     /* a stack: the channel used last has the warmest memory */
+};
+
+struct lender *lender_open(struct volume *volume, unsigned count,
+			   const struct channel_options *options, int *errnum,
+			   struct error *err)
+{
+	struct lender *lender = calloc(1, sizeof(*lender));
+
+	if (!lender)
+		goto no_memory;
+	lender->volume = volume;
+	pthread_mutex_init(&lender->lock, NULL);
+	pthread_cond_init(&lender->returned, NULL);
+	lender->channels = calloc(count, sizeof(*lender->channels));
+	lender->free = calloc(count, sizeof(*lender->free));
+	if (!lender->channels || !lender->free)
+		goto no_memory;
+	while (lender->count < count) {
+		struct channel *channel = channel_open(volume, options, errnum, err);
+
+		if (!channel) {
+			lender_close(lender);
+			return NULL;
+		}
+		lender->channels[lender->count++] = channel;
+		lender->free[lender->nr_free++] = channel;
+	}
+	return lender;
+
+no_memory:
+	*errnum = ENOMEM;
+	error_set(err, ENOMEM, "no memory for %u channels", count);
+	lender_close(lender);
+	return NULL;
+}
+
+void lender_close(struct lender *lender)
+{
+	if (!lender)
+		return;
+	for (unsigned i = 0; i < lender->count; i++)
+		channel_close(lender->channels[i]);
+	free(lender->channels);
+	free(lender->free);
+	pthread_cond_destroy(&lender->returned);
+	pthread_mutex_destroy(&lender->lock);
+	free(lender);
+}
+
+bool lender_is_pinned(const struct lender *lender)
+{
+	for (unsigned i = 0; i < lender->count; i++)
+		if (!channel_is_pinned(lender->channels[i]))
+			return false;
+	return true;
+}
+
+static struct channel *borrow(struct lender *lender)
+{
+	struct channel *channel;
+
+	pthread_mutex_lock(&lender->lock);
+	while (lender->nr_free == 0)
+		pthread_cond_wait(&lender->returned, &lender->lock);
+	channel = lender->free[--lender->nr_free];
+	pthread_mutex_unlock(&lender->lock);
+	return channel;
+}
+
+static void give_back(struct lender *lender, struct channel *channel)
+{
+	pthread_mutex_lock(&lender->lock);
+	lender->free[lender->nr_free++] = channel;
+	pthread_cond_signal(&lender->returned);
+	pthread_mutex_unlock(&lender->lock);
+}
+
+static void range_granted(struct range *range)
+{
+	struct ndio_request *request =
+		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
+
+	sem_post(request->opaque);
+}
+
+/* The range comes before the channel: whoever holds a channel waits only for the target, so
+ * channels always come back. */
+static void wait_for_range(struct ndio_request *request)
+{
+	sem_t granted;
+
+	if (!request->has_range)
+		return;
+	sem_init(&granted, 0, 0);
+	request->opaque = &granted;
+	request->range.granted = range_granted;
+	if (!range_acquire(&request->volume->ranges, &request->range))
+		while (sem_wait(&granted) < 0 && errno == EINTR)
+			;
+	sem_destroy(&granted);
+}
+
+int lender_run(struct lender *lender, struct ndio_request *request)
+{
+	struct channel *channel;
+
+	wait_for_range(request);
+	channel = borrow(lender);
+	channel_start(channel, request);
+	while (!request->completed)
+		channel_drive(channel, true);
+	give_back(lender, channel);
+	return request->error;
+}

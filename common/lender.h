@@ -1,0 +1,23 @@
+/* lender: a fixed number of channels, each lent to one thread at a time, for callers that block
+ * until their request is done (nbdkit's threads). */
+#ifndef NDIO_LENDER_H
+#define NDIO_LENDER_H
+
+#include "channel.h"
+
+struct lender;
+
+/* Opens count channels. NULL with a message, and *errnum the positive errno. */
+struct lender *lender_open(struct volume *volume, unsigned count,
+			   const struct channel_options *options, int *errnum,
+			   struct error *err);
+void lender_close(struct lender *lender); /* nobody borrows; NULL is fine */
+
+/* False where some channel's bounce memory could not be pinned. */
+bool lender_is_pinned(const struct lender *lender);
+
+/* Runs a request to its completion in the calling thread, waiting for its range and then for
+ * a channel. Returns request->error. The caller keeps its reference. Any thread. */
+int lender_run(struct lender *lender, struct ndio_request *request);
+
+#endif

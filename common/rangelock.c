@@ -1,0 +1,64 @@
+#include "rangelock.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+void range_lock_init(struct range_lock *ranges)
+{
+	pthread_mutex_init(&ranges->lock, NULL);
+	ranges->first = ranges->last = NULL;
+}
+
+void range_lock_destroy(struct range_lock *ranges)
+{
+	assert(!ranges->first);
+	pthread_mutex_destroy(&ranges->lock);
+}
+
+static bool conflict(const struct range *a, const struct range *b)
+{
+	if (a->end <= b->start || b->end <= a->start)
+		return false;
+	if (a->mode == RANGE_PARTIAL || b->mode == RANGE_PARTIAL)
+		return true;
+	return a->mode == RANGE_WRITE && b->mode == RANGE_WRITE;
+}
+
+bool range_acquire(struct range_lock *ranges, struct range *range)
+{
+	unsigned blockers = 0;
+
+	pthread_mutex_lock(&ranges->lock);
+	for (const struct range *r = ranges->first; r; r = r->next)
+		blockers += conflict(r, range);
+	range->blockers = blockers;
+	range->next = NULL;
+	range->prev = ranges->last;
+	if (ranges->last)
+		ranges->last->next = range;
+	else
+		ranges->first = range;
+	ranges->last = range;
+	pthread_mutex_unlock(&ranges->lock);
+	return blockers == 0;
+}
+
+void range_release(struct range_lock *ranges, struct range *range)
+{
+	pthread_mutex_lock(&ranges->lock);
+	assert(range->blockers == 0);
+	/* granted() runs under the mutex: once it has run, the range may be released and its
+	 * memory reused by another thread, and the walk still needs its next. */
+	for (struct range *r = range->next; r; r = r->next)
+		if (conflict(range, r) && --r->blockers == 0)
+			r->granted(r);
+	if (range->prev)
+		range->prev->next = range->next;
+	else
+		ranges->first = range->next;
+	if (range->next)
+		range->next->prev = range->prev;
+	else
+		ranges->last = range->prev;
+	pthread_mutex_unlock(&ranges->lock);
+}

@@ -1,0 +1,271 @@
+#include "request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "align.h"
+#include "pin.h"
+#include "probe.h"
+#include "volume.h"
+
+#define REQUEST_CACHE_MAX 256 /* kept for reuse; more are allocated and freed */
+
+void request_cache_init(struct request_cache *cache)
+{
+	pthread_mutex_init(&cache->lock, NULL);
+	cache->first = NULL;
+	cache->count = 0;
+}
+
+void request_cache_destroy(struct request_cache *cache)
+{
+	struct ndio_request *request;
+
+	while ((request = cache->first)) {
+		cache->first = request->next;
+		free(request);
+	}
+	pthread_mutex_destroy(&cache->lock);
+}
+
+static struct ndio_request *request_alloc(struct request_cache *cache)
+{
+	struct ndio_request *request;
+
+	pthread_mutex_lock(&cache->lock);
+	request = cache->first;
+	if (request) {
+		cache->first = request->next;
+		cache->count--;
+	}
+	pthread_mutex_unlock(&cache->lock);
+	return request ? request : malloc(sizeof(*request));
+}
+
+static void request_recycle(struct request_cache *cache, struct ndio_request *request)
+{
+	bool kept;
+
+	pthread_mutex_lock(&cache->lock);
+	kept = cache->count < REQUEST_CACHE_MAX;
+	if (kept) {
+		request->next = cache->first;
+		cache->first = request;
+		cache->count++;
+	}
+	pthread_mutex_unlock(&cache->lock);
+	if (!kept)
+		free(request);
+}
+
+static bool carries_data(enum ndio_op op)
+{
+	return op == NDIO_READ || op == NDIO_WRITE;
+}
+
+static bool changes_data(enum ndio_op op)
+{
+	return op == NDIO_WRITE || op == NDIO_ZERO || op == NDIO_TRIM;
+}
+
+static int check(const struct volume *volume, enum ndio_op op, unsigned flags, uint64_t start,
+		 uint64_t len)
+{
+	if (changes_data(op) && volume->readonly)
+		return -EROFS;
+	if ((op == NDIO_TRIM && !volume->can_trim) || (op == NDIO_ZERO && !volume->can_zero) ||
+	    (op == NDIO_CACHE && !volume->can_cache) ||
+	    (op == NDIO_EXTENTS && !volume->can_extents) ||
+	    (op == NDIO_ZERO && (flags & NDIO_FAST_ZERO) && !volume->can_fast_zero))
+		return -EOPNOTSUPP;
+	if (start > volume->size || len > volume->size - start)
+		return changes_data(op) ? -ENOSPC : -EINVAL;
+	return 0;
+}
+
+static int take_memory(struct ndio_request *request, const struct iovec *iov, size_t iov_count,
+		       size_t bv_count)
+{
+	int ret;
+
+	if (bv_count > REQUEST_INLINE_BVECS) {
+		request->direct_bv = malloc(bv_count * sizeof(*request->direct_bv));
+		if (!request->direct_bv)
+			return -ENOMEM;
+	} else {
+		request->direct_bv = request->inline_bv;
+	}
+	request->direct_bv_count = bv_count;
+	bvec_snapshot(request->direct_bv, iov, iov_count);
+	stat_add(&request->volume->stats.bvecs_made, 1);
+	request->iter = iter_over(request->direct_bv, request->len);
+	if (request->flags & NDIO_PIN) {
+		ret = pin_bvecs(request->direct_bv, bv_count);
+		if (ret < 0)
+			return ret;
+		request->direct_bv_unpin = true;
+		stat_add(&request->volume->stats.pins, 1);
+	}
+	return 0;
+}
+
+/* Where the range lock is needed: a block that is read, changed and written back must not
+ * cross another write; and a read must not see such a block half written, since a cipher
+ * makes the neighbour's bytes in it change too. */
+static void set_range(struct ndio_request *request)
+{
+	const struct volume *volume = request->volume;
+	uint64_t end = request->start + request->len;
+
+	if (request->len == 0 || volume->block == 1)
+		return;
+	if (request->op == NDIO_READ) {
+		if (!volume->encrypted)
+			return;
+		request->range.mode = RANGE_READ;
+	} else if (!changes_data(request->op)) {
+		return;
+	} else if (is_aligned(request->start, volume->block) && is_aligned(end, volume->block)) {
+		request->range.mode = RANGE_WRITE;
+	} else {
+		request->range.mode = RANGE_PARTIAL;
+	}
+	request->has_range = true;
+	request->range.start = round_down(request->start, volume->block);
+	request->range.end = round_up(end, volume->block);
+}
+
+/* A trim is advice: it keeps to the whole blocks inside. */
+static void shrink_to_blocks(struct ndio_request *request)
+{
+	uint64_t block = request->volume->block;
+	uint64_t start = round_up(request->start, block);
+	uint64_t end = round_down(request->start + request->len, block);
+
+	request->start = start;
+	request->len = end > start ? end - start : 0;
+}
+
+static void request_free(struct ndio_request *request)
+{
+	struct stats *stats = &request->volume->stats;
+
+	PROBE2(request_free, request->debug_id, request->direct_bv_unpin);
+	if (request->direct_bv_unpin) {
+		unpin_bvecs(request->direct_bv, request->direct_bv_count);
+		stat_add(&stats->unpins, 1);
+	}
+	if (request->direct_bv) {
+		if (request->direct_bv != request->inline_bv)
+			free(request->direct_bv);
+		stat_add(&stats->bvecs_freed, 1);
+	}
+	stat_sub(&stats->in_flight, 1);
+	request_recycle(&request->volume->requests, request);
+}
+
+int request_make(struct volume *volume, enum ndio_op op, enum ndio_origin origin, unsigned flags,
+		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
+		 struct ndio_request **result)
+{
+	struct ndio_request *request;
+	size_t bv_count = 0;
+	int ret = 0;
+
+	if (carries_data(op))
+		ret = bvec_measure(iov, iov_count, &bv_count, &len);
+	if (ret == 0)
+		ret = check(volume, op, flags, start, len);
+	if (ret < 0)
+		return ret;
+	request = request_alloc(&volume->requests);
+	if (!request)
+		return -ENOMEM;
+	*request = (struct ndio_request){
+		.volume = volume,
+		.op = op,
+		.origin = origin,
+		.flags = flags,
+		.start = start,
+		.len = len,
+		.debug_id = atomic_fetch_add_explicit(&volume->last_debug_id, 1,
+						      memory_order_relaxed) + 1,
+		.ref = 1,
+	};
+	stat_add(&volume->stats.in_flight, 1);
+	if (op == NDIO_TRIM)
+		shrink_to_blocks(request);
+	else if (op == NDIO_ZERO)
+		request->iter = iter_of_zeroes(len);
+	if (carries_data(op))
+		ret = take_memory(request, iov, iov_count, bv_count);
+	if (ret < 0) {
+		request_free(request);
+		return ret;
+	}
+	set_range(request);
+	PROBE4(request_make, request->debug_id, op, start, len);
+	*result = request;
+	return 0;
+}
+
+void request_get(struct ndio_request *request, enum request_ref why)
+{
+	unsigned was = atomic_fetch_add_explicit(&request->ref, 1, memory_order_relaxed);
+
+	assert(was > 0);
+	PROBE3(request_get, request->debug_id, was + 1, why);
+}
+
+void request_put(struct ndio_request *request, enum request_ref why)
+{
+	uint64_t debug_id = request->debug_id;
+	unsigned was = atomic_fetch_sub_explicit(&request->ref, 1, memory_order_acq_rel);
+
+	assert(was > 0);
+	PROBE3(request_put, debug_id, was - 1, why);
+	if (was == 1)
+		request_free(request);
+}
+
+void request_fail(struct ndio_request *request, int error)
+{
+	assert(error < 0);
+	if (request->error == 0)
+		request->error = error;
+	PROBE2(request_fail, request->debug_id, error);
+}
+
+bool request_all_split(const struct ndio_request *request)
+{
+	uint64_t all = request->op == NDIO_FLUSH ? 1 : request->len;
+
+	return request->error || request->split >= all;
+}
+
+void request_complete(struct ndio_request *request)
+{
+	struct stats *stats = &request->volume->stats;
+
+	assert(!request->completed && request->nr_outstanding == 0);
+	request->completed = true;
+	if (request->has_range)
+		range_release(&request->volume->ranges, &request->range);
+	if (request->op == NDIO_READ) {
+		stat_add(&stats->reads, 1);
+		if (!request->error)
+			stat_add(&stats->bytes_read, request->len);
+	} else if (request->op == NDIO_WRITE) {
+		stat_add(&stats->writes, 1);
+		if (!request->error)
+			stat_add(&stats->bytes_written, request->len);
+	} else {
+		stat_add(&stats->others, 1);
+	}
+	if (request->error)
+		stat_add(&stats->errors, 1);
+	PROBE3(request_complete, request->debug_id, request->error, request->len);
+	if (request->done)
+		request->done(request);
+}

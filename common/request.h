@@ -1,0 +1,125 @@
+/* request: one caller's read, write or other operation, from submission to completion.
+ *
+ * After netfs in the Linux kernel. A request owns all that is needed to send it again: its
+ * snapshot of the caller's iovec array, its pins, its range. It is allocated, completed and
+ * freed here and nowhere else. */
+#ifndef NDIO_REQUEST_H
+#define NDIO_REQUEST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "annotate.h"
+#include "bvec.h"
+#include "rangelock.h"
+
+struct volume;
+
+enum ndio_op {
+	NDIO_READ,
+	NDIO_WRITE,
+	NDIO_ZERO,
+	NDIO_TRIM,
+	NDIO_FLUSH,
+	NDIO_CACHE,
+	NDIO_EXTENTS,
+};
+
+enum ndio_flag {
+	NDIO_FUA = 1 << 0,       /* on stable storage before completion */
+	NDIO_PIN = 1 << 1,       /* keep the caller's memory resident until freed */
+	NDIO_MAY_TRIM = 1 << 2,  /* NDIO_ZERO may leave a hole */
+	NDIO_FAST_ZERO = 1 << 3, /* NDIO_ZERO fails with EOPNOTSUPP rather than be slow */
+};
+
+enum ndio_origin {
+	ORIGIN_PLUGIN,
+	ORIGIN_TEST,
+};
+
+/* Why a reference is held; a trace of one request reads as a story. */
+enum request_ref {
+	REF_CALLER,
+	REF_CHANNEL,
+};
+
+/* Told of each extent that NDIO_EXTENTS finds, in order, from the thread that runs the
+ * request. offset and len are bytes on the volume. Nonzero stops; it becomes the error. */
+typedef int extent_fn(void *opaque, uint64_t offset, uint64_t len, bool hole);
+
+#define REQUEST_INLINE_BVECS 8
+
+struct ndio_request {
+	struct ndio_request *next; /* in whichever list it is */
+	struct volume *volume;
+	enum ndio_op op;
+	enum ndio_origin origin;
+	unsigned flags;
+	uint64_t start, len; /* bytes, on the volume */
+	uint64_t debug_id;   /* counts up from 1 in each volume */
+	atomic_uint ref;
+
+	struct bvec *direct_bv COUNTED_BY(direct_bv_count); /* the caller's memory */
+	size_t direct_bv_count;
+	bool direct_bv_unpin; /* this request pinned it */
+
+	struct iter iter;    /* the unencrypted side: what isn't split off yet */
+	struct iter io_iter; /* the encrypted side of the piece split off last: bounce memory, or,
+				where none is needed, the same memory as iter */
+	uint64_t split;      /* bytes split off into subrequests so far */
+	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
+	bool completed;
+	int error; /* the first one, negative, or 0 */
+
+	struct range range; /* held from before it starts until it completes, if has_range */
+	bool has_range;
+
+	/* Called once, at completion, on the thread that runs the channel: nothing will touch
+	 * the caller's memory any more. May be NULL. */
+	void (*done)(struct ndio_request *request);
+	void *opaque; /* done's own; before the start, that of whoever waits for the range */
+	extent_fn *extent; /* of NDIO_EXTENTS, with its own opaque */
+	void *extent_opaque;
+
+	struct bvec io_bv; /* what io_iter is over where it is bounce memory */
+	struct bvec inline_bv[REQUEST_INLINE_BVECS];
+};
+
+/* Makes a request with one reference, REF_CALLER. The iovec array is snapshot: it may be
+ * reused on return; the memory it describes stays untouched by its owner until completion.
+ * For reads and writes start and the bytes in iov say where; for the others len says how
+ * much and iov is unused; NDIO_FLUSH takes none.
+ *
+ * -EINVAL bytes overflow, or beyond the end (-ENOSPC for writes); -EROFS; -EOPNOTSUPP an
+ * operation that the volume can't do; -ENOMEM; with NDIO_PIN what pin_range() gives. Then
+ * nothing was kept. */
+int request_make(struct volume *volume, enum ndio_op op, enum ndio_origin origin, unsigned flags,
+		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
+		 struct ndio_request **request);
+
+void request_get(struct ndio_request *request, enum request_ref why);
+/* The last reference frees: unpins, releases the bvec list. May block (munlock). */
+void request_put(struct ndio_request *request, enum request_ref why);
+
+/* Takes the first error; later ones are ignored. error is negative. */
+void request_fail(struct ndio_request *request, int error);
+
+/* Nothing left to split off, by success or by failure. */
+bool request_all_split(const struct ndio_request *request);
+
+/* Ends it, once: nothing is in flight any more. Releases its range, counts, calls done. */
+void request_complete(struct ndio_request *request);
+
+/* Freed requests are kept for reuse, so that none is allocated in the steady state. */
+struct request_cache {
+	pthread_mutex_t lock;
+	struct ndio_request *first;
+	unsigned count;
+};
+void request_cache_init(struct request_cache *cache);
+void request_cache_destroy(struct request_cache *cache);
+
+#endif

@@ -1,0 +1,589 @@
+#include "target-file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "align.h"
+#include "subrequest.h"
+
+#define DEFAULT_ALIGN  4096         /* where nobody tells: no disk's sectors are larger */
+#define MAX_ALIGN      65536        /* more is no alignment but nonsense */
+#define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
+#define READ_CHUNK     (1024 * 1024)
+#define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
+
+struct file_target {
+	struct target target;
+	int fd;
+	bool block_device;
+	notice_fn *notice;
+	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
+};
+
+struct target_queue {
+	struct file_target *file;
+	struct io_uring ring;
+	bool has_ring;
+	bool has_buffers;    /* bounce is registered with the ring */
+	struct bvec bounce;
+	unsigned in_flight;  /* in the ring */
+	struct ndio_subrequest *landed;
+};
+
+static struct file_target *to_file(struct target *target)
+{
+	return (struct file_target *)target;
+}
+
+__attribute__((format(printf, 2, 3)))
+static void say(notice_fn *notice, const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	notice(text);
+}
+
+/* ---- reads and writes ---- */
+
+/* Blocks until all is transferred, the file ends, or an error. */
+static int64_t transfer(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	struct iovec iov = { sub->io_base, sub->len };
+	ssize_t n;
+
+	do {
+		if (sub->op == NDIO_READ)
+			n = preadv2(file->fd, &iov, 1, sub->start, 0);
+		else
+			n = pwritev2(file->fd, &iov, 1, sub->start,
+				     sub->flags & NDIO_FUA ? RWF_DSYNC : 0);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+static bool in_bounce(const struct target_queue *queue, const void *base)
+{
+	const uint8_t *at = base, *area = queue->bounce.base;
+
+	return at >= area && at < area + queue->bounce.len;
+}
+
+static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+	bool fixed = queue->has_buffers && in_bounce(queue, sub->io_base);
+
+	assert(sqe); /* the ring is as deep as the channel has subrequests */
+	if (sub->op == NDIO_READ && fixed)
+		io_uring_prep_read_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
+	else if (sub->op == NDIO_READ)
+		io_uring_prep_read(sqe, 0, sub->io_base, sub->len, sub->start);
+	else if (fixed)
+		io_uring_prep_write_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
+	else
+		io_uring_prep_write(sqe, 0, sub->io_base, sub->len, sub->start);
+	if (sub->op == NDIO_WRITE && (sub->flags & NDIO_FUA))
+		sqe->rw_flags = RWF_DSYNC;
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, sub);
+	queue->in_flight++;
+}
+
+/* ---- everything else, by blocking system calls ---- */
+
+static int sync_if_fua(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	return (sub->flags & NDIO_FUA) && fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
+static int punch(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	return fallocate(file->fd, mode, sub->start, sub->len) < 0 ? -errno : 0;
+}
+
+static int trim(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	uint64_t range[2] = { sub->start, sub->len };
+	int ret;
+
+	if (file->block_device)
+		ret = ioctl(file->fd, BLKDISCARD, range) < 0 ? -errno : 0;
+	else
+		ret = punch(file, sub);
+	if (ret == -EOPNOTSUPP)
+		ret = 0; /* a trim is advice */
+	return ret;
+}
+
+static int write_zeroes(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	size_t chunk = min_u64(sub->len, READ_CHUNK);
+	struct ndio_subrequest part = { .op = NDIO_WRITE, .start = sub->start };
+	uint64_t end = sub->start + sub->len;
+	int64_t n = 0;
+
+	part.io_base = aligned_alloc(DEFAULT_ALIGN, round_up(chunk, DEFAULT_ALIGN));
+	if (!part.io_base)
+		return -ENOMEM;
+	memset(part.io_base, 0, chunk);
+	while (part.start < end) {
+		part.len = min_u64(chunk, end - part.start);
+		n = transfer(file, &part);
+		if (n <= 0)
+			break;
+		part.start += n;
+	}
+	free(part.io_base);
+	return part.start < end ? (n < 0 ? n : -EIO) : 0;
+}
+
+/* On a block device only a hole is known to be fast: the kernel doesn't fall back to writing
+ * for that call, as it does for BLKZEROOUT. */
+static int zero(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	bool fast = sub->flags & NDIO_FAST_ZERO;
+	uint64_t range[2] = { sub->start, sub->len };
+	int ret = -EOPNOTSUPP;
+
+	if ((sub->flags & NDIO_MAY_TRIM) || (file->block_device && fast))
+		ret = punch(file, sub);
+	if (ret != -EOPNOTSUPP)
+		return ret;
+	if (file->block_device)
+		return fast ? ret : ioctl(file->fd, BLKZEROOUT, range) < 0 ? -errno : 0;
+	if (fallocate(file->fd, FALLOC_FL_ZERO_RANGE, sub->start, sub->len) == 0)
+		return 0;
+	return errno == EOPNOTSUPP && !fast ? write_zeroes(file, sub) : -errno;
+}
+
+/* SEEK_DATA and SEEK_HOLE take and give absolute places, so threads that share the descriptor's
+ * position don't disturb each other. */
+static int extents(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	struct ndio_request *request = sub->request;
+	uint64_t pos = sub->start, end = sub->start + sub->len;
+	int ret = 0;
+
+	while (pos < end && ret == 0) {
+		off_t data = lseek(file->fd, pos, SEEK_DATA);
+		off_t next;
+		bool hole;
+
+		if (data < 0 && errno != ENXIO)
+			return -errno;
+		hole = data < 0 || (uint64_t)data > pos;
+		next = data < 0 ? (off_t)end : data;
+		if (!hole) {
+			next = lseek(file->fd, pos, SEEK_HOLE);
+			if (next < 0)
+				return -errno;
+		}
+		if ((uint64_t)next > end)
+			next = end;
+		if ((uint64_t)next <= pos)
+			return -EIO; /* the file shrinks under us */
+		ret = request->extent(request->extent_opaque, sub->offset + (pos - sub->start),
+				      next - pos, hole);
+		pos = next;
+	}
+	return ret;
+}
+
+static int without_data(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	int ret;
+
+	switch (sub->op) {
+	case NDIO_FLUSH:
+		return fdatasync(file->fd) < 0 ? -errno : 0;
+	case NDIO_TRIM:
+		ret = trim(file, sub);
+		return ret < 0 ? ret : sync_if_fua(file, sub);
+	case NDIO_ZERO:
+		ret = zero(file, sub);
+		return ret < 0 ? ret : sync_if_fua(file, sub);
+	case NDIO_CACHE:
+		return -posix_fadvise(file->fd, sub->start, sub->len, POSIX_FADV_WILLNEED);
+	case NDIO_EXTENTS:
+		return extents(file, sub);
+	default:
+		return -EINVAL;
+	}
+}
+
+/* ---- the queue ---- */
+
+static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	sub->next = queue->landed;
+	queue->landed = sub;
+}
+
+static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	if (sub->op != NDIO_READ && sub->op != NDIO_WRITE) {
+		sub->result = without_data(queue->file, sub);
+		add_landed(queue, sub);
+	} else if (queue->has_ring) {
+		ring_issue(queue, sub);
+	} else {
+		sub->result = transfer(queue->file, sub);
+		add_landed(queue, sub);
+	}
+}
+
+static void file_submit(struct target_queue *queue)
+{
+	/* What couldn't be submitted now goes with the next submit() or poll(). */
+	if (queue->has_ring)
+		io_uring_submit(&queue->ring);
+}
+
+static void ring_reap(struct target_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, seen = 0;
+
+	io_uring_for_each_cqe(&queue->ring, head, cqe) {
+		struct ndio_subrequest *sub = io_uring_cqe_get_data(cqe);
+
+		sub->result = cqe->res;
+		/* The ring couldn't do it without blocking, or was disturbed: this thread can. */
+		if (sub->result == -EAGAIN || sub->result == -EINTR)
+			sub->result = transfer(queue->file, sub);
+		add_landed(queue, sub);
+		seen++;
+	}
+	io_uring_cq_advance(&queue->ring, seen);
+	queue->in_flight -= seen;
+}
+
+static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait)
+{
+	struct ndio_subrequest *landed;
+
+	if (queue->in_flight) {
+		io_uring_submit_and_wait(&queue->ring, wait && !queue->landed);
+		ring_reap(queue);
+	}
+	landed = queue->landed;
+	queue->landed = NULL;
+	return landed;
+}
+
+static int ring_open(struct target_queue *queue, unsigned depth)
+{
+	struct io_uring_params params = { .flags = IORING_SETUP_COOP_TASKRUN };
+	unsigned workers[2] = { RING_WORKERS, RING_WORKERS };
+	int ret;
+
+	ret = io_uring_queue_init_params(depth, &queue->ring, &params);
+	if (ret == -EINVAL) /* before Linux 5.19 */
+		ret = io_uring_queue_init(depth, &queue->ring, 0);
+	if (ret < 0)
+		return ret;
+	ret = io_uring_register_files(&queue->ring, &queue->file->fd, 1);
+	if (ret < 0) {
+		io_uring_queue_exit(&queue->ring);
+		return ret;
+	}
+	io_uring_register_iowq_max_workers(&queue->ring, workers);
+	return 0;
+}
+
+static void set_up_ring(struct target_queue *queue, unsigned depth)
+{
+	struct file_target *file = queue->file;
+	struct iovec area = { queue->bounce.base, queue->bounce.len };
+	int ret = ring_open(queue, depth);
+
+	queue->has_ring = ret == 0;
+	if (ret < 0) {
+		if (!file->noticed_ring)
+			say(file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
+			    file->target.name, strerror(-ret));
+		file->noticed_ring = true;
+		return;
+	}
+	ret = io_uring_register_buffers(&queue->ring, &area, 1);
+	queue->has_buffers = ret == 0;
+	if (ret < 0 && !file->noticed_buffers) {
+		say(file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
+		    "limit (ulimit -l) is too low", file->target.name, strerror(-ret));
+		file->noticed_buffers = true;
+	}
+}
+
+static struct target_queue *file_queue_open(struct target *target, unsigned depth,
+					    struct bvec bounce, struct error *err)
+{
+	struct target_queue *queue = calloc(1, sizeof(*queue));
+
+	if (!queue) {
+		error_set(err, ENOMEM, "%s: no memory for a queue", target->name);
+		return NULL;
+	}
+	queue->file = to_file(target);
+	queue->bounce = bounce;
+	/* Buffered I/O would only be handed to a kernel thread by the ring. */
+	if (target->direct)
+		set_up_ring(queue, depth);
+	return queue;
+}
+
+static void file_queue_close(struct target_queue *queue)
+{
+	assert(queue->in_flight == 0 && !queue->landed);
+	if (queue->has_ring)
+		io_uring_queue_exit(&queue->ring);
+	free(queue);
+}
+
+/* ---- opening ---- */
+
+static int file_read(struct target *target, void *buf, size_t len, uint64_t offset)
+{
+	struct ndio_subrequest part = { .op = NDIO_READ };
+	uint8_t *chunk = aligned_alloc(MAX_ALIGN, READ_CHUNK + MAX_ALIGN);
+	size_t done = 0;
+	int ret = 0;
+
+	if (!chunk)
+		return -ENOMEM;
+	part.io_base = chunk;
+	while (done < len && ret == 0) {
+		size_t lead = (offset + done) & (target->align - 1);
+		size_t want = min_u64(len - done, READ_CHUNK - lead);
+		int64_t n;
+
+		part.start = offset + done - lead;
+		part.len = round_up(lead + want, target->align);
+		n = transfer(to_file(target), &part);
+		if (n <= (int64_t)lead) {
+			ret = n < 0 ? n : -EIO;
+			break;
+		}
+		want = min_u64(want, n - lead);
+		memcpy((uint8_t *)buf + done, chunk + lead, want);
+		done += want;
+	}
+	free(chunk);
+	return ret;
+}
+
+static void file_close(struct target *target)
+{
+	struct file_target *file = to_file(target);
+
+	if (file->fd >= 0)
+		close(file->fd);
+	free(target->name);
+	free(file);
+}
+
+static const struct target_ops file_ops = {
+	.read = file_read,
+	.queue_open = file_queue_open,
+	.queue_close = file_queue_close,
+	.issue = file_issue,
+	.submit = file_submit,
+	.poll = file_poll,
+	.close = file_close,
+};
+
+/* Opens for writing, or else for reading. O_DIRECT if asked: -EINVAL where it is refused. */
+static int open_fd(struct file_target *file, bool readonly, bool direct)
+{
+	int flags = O_CLOEXEC | O_NOCTTY | (direct ? O_DIRECT : 0);
+
+	file->fd = -1;
+	if (!readonly)
+		file->fd = open(file->target.name, flags | O_RDWR);
+	if (file->fd < 0 && (readonly || errno == EACCES || errno == EROFS || errno == EPERM)) {
+		file->fd = open(file->target.name, flags | O_RDONLY);
+		file->target.readonly = true;
+	}
+	file->target.direct = direct;
+	return file->fd < 0 ? -errno : 0;
+}
+
+static int find_kind_and_size(struct file_target *file, struct error *err)
+{
+	struct target *target = &file->target;
+	struct stat st;
+
+	if (fstat(file->fd, &st) < 0)
+		return error_set(err, errno, "%s: %s", target->name, strerror(errno));
+	if (S_ISREG(st.st_mode)) {
+		target->size = st.st_size;
+		return 0;
+	}
+	if (!S_ISBLK(st.st_mode))
+		return error_set(err, EINVAL, "%s: not a regular file or block device",
+				 target->name);
+	file->block_device = true;
+	if (ioctl(file->fd, BLKGETSIZE64, &target->size) < 0)
+		return error_set(err, errno, "%s: can't tell its size: %s", target->name,
+				 strerror(errno));
+	return 0;
+}
+
+/* What direct I/O must be aligned to: as statx reports; else the logical block, else a page.
+ * -EINVAL where statx says that there is no direct I/O. */
+static int find_alignment(struct file_target *file)
+{
+	struct target *target = &file->target;
+	struct statx stx;
+	int logical;
+
+	target->align = target->mem_align = DEFAULT_ALIGN;
+	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+	    (stx.stx_mask & STATX_DIOALIGN)) {
+		if (stx.stx_dio_offset_align == 0)
+			return -EINVAL;
+		target->align = stx.stx_dio_offset_align;
+		target->mem_align = stx.stx_dio_mem_align;
+	} else if (file->block_device && ioctl(file->fd, BLKSSZGET, &logical) == 0) {
+		target->align = target->mem_align = logical;
+	}
+	if (target->align > MAX_ALIGN || !is_aligned(target->align, target->align) ||
+	    target->align == 0 || target->mem_align > MAX_ALIGN || target->mem_align == 0)
+		return -EINVAL;
+	return 0;
+}
+
+/* Some file systems take O_DIRECT and then refuse each read. */
+static int try_direct(struct file_target *file)
+{
+	struct ndio_subrequest part = { .op = NDIO_READ };
+	int64_t n;
+	int ret = find_alignment(file);
+
+	if (ret < 0)
+		return ret;
+	part.len = file->target.align;
+	part.io_base = aligned_alloc(MAX_ALIGN, MAX_ALIGN);
+	if (!part.io_base)
+		return 0;
+	n = transfer(file, &part);
+	free(part.io_base);
+	return n == -EINVAL ? -EINVAL : 0; /* other errors are for the request that meets them */
+}
+
+/* Opens, and finds out what it is. -EINVAL without a message: direct I/O is refused. */
+static int open_once(struct file_target *file, bool readonly, bool direct, struct error *err)
+{
+	struct target *target = &file->target;
+	int ret = open_fd(file, readonly, direct);
+
+	if (ret == -EINVAL && direct)
+		return ret;
+	if (ret < 0)
+		return error_set(err, -ret, "%s: %s", target->name, strerror(-ret));
+	ret = find_kind_and_size(file, err);
+	if (ret < 0)
+		return ret;
+	target->align = target->mem_align = 1;
+	return direct ? try_direct(file) : 0;
+}
+
+static int open_mode(struct file_target *file, enum direct_mode mode, bool readonly,
+		     notice_fn *notice, struct error *err)
+{
+	const char *name = file->target.name;
+	int ret;
+
+	if (mode != DIRECT_OFF) {
+		ret = open_once(file, readonly, true, err);
+		if (ret != -EINVAL || err->text[0])
+			return ret;
+		if (mode == DIRECT_ON)
+			return error_set(err, EINVAL, "%s: the file system refuses direct I/O "
+					 "(direct=auto or direct=off goes through the page cache)",
+					 name);
+		say(notice, "%s: the file system refuses direct I/O: going through the page cache",
+		    name);
+		if (file->fd >= 0)
+			close(file->fd);
+	}
+	return open_once(file, readonly, false, err);
+}
+
+static bool read_flag(const char *fmt, unsigned major, unsigned minor)
+{
+	char path[128];
+	unsigned long long value = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), fmt, major, minor);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fscanf(f, "%llu", &value) != 1)
+		value = 0;
+	fclose(f);
+	return value > 0;
+}
+
+static void find_capabilities(struct file_target *file)
+{
+	struct target *target = &file->target;
+	struct stat st;
+
+	target->max_len = MAX_LEN;
+	target->can_flush = true;
+	target->can_zero = true;
+	target->can_fast_zero = true;
+	target->can_trim = true;
+	target->can_cache = !target->direct;
+	target->can_extents = !file->block_device && lseek(file->fd, 0, SEEK_HOLE) >= 0;
+	if (file->block_device && fstat(file->fd, &st) == 0) {
+		unsigned major = major(st.st_rdev), minor = minor(st.st_rdev);
+
+		target->rotational = read_flag("/sys/dev/block/%u:%u/queue/rotational", major, minor);
+		target->can_trim = read_flag("/sys/dev/block/%u:%u/queue/discard_max_bytes", major,
+					     minor);
+	}
+}
+
+int target_file_open(const char *path, enum direct_mode mode, bool readonly, notice_fn *notice,
+		     struct target **target, struct error *err)
+{
+	struct file_target *file = calloc(1, sizeof(*file));
+	int ret;
+
+	if (!file)
+		return error_set(err, ENOMEM, "%s: no memory", path);
+	file->fd = -1;
+	file->notice = notice;
+	file->target.ops = &file_ops;
+	file->target.name = strdup(path);
+	err->text[0] = '\0';
+	ret = file->target.name ? open_mode(file, mode, readonly, notice, err) :
+				  error_set(err, ENOMEM, "%s: no memory", path);
+	if (ret < 0) {
+		file_close(&file->target);
+		return ret;
+	}
+	find_capabilities(file);
+	*target = &file->target;
+	return 0;
+}

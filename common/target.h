@@ -1,0 +1,64 @@
+/* target: the interface to where the encrypted side goes: a file, a block device, an NBD server.
+ *
+ * A target knows nothing of LUKS or ciphers. Its queues carry subrequests: one queue a channel,
+ * used by one thread at a time; different queues of one target are used in parallel. */
+#ifndef NDIO_TARGET_H
+#define NDIO_TARGET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bvec.h"
+#include "error.h"
+
+struct ndio_subrequest;
+struct target_queue;
+struct target;
+
+struct target_ops {
+	/* Fills buf with len bytes at offset; blocks. For headers, before there are queues.
+	 * 0 or a negative errno. */
+	int (*read)(struct target *target, void *buf, size_t len, uint64_t offset);
+
+	/* A queue for up to depth subrequests at once. bounce is the memory that most of them
+	 * will use; it outlives the queue. NULL with a message. */
+	struct target_queue *(*queue_open)(struct target *target, unsigned depth,
+					   struct bvec bounce, struct error *err);
+	void (*queue_close)(struct target_queue *queue); /* nothing in flight */
+
+	/* Takes a subrequest: op, flags, start, len, and io_base for those that carry data.
+	 * Whatever comes of it, it lands once, in a list that poll() returns, with its result
+	 * set: bytes transferred (perhaps fewer than len, never 0 for len > 0), or a negative
+	 * errno. What isn't sent yet is sent by submit() or poll(). */
+	void (*issue)(struct target_queue *queue, struct ndio_subrequest *sub);
+	void (*submit)(struct target_queue *queue);
+
+	/* Those that have landed, linked by ->next; with wait, at least one if any is in flight. */
+	struct ndio_subrequest *(*poll)(struct target_queue *queue, bool wait);
+
+	void (*close)(struct target *target); /* every queue is closed */
+};
+
+struct target {
+	const struct target_ops *ops;
+	char *name;         /* a path or URI, for messages */
+	uint64_t size;      /* bytes */
+	uint32_t align;     /* offsets and lengths are multiples of this power of two */
+	uint32_t mem_align; /* and so are addresses of this one */
+	uint32_t max_len;   /* bytes in one read or write at the most */
+	bool readonly;
+	bool rotational;
+	bool direct;        /* the page cache isn't involved */
+	bool can_flush;
+	bool can_trim;
+	bool can_zero;
+	bool can_fast_zero;
+	bool can_extents;
+	bool can_cache;
+};
+
+/* How a target tells what a user should know though nothing failed. */
+typedef void notice_fn(const char *message);
+
+#endif

@@ -1,0 +1,157 @@
+#include "volume.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "align.h"
+#include "secret.h"
+
+static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
+{
+	struct target *target = opaque;
+
+	return target->ops->read(target, buf, len, offset);
+}
+
+static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)
+{
+	struct target *holder = volume->target;
+	int ret;
+
+	secret_no_dumps();
+	if (options->header) {
+		ret = target_file_open(options->header, DIRECT_OFF, true, options->notice, &holder,
+				       err);
+		if (ret < 0)
+			return ret;
+	}
+	ret = luks_unlock(&(struct luks_source){ .name = holder->name,
+						 .size = holder->size,
+						 .read = read_target,
+						 .opaque = holder },
+			  options->pass, options->pass_len, &volume->luks, err);
+	if (holder != volume->target)
+		holder->ops->close(holder);
+	return ret;
+}
+
+/* A LUKS data area that doesn't start where direct I/O can: rare (cryptsetup aligns to 1 MiB),
+ * so it is read and written through the page cache rather than by shifting every block. */
+static int reopen_buffered(struct volume *volume, const struct volume_options *options,
+			   struct error *err)
+{
+	struct target *target = volume->target;
+	char notice[512];
+	int ret;
+
+	snprintf(notice, sizeof(notice),
+		 "%s: the data start at byte %" PRIu64 ", which direct I/O can't reach "
+		 "(it takes multiples of %u)", target->name, volume->data_offset, target->align);
+	if (options->direct == DIRECT_ON)
+		return error_set(err, EINVAL, "%s; direct=off can", notice);
+	options->notice(notice);
+	ret = target_file_open(options->file, DIRECT_OFF, options->readonly, options->notice,
+			       &volume->target, err);
+	if (ret == 0)
+		target->ops->close(target);
+	return ret;
+}
+
+static int set_geometry(struct volume *volume, const struct volume_options *options,
+			struct error *err)
+{
+	const struct luks *luks = &volume->luks;
+	struct target *target = volume->target;
+	uint64_t size;
+	int ret;
+
+	if (volume->encrypted) {
+		volume->data_offset = luks->data_offset;
+		if (!is_aligned(luks->data_offset, target->align)) {
+			ret = reopen_buffered(volume, options, err);
+			if (ret < 0)
+				return ret;
+			target = volume->target;
+		}
+		if (luks->data_offset >= target->size ||
+		    target->size - luks->data_offset < luks->data_size)
+			return error_set(err, EINVAL,
+					 "%s: too small for its LUKS header: it has %" PRIu64
+					 " bytes, and the data %s byte %" PRIu64, target->name,
+					 target->size, luks->data_size ? "end at" : "start at",
+					 luks->data_offset + luks->data_size);
+	}
+	volume->sector = volume->encrypted ? luks->sector : target->align;
+	volume->block = volume->sector > target->align ? volume->sector : target->align;
+	size = luks->data_size ? luks->data_size : target->size - volume->data_offset;
+	volume->size = round_down(size, volume->block);
+	if (volume->size != size) {
+		char notice[512];
+
+		snprintf(notice, sizeof(notice),
+			 "%s: the last %" PRIu64 " bytes are no whole block of %u and are not "
+			 "exported%s", target->name, size - volume->size, volume->block,
+			 volume->sector < volume->block || !volume->encrypted ?
+			 " (direct=off exports them)" : "");
+		options->notice(notice);
+	}
+	return 0;
+}
+
+static void set_capabilities(struct volume *volume, const struct volume_options *options)
+{
+	const struct target *target = volume->target;
+
+	volume->readonly = options->readonly || target->readonly;
+	volume->can_trim = target->can_trim && (!volume->encrypted || options->discard);
+	/* Zeroes of an encrypted volume are ciphertext like any other, and a hole isn't. */
+	volume->can_zero = volume->encrypted || target->can_zero;
+	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
+	volume->can_extents = !volume->encrypted && target->can_extents;
+	volume->can_cache = target->can_cache;
+}
+
+struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err)
+{
+	struct volume *volume = calloc(1, sizeof(*volume));
+	int ret;
+
+	if (!volume) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for a volume");
+		return NULL;
+	}
+	range_lock_init(&volume->ranges);
+	request_cache_init(&volume->requests);
+	volume->encrypted = options->unlock;
+	ret = target_file_open(options->file, options->direct, options->readonly, options->notice,
+			       &volume->target, err);
+	if (ret == 0 && volume->encrypted)
+		ret = unlock(volume, options, err);
+	if (ret == 0)
+		ret = set_geometry(volume, options, err);
+	if (ret < 0) {
+		*errnum = -ret;
+		volume_close(volume);
+		return NULL;
+	}
+	set_capabilities(volume, options);
+	return volume;
+}
+
+void volume_close(struct volume *volume)
+{
+	if (!volume)
+		return;
+	assert(stat_get(&volume->stats.in_flight) == 0);
+	luks_clear(&volume->luks);
+	if (volume->target)
+		volume->target->ops->close(volume->target);
+	request_cache_destroy(&volume->requests);
+	range_lock_destroy(&volume->ranges);
+	free(volume);
+}

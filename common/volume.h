@@ -1,0 +1,53 @@
+/* volume: an open target plus, if there is a key, its LUKS geometry and cipher. */
+#ifndef NDIO_VOLUME_H
+#define NDIO_VOLUME_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "luks.h"
+#include "rangelock.h"
+#include "request.h"
+#include "stats.h"
+#include "target-file.h"
+#include "target.h"
+
+struct volume_options {
+	const char *file;   /* path of the target */
+	const char *header; /* path of a detached LUKS header, or NULL */
+	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
+	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
+	size_t pass_len;
+	enum direct_mode direct;
+	bool readonly;      /* a target that can't be written is read-only anyway */
+	bool discard;       /* pass trims of an encrypted volume through */
+	notice_fn *notice;
+};
+
+struct volume {
+	struct target *target;
+	bool encrypted;
+	struct luks luks;
+	unsigned sector;      /* of the cipher; the target's alignment without one */
+	unsigned block;       /* what is read, changed and written whole: the larger of both */
+	uint64_t data_offset; /* bytes, of the volume's first byte on the target */
+	uint64_t size;        /* bytes, whole blocks */
+	bool readonly;
+	bool can_trim, can_zero, can_fast_zero, can_extents, can_cache;
+
+	struct range_lock ranges;
+	struct request_cache requests;
+	_Atomic uint64_t last_debug_id;
+	struct stats stats;
+};
+
+/* Opens and unlocks. Blocks; with a key it takes as long as the key slot's derivation. NULL
+ * with a message, and *errnum the positive errno. The result may cross a fork if
+ * pin_after_fork() is called in the child, since the key is locked memory. */
+struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err);
+
+/* Every channel is closed and every request freed. NULL is fine. */
+void volume_close(struct volume *volume);
+
+#endif

@@ -1,0 +1,571 @@
+/* plugin: nbdkit's callbacks turned into requests. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "cipher.h"
+#include "lender.h"
+#include "pin.h"
+#include "secret.h"
+#include "volume.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+/* nbdkit runs 16 threads a connection by default: each finds a channel, and the bounce memory
+ * of all stays below the usual locked-memory limit of 8 MiB. */
+#define CHANNELS    16
+#define PIECES      3
+#define PIECE_LEN   (128 * 1024)
+#define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
+#define MAX_KEYFILE (8 * 1024 * 1024)  /* cryptsetup's limit */
+
+/* -D ndio.stats=1 prints the counters when the server ends. */
+__attribute__((visibility("default"))) int ndio_debug_stats;
+
+static struct {
+	char *file, *header;
+	enum direct_mode direct;
+	bool discard, pin, lock;
+	bool have_key;
+	void *pass; /* locked, pass_size bytes of which pass_len are used */
+	size_t pass_size, pass_len;
+} config;
+
+static struct volume *volume;
+static struct lender *lender;
+
+static void notice(const char *message)
+{
+	fprintf(stderr, "nbdkit: ndio: %s\n", message);
+}
+
+/* ---- configuration ---- */
+
+static void forget_passphrase(void)
+{
+	secret_free(config.pass, config.pass_size);
+	config.pass = NULL;
+	config.pass_size = config.pass_len = 0;
+}
+
+static int key_given(void)
+{
+	if (config.have_key) {
+		nbdkit_error("passphrase= and keyfile= can be given only once, and not both");
+		return -1;
+	}
+	config.have_key = true;
+	return 0;
+}
+
+static int make_passphrase(size_t size)
+{
+	struct error err;
+
+	config.pass_size = size > 0 ? size : 1;
+	config.pass = secret_alloc(config.pass_size, &err);
+	if (!config.pass) {
+		nbdkit_error("%s", err.text);
+		return -1;
+	}
+	return 0;
+}
+
+static int config_passphrase(const char *value)
+{
+	char *password;
+	size_t len;
+	int ret;
+
+	if (key_given() < 0)
+		return -1;
+	secret_no_dumps();
+	if (nbdkit_read_password(value, &password) < 0)
+		return -1;
+	len = strlen(password);
+	ret = make_passphrase(len);
+	if (ret == 0) {
+		memcpy(config.pass, password, len);
+		config.pass_len = len;
+	}
+	OPENSSL_cleanse(password, len);
+	free(password);
+	return ret;
+}
+
+static int read_all(int fd, const char *path)
+{
+	ssize_t n;
+
+	do {
+		n = read(fd, (char *)config.pass + config.pass_len,
+			 config.pass_size - config.pass_len);
+		if (n > 0)
+			config.pass_len += n;
+	} while (n > 0 || (n < 0 && errno == EINTR));
+	if (n < 0) {
+		nbdkit_error("keyfile: %s: %s", path, strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* The whole file, as cryptsetup takes a key file. */
+static int config_keyfile(const char *path)
+{
+	struct stat st;
+	int fd, ret = -1;
+
+	if (key_given() < 0)
+		return -1;
+	secret_no_dumps();
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		nbdkit_error("keyfile: %s: %s", path, strerror(errno));
+	else if (!S_ISREG(st.st_mode) || st.st_size > MAX_KEYFILE)
+		nbdkit_error("keyfile: %s: not a regular file of at most %d bytes", path,
+			     MAX_KEYFILE);
+	else if (make_passphrase(st.st_size) == 0)
+		ret = read_all(fd, path);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+static int config_direct(const char *value)
+{
+	if (strcmp(value, "auto") == 0)
+		config.direct = DIRECT_AUTO;
+	else if (strcmp(value, "on") == 0)
+		config.direct = DIRECT_ON;
+	else if (strcmp(value, "off") == 0)
+		config.direct = DIRECT_OFF;
+	else {
+		nbdkit_error("direct=%s: must be auto, on or off", value);
+		return -1;
+	}
+	return 0;
+}
+
+static int config_bool(bool *flag, const char *value)
+{
+	int ret = nbdkit_parse_bool(value);
+
+	if (ret >= 0)
+		*flag = ret;
+	return ret < 0 ? -1 : 0;
+}
+
+static int config_path(const char *key, char **path, const char *value)
+{
+	if (*path) {
+		nbdkit_error("%s= can be given only once", key);
+		return -1;
+	}
+	*path = nbdkit_absolute_path(value);
+	return *path ? 0 : -1;
+}
+
+static int ndio_config(const char *key, const char *value)
+{
+	if (strcmp(key, "file") == 0)
+		return config_path(key, &config.file, value);
+	if (strcmp(key, "header") == 0)
+		return config_path(key, &config.header, value);
+	if (strcmp(key, "passphrase") == 0)
+		return config_passphrase(value);
+	if (strcmp(key, "keyfile") == 0)
+		return config_keyfile(value);
+	if (strcmp(key, "direct") == 0)
+		return config_direct(value);
+	if (strcmp(key, "discard") == 0)
+		return config_bool(&config.discard, value);
+	if (strcmp(key, "pin") == 0)
+		return config_bool(&config.pin, value);
+	if (strcmp(key, "lock") == 0)
+		return config_bool(&config.lock, value);
+	nbdkit_error("unknown parameter '%s'", key);
+	return -1;
+}
+
+static int ndio_config_complete(void)
+{
+	if (!config.file) {
+		nbdkit_error("you must give the disk: nbdkit ndio [file=]PATH");
+		return -1;
+	}
+	if (config.header && !config.have_key) {
+		nbdkit_error("header= needs passphrase= or keyfile=");
+		return -1;
+	}
+	return 0;
+}
+
+#define ndio_config_help                                                          \
+	"[file=]<PATH>       (required) The file or block device to serve.\n"     \
+	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"      \
+	"keyfile=<PATH>      Unlock it with all bytes of a file.\n"               \
+	"header=<PATH>       A detached LUKS header.\n"                           \
+	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"  \
+	"discard=on|off      Pass trims of an encrypted disk on (default: off).\n" \
+	"pin=on|off          Pin each request's buffer (default: off).\n"         \
+	"lock=on|off         Lock the server's memory (default: off).\n"          \
+	"Without a passphrase or keyfile the bytes are served as they are."
+
+static void ndio_dump_plugin(void)
+{
+	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
+	printf("ndio_formats=raw luks1 luks2\n");
+	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
+	printf("ndio_bounce_memory=%d\n", CHANNELS * PIECES * PIECE_LEN);
+#ifdef HAVE_SDT
+	printf("ndio_usdt=yes\n");
+#else
+	printf("ndio_usdt=no\n");
+#endif
+}
+
+/* ---- start and end ---- */
+
+static int open_lender(notice_fn *say)
+{
+	const struct channel_options options = { .pieces = PIECES, .piece_len = PIECE_LEN };
+	struct error err;
+	int errnum;
+
+	lender = lender_open(volume, CHANNELS, &options, &errnum, &err);
+	if (!lender) {
+		nbdkit_error("%s", err.text);
+		return -1;
+	}
+	if (say && !lender_is_pinned(lender))
+		say("bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
+	return 0;
+}
+
+/* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit. */
+static int try_pin(void)
+{
+	void *memory = mmap(NULL, MAX_REQUEST, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ret;
+
+	if (memory == MAP_FAILED) {
+		nbdkit_error("pin=on: %s", strerror(errno));
+		return -1;
+	}
+	ret = pin_range(memory, MAX_REQUEST);
+	if (ret == 0)
+		unpin_range(memory, MAX_REQUEST);
+	else
+		nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit "
+			     "(ulimit -l) is too low", MAX_REQUEST >> 20);
+	munmap(memory, MAX_REQUEST);
+	return ret < 0 ? -1 : 0;
+}
+
+/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
+static int lock_memory(void)
+{
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) {
+		nbdkit_error("lock=on: can't lock the server's memory: %s (the locked-memory "
+			     "limit, ulimit -l, must be unlimited)", strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* A fork loses locked memory: this only tells whether it can be had. */
+static int try_lock_memory(void)
+{
+	if (lock_memory() < 0)
+		return -1;
+	munlockall();
+	return pin_after_fork() < 0 ? -1 : 0;
+}
+
+/* Before the fork: opens and unlocks, and tries all that has to be done again after it, so
+ * that what fails is seen on the user's terminal. */
+static int ndio_get_ready(void)
+{
+	const struct volume_options options = {
+		.file = config.file,
+		.header = config.header,
+		.unlock = config.have_key,
+		.pass = config.pass,
+		.pass_len = config.pass_len,
+		.direct = config.direct,
+		.discard = config.discard,
+		.notice = notice,
+	};
+	struct error err;
+	int errnum;
+
+	volume = volume_open(&options, &errnum, &err);
+	forget_passphrase();
+	if (!volume) {
+		nbdkit_error("%s", err.text);
+		return -1;
+	}
+	if (config.pin && try_pin() < 0)
+		return -1;
+	if (config.lock && try_lock_memory() < 0)
+		return -1;
+	if (open_lender(notice) < 0)
+		return -1;
+	lender_close(lender);
+	lender = NULL;
+	return 0;
+}
+
+static int ndio_after_fork(void)
+{
+	int ret = pin_after_fork();
+
+	if (ret < 0) {
+		nbdkit_error("can't lock the key again after the fork: %s", strerror(-ret));
+		return -1;
+	}
+	if (config.lock && lock_memory() < 0)
+		return -1;
+	return open_lender(NULL);
+}
+
+static void ndio_unload(void)
+{
+	lender_close(lender);
+	if (volume && ndio_debug_stats)
+		stats_print(&volume->stats, "ndio.stats.", stderr);
+	volume_close(volume);
+	forget_passphrase();
+	free(config.file);
+	free(config.header);
+}
+
+/* ---- connections ---- */
+
+static void *ndio_open(int readonly)
+{
+	(void)readonly; /* nbdkit itself refuses writes then */
+	return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int64_t ndio_get_size(void *handle)
+{
+	(void)handle;
+	return volume->size;
+}
+
+static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
+			   uint32_t *maximum)
+{
+	(void)handle;
+	*minimum = 1;
+	*preferred = volume->block > 4096 ? volume->block : 4096;
+	*maximum = MAX_REQUEST;
+	return 0;
+}
+
+static int ndio_can_write(void *handle)
+{
+	(void)handle;
+	return !volume->readonly;
+}
+
+static int ndio_can_flush(void *handle)
+{
+	(void)handle;
+	return volume->target->can_flush;
+}
+
+static int ndio_is_rotational(void *handle)
+{
+	(void)handle;
+	return volume->target->rotational;
+}
+
+static int ndio_can_trim(void *handle)
+{
+	(void)handle;
+	return volume->can_trim;
+}
+
+static int ndio_can_zero(void *handle)
+{
+	(void)handle;
+	return volume->can_zero;
+}
+
+static int ndio_can_fast_zero(void *handle)
+{
+	(void)handle;
+	return volume->can_fast_zero;
+}
+
+static int ndio_can_fua(void *handle)
+{
+	(void)handle;
+	return NBDKIT_FUA_NATIVE;
+}
+
+/* Nothing is cached here, and a flush on one connection covers the writes of all. */
+static int ndio_can_multi_conn(void *handle)
+{
+	(void)handle;
+	return 1;
+}
+
+static int ndio_can_cache(void *handle)
+{
+	(void)handle;
+	return volume->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE;
+}
+
+static int ndio_can_extents(void *handle)
+{
+	(void)handle;
+	return volume->can_extents;
+}
+
+/* ---- requests ---- */
+
+static int run(enum ndio_op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
+	       extent_fn *extent, void *opaque)
+{
+	static const char *const names[] = {
+		[NDIO_READ] = "read",   [NDIO_WRITE] = "write", [NDIO_ZERO] = "zero",
+		[NDIO_TRIM] = "trim",   [NDIO_FLUSH] = "flush", [NDIO_CACHE] = "cache",
+		[NDIO_EXTENTS] = "extents",
+	};
+	const struct iovec iov = { buf, count };
+	struct ndio_request *request;
+	int ret;
+
+	if (config.pin && buf)
+		flags |= NDIO_PIN;
+	ret = request_make(volume, op, ORIGIN_PLUGIN, flags, offset, count, &iov, 1, &request);
+	if (ret == 0) {
+		request->extent = extent;
+		request->extent_opaque = opaque;
+		ret = lender_run(lender, request);
+		request_put(request, REF_CALLER);
+	}
+	if (ret < 0) {
+		/* For these nbdkit falls back to something else, or tells the client by the errno
+		 * alone. */
+		if (ret != -EOPNOTSUPP)
+			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s",
+				     volume->target->name, names[op], count, offset,
+				     strerror(-ret));
+		nbdkit_set_error(-ret);
+		return -1;
+	}
+	return 0;
+}
+
+static unsigned flags_of(uint32_t nbdkit_flags)
+{
+	return (nbdkit_flags & NBDKIT_FLAG_FUA ? NDIO_FUA : 0) |
+	       (nbdkit_flags & NBDKIT_FLAG_MAY_TRIM ? NDIO_MAY_TRIM : 0) |
+	       (nbdkit_flags & NBDKIT_FLAG_FAST_ZERO ? NDIO_FAST_ZERO : 0);
+}
+
+static int ndio_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_READ, flags_of(flags), offset, count, buf, NULL, NULL);
+}
+
+static int ndio_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
+		       uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
+}
+
+static int ndio_flush(void *handle, uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
+}
+
+static int ndio_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
+}
+
+static int ndio_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
+}
+
+static int ndio_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	(void)handle;
+	return run(NDIO_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
+}
+
+static int add_extent(void *opaque, uint64_t offset, uint64_t len, bool hole)
+{
+	uint32_t type = hole ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0;
+
+	return nbdkit_add_extent(opaque, offset, len, type) < 0 ? -errno : 0;
+}
+
+static int ndio_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+			struct nbdkit_extents *extents)
+{
+	(void)handle;
+	return run(NDIO_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
+}
+
+static struct nbdkit_plugin plugin = {
+	.name = "ndio",
+	.longname = "ndio encrypted disks",
+	.version = NDIO_VERSION,
+	.description = "Serve a disk with direct I/O, encrypted on the fly as LUKS",
+	.unload = ndio_unload,
+	.config = ndio_config,
+	.config_complete = ndio_config_complete,
+	.config_help = ndio_config_help,
+	.magic_config_key = "file",
+	.dump_plugin = ndio_dump_plugin,
+	.get_ready = ndio_get_ready,
+	.after_fork = ndio_after_fork,
+	.open = ndio_open,
+	.get_size = ndio_get_size,
+	.block_size = ndio_block_size,
+	.can_write = ndio_can_write,
+	.can_flush = ndio_can_flush,
+	.is_rotational = ndio_is_rotational,
+	.can_trim = ndio_can_trim,
+	.can_zero = ndio_can_zero,
+	.can_fast_zero = ndio_can_fast_zero,
+	.can_fua = ndio_can_fua,
+	.can_multi_conn = ndio_can_multi_conn,
+	.can_cache = ndio_can_cache,
+	.can_extents = ndio_can_extents,
+	.pread = ndio_pread,
+	.pwrite = ndio_pwrite,
+	.flush = ndio_flush,
+	.trim = ndio_trim,
+	.zero = ndio_zero,
+	.cache = ndio_cache,
+	.extents = ndio_extents,
+	.errno_is_preserved = 1,
+};
+
+NBDKIT_REGISTER_PLUGIN(plugin)
