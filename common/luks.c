@@ -32,6 +32,19 @@ struct header {
 	char log[256]; /* the last error that libcryptsetup told */
 };
 
+static bool is_printable(char c)
+{
+	return c >= ' ' && c <= '~';
+}
+
+/* A hostile header must not send control sequences to the terminal by way of a message. */
+static void text_clean(char *text)
+{
+	for (; *text; text++)
+		if (!is_printable(*text))
+			*text = '?';
+}
+
 /* Without a callback libcryptsetup prints. */
 static void header_log(int level, const char *text, void *opaque)
 {
@@ -41,6 +54,7 @@ static void header_log(int level, const char *text, void *opaque)
 		return;
 	snprintf(header->log, sizeof(header->log), "%s", text);
 	header->log[strcspn(header->log, "\n")] = '\0';
+	text_clean(header->log);
 }
 
 /* What libcryptsetup said of its own failure, or else what errno means. */
@@ -163,38 +177,51 @@ static struct json_object *json_member(struct json_object *object, const char *n
 	return member;
 }
 
-/* The name of an array's first entry, or NULL: what isn't an array has none. */
+/* What stands there, fit for a message; never NULL. */
+static const char *json_text(struct json_object *value)
+{
+	const char *text = json_object_get_string(value);
+
+	if (!text)
+		return "none";
+	for (const char *c = text; *c; c++)
+		if (!is_printable(*c))
+			return "(unprintable)";
+	return text;
+}
+
+/* An array's first entry, or NULL: what isn't an array has none. */
 static const char *json_first(struct json_object *array)
 {
 	if (!json_object_is_type(array, json_type_array) || !json_object_array_length(array))
 		return NULL;
-	return json_object_get_string(json_object_array_get_idx(array, 0));
+	return json_text(json_object_array_get_idx(array, 0));
 }
 
 /* A decimal number in a string, as LUKS2 writes what may not fit in 53 bits. */
 static int number_read(const struct header *header, struct json_object *segment,
 		       const char *member, uint64_t *value, struct error *err)
 {
-	const char *text = json_object_get_string(json_member(segment, member));
+	const char *text = json_text(json_member(segment, member));
 	char *end;
 
 	errno = 0;
-	if (text && isdigit((unsigned char)text[0])) {
+	if (isdigit((unsigned char)text[0])) {
 		*value = strtoull(text, &end, 10);
 		if (!errno && !*end && *value <= INT64_MAX)
 			return 0;
 	}
 	return error_set(err, EINVAL, "%s: the LUKS header has an impossible %s: %s",
-			 header->source->name, member, text ? text : "none");
+			 header->source->name, member, text);
 }
 
 static int size_read(const struct header *header, struct json_object *segment,
 		     struct luks *luks, struct error *err)
 {
-	const char *text = json_object_get_string(json_member(segment, "size"));
+	const char *text = json_text(json_member(segment, "size"));
 	int ret;
 
-	if (text && !strcmp(text, "dynamic"))
+	if (!strcmp(text, "dynamic"))
 		return 0;
 	ret = number_read(header, segment, "size", &luks->data_size, err);
 	if (!ret && !luks->data_size)
@@ -224,17 +251,17 @@ static int segment_refuse(const struct header *header, struct json_object *segme
 			  struct error *err)
 {
 	const char *name = header->source->name;
-	const char *type = json_object_get_string(json_member(segment, "type"));
+	const char *type = json_text(json_member(segment, "type"));
 	const char *flag = json_first(json_member(segment, "flags"));
 	struct json_object *integrity = json_member(segment, "integrity");
-	const char *integrity_type = json_object_get_string(json_member(integrity, "type"));
+	const char *integrity_type = json_text(json_member(integrity, "type"));
 
-	if (!type || strcmp(type, "crypt"))
+	if (strcmp(type, "crypt"))
 		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name,
-				 type ? type : "none");
+				 type);
 	if (integrity)
 		return error_set(err, ENOTSUP, "%s: integrity %s is not supported", name,
-				 integrity_type ? integrity_type : "of no type");
+				 integrity_type);
 	if (flag)
 		return error_set(err, ENOTSUP, "%s: segment flag \"%s\" is not supported", name,
 				 flag);
@@ -260,11 +287,11 @@ static int segment_find(const struct header *header, struct json_object *json,
 static int segment_read(const struct header *header, struct json_object *segment,
 			struct luks *luks, struct error *err)
 {
-	const char *cipher = json_object_get_string(json_member(segment, "encryption"));
+	const char *cipher = json_text(json_member(segment, "encryption"));
 	int64_t sector = json_object_get_int64(json_member(segment, "sector_size"));
 	int ret;
 
-	snprintf(luks->cipher, sizeof(luks->cipher), "%s", cipher ? cipher : "none");
+	snprintf(luks->cipher, sizeof(luks->cipher), "%s", cipher);
 	if (sector < 512 || sector > 4096 || (sector & (sector - 1)))
 		return error_set(err, EINVAL,
 				 "%s: the LUKS header has an impossible sector size: %lld",
@@ -304,6 +331,7 @@ static void luks1_read(struct header *header, struct luks *luks)
 {
 	snprintf(luks->cipher, sizeof(luks->cipher), "%s-%s", crypt_get_cipher(header->cd),
 		 crypt_get_cipher_mode(header->cd));
+	text_clean(luks->cipher);
 	luks->sector = UNIT;
 	luks->data_offset = crypt_get_data_offset(header->cd) * UNIT;
 }

@@ -1,0 +1,208 @@
+# Helpers for tests that are shell programs: `. tests/lib.sh` first. They print TAP.
+#
+# A private folder, $T, and every server that was started here go away with the shell. Call
+# the helpers in the test's own shell, not in $(...) or a pipe: a server that was started
+# there ends there. `make check` sets the NDIO_ variables; run by hand, build/ is taken.
+# shellcheck shell=bash
+set -u
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+: "${NDIO_BUILD:=$root/build}" "${NDIO_SANITIZE:=}" "${NDIO_PRELOAD:=}"
+: "${NDIO_PLUGIN:=$NDIO_BUILD/nbdkit-ndio-plugin.so}"
+
+T=$(mktemp -d "${TMPDIR:-/tmp}/ndio-test.XXXXXX") || exit 1
+declare -A server_pids=()
+test_count=0
+
+# The passphrase of every volume made here; no newline, so its file is a key file as well.
+(umask 077 && printf 'correct horse battery staple' >"$T/pass")
+
+clean_up() {
+	local pid
+
+	{
+		for pid in "${server_pids[@]}"; do
+			kill -KILL "$pid"
+		done
+		wait
+	} 2>/dev/null
+	rm -rf "$T"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# TAP
+
+# plan COUNT, first; or done_testing, last.
+plan() {
+	echo "1..$1"
+}
+
+done_testing() {
+	echo "1..$test_count"
+}
+
+# skip_all REASON: ends the test.
+skip_all() {
+	echo "1..0 # SKIP $1"
+	exit 0
+}
+
+diag() {
+	printf '%s\n' "$*" | sed 's/^/# /' >&2
+}
+
+result() { # STATUS NAME
+	test_count=$((test_count + 1))
+	[ "$1" = 0 ] || printf 'not '
+	echo "ok $test_count - $2"
+	return "$1"
+}
+
+# ok NAME COMMAND...: the command succeeds. What it printed is shown if it doesn't.
+ok() {
+	local name=$1 status
+
+	shift
+	"$@" >"$T/ok.out" 2>&1
+	status=$?
+	result "$status" "$name" || {
+		diag "status $status of: $*"
+		diag "$(tail -n 40 "$T/ok.out")"
+		return 1
+	}
+}
+
+# not COMMAND...: for ok, where the command has to fail, but not by a sanitizer's finding
+# (99), a timeout or a signal.
+not() {
+	local status
+
+	"$@"
+	status=$?
+	[ "$status" -gt 0 ] && [ "$status" -lt 99 ]
+}
+
+# is NAME GOT WANTED
+is() {
+	if [ "$2" = "$3" ]; then
+		result 0 "$1"
+	else
+		result 1 "$1"
+		diag "got:    $2"
+		diag "wanted: $3"
+		return 1
+	fi
+}
+
+# like NAME GOT REGEX
+like() {
+	if [[ $2 =~ $3 ]]; then
+		result 0 "$1"
+	else
+		result 1 "$1"
+		diag "got:          $2"
+		diag "wanted match: $3"
+		return 1
+	fi
+}
+
+# skip REASON [COUNT]: instead of COUNT tests.
+skip() {
+	local i
+
+	for ((i = 0; i < ${2:-1}; i++)); do
+		test_count=$((test_count + 1))
+		echo "ok $test_count # SKIP $1"
+	done
+}
+
+# Servers
+
+# start_server NAME COMMAND...: for a server in the foreground that writes $T/NAME.pid once it
+# listens on $T/NAME.sock. Its output goes to $T/NAME.log, which is shown if it doesn't start;
+# the status is its own then.
+start_server() {
+	local name=$1 pid status deadline=$((SECONDS + 60))
+
+	shift
+	rm -f "$T/$name.pid" "$T/$name.sock"
+	"$@" >"$T/$name.log" 2>&1 </dev/null &
+	pid=$!
+	server_pids[$name]=$pid
+	until [ -s "$T/$name.pid" ]; do
+		if ! kill -0 "$pid" 2>/dev/null || [ "$SECONDS" -gt "$deadline" ]; then
+			kill -KILL "$pid" 2>/dev/null
+			wait "$pid" 2>/dev/null
+			status=$?
+			unset "server_pids[$name]"
+			diag "$name didn't start: $(tail -n 40 "$T/$name.log")"
+			[ "$status" != 0 ] || status=100
+			return "$status"
+		fi
+		sleep 0.02
+	done
+}
+
+# start_nbdkit NAME ARG...: for instance start_nbdkit disk "$NDIO_PLUGIN" "$T/disk.luks"
+start_nbdkit() {
+	local name=$1
+
+	shift
+	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
+		--exit-with-parent --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$@"
+}
+
+# start_qemu_nbd NAME ARG...
+start_qemu_nbd() {
+	local name=$1
+
+	shift
+	start_server "$name" qemu-nbd --persistent --shared 0 --socket "$T/$name.sock" \
+		--pid-file "$T/$name.pid" "$@"
+}
+
+# stop_server NAME: it ends when asked, with success, and no sanitizer found anything.
+stop_server() {
+	local name=$1 pid=${server_pids[$1]} status deadline=$((SECONDS + 60))
+
+	kill -TERM "$pid" 2>/dev/null
+	while kill -0 "$pid" 2>/dev/null; do
+		[ "$SECONDS" -le "$deadline" ] || kill -KILL "$pid"
+		sleep 0.02
+	done
+	wait "$pid" 2>/dev/null
+	status=$?
+	unset "server_pids[$name]"
+	if [ "$status" != 0 ] || grep -qE "(Address|Leak|Thread)Sanitizer|runtime error:" "$T/$name.log"; then
+		diag "$name ended with status $status: $(tail -n 80 "$T/$name.log")"
+		return 1
+	fi
+}
+
+# uri NAME [EXPORT]
+uri() {
+	echo "nbd+unix:///${2:-}?socket=$T/$1.sock"
+}
+
+# Volumes, opened by $T/pass; key derivation is as cheap as cryptsetup lets it be.
+
+# make_luks2 FILE SIZE [CRYPTSETUP-OPTION...]; make_luks1 likewise.
+make_luks2() {
+	make_luks luks2 "$@"
+}
+
+make_luks1() {
+	make_luks luks1 "$@"
+}
+
+make_luks() {
+	local type=$1 file=$2 size=$3
+
+	shift 3
+	truncate -s "$size" "$file" &&
+		cryptsetup --batch-mode luksFormat --type "$type" --pbkdf pbkdf2 \
+			--pbkdf-force-iterations 1000 "$@" "$file" "$T/pass"
+}
