@@ -527,13 +527,15 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 	return open_once(file, readonly, false, err);
 }
 
-static bool read_flag(const char *fmt, unsigned major, unsigned minor)
+/* Is this attribute of the device's request queue there and not 0? */
+static bool queue_flag(dev_t device, const char *name)
 {
 	char path[128];
 	unsigned long long value = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), fmt, major, minor);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s", major(device),
+		 minor(device), name);
 	f = fopen(path, "re");
 	if (!f)
 		return false;
@@ -556,11 +558,8 @@ static void find_capabilities(struct file_target *file)
 	target->can_cache = !target->direct;
 	target->can_extents = !file->block_device && lseek(file->fd, 0, SEEK_HOLE) >= 0;
 	if (file->block_device && fstat(file->fd, &st) == 0) {
-		unsigned major = major(st.st_rdev), minor = minor(st.st_rdev);
-
-		target->rotational = read_flag("/sys/dev/block/%u:%u/queue/rotational", major, minor);
-		target->can_trim = read_flag("/sys/dev/block/%u:%u/queue/discard_max_bytes", major,
-					     minor);
+		target->rotational = queue_flag(st.st_rdev, "rotational");
+		target->can_trim = queue_flag(st.st_rdev, "discard_max_bytes");
 	}
 }
 
