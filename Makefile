@@ -58,9 +58,11 @@ BASE     := -std=gnu11 -D_GNU_SOURCE -DNDIO_VERSION='"$(VERSION)"' -Icommon -fPI
 	    -fvisibility=hidden $(WARNINGS) $(HARDEN)
 LINK     := -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
 
-# nbdkit isn't instrumented: the sanitizer's runtime is preloaded into it (PRELOAD), and the
-# plugin stays mapped after dlclose (nodelete), for the names in the reports made at exit.
+# nbdkit isn't instrumented: the sanitizer's runtime is preloaded into it (PRELOAD, and FIRST to
+# start it), and the plugin stays mapped after dlclose (nodelete), for the names in the reports
+# made at exit.
 ifneq ($(SANITIZE),)
+FIRST := $(B)/tests/sanitizer-first.so
 BASE += -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LINK += -fsanitize=$(SANITIZE) -Wl,-z,nodelete
 ifneq ($(findstring clang,$(CC)),)
@@ -77,7 +79,7 @@ endif
 
 # What tests see of all this. Status 99 is a sanitizer's alone.
 TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$(CC)' \
-	   NDIO_SANITIZE='$(SANITIZE)' NDIO_PRELOAD='$(PRELOAD)' \
+	   NDIO_SANITIZE='$(SANITIZE)' NDIO_PRELOAD='$(strip $(PRELOAD) $(abspath $(FIRST)))' \
 	   ASAN_OPTIONS=exitcode=99:detect_stack_use_after_return=1:strict_string_checks=1 \
 	   UBSAN_OPTIONS=exitcode=99:halt_on_error=1:print_stacktrace=1 \
 	   TSAN_OPTIONS=exitcode=99:second_deadlock_stack=1:history_size=4
@@ -93,12 +95,12 @@ all: $(PLUGIN) $(MAN) ## build the nbdkit plugin and the man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
 
-demo: deps all ## encrypt a disk, copy real files in and out, and show that it is sealed
+demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show that it is sealed
 	$(Q)$(TEST_ENV) bash tests/demo.sh
 
 # For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
@@ -188,6 +190,11 @@ $(PLUGIN): $(SERVER) $(B)/common.a
 $(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
+
+$(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -O2 -fPIC -shared -Wl,-z,initfirst -o $@ $<
 
 # man/NAME.SECTION.pod
 $(B)/man/%: man/%.pod

@@ -29,6 +29,7 @@ struct file_target {
 	int fd;
 	bool block_device;
 	notice_fn *notice;
+	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
 	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
 };
 
@@ -352,6 +353,10 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 static void file_queue_close(struct target_queue *queue)
 {
 	assert(queue->in_flight == 0 && !queue->landed);
+	/* The kernel takes a ring down some time later; until then its buffers would count
+	 * against the locked-memory limit. */
+	if (queue->has_buffers)
+		io_uring_unregister_buffers(&queue->ring);
 	if (queue->has_ring)
 		io_uring_queue_exit(&queue->ring);
 	free(queue);
@@ -418,6 +423,7 @@ static int open_fd(struct file_target *file, bool readonly, bool direct)
 	if (!readonly)
 		file->fd = open(file->target.name, flags | O_RDWR);
 	if (file->fd < 0 && (readonly || errno == EACCES || errno == EROFS || errno == EPERM)) {
+		file->write_error = readonly ? 0 : errno;
 		file->fd = open(file->target.name, flags | O_RDONLY);
 		file->target.readonly = true;
 	}
@@ -527,16 +533,20 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 	return open_once(file, readonly, false, err);
 }
 
-/* Is this attribute of the device's request queue there and not 0? */
+/* Is this attribute of the device's request queue there and not 0? A partition's queue is its
+ * disk's. */
 static bool queue_flag(dev_t device, const char *name)
 {
+	static const char *const queues[] = { "queue", "../queue" };
 	char path[128];
 	unsigned long long value = 0;
-	FILE *f;
+	FILE *f = NULL;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s", major(device),
-		 minor(device), name);
-	f = fopen(path, "re");
+	for (size_t i = 0; i < 2 && !f; i++) {
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(device),
+			 minor(device), queues[i], name);
+		f = fopen(path, "re");
+	}
 	if (!f)
 		return false;
 	if (fscanf(f, "%llu", &value) != 1)
@@ -582,6 +592,9 @@ int target_file_open(const char *path, enum direct_mode mode, bool readonly, not
 		file_close(&file->target);
 		return ret;
 	}
+	if (file->write_error)
+		say(notice, "%s: can't be written (%s): read-only", path,
+		    strerror(file->write_error));
 	find_capabilities(file);
 	*target = &file->target;
 	return 0;

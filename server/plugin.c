@@ -337,6 +337,11 @@ static int ndio_after_fork(void)
 		nbdkit_error("can't lock the key again after the fork: %s", strerror(-ret));
 		return -1;
 	}
+	/* What a change of user (nbdkit --user) has undone since get_ready. */
+	if (config.have_key)
+		secret_no_dumps();
+	if (config.pin && try_pin() < 0)
+		return -1;
 	if (config.lock && lock_memory() < 0)
 		return -1;
 	return open_lender(NULL);

@@ -12,7 +12,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${NDIO_PLUGIN:=$NDIO_BUILD/nbdkit-ndio-plugin.so}"
 
 T=$(mktemp -d "${TMPDIR:-/tmp}/ndio-test.XXXXXX") || exit 1
-declare -A server_pids=()
+declare -A server_pids=() server_threads=()
 test_count=0
 
 # The passphrase of every volume made here; no newline, so its file is a key file as well.
@@ -144,6 +144,11 @@ start_server() {
 		fi
 		sleep 0.02
 	done
+	server_threads[$name]=$(threads_of "$pid")
+}
+
+threads_of() { # PID
+	find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l
 }
 
 # start_nbdkit NAME ARG...: for instance start_nbdkit disk "$NDIO_PLUGIN" "$T/disk.luks"
@@ -166,8 +171,14 @@ start_qemu_nbd() {
 
 # stop_server NAME: it ends when asked, with success, and no sanitizer found anything.
 stop_server() {
-	local name=$1 pid=${server_pids[$1]} status deadline=$((SECONDS + 60))
+	local name=$1 pid=${server_pids[$1]} status deadline=$((SECONDS + 60)) i
 
+	# nbdkit leaks a connection's memory when it is stopped while it closes the connection.
+	for ((i = 0; i < 50; i++)); do
+		[ -n "$NDIO_SANITIZE" ] || break
+		[ "$(threads_of "$pid")" -gt "${server_threads[$name]}" ] || break
+		sleep 0.02
+	done
 	kill -TERM "$pid" 2>/dev/null
 	while kill -0 "$pid" 2>/dev/null; do
 		[ "$SECONDS" -le "$deadline" ] || kill -KILL "$pid"

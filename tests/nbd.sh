@@ -1,0 +1,98 @@
+# More helpers, for tests that talk NBD and look at how nbdkit starts: `. tests/nbd.sh` after
+# lib.sh.
+# shellcheck shell=bash
+
+# The program of this name takes whichever python3 comes first in PATH; libnbd's module is
+# Debian's.
+nbdsh() {
+	/usr/bin/python3 -m nbd "$@"
+}
+
+# What every piece of Python below can use.
+prelude='
+import os, random
+
+# The same bytes for the same seed.
+def data(count, seed=0):
+    return random.Random(seed).randbytes(count)
+
+# The call fails with this error.
+def fails(error, call, *args, **named):
+    try:
+        call(*args, **named)
+    except nbd.Error as e:
+        assert e.errno == error, f"{e.errno} and not {error}: {e}"
+    else:
+        assert False, f"it succeeded, and should have failed with {error}"
+
+def same(got, wanted):
+    if got != wanted:
+        at = next((i for i, (a, b) in enumerate(zip(got, wanted)) if a != b), "the end")
+        assert False, f"{len(got)} and {len(wanted)} bytes differ at {at}"
+'
+
+# py SERVER CODE: runs Python against a server; h is the connection.
+py() {
+	nbdsh --uri "$(uri "$1")" -c "$prelude" -c "$2"
+}
+
+# random FILE BYTES
+random() {
+	head -c "$2" /dev/urandom >"$1"
+}
+
+# holds SERVER FILE: the export's bytes are those of the file.
+holds() {
+	rm -f "$T/export"
+	nbdcopy "$(uri "$1")" "$T/export" && cmp "$T/export" "$2"
+}
+
+# fill SERVER FILE: the file goes to the export's start, and to the disk.
+fill() {
+	nbdcopy --flush "$2" "$(uri "$1")"
+}
+
+# said SERVER REGEX: its output so far has such a line.
+said() {
+	grep -qE "$2" "$T/$1.log" || {
+		echo "$1 didn't say '$2', but:"
+		cat "$T/$1.log"
+		return 1
+	}
+}
+
+# refused REGEX ARG...: nbdkit ndio, told to go into the background, fails instead, says why,
+# and no process stays. Nor does it tell the passphrase of $T/pass.
+refused() {
+	local regex=$1 status
+
+	shift
+	rm -f "$T/refused.pid"
+	timeout 60 env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/refused.sock" \
+		--pidfile "$T/refused.pid" "$NDIO_PLUGIN" "$@" >"$T/refused.log" 2>&1 </dev/null
+	status=$?
+	cat "$T/refused.log"
+	if [ "$status" = 0 ]; then
+		while [ ! -s "$T/refused.pid" ]; do sleep 0.02; done
+		kill "$(cat "$T/refused.pid")"
+		echo "it started"
+		return 1
+	fi
+	printf %s "$T/refused.sock" >"$T/pattern"
+	if grep -lzFf "$T/pattern" /proc/[0-9]*/cmdline 2>/dev/null; then
+		echo "that process stayed"
+		return 1
+	fi
+	if grep -qF "$(cat "$T/pass")" "$T/refused.log"; then
+		echo "it told the passphrase"
+		return 1
+	fi
+	if [ "$status" != 1 ]; then
+		echo "status $status"
+		return 1
+	fi
+	grep -qE "$regex" "$T/refused.log" || {
+		echo "it didn't say '$regex'"
+		return 1
+	}
+}

@@ -1,0 +1,338 @@
+/* Many threads over few channels: nobody loses a byte, and nobody waits forever. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fake-target.h"
+#include "lender.h"
+#include "request.h"
+
+#define PATIENCE  300 /* seconds; then somebody waits forever */
+#define THREADS   8
+#define CHANNELS  2
+#define TURNS     300
+#define OWNED     (96 * 1024u) /* each byte of it is one thread's own */
+#define COMMON    (32 * 1024u) /* and after it comes what all write */
+#define SIZE      (OWNED + COMMON)
+#define PIECE_LEN 8192
+#define STRIPES   400
+
+static const struct kind {
+	const char *name;
+	struct fake_options options;
+} kinds[] = {
+	{"raw, align 512", {.align = 512, .size = SIZE, .mem_align = 4}},
+	{"raw, align 4096", {.align = 4096, .size = SIZE, .mem_align = 512}},
+	{"xts, sector 512, align 512",
+	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = SIZE}},
+	{"xts, sector 512, align 4096",
+	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .size = SIZE}},
+	{"xts, sector 4096, align 4096",
+	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .size = SIZE}},
+	{"essiv, sector 512, align 4096",
+	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .size = SIZE}},
+};
+
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+/* A run of bytes that one thread alone writes. Most blocks have several owners. */
+struct stripe {
+	uint32_t start, len;
+	unsigned owner;
+};
+
+static struct volume *volume;
+static struct fake_target *fake;
+static struct lender *lender;
+static struct stripe stripes[STRIPES];
+static uint8_t model[SIZE]; /* of the owned part: each thread touches only its own bytes */
+
+/* Asserts of cmocka are for its own thread: the others tell what failed. */
+struct thread {
+	pthread_t id;
+	unsigned number, seed;
+	unsigned turns;
+	char failure[128];
+};
+
+static void make_stripes(void)
+{
+	unsigned seed = 7, at = 0;
+
+	for (unsigned i = 0; i < STRIPES; i++) {
+		unsigned len = i % 10 == 0 ? 8192 : 1 + rand_r(&seed) % 120;
+
+		if (i % 10 == 0) /* whole blocks */
+			at = (at + 4095) & ~4095;
+		if (at + len > OWNED) /* wraps no owner: the rest are empty */
+			len = 0;
+		stripes[i] = (struct stripe){at, len, rand_r(&seed) % THREADS};
+		at += len;
+	}
+}
+
+/* Starts with some wait, so that channels are short. */
+static void set_up(const struct fake_options *options)
+{
+	const struct channel_options channels = {.pieces = 2, .piece_len = PIECE_LEN};
+	unsigned seed = 3;
+	int errnum;
+
+	alarm(PATIENCE);
+	make_stripes();
+	volume = fake_volume(options, &fake);
+	fake->linger = fake->shorten = fake->yield = true;
+	fake->order = FAKE_RANDOM;
+	lender = lender_open(volume, CHANNELS, &channels, &errnum, NULL);
+	assert_non_null(lender);
+	fake_noise(model, OWNED, &seed);
+	memset(model + OWNED, 'A', COMMON);
+	fake_fill(volume, model);
+}
+
+static void tear_down(void)
+{
+	assert_int_equal(stat_get(&volume->stats.in_flight), 0);
+	assert_int_equal(stat_get(&volume->stats.bvecs_made),
+			 stat_get(&volume->stats.bvecs_freed));
+	lender_close(lender);
+	fake_assert_obeyed(fake);
+	volume_close(volume);
+	alarm(0);
+}
+
+static int run(enum ndio_op op, unsigned flags, uint64_t start, void *memory, size_t len)
+{
+	/* In two runs, where it can be, so that most memory isn't aligned. */
+	struct iovec iov[] = {{memory, len / 3}, {(uint8_t *)memory + len / 3, len - len / 3}};
+	struct ndio_request *request;
+	int ret;
+
+	ret = request_make(volume, op, ORIGIN_TEST, flags, start, len, iov, 2, &request);
+	if (ret < 0)
+		return ret;
+	ret = lender_run(lender, request);
+	request_put(request, REF_CALLER);
+	return ret;
+}
+
+static void run_threads(struct thread *threads, void *(*body)(void *))
+{
+	for (unsigned i = 0; i < THREADS; i++) {
+		threads[i] = (struct thread){.number = i, .seed = i + 1};
+		assert_int_equal(pthread_create(&threads[i].id, NULL, body, &threads[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i].id, NULL);
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_string_equal(threads[i].failure, "");
+}
+
+__attribute__((format(printf, 2, 3)))
+static void *failed(struct thread *thread, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(thread->failure, sizeof(thread->failure), fmt, args);
+	va_end(args);
+	return NULL;
+}
+
+/* ---- bytes of one's own, beside those of others ---- */
+
+static const struct stripe *stripe_of(struct thread *thread)
+{
+	const struct stripe *stripe;
+
+	do
+		stripe = &stripes[rand_r(&thread->seed) % STRIPES];
+	while (stripe->owner != thread->number || !stripe->len);
+	return stripe;
+}
+
+static int change(struct thread *thread, uint32_t start, uint32_t len)
+{
+	if (rand_r(&thread->seed) % 4 == 0) {
+		memset(model + start, 0, len);
+		return run(NDIO_ZERO, 0, start, NULL, len);
+	}
+	fake_noise(model + start, len, &thread->seed);
+	return run(NDIO_WRITE, rand_r(&thread->seed) % 8 ? 0 : NDIO_FUA, start, model + start, len);
+}
+
+static void *write_ones_own(void *opaque)
+{
+	struct thread *thread = opaque;
+	uint8_t memory[8192];
+	int ret;
+
+	for (thread->turns = 0; thread->turns < TURNS; thread->turns++) {
+		const struct stripe *stripe = stripe_of(thread);
+		bool all = rand_r(&thread->seed) % 2;
+		uint32_t skip = all ? 0 : rand_r(&thread->seed) % stripe->len;
+		uint32_t len = all ? stripe->len :
+				     1 + rand_r(&thread->seed) % (stripe->len - skip);
+
+		ret = change(thread, stripe->start + skip, len);
+		if (ret < 0)
+			return failed(thread, "write: %s", strerror(-ret));
+		stripe = stripe_of(thread);
+		ret = run(NDIO_READ, 0, stripe->start, memory, stripe->len);
+		if (ret < 0)
+			return failed(thread, "read: %s", strerror(-ret));
+		if (memcmp(memory, model + stripe->start, stripe->len))
+			return failed(thread, "turn %u: %u bytes at %u are not what was written",
+				      thread->turns, stripe->len, stripe->start);
+	}
+	return NULL;
+}
+
+static void a_neighbours_bytes_are_never_lost(void **state)
+{
+	const struct kind *kind = *state;
+	struct thread threads[THREADS];
+
+	set_up(&kind->options);
+	run_threads(threads, write_ones_own);
+	fake_assert_holds(volume, model);
+	assert_true(fake->max_in_flight <= 2);
+	tear_down();
+}
+
+/* ---- bytes that all write ---- */
+
+/* Each writes its own letter only: any letter may be found, and nothing else. */
+static void *write_the_same(void *opaque)
+{
+	struct thread *thread = opaque;
+	uint8_t memory[3 * 4096];
+	int ret = 0;
+
+	for (thread->turns = 0; thread->turns < TURNS && ret == 0; thread->turns++) {
+		uint32_t unit = rand_r(&thread->seed) % 2 ? 4096 : 1;
+		uint32_t start = rand_r(&thread->seed) % COMMON / unit * unit;
+		uint32_t len = unit * (1 + rand_r(&thread->seed) % (sizeof(memory) / unit));
+
+		if (len > COMMON - start)
+			len = COMMON - start;
+		memset(memory, 'A' + thread->number, len);
+		ret = run(NDIO_WRITE, 0, OWNED + start, memory, len);
+		if (ret == 0)
+			ret = run(NDIO_READ, 0, OWNED + start, memory, len);
+		for (uint32_t i = 0; ret == 0 && i < len; i++)
+			if (memory[i] < 'A' || memory[i] >= 'A' + THREADS)
+				return failed(thread, "nobody wrote %02x at %u", memory[i],
+					      start + i);
+	}
+	return ret < 0 ? failed(thread, "%s", strerror(-ret)) : NULL;
+}
+
+static void each_byte_is_somebodys(void **state)
+{
+	const struct kind *kind = *state;
+	struct thread threads[THREADS];
+	uint8_t *memory = malloc(COMMON);
+
+	assert_non_null(memory);
+	set_up(&kind->options);
+	run_threads(threads, write_the_same);
+	assert_int_equal(run(NDIO_READ, 0, OWNED, memory, COMMON), 0);
+	for (uint32_t i = 0; i < COMMON; i++)
+		assert_in_range(memory[i], 'A', 'A' + THREADS - 1);
+	memcpy(model + OWNED, memory, COMMON);
+	fake_assert_holds(volume, model);
+	free(memory);
+	tear_down();
+}
+
+/* ---- errors ---- */
+
+static void *write_and_fail(void *opaque)
+{
+	struct thread *thread = opaque;
+	uint8_t memory[5000] = {0};
+
+	for (thread->turns = 0; thread->turns < TURNS; thread->turns++) {
+		int ret = run(NDIO_WRITE, 0, rand_r(&thread->seed) % 50000, memory,
+			      1 + rand_r(&thread->seed) % sizeof(memory));
+
+		if (ret < 0 && ret != -EIO && ret != -ENOSPC)
+			return failed(thread, "%s", strerror(-ret));
+	}
+	return NULL;
+}
+
+/* A channel, a range or a waiting thread would be lost with it. */
+static void errors_leave_channels_and_ranges_free(void **state)
+{
+	struct thread threads[THREADS];
+	uint64_t errors = 0;
+
+	set_up(&kinds[3].options);
+	for (unsigned round = 0; round < 5; round++) {
+		fake->fail[0] = (struct fake_failure){50, -EIO};
+		fake->fail[1] = (struct fake_failure){60, -ENOSPC};
+		run_threads(threads, write_and_fail);
+		assert_int_equal(fake->fail[0].at, 0);
+		assert_true(stat_get(&volume->stats.errors) > errors);
+		errors = stat_get(&volume->stats.errors);
+	}
+	assert_null(volume->ranges.first);
+	tear_down();
+}
+
+/* ---- opening ---- */
+
+static void a_lender_that_cannot_open_says_why(void **state)
+{
+	const struct channel_options channels = {.pieces = 2, .piece_len = PIECE_LEN};
+	struct error err = {""};
+	int errnum = 0;
+
+	volume = fake_volume(&kinds[3].options, &fake);
+	strcpy(volume->luks.cipher, "rot-13");
+	assert_null(lender_open(volume, 2, &channels, &errnum, &err));
+	assert_true(errnum > 0);
+	assert_non_null(strstr(err.text, "rot-13"));
+	volume_close(volume);
+}
+
+int main(void)
+{
+	static const struct {
+		const char *name;
+		CMUnitTestFunction test;
+	} every[] = {
+		{"a_neighbours_bytes_are_never_lost", a_neighbours_bytes_are_never_lost},
+		{"each_byte_is_somebodys", each_byte_is_somebodys},
+	};
+	enum { EVERY = 2 };
+	static struct CMUnitTest tests[EVERY * KINDS + 2] = {
+		cmocka_unit_test(errors_leave_channels_and_ranges_free),
+		cmocka_unit_test(a_lender_that_cannot_open_says_why),
+	};
+	static char names[EVERY * KINDS][128];
+
+	for (unsigned i = 0; i < EVERY * KINDS; i++) {
+		const struct kind *kind = &kinds[i / EVERY];
+
+		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name, kind->name);
+		tests[2 + i] = (struct CMUnitTest){
+			.name = names[i],
+			.test_func = every[i % EVERY].test,
+			.initial_state = (void *)kind,
+		};
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

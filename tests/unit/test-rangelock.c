@@ -1,0 +1,290 @@
+/* Who waits for whom, and that nobody holds a range that conflicts with another's. */
+#include <pthread.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "rangelock.h"
+
+#define PATIENCE 120 /* seconds; then somebody waits forever */
+
+/* Do they conflict where they overlap? In the order of enum range_mode. */
+static const bool conflicts[3][3] = {
+	[RANGE_READ] = {false, false, true},
+	[RANGE_WRITE] = {false, true, true},
+	[RANGE_PARTIAL] = {true, true, true},
+};
+
+/* A range that counts how often it was granted. */
+struct waiter {
+	struct range range;
+	unsigned granted;
+};
+
+static struct range_lock ranges;
+
+static int set_up(void **state)
+{
+	range_lock_init(&ranges);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	range_lock_destroy(&ranges);
+	return 0;
+}
+
+static void count_granted(struct range *range)
+{
+	((struct waiter *)range)->granted++;
+}
+
+static bool take(struct waiter *waiter, uint64_t start, uint64_t end, enum range_mode mode)
+{
+	*waiter = (struct waiter){
+		.range = {.start = start, .end = end, .mode = mode, .granted = count_granted}};
+	return range_acquire(&ranges, &waiter->range);
+}
+
+static void release(struct waiter *waiter)
+{
+	range_release(&ranges, &waiter->range);
+}
+
+static void modes_conflict_as_the_table_says(void **state)
+{
+	struct waiter a, b;
+
+	for (unsigned i = 0; i < 3; i++) {
+		for (unsigned j = 0; j < 3; j++) {
+			assert_true(take(&a, 512, 1024, i));
+			assert_int_equal(take(&b, 1023, 2048, j), !conflicts[i][j]);
+			assert_int_equal(b.granted, 0);
+			release(&a);
+			assert_int_equal(b.granted, conflicts[i][j]);
+			assert_int_equal(a.granted, 0);
+			release(&b);
+			assert_int_equal(b.granted, conflicts[i][j]);
+		}
+	}
+}
+
+static void only_overlapping_ranges_conflict(void **state)
+{
+	static const struct {
+		uint64_t start, end;
+		bool overlaps;
+	} others[] = {
+		{0, 1000, false},     {0, 1001, true},     {1999, 3000, true},
+		{2000, 3000, false},  {1200, 1300, true},  {0, 5000, true},
+		{1000, 2000, true},   {5000, UINT64_MAX, false},
+	};
+	struct waiter a, b;
+
+	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		assert_true(take(&a, 1000, 2000, RANGE_PARTIAL));
+		assert_int_equal(take(&b, others[i].start, others[i].end, RANGE_PARTIAL),
+				 !others[i].overlaps);
+		release(&a);
+		release(&b);
+	}
+}
+
+static void ranges_are_granted_in_the_order_of_arrival(void **state)
+{
+	struct waiter w[6];
+
+	assert_true(take(&w[0], 0, 100, RANGE_WRITE));
+	for (unsigned i = 1; i < 6; i++)
+		assert_false(take(&w[i], 0, 100, RANGE_WRITE));
+	for (unsigned i = 0; i < 6; i++) {
+		for (unsigned j = 1; j < 6; j++)
+			assert_int_equal(w[j].granted, j <= i);
+		release(&w[i]);
+	}
+}
+
+/* Reads that go on and on don't keep a partial write out. */
+static void a_waiting_range_holds_up_later_ones(void **state)
+{
+	struct waiter first, partial, later[3];
+
+	assert_true(take(&first, 0, 100, RANGE_READ));
+	assert_false(take(&partial, 50, 150, RANGE_PARTIAL));
+	assert_false(take(&later[0], 90, 110, RANGE_READ));
+	assert_false(take(&later[1], 149, 200, RANGE_WRITE));
+	assert_true(take(&later[2], 0, 50, RANGE_READ));
+	release(&first);
+	assert_int_equal(partial.granted, 1);
+	assert_int_equal(later[0].granted, 0);
+	assert_int_equal(later[1].granted, 0);
+	release(&partial);
+	assert_int_equal(later[0].granted, 1);
+	assert_int_equal(later[1].granted, 1);
+	for (unsigned i = 0; i < 3; i++)
+		release(&later[i]);
+}
+
+static void a_range_waits_for_all_that_it_conflicts_with(void **state)
+{
+	struct waiter held[4], waiting;
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(take(&held[i], i * 100, i * 100 + 100, RANGE_WRITE));
+	assert_false(take(&waiting, 50, 350, RANGE_PARTIAL));
+	for (unsigned i = 0; i < 4; i++) {
+		static const unsigned order[] = {2, 0, 3, 1};
+
+		assert_int_equal(waiting.granted, 0);
+		release(&held[order[i]]);
+	}
+	assert_int_equal(waiting.granted, 1);
+	release(&waiting);
+	assert_int_equal(waiting.granted, 1);
+}
+
+static void one_release_may_grant_many(void **state)
+{
+	struct waiter writer, readers[5];
+
+	assert_true(take(&writer, 0, 1000, RANGE_PARTIAL));
+	for (unsigned i = 0; i < 5; i++)
+		assert_false(take(&readers[i], i * 10, 500, RANGE_READ));
+	release(&writer);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(readers[i].granted, 1);
+		release(&readers[i]);
+	}
+}
+
+static void a_range_may_be_used_again(void **state)
+{
+	struct waiter w;
+
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(take(&w, i, i + 5, RANGE_PARTIAL));
+		release(&w);
+	}
+}
+
+/* ---- many threads ---- */
+
+#define THREADS 6
+#define TURNS   4000
+#define BLOCKS  24
+
+/* Who is in each block, by mode, as the threads themselves say. */
+static struct {
+	pthread_mutex_t lock;
+	unsigned inside[BLOCKS][3];
+	unsigned violations;
+} blocks = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+struct thread {
+	struct range range;
+	unsigned seed;
+	sem_t granted;
+	unsigned grants, waits;
+};
+
+static void post_granted(struct range *range)
+{
+	struct thread *thread = (struct thread *)range;
+
+	thread->grants++;
+	sem_post(&thread->granted);
+}
+
+static void enter(const struct range *range)
+{
+	pthread_mutex_lock(&blocks.lock);
+	for (uint64_t b = range->start; b < range->end; b++) {
+		for (unsigned mode = 0; mode < 3; mode++)
+			blocks.violations += conflicts[range->mode][mode] &&
+					     blocks.inside[b][mode];
+		blocks.inside[b][range->mode]++;
+	}
+	pthread_mutex_unlock(&blocks.lock);
+}
+
+static void leave(const struct range *range)
+{
+	pthread_mutex_lock(&blocks.lock);
+	for (uint64_t b = range->start; b < range->end; b++)
+		blocks.inside[b][range->mode]--;
+	pthread_mutex_unlock(&blocks.lock);
+}
+
+static void *hammer(void *opaque)
+{
+	struct thread *thread = opaque;
+	struct range *range = &thread->range;
+
+	for (unsigned turn = 0; turn < TURNS; turn++) {
+		range->start = rand_r(&thread->seed) % BLOCKS;
+		range->end = range->start + 1 + rand_r(&thread->seed) % (BLOCKS - range->start);
+		range->mode = rand_r(&thread->seed) % 3;
+		range->granted = post_granted;
+		if (!range_acquire(&ranges, range)) {
+			thread->waits++;
+			sem_wait(&thread->granted);
+		}
+		enter(range);
+		if (rand_r(&thread->seed) % 4 == 0)
+			sched_yield();
+		leave(range);
+		range_release(&ranges, range);
+	}
+	return NULL;
+}
+
+static void no_two_that_conflict_are_held_at_once(void **state)
+{
+	pthread_t ids[THREADS];
+	struct thread threads[THREADS] = {0};
+
+	alarm(PATIENCE);
+	for (unsigned i = 0; i < THREADS; i++) {
+		threads[i].seed = i + 1;
+		sem_init(&threads[i].granted, 0, 0);
+		assert_int_equal(pthread_create(&ids[i], NULL, hammer, &threads[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		int left;
+
+		pthread_join(ids[i], NULL);
+		assert_int_equal(threads[i].grants, threads[i].waits);
+		assert_int_equal(sem_getvalue(&threads[i].granted, &left), 0);
+		assert_int_equal(left, 0);
+		sem_destroy(&threads[i].granted);
+	}
+	alarm(0);
+	assert_int_equal(blocks.violations, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(modes_conflict_as_the_table_says),
+		TEST(only_overlapping_ranges_conflict),
+		TEST(ranges_are_granted_in_the_order_of_arrival),
+		TEST(a_waiting_range_holds_up_later_ones),
+		TEST(a_range_waits_for_all_that_it_conflicts_with),
+		TEST(one_release_may_grant_many),
+		TEST(a_range_may_be_used_again),
+		TEST(no_two_that_conflict_are_held_at_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
