@@ -24,9 +24,10 @@ AR       := ar
 LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:liburing-dev \
 	      json-c:libjson-c-dev nbdkit:nbdkit-plugin-dev
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
-TEST_LIBS  := cmocka:libcmocka-dev
+TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
-	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs
+	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
+	      strace:strace losetup:mount fincore:util-linux-extra
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.
@@ -40,6 +41,7 @@ COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c))
 SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
+CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
@@ -95,7 +97,7 @@ all: $(PLUGIN) $(MAN) ## build the nbdkit plugin and the man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(FIRST) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(CLIENTS) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
@@ -191,6 +193,11 @@ $(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 
+# What integration tests run against a server.
+$(CLIENTS): %: %.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
+
 $(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
@@ -204,4 +211,4 @@ $(B)/man/%: man/%.pod
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
 
--include $(COMMON:.o=.d) $(SERVER:.o=.d) $(UNIT_OBJECTS:.o=.d)
+-include $(COMMON:.o=.d) $(SERVER:.o=.d) $(UNIT_OBJECTS:.o=.d) $(CLIENTS:=.d)

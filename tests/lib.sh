@@ -12,7 +12,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${NDIO_PLUGIN:=$NDIO_BUILD/nbdkit-ndio-plugin.so}"
 
 T=$(mktemp -d "${TMPDIR:-/tmp}/ndio-test.XXXXXX") || exit 1
-declare -A server_pids=() server_threads=()
+declare -A server_pids=()
 test_count=0
 
 # The passphrase of every volume made here; no newline, so its file is a key file as well.
@@ -27,7 +27,7 @@ clean_up() {
 		done
 		wait
 	} 2>/dev/null
-	rm -rf "$T"
+	rm -rf --one-file-system "$T"
 }
 trap clean_up EXIT
 trap 'exit 130' INT
@@ -144,11 +144,6 @@ start_server() {
 		fi
 		sleep 0.02
 	done
-	server_threads[$name]=$(threads_of "$pid")
-}
-
-threads_of() { # PID
-	find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l
 }
 
 # start_nbdkit NAME ARG...: for instance start_nbdkit disk "$NDIO_PLUGIN" "$T/disk.luks"
@@ -169,16 +164,23 @@ start_qemu_nbd() {
 		--pid-file "$T/$name.pid" "$@"
 }
 
+# What sanitizers said in a log, by paragraphs, but for memory that nbdkit's own code allocated:
+# it leaks that of connections which it is stopped with.
+findings() { # FILE
+	awk -v RS= -v ORS='\n\n' '
+		/(Direct|Indirect) leak of / {
+			if ($0 !~ /\n *#1 [^\n]*\/nbdkit\+0x/)
+				print
+			next
+		}
+		/ERROR: AddressSanitizer|WARNING: ThreadSanitizer|runtime error:/ { print }
+		/LeakSanitizer has encountered/ { print }' "$1"
+}
+
 # stop_server NAME: it ends when asked, with success, and no sanitizer found anything.
 stop_server() {
-	local name=$1 pid=${server_pids[$1]} status deadline=$((SECONDS + 60)) i
+	local name=$1 pid=${server_pids[$1]} log=$T/$1.log status deadline=$((SECONDS + 60))
 
-	# nbdkit leaks a connection's memory when it is stopped while it closes the connection.
-	for ((i = 0; i < 50; i++)); do
-		[ -n "$NDIO_SANITIZE" ] || break
-		[ "$(threads_of "$pid")" -gt "${server_threads[$name]}" ] || break
-		sleep 0.02
-	done
 	kill -TERM "$pid" 2>/dev/null
 	while kill -0 "$pid" 2>/dev/null; do
 		[ "$SECONDS" -le "$deadline" ] || kill -KILL "$pid"
@@ -187,8 +189,11 @@ stop_server() {
 	wait "$pid" 2>/dev/null
 	status=$?
 	unset "server_pids[$name]"
-	if [ "$status" != 0 ] || grep -qE "(Address|Leak|Thread)Sanitizer|runtime error:" "$T/$name.log"; then
-		diag "$name ended with status $status: $(tail -n 80 "$T/$name.log")"
+	if [ "$status" = 99 ] && grep -q 'detected memory leaks' "$log"; then
+		status=0 # unless there are findings
+	fi
+	if [ "$status" != 0 ] || [ -n "$(findings "$log")" ]; then
+		diag "$name ended with status $status: $(tail -n 80 "$log")"
 		return 1
 	fi
 }

@@ -38,6 +38,9 @@ def plain64(key, unit, plain):
     return cbc(key, unit.to_bytes(16, "little"), plain)
 '
 
+# What is added to the number of a 512-byte unit, by the header.
+tweak=0
+
 # check CIPHER SECTOR DATA-OFFSET FILE KEY: writes at the start, at the end, and around where
 # the number of the 512-byte unit takes more than 32 bits.
 check() {
@@ -60,7 +63,7 @@ with open('$4', 'rb') as disk:
         disk.seek(data_offset + place)
         got = disk.read(sector)
         assert got != plain
-        assert got == cipher(key, place // 512, plain), f'wrong at {place}'
+        assert got == cipher(key, place // 512 + $tweak, plain), f'wrong at {place}'
 "
 }
 
@@ -76,6 +79,8 @@ known() { # NAME CIPHER SECTOR SIZE KEY-BYTES CRYPTSETUP-OPTION...
 	fi
 	ok "$name: a volume" make_luks luks2 "$file" "$size" --key-size $((bytes * 8)) \
 		--volume-key-file "$T/key" "$@" || return
+	[ $tweak = 0 ] || ok "$name: tweaked" /usr/bin/python3 "$root/tests/edit-luks2.py" "$file" \
+		"segment['iv_tweak'] = '$tweak'"
 	offset=$(cryptsetup luksDump "$file" | awk '$1 == "offset:" { print $2; exit }')
 	ok "$name: it opens" start_nbdkit disk "$NDIO_PLUGIN" "$file" passphrase=+"$T/pass" ||
 		return
@@ -91,4 +96,7 @@ known "cbc-essiv, 3 TiB" essiv 512 3T 32 --cipher aes-cbc-essiv:sha256 --sector-
 known "cbc-essiv, 128-bit key, sectors of 4096" essiv 4096 20M 16 --cipher aes-cbc-essiv:sha256 \
 	--sector-size 4096
 known "cbc-plain64, 3 TiB" plain64 512 3T 24 --cipher aes-cbc-plain64 --sector-size 512
+tweak=$(((1 << 40) + 8))
+known "xts, IVs that start far from 0, sectors of 512" xts 512 20M 64 --sector-size 512
+known "xts, IVs that start far from 0, sectors of 4096" xts 4096 20M 64 --sector-size 4096
 done_testing

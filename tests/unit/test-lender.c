@@ -41,9 +41,19 @@ static const struct kind {
 	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .size = SIZE}},
 	{"essiv, sector 512, align 4096",
 	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .size = SIZE}},
+	/* A sector lands in several parts, and a read may meet it between them. */
+	{"xts, sector 4096, align 512",
+	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = SIZE}},
+	{"essiv, sector 512, align 1",
+	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 1, .size = SIZE}},
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+static bool sectors_land_whole(const struct kind *kind)
+{
+	return !kind->options.cipher || kind->options.align >= kind->options.sector;
+}
 
 /* A run of bytes that one thread alone writes. Most blocks have several owners. */
 struct stripe {
@@ -62,6 +72,7 @@ struct thread {
 	pthread_t id;
 	unsigned number, seed;
 	unsigned turns;
+	bool may_read; /* while others write the same bytes */
 	char failure[128];
 };
 
@@ -126,10 +137,11 @@ static int run(enum ndio_op op, unsigned flags, uint64_t start, void *memory, si
 	return ret;
 }
 
-static void run_threads(struct thread *threads, void *(*body)(void *))
+static void run_threads(struct thread *threads, const struct kind *kind, void *(*body)(void *))
 {
 	for (unsigned i = 0; i < THREADS; i++) {
-		threads[i] = (struct thread){.number = i, .seed = i + 1};
+		threads[i] = (struct thread){
+			.number = i, .seed = i + 1, .may_read = sectors_land_whole(kind)};
 		assert_int_equal(pthread_create(&threads[i].id, NULL, body, &threads[i]), 0);
 	}
 	for (unsigned i = 0; i < THREADS; i++)
@@ -204,7 +216,7 @@ static void a_neighbours_bytes_are_never_lost(void **state)
 	struct thread threads[THREADS];
 
 	set_up(&kind->options);
-	run_threads(threads, write_ones_own);
+	run_threads(threads, kind, write_ones_own);
 	fake_assert_holds(volume, model);
 	assert_true(fake->max_in_flight <= 2);
 	tear_down();
@@ -212,7 +224,8 @@ static void a_neighbours_bytes_are_never_lost(void **state)
 
 /* ---- bytes that all write ---- */
 
-/* Each writes its own letter only: any letter may be found, and nothing else. */
+/* Each writes its own letter only: any letter may be found, and nothing else, unless a read that
+ * crosses a write meets half a sector of it. */
 static void *write_the_same(void *opaque)
 {
 	struct thread *thread = opaque;
@@ -228,7 +241,7 @@ static void *write_the_same(void *opaque)
 			len = COMMON - start;
 		memset(memory, 'A' + thread->number, len);
 		ret = run(NDIO_WRITE, 0, OWNED + start, memory, len);
-		if (ret == 0)
+		if (ret == 0 && thread->may_read)
 			ret = run(NDIO_READ, 0, OWNED + start, memory, len);
 		for (uint32_t i = 0; ret == 0 && i < len; i++)
 			if (memory[i] < 'A' || memory[i] >= 'A' + THREADS)
@@ -246,13 +259,56 @@ static void each_byte_is_somebodys(void **state)
 
 	assert_non_null(memory);
 	set_up(&kind->options);
-	run_threads(threads, write_the_same);
+	run_threads(threads, kind, write_the_same);
 	assert_int_equal(run(NDIO_READ, 0, OWNED, memory, COMMON), 0);
 	for (uint32_t i = 0; i < COMMON; i++)
 		assert_in_range(memory[i], 'A', 'A' + THREADS - 1);
 	memcpy(model + OWNED, memory, COMMON);
 	fake_assert_holds(volume, model);
 	free(memory);
+	tear_down();
+}
+
+/* ---- whole blocks beside parts of them ---- */
+
+#define BLOCK  4096u
+#define BLOCKS (THREADS / 2) /* few, so that threads meet */
+#define EDGE   64            /* bytes at the end of each block that the others poke at */
+
+/* The even ones write their own blocks whole, and find them again but for the edges; the odd
+ * ones write into the edges. */
+static void *write_whole_or_poke(void *opaque)
+{
+	struct thread *thread = opaque;
+	uint8_t memory[BLOCK], found[BLOCK];
+	int ret = 0;
+
+	for (thread->turns = 0; thread->turns < TURNS && ret == 0; thread->turns++) {
+		uint64_t at = rand_r(&thread->seed) % BLOCKS * BLOCK;
+
+		memset(memory, rand_r(&thread->seed), BLOCK);
+		if (thread->number % 2) {
+			ret = run(NDIO_WRITE, 0, at + BLOCK - EDGE + thread->number, memory, 7);
+			continue;
+		}
+		at = thread->number / 2 * BLOCK;
+		ret = run(NDIO_WRITE, 0, at, memory, BLOCK);
+		if (ret == 0)
+			ret = run(NDIO_READ, 0, at, found, BLOCK);
+		if (ret == 0 && memcmp(memory, found, BLOCK - EDGE))
+			return failed(thread, "turn %u: a block that was written whole is lost",
+				      thread->turns);
+	}
+	return ret < 0 ? failed(thread, "%s", strerror(-ret)) : NULL;
+}
+
+static void a_part_never_undoes_the_whole(void **state)
+{
+	const struct kind *kind = *state;
+	struct thread threads[THREADS];
+
+	set_up(&kind->options);
+	run_threads(threads, kind, write_whole_or_poke);
 	tear_down();
 }
 
@@ -283,7 +339,7 @@ static void errors_leave_channels_and_ranges_free(void **state)
 	for (unsigned round = 0; round < 5; round++) {
 		fake->fail[0] = (struct fake_failure){50, -EIO};
 		fake->fail[1] = (struct fake_failure){60, -ENOSPC};
-		run_threads(threads, write_and_fail);
+		run_threads(threads, &kinds[3], write_and_fail);
 		assert_int_equal(fake->fail[0].at, 0);
 		assert_true(stat_get(&volume->stats.errors) > errors);
 		errors = stat_get(&volume->stats.errors);
@@ -316,8 +372,9 @@ int main(void)
 	} every[] = {
 		{"a_neighbours_bytes_are_never_lost", a_neighbours_bytes_are_never_lost},
 		{"each_byte_is_somebodys", each_byte_is_somebodys},
+		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
 	};
-	enum { EVERY = 2 };
+	enum { EVERY = 3 };
 	static struct CMUnitTest tests[EVERY * KINDS + 2] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(a_lender_that_cannot_open_says_why),
