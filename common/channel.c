@@ -18,6 +18,8 @@ struct channel {
 	struct pool pool;
 	struct ndio_subrequest *subs; /* all of them */
 	struct ndio_subrequest *idle; /* those not in flight */
+	unsigned nr_subs, nr_idle;
+	bool canceled;
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
 
@@ -145,7 +147,7 @@ static size_t direct_len(const struct channel *channel, const struct ndio_reques
 	size_t max = channel->cipher ? channel->pool.piece_len : volume->target->max_len;
 	struct bvec run = iter_run(&request->iter, max);
 
-	if (request->iter.zeroes || (request->op != NDIO_READ && channel->cipher) ||
+	if (request->iter.zeroes || (request->op != OP_READ && channel->cipher) ||
 	    !is_aligned((uintptr_t)run.base, volume->target->mem_align))
 		return 0;
 	run.len = round_down(run.len, volume->block);
@@ -170,11 +172,11 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 		bytes = direct;
 	else
 		bytes = min_u64(left, channel->pool.piece_len - sub->lead);
-	if (sub->op == NDIO_WRITE) {
+	if (sub->op == OP_WRITE) {
 		if (sub->lead || left < block) {
 			bytes = min_u64(left, block - sub->lead);
 			sub->partial = true;
-			sub->op = NDIO_READ;
+			sub->op = OP_READ;
 			stat_add(&channel->volume->stats.partial, 1);
 		} else {
 			bytes = round_down(bytes, block);
@@ -206,19 +208,22 @@ static void split_other(struct channel *channel, struct ndio_request *request,
 	uint64_t block = channel->volume->block;
 	uint64_t pos = request->start + request->split;
 
-	if (request->op == NDIO_FLUSH) {
+	if (request->op == OP_FLUSH) {
 		request->split = 1;
 		return;
 	}
-	if (request->op == NDIO_ZERO) {
-		if (channel->cipher || !is_aligned(pos, block) || left < block) {
-			sub->op = NDIO_WRITE;
+	if (request->op == OP_ZERO) {
+		if (channel->cipher || !channel->volume->target->can_zero ||
+		    !is_aligned(pos, block) || left < block) {
+			sub->op = OP_WRITE;
 			split_data(channel, request, sub);
 			return;
 		}
 		left = round_down(left, block);
-		iter_advance(&request->iter, left);
 	}
+	left = min_u64(left, channel->volume->target->max_other);
+	if (request->op == OP_ZERO)
+		iter_advance(&request->iter, left);
 	sub->offset = pos;
 	sub->len = left;
 	request->split += left;
@@ -232,7 +237,7 @@ static void split(struct channel *channel, struct ndio_request *request,
 		.op = request->op,
 		.flags = request->flags,
 	};
-	if (request->op == NDIO_READ || request->op == NDIO_WRITE)
+	if (request->op == OP_READ || request->op == OP_WRITE)
 		split_data(channel, request, sub);
 	else
 		split_other(channel, request, sub);
@@ -247,6 +252,7 @@ static void retire(struct channel *channel, struct ndio_subrequest *sub)
 		pool_put(&channel->pool, sub->bounce);
 	sub->next = channel->idle;
 	channel->idle = sub;
+	channel->nr_idle++;
 }
 
 static void finish_if_done(struct ndio_request *request)
@@ -260,6 +266,7 @@ static void finish_if_done(struct ndio_request *request)
 static void issue(struct channel *channel, struct ndio_subrequest *sub)
 {
 	PROBE4(subrequest_issue, sub->request->debug_id, sub->op, sub->start, sub->len);
+	sub->own = 0;
 	channel->volume->target->ops->issue(channel->queue, sub);
 }
 
@@ -270,8 +277,9 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	int ret = 0;
 
 	channel->idle = sub->next;
+	channel->nr_idle--;
 	split(channel, request, sub);
-	if (sub->op == NDIO_WRITE && sub->bounce)
+	if (sub->op == OP_WRITE && sub->bounce)
 		ret = fill(channel, sub);
 	if (ret < 0) {
 		request_fail(request, ret);
@@ -328,12 +336,12 @@ static void unwind_rests(struct ndio_subrequest *sub)
 static bool land(struct channel *channel, struct ndio_subrequest *sub)
 {
 	struct ndio_request *request = sub->request;
-	bool data = sub->op == NDIO_READ || sub->op == NDIO_WRITE;
+	bool data = sub->op == OP_READ || sub->op == OP_WRITE;
 	int ret = 0;
 
 	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
 	if (sub->result < 0) {
-		request_fail(request, sub->result);
+		request_fail(request, channel->canceled ? -ECANCELED : sub->result);
 		return false;
 	}
 	if (data && (uint64_t)sub->result < sub->len) {
@@ -343,14 +351,14 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		return false;
 	}
 	unwind_rests(sub);
-	if (sub->partial && sub->op == NDIO_READ) {
+	if (sub->partial && sub->op == OP_READ) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
-			sub->op = NDIO_WRITE;
+			sub->op = OP_WRITE;
 			issue(channel, sub);
 			return true;
 		}
-	} else if (sub->op == NDIO_READ) {
+	} else if (sub->op == OP_READ) {
 		ret = drain(channel, sub);
 	}
 	if (ret < 0)
@@ -361,6 +369,8 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 void channel_start(struct channel *channel, struct ndio_request *request)
 {
 	request_get(request, REF_CHANNEL);
+	if (channel->canceled)
+		request_fail(request, -ECANCELED);
 	request->next = NULL;
 	if (channel->first)
 		channel->last->next = request;
@@ -369,12 +379,13 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 	channel->last = request;
 }
 
-void channel_drive(struct channel *channel, bool wait)
+void channel_drive(struct channel *channel, bool wait, int wake_fd)
 {
 	struct ndio_subrequest *sub, *next;
 
 	send_pieces(channel);
-	for (sub = channel->volume->target->ops->poll(channel->queue, wait); sub; sub = next) {
+	sub = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+	for (; sub; sub = next) {
 		struct ndio_request *request = sub->request;
 
 		next = sub->next;
@@ -386,6 +397,19 @@ void channel_drive(struct channel *channel, bool wait)
 		if (request != channel->first)
 			finish_if_done(request);
 	}
+}
+
+void channel_cancel(struct channel *channel)
+{
+	channel->canceled = true;
+	for (struct ndio_request *request = channel->first; request; request = request->next)
+		request_fail(request, -ECANCELED);
+	channel->volume->target->ops->cancel(channel->queue);
+}
+
+bool channel_is_idle(const struct channel *channel)
+{
+	return !channel->first && channel->nr_idle == channel->nr_subs;
 }
 
 bool channel_is_pinned(const struct channel *channel)
@@ -405,6 +429,7 @@ static int set_up(struct channel *channel, const struct channel_options *options
 	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
 	if (!channel->subs)
 		return error_set(err, ENOMEM, "no memory for a channel");
+	channel->nr_subs = options->pieces;
 	for (unsigned i = 0; i < options->pieces; i++)
 		retire(channel, &channel->subs[i]);
 	if (volume->encrypted) {
