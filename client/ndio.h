@@ -17,6 +17,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct ndio_volume; /* an open disk */
 struct ndio_queue;  /* where completions wait to be fetched */
@@ -225,6 +226,7 @@ int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max
 int ndio_region_register(const void *base, size_t len);
 int ndio_region_unregister(const void *base, size_t len);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
@@ -421,9 +422,14 @@ static int set_up(struct channel *channel, const struct channel_options *options
 		  struct error *err)
 {
 	struct volume *volume = channel->volume;
+	size_t piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
+				      volume->block);
 	int ret;
 
-	ret = pool_init(&channel->pool, options->piece_len, options->pieces, err);
+	if (piece_len == 0)
+		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
+				 "less than a sector", volume->target->name, volume->target->max_len);
+	ret = pool_init(&channel->pool, piece_len, options->pieces, err);
 	if (ret < 0)
 		return ret;
 	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
@@ -449,7 +455,7 @@ struct channel *channel_open(struct volume *volume, const struct channel_options
 	struct channel *channel = calloc(1, sizeof(*channel));
 	int ret;
 
-	assert(options->piece_len >= volume->block && options->pieces > 0);
+	assert(options->pieces > 0);
 	if (!channel) {
 		*errnum = ENOMEM;
 		error_set(err, ENOMEM, "no memory for a channel");

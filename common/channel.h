@@ -14,7 +14,7 @@
 
 struct channel_options {
 	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
-	size_t piece_len; /* bytes, whole pages, a power of two, at least the volume's block */
+	size_t piece_len; /* bytes, whole pages; less is used where the target takes less */
 };
 
 struct channel;

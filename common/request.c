@@ -101,7 +101,7 @@ static int take_memory(struct ndio_request *request, const struct iovec *iov, si
 	bvec_snapshot(request->direct_bv, iov, iov_count);
 	stat_add(&request->volume->stats.bvecs_made, 1);
 	request->iter = iter_over(request->direct_bv, request->len);
-	if (request->flags & REQ_PIN) {
+	if ((request->flags & REQ_PIN) && !pin_is_registered(request->direct_bv, bv_count)) {
 		ret = pin_bvecs(request->direct_bv, bv_count);
 		if (ret < 0)
 			return ret;
@@ -148,15 +148,21 @@ static void shrink_to_blocks(struct ndio_request *request)
 	request->len = end > start ? end - start : 0;
 }
 
+void request_unpin(struct ndio_request *request)
+{
+	if (!request->direct_bv_unpin)
+		return;
+	unpin_bvecs(request->direct_bv, request->direct_bv_count);
+	request->direct_bv_unpin = false;
+	stat_add(&request->volume->stats.unpins, 1);
+}
+
 static void request_free(struct ndio_request *request)
 {
 	struct stats *stats = &request->volume->stats;
 
 	PROBE2(request_free, request->debug_id, request->direct_bv_unpin);
-	if (request->direct_bv_unpin) {
-		unpin_bvecs(request->direct_bv, request->direct_bv_count);
-		stat_add(&stats->unpins, 1);
-	}
+	request_unpin(request);
 	if (request->direct_bv) {
 		if (request->direct_bv != request->inline_bv)
 			free(request->direct_bv);

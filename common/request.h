@@ -116,6 +116,10 @@ void request_get(struct ndio_request *request, enum request_ref why);
 /* The last reference frees: unpins, releases the bvec list. May block (munlock). */
 void request_put(struct ndio_request *request, enum request_ref why);
 
+/* Undoes its pins before it is freed: for a thread that may block, where a worker could hold the
+ * last reference. Once completed. */
+void request_unpin(struct ndio_request *request);
+
 /* Takes the first error; later ones are ignored. error is negative. */
 void request_fail(struct ndio_request *request, int error);
 

@@ -8,7 +8,6 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +29,7 @@ struct file_target {
 	struct target target;
 	int fd;
 	bool block_device;
-	notice_fn *notice;
+	struct notice notice;
 	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
 };
 
@@ -48,18 +47,6 @@ struct target_queue {
 static struct file_target *to_file(struct target *target)
 {
 	return (struct file_target *)target;
-}
-
-__attribute__((format(printf, 2, 3)))
-static void say(notice_fn *notice, const char *fmt, ...)
-{
-	char text[512];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
-	va_end(args);
-	notice(text);
 }
 
 /* ---- reads and writes ---- */
@@ -351,7 +338,7 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 	queue->has_ring = ret == 0;
 	if (ret < 0) {
 		if (!file->noticed_ring)
-			say(file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
+			notice_tell(&file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
 			    file->target.name, strerror(-ret));
 		file->noticed_ring = true;
 		return;
@@ -359,7 +346,7 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 	ret = io_uring_register_buffers(&queue->ring, &area, 1);
 	queue->has_buffers = ret == 0;
 	if (ret < 0 && !file->noticed_buffers) {
-		say(file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
+		notice_tell(&file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
 		    "limit (ulimit -l) is too low", file->target.name, strerror(-ret));
 		file->noticed_buffers = true;
 	}
@@ -522,7 +509,7 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 }
 
 static int open_mode(struct file_target *file, enum direct_mode mode, bool readonly,
-		     notice_fn *notice, struct error *err)
+		     struct error *err)
 {
 	const char *name = file->target.name;
 	int ret;
@@ -535,7 +522,7 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 			return error_set(err, EINVAL, "%s: the file system refuses direct I/O "
 					 "(direct=auto or direct=off goes through the page cache)",
 					 name);
-		say(notice, "%s: the file system refuses direct I/O: going through the page cache",
+		notice_tell(&file->notice, "%s: the file system refuses direct I/O: going through the page cache",
 		    name);
 		if (file->fd >= 0)
 			close(file->fd);
@@ -543,13 +530,15 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 	return open_once(file, readonly, false, err);
 }
 
-static bool read_flag(const char *fmt, unsigned major, unsigned minor)
+/* Is this attribute of the device's request queue there and not 0? */
+static bool queue_flag(dev_t device, const char *name)
 {
 	char path[128];
 	unsigned long long value = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), fmt, major, minor);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/queue/%s", major(device),
+		 minor(device), name);
 	f = fopen(path, "re");
 	if (!f)
 		return false;
@@ -575,16 +564,13 @@ static void find_capabilities(struct file_target *file)
 	target->can_cache = !target->direct;
 	target->can_extents = !file->block_device && lseek(file->fd, 0, SEEK_HOLE) >= 0;
 	if (file->block_device && fstat(file->fd, &st) == 0) {
-		unsigned major = major(st.st_rdev), minor = minor(st.st_rdev);
-
-		target->rotational = read_flag("/sys/dev/block/%u:%u/queue/rotational", major, minor);
-		target->can_trim = read_flag("/sys/dev/block/%u:%u/queue/discard_max_bytes", major,
-					     minor);
+		target->rotational = queue_flag(st.st_rdev, "rotational");
+		target->can_trim = queue_flag(st.st_rdev, "discard_max_bytes");
 	}
 }
 
-int target_file_open(const char *path, enum direct_mode mode, bool readonly, notice_fn *notice,
-		     struct target **target, struct error *err)
+int target_file_open(const char *path, enum direct_mode mode, bool readonly,
+		     const struct notice *notice, struct target **target, struct error *err)
 {
 	struct file_target *file = calloc(1, sizeof(*file));
 	int ret;
@@ -592,11 +578,11 @@ int target_file_open(const char *path, enum direct_mode mode, bool readonly, not
 	if (!file)
 		return error_set(err, ENOMEM, "%s: no memory", path);
 	file->fd = -1;
-	file->notice = notice;
+	file->notice = *notice;
 	file->target.ops = &file_ops;
 	file->target.name = strdup(path);
 	err->text[0] = '\0';
-	ret = file->target.name ? open_mode(file, mode, readonly, notice, err) :
+	ret = file->target.name ? open_mode(file, mode, readonly, err) :
 				  error_set(err, ENOMEM, "%s: no memory", path);
 	if (ret < 0) {
 		file_close(&file->target);

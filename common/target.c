@@ -1,6 +1,8 @@
 #include "target.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,4 +38,17 @@ int target_read(struct target *target, void *buf, size_t len, uint64_t offset)
 	}
 	free(chunk);
 	return ret;
+}
+
+void notice_tell(const struct notice *notice, const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	if (!notice->tell)
+		return;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	notice->tell(notice->opaque, text);
 }

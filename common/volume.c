@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +23,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 	if (options->uri)
 		return target_nbd_open(options->uri, options->connections, options->readonly,
 				       &volume->target, err);
-	return target_file_open(options->file, direct, options->readonly, options->notice,
+	return target_file_open(options->file, direct, options->readonly, &options->notice,
 				&volume->target, err);
 }
 
@@ -35,7 +34,7 @@ static int unlock(struct volume *volume, const struct volume_options *options, s
 
 	secret_no_dumps();
 	if (options->header) {
-		ret = target_file_open(options->header, DIRECT_OFF, true, options->notice, &holder,
+		ret = target_file_open(options->header, DIRECT_OFF, true, &options->notice, &holder,
 				       err);
 		if (ret < 0)
 			return ret;
@@ -56,16 +55,16 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 			   struct error *err)
 {
 	struct target *target = volume->target;
-	char notice[512];
 	int ret;
 
-	snprintf(notice, sizeof(notice),
-		 "%s: the data start at byte %" PRIu64 ", which %s can't reach "
-		 "(it takes multiples of %u)", target->name, volume->data_offset,
-		 options->uri ? "the server" : "direct I/O", target->align);
 	if (options->uri || options->direct == DIRECT_ON)
-		return error_set(err, EINVAL, "%s", notice);
-	options->notice(notice);
+		return error_set(err, EINVAL,
+				 "%s: the data start at byte %" PRIu64 ", which is no multiple of %u "
+				 "as %s needs it", target->name, volume->data_offset, target->align,
+				 options->uri ? "the server" : "direct I/O");
+	notice_tell(&options->notice, "%s: the data start at byte %" PRIu64 ", which is no multiple "
+		    "of %u as direct I/O needs it: going through the page cache", target->name,
+		    volume->data_offset, target->align);
 	ret = open_target(volume, options, DIRECT_OFF, err);
 	if (ret == 0)
 		target->ops->close(target);
@@ -100,16 +99,12 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 	volume->block = volume->sector > target->align ? volume->sector : target->align;
 	size = luks->data_size ? luks->data_size : target->size - volume->data_offset;
 	volume->size = round_down(size, volume->block);
-	if (volume->size != size) {
-		char notice[512];
-
-		snprintf(notice, sizeof(notice),
-			 "%s: the last %" PRIu64 " bytes are no whole block of %u and are not "
-			 "exported%s", target->name, size - volume->size, volume->block,
-			 !options->uri && (volume->sector < volume->block || !volume->encrypted) ?
-			 " (direct=off exports them)" : "");
-		options->notice(notice);
-	}
+	if (volume->size != size)
+		notice_tell(&options->notice, "%s: the last %" PRIu64 " bytes are no whole block of "
+			    "%u and are left out%s", target->name, size - volume->size, volume->block,
+			    !options->uri && volume->block > 1 &&
+			    (volume->sector < volume->block || !volume->encrypted) ?
+				    " (direct=off takes them in)" : "");
 	return 0;
 }
 

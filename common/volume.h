@@ -24,7 +24,7 @@ struct volume_options {
 	enum direct_mode direct;
 	bool readonly;      /* a target that can't be written is read-only anyway */
 	bool discard;       /* pass trims of an encrypted volume through */
-	notice_fn *notice;
+	struct notice notice;
 };
 
 struct volume {

@@ -182,6 +182,11 @@ void workers_close(struct workers *workers, bool cancel)
 	free(workers);
 }
 
+unsigned workers_count(const struct workers *workers)
+{
+	return workers->count;
+}
+
 bool workers_are_pinned(const struct workers *workers)
 {
 	for (unsigned i = 0; i < workers->count; i++)
@@ -243,5 +248,6 @@ int workers_run(struct workers *workers, struct ndio_request *request)
 	while (sem_wait(&done) < 0 && errno == EINTR)
 		;
 	sem_destroy(&done);
+	request_unpin(request);
 	return request->error;
 }

@@ -17,6 +17,9 @@ struct workers *workers_open(struct volume *volume, unsigned count,
  * from a request's done(). NULL is fine. */
 void workers_close(struct workers *workers, bool cancel);
 
+/* How many there are. */
+unsigned workers_count(const struct workers *workers);
+
 /* False where some channel's bounce memory could not be pinned. */
 bool workers_are_pinned(const struct workers *workers);
 

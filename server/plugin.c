@@ -55,8 +55,9 @@ static struct volume *volume;
 static struct lender *lender;   /* of a file's channels; or else */
 static struct workers *workers; /* each with its connection to the server */
 
-static void notice(const char *message)
+static void notice(void *opaque, const char *message)
 {
+	(void)opaque;
 	fprintf(stderr, "nbdkit: ndio: %s\n", message);
 }
 
@@ -294,7 +295,7 @@ static int open_workers(void)
 	return workers ? 0 : -1;
 }
 
-static int open_lender(notice_fn *say)
+static int open_lender(bool tell)
 {
 	const struct channel_options options = { .pieces = PIECES, .piece_len = PIECE_LEN };
 	struct error err;
@@ -305,8 +306,8 @@ static int open_lender(notice_fn *say)
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
-	if (say && !lender_is_pinned(lender))
-		say("bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
+	if (tell && !lender_is_pinned(lender))
+		notice(NULL, "bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
 	return 0;
 }
 
@@ -365,7 +366,7 @@ static int ndio_get_ready(void)
 		.pass_len = config.pass_len,
 		.direct = config.direct,
 		.discard = config.discard,
-		.notice = notice,
+		.notice = { .tell = notice },
 	};
 	struct error err;
 	int errnum;
@@ -383,7 +384,7 @@ static int ndio_get_ready(void)
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
 		return 0;
-	if (open_lender(notice) < 0)
+	if (open_lender(true) < 0)
 		return -1;
 	lender_close(lender);
 	lender = NULL;
@@ -400,7 +401,7 @@ static int ndio_after_fork(void)
 	}
 	if (config.lock && lock_memory() < 0)
 		return -1;
-	return config.uri ? open_workers() : open_lender(NULL);
+	return config.uri ? open_workers() : open_lender(false);
 }
 
 static void ndio_unload(void)
