@@ -19,10 +19,14 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 AR       := ar
+LD       := ld
+OBJCOPY  := objcopy
 
 # What is needed, and the Debian package that has it: to build, and more to check.
 LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:liburing-dev \
-	      json-c:libjson-c-dev nbdkit:nbdkit-plugin-dev
+	      json-c:libjson-c-dev libnbd:libnbd-dev nbdkit:nbdkit-plugin-dev
+# What the engine itself uses.
+ENGINE_PC  := libcrypto libcryptsetup liburing json-c libnbd
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
@@ -44,6 +48,13 @@ UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
+
+# The library is these and the engine; the rest of client/ is the command.
+LIB_OBJECTS  := $(patsubst %,$(B)/client/%.o,ndio queue message)
+CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard client/*.c)))
+SONAME       := libndio.so.0
+LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
+COMMAND      := $(if $(wildcard client/main.c),$(B)/ndio)
 
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
@@ -93,7 +104,7 @@ say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(PLUGIN) $(MAN) ## build the nbdkit plugin and the man pages
+all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) ## build the plugin, library, command and man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -127,14 +138,26 @@ deps: ## install the Debian packages that are missing, if any
 # Where nbdkit looks, if that is below PREFIX.
 PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugindir nbdkit),$(PREFIX)/lib/nbdkit/plugins)
 MANDIR    ?= $(PREFIX)/share/man
+LIBDIR    ?= $(PREFIX)/lib
+COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 install: all ## install below PREFIX
 	$(Q)install -D -m 755 $(PLUGIN) '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))'
+	$(Q)install -D -m 755 $(COMMAND) '$(DESTDIR)$(PREFIX)/bin/ndio'
+	$(Q)install -D -m 644 $(B)/$(SONAME) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	$(Q)ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libndio.so'
+	$(Q)install -D -m 644 $(B)/libndio.a '$(DESTDIR)$(LIBDIR)/libndio.a'
+	$(Q)install -D -m 644 $(B)/ndio.pc '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc'
+	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
+	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
 
 uninstall: ## remove what was installed
-	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' $(foreach m,$(MAN),'$(call man_path,$m)')
+	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
+		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
+		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
+		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)')
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build
@@ -163,6 +186,7 @@ $(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps)
 		"$(subst ",\",$(BASE)) $(CPPFLAGS) $(CFLAGS) $(LINK) $(LDFLAGS)"; \
 	echo "LIB_CFLAGS := $(call pc,--cflags,$(LIBS))"; \
 	echo "LIB_LIBS := $(call pc,--libs,$(LIBS))"; \
+	echo "ENGINE_LIBS := $(call pc,--libs,$(ENGINE_PC))"; \
 	echo "TEST_CFLAGS := $(call pc,--cflags,$(TEST_LIBS))"; \
 	echo "TEST_LDLIBS := $(call pc,--libs,$(TEST_LIBS))"; \
 	printf 'FEATURES :='; \
@@ -170,6 +194,8 @@ $(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps)
 	$(call answer,'#include <sys/sdt.h>',-DHAVE_SDT); \
 	echo; } >$@.new; \
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient
 
 $(B)/%.o: %.c $(B)/config.mk
 	$(call say,CC,$<)
@@ -189,12 +215,43 @@ $(PLUGIN): $(SERVER) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(LIB_LIBS)
 
+$(B)/$(SONAME): $(LIB_OBJECTS) $(B)/common.a client/libndio.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
+		-Wl,--version-script=client/libndio.map -o $@ $(LIB_OBJECTS) $(B)/common.a $(ENGINE_LIBS)
+
+$(B)/libndio.so: $(B)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+
+# One object in which only ndio.h's names can be seen from outside.
+$(B)/libndio.a: $(LIB_OBJECTS) $(B)/common.a
+	$(call say,AR,$@)
+	$(Q)$(LD) -r -o $(B)/libndio.o $(LIB_OBJECTS) --whole-archive $(B)/common.a
+	$(Q)$(OBJCOPY) --localize-hidden $(B)/libndio.o
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $(B)/libndio.o
+
+$(B)/ndio.pc: Makefile $(B)/config.mk
+	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
+		'Name: ndio' 'Description: I/O to encrypted disks, local or over NBD' \
+		'Version: $(VERSION)' 'Requires.private: $(ENGINE_PC)' \
+		'Libs: -L$${libdir} -lndio' 'Libs.private: -pthread' 'Cflags: -I$${includedir}' >$@
+
+$(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+
 $(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 
-# What integration tests run against a server.
-$(CLIENTS): %: %.o
+# What integration tests run: ndio-* are programs that use the library, the others are plain NBD
+# clients of a server.
+$(filter $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o $(B)/libndio.so
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lndio -Wl,-rpath,'$(abspath $(B))' $(TEST_LDLIBS)
+
+$(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
@@ -211,4 +268,5 @@ $(B)/man/%: man/%.pod
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
 
--include $(COMMON:.o=.d) $(SERVER:.o=.d) $(UNIT_OBJECTS:.o=.d) $(CLIENTS:=.d)
+-include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
+	 $(CLIENTS:=.d)

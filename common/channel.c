@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
@@ -18,6 +19,8 @@ struct channel {
 	struct pool pool;
 	struct ndio_subrequest *subs; /* all of them */
 	struct ndio_subrequest *idle; /* those not in flight */
+	unsigned nr_subs, nr_idle;
+	bool canceled;
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
 
@@ -145,7 +148,7 @@ static size_t direct_len(const struct channel *channel, const struct ndio_reques
 	size_t max = channel->cipher ? channel->pool.piece_len : volume->target->max_len;
 	struct bvec run = iter_run(&request->iter, max);
 
-	if (request->iter.zeroes || (request->op != NDIO_READ && channel->cipher) ||
+	if (request->iter.zeroes || (request->op != OP_READ && channel->cipher) ||
 	    !is_aligned((uintptr_t)run.base, volume->target->mem_align))
 		return 0;
 	run.len = round_down(run.len, volume->block);
@@ -170,11 +173,11 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 		bytes = direct;
 	else
 		bytes = min_u64(left, channel->pool.piece_len - sub->lead);
-	if (sub->op == NDIO_WRITE) {
+	if (sub->op == OP_WRITE) {
 		if (sub->lead || left < block) {
 			bytes = min_u64(left, block - sub->lead);
 			sub->partial = true;
-			sub->op = NDIO_READ;
+			sub->op = OP_READ;
 			stat_add(&channel->volume->stats.partial, 1);
 		} else {
 			bytes = round_down(bytes, block);
@@ -206,19 +209,22 @@ static void split_other(struct channel *channel, struct ndio_request *request,
 	uint64_t block = channel->volume->block;
 	uint64_t pos = request->start + request->split;
 
-	if (request->op == NDIO_FLUSH) {
+	if (request->op == OP_FLUSH) {
 		request->split = 1;
 		return;
 	}
-	if (request->op == NDIO_ZERO) {
-		if (channel->cipher || !is_aligned(pos, block) || left < block) {
-			sub->op = NDIO_WRITE;
+	if (request->op == OP_ZERO) {
+		if (channel->cipher || !channel->volume->target->can_zero ||
+		    !is_aligned(pos, block) || left < block) {
+			sub->op = OP_WRITE;
 			split_data(channel, request, sub);
 			return;
 		}
 		left = round_down(left, block);
-		iter_advance(&request->iter, left);
 	}
+	left = min_u64(left, channel->volume->target->max_other);
+	if (request->op == OP_ZERO)
+		iter_advance(&request->iter, left);
 	sub->offset = pos;
 	sub->len = left;
 	request->split += left;
@@ -232,7 +238,7 @@ static void split(struct channel *channel, struct ndio_request *request,
 		.op = request->op,
 		.flags = request->flags,
 	};
-	if (request->op == NDIO_READ || request->op == NDIO_WRITE)
+	if (request->op == OP_READ || request->op == OP_WRITE)
 		split_data(channel, request, sub);
 	else
 		split_other(channel, request, sub);
@@ -247,19 +253,22 @@ static void retire(struct channel *channel, struct ndio_subrequest *sub)
 		pool_put(&channel->pool, sub->bounce);
 	sub->next = channel->idle;
 	channel->idle = sub;
+	channel->nr_idle++;
 }
 
-static void finish_if_done(struct ndio_request *request)
+static bool finish_if_done(struct ndio_request *request)
 {
-	if (request->nr_outstanding == 0 && request_all_split(request)) {
-		request_complete(request);
-		request_put(request, REF_CHANNEL);
-	}
+	if (request->nr_outstanding || !request_all_split(request))
+		return false;
+	request_complete(request);
+	request_put(request, REF_CHANNEL);
+	return true;
 }
 
 static void issue(struct channel *channel, struct ndio_subrequest *sub)
 {
 	PROBE4(subrequest_issue, sub->request->debug_id, sub->op, sub->start, sub->len);
+	sub->own = 0;
 	channel->volume->target->ops->issue(channel->queue, sub);
 }
 
@@ -270,8 +279,9 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	int ret = 0;
 
 	channel->idle = sub->next;
+	channel->nr_idle--;
 	split(channel, request, sub);
-	if (sub->op == NDIO_WRITE && sub->bounce)
+	if (sub->op == OP_WRITE && sub->bounce)
 		ret = fill(channel, sub);
 	if (ret < 0) {
 		request_fail(request, ret);
@@ -283,10 +293,12 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 }
 
 /* Sends pieces while there are any and room for them. All but the last are sent off at once,
- * so that the target works while the next is encrypted. */
-static void send_pieces(struct channel *channel)
+ * so that the target works while the next is encrypted. True if some request has ended with
+ * nothing in flight (an empty one, or a failed one): nothing will land for it. */
+static bool send_pieces(struct channel *channel)
 {
 	struct ndio_request *request;
+	bool ended = false;
 
 	while ((request = channel->first)) {
 		while (!request_all_split(request) && channel->idle) {
@@ -295,10 +307,11 @@ static void send_pieces(struct channel *channel)
 				channel->volume->target->ops->submit(channel->queue);
 		}
 		if (!request_all_split(request))
-			return;
+			break;
 		channel->first = request->next;
-		finish_if_done(request);
+		ended |= finish_if_done(request);
 	}
+	return ended;
 }
 
 /* The target took fewer bytes than asked: asks for the rest. */
@@ -328,12 +341,12 @@ static void unwind_rests(struct ndio_subrequest *sub)
 static bool land(struct channel *channel, struct ndio_subrequest *sub)
 {
 	struct ndio_request *request = sub->request;
-	bool data = sub->op == NDIO_READ || sub->op == NDIO_WRITE;
+	bool data = sub->op == OP_READ || sub->op == OP_WRITE;
 	int ret = 0;
 
 	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
 	if (sub->result < 0) {
-		request_fail(request, sub->result);
+		request_fail(request, channel->canceled ? -ECANCELED : sub->result);
 		return false;
 	}
 	if (data && (uint64_t)sub->result < sub->len) {
@@ -343,14 +356,14 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		return false;
 	}
 	unwind_rests(sub);
-	if (sub->partial && sub->op == NDIO_READ) {
+	if (sub->partial && sub->op == OP_READ) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
-			sub->op = NDIO_WRITE;
+			sub->op = OP_WRITE;
 			issue(channel, sub);
 			return true;
 		}
-	} else if (sub->op == NDIO_READ) {
+	} else if (sub->op == OP_READ) {
 		ret = drain(channel, sub);
 	}
 	if (ret < 0)
@@ -361,6 +374,8 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 void channel_start(struct channel *channel, struct ndio_request *request)
 {
 	request_get(request, REF_CHANNEL);
+	if (channel->canceled)
+		request_fail(request, -ECANCELED);
 	request->next = NULL;
 	if (channel->first)
 		channel->last->next = request;
@@ -369,12 +384,15 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 	channel->last = request;
 }
 
-void channel_drive(struct channel *channel, bool wait)
+void channel_drive(struct channel *channel, bool wait, int wake_fd)
 {
 	struct ndio_subrequest *sub, *next;
 
-	send_pieces(channel);
-	for (sub = channel->volume->target->ops->poll(channel->queue, wait); sub; sub = next) {
+	/* Whoever drives may wait for just that end, and then there is nothing to sleep for. */
+	if (send_pieces(channel))
+		wait = false;
+	sub = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+	for (; sub; sub = next) {
 		struct ndio_request *request = sub->request;
 
 		next = sub->next;
@@ -388,6 +406,19 @@ void channel_drive(struct channel *channel, bool wait)
 	}
 }
 
+void channel_cancel(struct channel *channel)
+{
+	channel->canceled = true;
+	for (struct ndio_request *request = channel->first; request; request = request->next)
+		request_fail(request, -ECANCELED);
+	channel->volume->target->ops->cancel(channel->queue);
+}
+
+bool channel_is_idle(const struct channel *channel)
+{
+	return !channel->first && channel->nr_idle == channel->nr_subs;
+}
+
 bool channel_is_pinned(const struct channel *channel)
 {
 	return channel->pool.pinned;
@@ -397,14 +428,20 @@ static int set_up(struct channel *channel, const struct channel_options *options
 		  struct error *err)
 {
 	struct volume *volume = channel->volume;
+	size_t piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
+				      volume->block);
 	int ret;
 
-	ret = pool_init(&channel->pool, options->piece_len, options->pieces, err);
+	if (piece_len == 0)
+		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
+				 "less than a sector", volume->target->name, volume->target->max_len);
+	ret = pool_init(&channel->pool, piece_len, options->pieces, err);
 	if (ret < 0)
 		return ret;
 	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
 	if (!channel->subs)
 		return error_set(err, ENOMEM, "no memory for a channel");
+	channel->nr_subs = options->pieces;
 	for (unsigned i = 0; i < options->pieces; i++)
 		retire(channel, &channel->subs[i]);
 	if (volume->encrypted) {
@@ -424,7 +461,7 @@ struct channel *channel_open(struct volume *volume, const struct channel_options
 	struct channel *channel = calloc(1, sizeof(*channel));
 	int ret;
 
-	assert(options->piece_len >= volume->block && options->pieces > 0);
+	assert(options->pieces > 0);
 	if (!channel) {
 		*errnum = ENOMEM;
 		error_set(err, ENOMEM, "no memory for a channel");

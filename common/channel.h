@@ -14,7 +14,7 @@
 
 struct channel_options {
 	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
-	size_t piece_len; /* bytes, whole pages, a power of two, at least the volume's block */
+	size_t piece_len; /* bytes, whole pages; less is used where the target takes less */
 };
 
 struct channel;
@@ -31,7 +31,13 @@ bool channel_is_pinned(const struct channel *channel);
 void channel_start(struct channel *channel, struct ndio_request *request);
 
 /* One round: sends what there is room for, reaps what has landed, completes what is done.
- * With wait it sleeps until something lands, if anything is in flight. */
-void channel_drive(struct channel *channel, bool wait);
+ * With wait it sleeps until something lands, if anything is in flight, or until wake_fd,
+ * unless it is -1, can be read; but not if a request has ended without that. */
+void channel_drive(struct channel *channel, bool wait, int wake_fd);
+
+/* Ends every request that was started, with -ECANCELED where it isn't done; drive on until
+ * channel_is_idle(). */
+void channel_cancel(struct channel *channel);
+bool channel_is_idle(const struct channel *channel);
 
 #endif

@@ -123,7 +123,7 @@ int lender_run(struct lender *lender, struct ndio_request *request)
 	channel = borrow(lender);
 	channel_start(channel, request);
 	while (!request->completed)
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	give_back(lender, channel);
 	return request->error;
 }

@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "mapping.h"
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
@@ -22,8 +24,17 @@ struct segment {
 	bool foreign; /* someone else had locked them before the first pin */
 };
 
+/* Pinned for the long term. */
+struct region {
+	struct region *next;
+	uintptr_t base;
+	size_t len;
+	bool shared; /* see mapping.h */
+};
+
 static struct {
 	pthread_mutex_t mutex;
+	struct region *regions;
 	struct segment *seg; /* in order of address */
 	size_t nr;
 	size_t capacity;
@@ -304,6 +315,82 @@ void unpin_bvecs(const struct bvec *bv, size_t count)
 {
 	while (count--)
 		unpin_range(bv[count].base, bv[count].len);
+}
+
+int pin_register(const void *base, size_t len)
+{
+	const struct bvec bv = { (void *)(uintptr_t)base, len };
+	struct region *region = malloc(sizeof(*region));
+	int err;
+
+	if (!region)
+		return -ENOMEM;
+	err = pin_range(base, len);
+	if (err) {
+		free(region);
+		return err;
+	}
+	region->base = (uintptr_t)base;
+	region->len = len;
+	region->shared = mapping_is_shared(&bv, 1);
+	pthread_mutex_lock(&table.mutex);
+	region->next = table.regions;
+	table.regions = region;
+	pthread_mutex_unlock(&table.mutex);
+	return 0;
+}
+
+int pin_unregister(const void *base, size_t len)
+{
+	struct region **link, *region;
+
+	pthread_mutex_lock(&table.mutex);
+	for (link = &table.regions; (region = *link); link = &region->next) {
+		if (region->base == (uintptr_t)base && region->len == len) {
+			*link = region->next;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&table.mutex);
+	if (!region)
+		return -ENOENT;
+	free(region);
+	unpin_range(base, len);
+	return 0;
+}
+
+static const struct region *region_of(const struct bvec *bv)
+{
+	uintptr_t at = (uintptr_t)bv->base;
+
+	for (const struct region *region = table.regions; region; region = region->next)
+		if (at >= region->base && at - region->base <= region->len &&
+		    bv->len <= region->len - (at - region->base))
+			return region;
+	return NULL;
+}
+
+bool pin_is_registered(const struct bvec *bv, size_t count)
+{
+	size_t i = 0;
+
+	pthread_mutex_lock(&table.mutex);
+	while (i < count && region_of(&bv[i]))
+		i++;
+	pthread_mutex_unlock(&table.mutex);
+	return i == count;
+}
+
+bool pin_is_shared(const struct bvec *bv)
+{
+	const struct region *region;
+	bool shared;
+
+	pthread_mutex_lock(&table.mutex);
+	region = region_of(bv);
+	shared = !region || region->shared;
+	pthread_mutex_unlock(&table.mutex);
+	return shared;
 }
 
 int pin_after_fork(void)

@@ -10,6 +10,7 @@
 #ifndef NDIO_PIN_H
 #define NDIO_PIN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,18 @@ void unpin_range(const void *base, size_t len);
 /* The same for each entry of a list; on an error the entries before it are unpinned again. */
 int pin_bvecs(const struct bvec *bv, size_t count);
 void unpin_bvecs(const struct bvec *bv, size_t count);
+
+/* Pins a range for the long term. Undone by pin_unregister() with exactly the same range:
+ * -ENOENT if there is none such. */
+int pin_register(const void *base, size_t len);
+int pin_unregister(const void *base, size_t len);
+
+/* Does every entry lie inside a registered range, so that it need not be pinned again? */
+bool pin_is_registered(const struct bvec *bv, size_t count);
+
+/* Did the registered range that it is in touch a shared mapping when it was registered? See
+ * mapping.h. */
+bool pin_is_shared(const struct bvec *bv);
 
 /* A fork's child inherits the table but no lock. Locks all that is pinned again: -errno of the
  * first range that can't be. Call in the child, before other threads use the table. */

@@ -59,25 +59,26 @@ static void request_recycle(struct request_cache *cache, struct ndio_request *re
 		free(request);
 }
 
-static bool carries_data(enum ndio_op op)
+static bool carries_data(enum op op)
 {
-	return op == NDIO_READ || op == NDIO_WRITE;
+	return op == OP_READ || op == OP_WRITE;
 }
 
-static bool changes_data(enum ndio_op op)
+static bool changes_data(enum op op)
 {
-	return op == NDIO_WRITE || op == NDIO_ZERO || op == NDIO_TRIM;
+	return op == OP_WRITE || op == OP_ZERO || op == OP_TRIM;
 }
 
-static int check(const struct volume *volume, enum ndio_op op, unsigned flags, uint64_t start,
+static int check(const struct volume *volume, enum op op, unsigned flags, uint64_t start,
 		 uint64_t len)
 {
 	if (changes_data(op) && volume->readonly)
 		return -EROFS;
-	if ((op == NDIO_TRIM && !volume->can_trim) || (op == NDIO_ZERO && !volume->can_zero) ||
-	    (op == NDIO_CACHE && !volume->can_cache) ||
-	    (op == NDIO_EXTENTS && !volume->can_extents) ||
-	    (op == NDIO_ZERO && (flags & NDIO_FAST_ZERO) && !volume->can_fast_zero))
+	if ((op == OP_TRIM && !volume->can_trim) || (op == OP_FLUSH && !volume->target->can_flush) ||
+	    ((flags & REQ_FUA) && !volume->target->can_fua) ||
+	    (op == OP_CACHE && !volume->can_cache) ||
+	    (op == OP_EXTENTS && !volume->can_extents) ||
+	    (op == OP_ZERO && (flags & REQ_FAST_ZERO) && !volume->can_fast_zero))
 		return -EOPNOTSUPP;
 	if (start > volume->size || len > volume->size - start)
 		return changes_data(op) ? -ENOSPC : -EINVAL;
@@ -100,7 +101,7 @@ static int take_memory(struct ndio_request *request, const struct iovec *iov, si
 	bvec_snapshot(request->direct_bv, iov, iov_count);
 	stat_add(&request->volume->stats.bvecs_made, 1);
 	request->iter = iter_over(request->direct_bv, request->len);
-	if (request->flags & NDIO_PIN) {
+	if ((request->flags & REQ_PIN) && !pin_is_registered(request->direct_bv, bv_count)) {
 		ret = pin_bvecs(request->direct_bv, bv_count);
 		if (ret < 0)
 			return ret;
@@ -120,7 +121,7 @@ static void set_range(struct ndio_request *request)
 
 	if (request->len == 0 || volume->block == 1)
 		return;
-	if (request->op == NDIO_READ) {
+	if (request->op == OP_READ) {
 		if (!volume->encrypted)
 			return;
 		request->range.mode = RANGE_READ;
@@ -147,15 +148,21 @@ static void shrink_to_blocks(struct ndio_request *request)
 	request->len = end > start ? end - start : 0;
 }
 
+void request_unpin(struct ndio_request *request)
+{
+	if (!request->direct_bv_unpin)
+		return;
+	unpin_bvecs(request->direct_bv, request->direct_bv_count);
+	request->direct_bv_unpin = false;
+	stat_add(&request->volume->stats.unpins, 1);
+}
+
 static void request_free(struct ndio_request *request)
 {
 	struct stats *stats = &request->volume->stats;
 
 	PROBE2(request_free, request->debug_id, request->direct_bv_unpin);
-	if (request->direct_bv_unpin) {
-		unpin_bvecs(request->direct_bv, request->direct_bv_count);
-		stat_add(&stats->unpins, 1);
-	}
+	request_unpin(request);
 	if (request->direct_bv) {
 		if (request->direct_bv != request->inline_bv)
 			free(request->direct_bv);
@@ -165,7 +172,7 @@ static void request_free(struct ndio_request *request)
 	request_recycle(&request->volume->requests, request);
 }
 
-int request_make(struct volume *volume, enum ndio_op op, enum ndio_origin origin, unsigned flags,
+int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
 		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
 		 struct ndio_request **result)
 {
@@ -194,9 +201,9 @@ int request_make(struct volume *volume, enum ndio_op op, enum ndio_origin origin
 		.ref = 1,
 	};
 	stat_add(&volume->stats.in_flight, 1);
-	if (op == NDIO_TRIM)
+	if (op == OP_TRIM)
 		shrink_to_blocks(request);
-	else if (op == NDIO_ZERO)
+	else if (op == OP_ZERO)
 		request->iter = iter_of_zeroes(len);
 	if (carries_data(op))
 		ret = take_memory(request, iov, iov_count, bv_count);
@@ -239,7 +246,7 @@ void request_fail(struct ndio_request *request, int error)
 
 bool request_all_split(const struct ndio_request *request)
 {
-	uint64_t all = request->op == NDIO_FLUSH ? 1 : request->len;
+	uint64_t all = request->op == OP_FLUSH ? 1 : request->len;
 
 	return request->error || request->split >= all;
 }
@@ -252,11 +259,11 @@ void request_complete(struct ndio_request *request)
 	request->completed = true;
 	if (request->has_range)
 		range_release(&request->volume->ranges, &request->range);
-	if (request->op == NDIO_READ) {
+	if (request->op == OP_READ) {
 		stat_add(&stats->reads, 1);
 		if (!request->error)
 			stat_add(&stats->bytes_read, request->len);
-	} else if (request->op == NDIO_WRITE) {
+	} else if (request->op == OP_WRITE) {
 		stat_add(&stats->writes, 1);
 		if (!request->error)
 			stat_add(&stats->bytes_written, request->len);
@@ -268,4 +275,6 @@ void request_complete(struct ndio_request *request)
 	PROBE3(request_complete, request->debug_id, request->error, request->len);
 	if (request->done)
 		request->done(request);
+	if (request->load)
+		atomic_fetch_sub(request->load, 1);
 }

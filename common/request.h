@@ -17,26 +17,28 @@
 #include "rangelock.h"
 
 struct volume;
+struct worker;
 
-enum ndio_op {
-	NDIO_READ,
-	NDIO_WRITE,
-	NDIO_ZERO,
-	NDIO_TRIM,
-	NDIO_FLUSH,
-	NDIO_CACHE,
-	NDIO_EXTENTS,
+enum op {
+	OP_READ,
+	OP_WRITE,
+	OP_ZERO,
+	OP_TRIM,
+	OP_FLUSH,
+	OP_CACHE,
+	OP_EXTENTS,
 };
 
-enum ndio_flag {
-	NDIO_FUA = 1 << 0,       /* on stable storage before completion */
-	NDIO_PIN = 1 << 1,       /* keep the caller's memory resident until freed */
-	NDIO_MAY_TRIM = 1 << 2,  /* NDIO_ZERO may leave a hole */
-	NDIO_FAST_ZERO = 1 << 3, /* NDIO_ZERO fails with EOPNOTSUPP rather than be slow */
+enum request_flag {
+	REQ_FUA = 1 << 0,       /* on stable storage before completion */
+	REQ_PIN = 1 << 1,       /* keep the caller's memory resident until freed */
+	REQ_MAY_TRIM = 1 << 2,  /* OP_ZERO may leave a hole */
+	REQ_FAST_ZERO = 1 << 3, /* OP_ZERO fails with EOPNOTSUPP rather than be slow */
 };
 
-enum ndio_origin {
+enum origin {
 	ORIGIN_PLUGIN,
+	ORIGIN_LIBRARY,
 	ORIGIN_TEST,
 };
 
@@ -44,19 +46,27 @@ enum ndio_origin {
 enum request_ref {
 	REF_CALLER,
 	REF_CHANNEL,
+	REF_WORKER,
 };
 
-/* Told of each extent that NDIO_EXTENTS finds, in order, from the thread that runs the
- * request. offset and len are bytes on the volume. Nonzero stops; it becomes the error. */
-typedef int extent_fn(void *opaque, uint64_t offset, uint64_t len, bool hole);
+/* What is known of an extent: it takes no space; it reads as zeroes. NBD's numbers. */
+enum extent_type {
+	EXTENT_HOLE = 1 << 0,
+	EXTENT_ZERO = 1 << 1,
+};
+
+/* Told of each extent that OP_EXTENTS finds, in order, from the thread that runs the
+ * request. offset and len are bytes on the volume. A negative errno stops; it becomes the
+ * request's error. */
+typedef int extent_fn(void *opaque, uint64_t offset, uint64_t len, unsigned type);
 
 #define REQUEST_INLINE_BVECS 8
 
 struct ndio_request {
 	struct ndio_request *next; /* in whichever list it is */
 	struct volume *volume;
-	enum ndio_op op;
-	enum ndio_origin origin;
+	enum op op;
+	enum origin origin;
 	unsigned flags;
 	uint64_t start, len; /* bytes, on the volume */
 	uint64_t debug_id;   /* counts up from 1 in each volume */
@@ -74,6 +84,8 @@ struct ndio_request {
 	bool completed;
 	int error; /* the first one, negative, or 0 */
 
+	struct worker *worker; /* who runs it, if a worker does */
+	atomic_uint *load;     /* the worker's count of requests that aren't complete */
 	struct range range; /* held from before it starts until it completes, if has_range */
 	bool has_range;
 
@@ -81,7 +93,7 @@ struct ndio_request {
 	 * the caller's memory any more. May be NULL. */
 	void (*done)(struct ndio_request *request);
 	void *opaque; /* done's own; before the start, that of whoever waits for the range */
-	extent_fn *extent; /* of NDIO_EXTENTS, with its own opaque */
+	extent_fn *extent; /* of OP_EXTENTS, with its own opaque */
 	void *extent_opaque;
 
 	struct bvec io_bv; /* what io_iter is over where it is bounce memory */
@@ -91,18 +103,22 @@ struct ndio_request {
 /* Makes a request with one reference, REF_CALLER. The iovec array is snapshot: it may be
  * reused on return; the memory it describes stays untouched by its owner until completion.
  * For reads and writes start and the bytes in iov say where; for the others len says how
- * much and iov is unused; NDIO_FLUSH takes none.
+ * much and iov is unused; OP_FLUSH takes none.
  *
  * -EINVAL bytes overflow, or beyond the end (-ENOSPC for writes); -EROFS; -EOPNOTSUPP an
- * operation that the volume can't do; -ENOMEM; with NDIO_PIN what pin_range() gives. Then
+ * operation that the volume can't do; -ENOMEM; with REQ_PIN what pin_range() gives. Then
  * nothing was kept. */
-int request_make(struct volume *volume, enum ndio_op op, enum ndio_origin origin, unsigned flags,
+int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
 		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
 		 struct ndio_request **request);
 
 void request_get(struct ndio_request *request, enum request_ref why);
 /* The last reference frees: unpins, releases the bvec list. May block (munlock). */
 void request_put(struct ndio_request *request, enum request_ref why);
+
+/* Undoes its pins before it is freed: for a thread that may block, where a worker could hold the
+ * last reference. Once completed. */
+void request_unpin(struct ndio_request *request);
 
 /* Takes the first error; later ones are ignored. error is negative. */
 void request_fail(struct ndio_request *request, int error);

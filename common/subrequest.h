@@ -8,17 +8,21 @@
 #include "bvec.h"
 #include "request.h"
 
+struct target_queue;
+
 struct ndio_subrequest {
 	struct ndio_subrequest *next; /* in whichever list it is */
 	struct ndio_request *request; /* the channel's reference keeps it */
 
 	/* What the target is asked. A partial write is a read first, then a write. */
-	enum ndio_op op;
-	unsigned flags;  /* NDIO_FUA, NDIO_MAY_TRIM, NDIO_FAST_ZERO */
+	enum op op;
+	unsigned flags;  /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO */
 	uint64_t start;  /* bytes, on the target */
 	uint64_t len;    /* bytes; whole blocks for reads and writes */
 	void *io_base;   /* the encrypted side: len bytes, contiguous */
 	int64_t result;  /* set by the target when it lands */
+	uint64_t own;    /* the target's own; 0 when it is issued */
+	struct target_queue *queue; /* likewise: where it is in flight */
 
 	/* The caller's side. */
 	uint64_t offset; /* on the volume, of the first byte at io_base */

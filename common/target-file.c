@@ -3,10 +3,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <stdarg.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,14 +22,14 @@
 #define DEFAULT_ALIGN  4096         /* where nobody tells: no disk's sectors are larger */
 #define MAX_ALIGN      65536        /* more is no alignment but nonsense */
 #define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
-#define READ_CHUNK     (1024 * 1024)
+#define ZERO_CHUNK     (1024 * 1024)
 #define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
 
 struct file_target {
 	struct target target;
 	int fd;
 	bool block_device;
-	notice_fn *notice;
+	struct notice notice;
 	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
 	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
 };
@@ -38,6 +39,7 @@ struct target_queue {
 	struct io_uring ring;
 	bool has_ring;
 	bool has_buffers;    /* bounce is registered with the ring */
+	bool wake_armed;     /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
 	unsigned in_flight;  /* in the ring */
 	struct ndio_subrequest *landed;
@@ -46,18 +48,6 @@ struct target_queue {
 static struct file_target *to_file(struct target *target)
 {
 	return (struct file_target *)target;
-}
-
-__attribute__((format(printf, 2, 3)))
-static void say(notice_fn *notice, const char *fmt, ...)
-{
-	char text[512];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
-	va_end(args);
-	notice(text);
 }
 
 /* ---- reads and writes ---- */
@@ -69,11 +59,11 @@ static int64_t transfer(const struct file_target *file, const struct ndio_subreq
 	ssize_t n;
 
 	do {
-		if (sub->op == NDIO_READ)
+		if (sub->op == OP_READ)
 			n = preadv2(file->fd, &iov, 1, sub->start, 0);
 		else
 			n = pwritev2(file->fd, &iov, 1, sub->start,
-				     sub->flags & NDIO_FUA ? RWF_DSYNC : 0);
+				     sub->flags & REQ_FUA ? RWF_DSYNC : 0);
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
@@ -91,15 +81,15 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	bool fixed = queue->has_buffers && in_bounce(queue, sub->io_base);
 
 	assert(sqe); /* the ring is as deep as the channel has subrequests */
-	if (sub->op == NDIO_READ && fixed)
+	if (sub->op == OP_READ && fixed)
 		io_uring_prep_read_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
-	else if (sub->op == NDIO_READ)
+	else if (sub->op == OP_READ)
 		io_uring_prep_read(sqe, 0, sub->io_base, sub->len, sub->start);
 	else if (fixed)
 		io_uring_prep_write_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
 	else
 		io_uring_prep_write(sqe, 0, sub->io_base, sub->len, sub->start);
-	if (sub->op == NDIO_WRITE && (sub->flags & NDIO_FUA))
+	if (sub->op == OP_WRITE && (sub->flags & REQ_FUA))
 		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, sub);
@@ -110,7 +100,7 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 
 static int sync_if_fua(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	return (sub->flags & NDIO_FUA) && fdatasync(file->fd) < 0 ? -errno : 0;
+	return (sub->flags & REQ_FUA) && fdatasync(file->fd) < 0 ? -errno : 0;
 }
 
 static int punch(const struct file_target *file, const struct ndio_subrequest *sub)
@@ -136,8 +126,8 @@ static int trim(const struct file_target *file, const struct ndio_subrequest *su
 
 static int write_zeroes(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	size_t chunk = min_u64(sub->len, READ_CHUNK);
-	struct ndio_subrequest part = { .op = NDIO_WRITE, .start = sub->start };
+	size_t chunk = min_u64(sub->len, ZERO_CHUNK);
+	struct ndio_subrequest part = { .op = OP_WRITE, .start = sub->start };
 	uint64_t end = sub->start + sub->len;
 	int64_t n = 0;
 
@@ -160,11 +150,11 @@ static int write_zeroes(const struct file_target *file, const struct ndio_subreq
  * for that call, as it does for BLKZEROOUT. */
 static int zero(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	bool fast = sub->flags & NDIO_FAST_ZERO;
+	bool fast = sub->flags & REQ_FAST_ZERO;
 	uint64_t range[2] = { sub->start, sub->len };
 	int ret = -EOPNOTSUPP;
 
-	if ((sub->flags & NDIO_MAY_TRIM) || (file->block_device && fast))
+	if ((sub->flags & REQ_MAY_TRIM) || (file->block_device && fast))
 		ret = punch(file, sub);
 	if (ret != -EOPNOTSUPP)
 		return ret;
@@ -202,7 +192,7 @@ static int extents(const struct file_target *file, const struct ndio_subrequest 
 		if ((uint64_t)next <= pos)
 			return -EIO; /* the file shrinks under us */
 		ret = request->extent(request->extent_opaque, sub->offset + (pos - sub->start),
-				      next - pos, hole);
+				      next - pos, hole ? EXTENT_HOLE | EXTENT_ZERO : 0);
 		pos = next;
 	}
 	return ret;
@@ -213,17 +203,17 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 	int ret;
 
 	switch (sub->op) {
-	case NDIO_FLUSH:
+	case OP_FLUSH:
 		return fdatasync(file->fd) < 0 ? -errno : 0;
-	case NDIO_TRIM:
+	case OP_TRIM:
 		ret = trim(file, sub);
 		return ret < 0 ? ret : sync_if_fua(file, sub);
-	case NDIO_ZERO:
+	case OP_ZERO:
 		ret = zero(file, sub);
 		return ret < 0 ? ret : sync_if_fua(file, sub);
-	case NDIO_CACHE:
+	case OP_CACHE:
 		return -posix_fadvise(file->fd, sub->start, sub->len, POSIX_FADV_WILLNEED);
-	case NDIO_EXTENTS:
+	case OP_EXTENTS:
 		return extents(file, sub);
 	default:
 		return -EINVAL;
@@ -240,7 +230,7 @@ static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
 
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	if (sub->op != NDIO_READ && sub->op != NDIO_WRITE) {
+	if (sub->op != OP_READ && sub->op != OP_WRITE) {
 		sub->result = without_data(queue->file, sub);
 		add_landed(queue, sub);
 	} else if (queue->has_ring) {
@@ -266,28 +256,57 @@ static void ring_reap(struct target_queue *queue)
 	io_uring_for_each_cqe(&queue->ring, head, cqe) {
 		struct ndio_subrequest *sub = io_uring_cqe_get_data(cqe);
 
+		seen++;
+		if (!sub) {
+			queue->wake_armed = false;
+			continue;
+		}
+		queue->in_flight--;
 		sub->result = cqe->res;
 		/* The ring couldn't do it without blocking, or was disturbed: this thread can. */
 		if (sub->result == -EAGAIN || sub->result == -EINTR)
 			sub->result = transfer(queue->file, sub);
 		add_landed(queue, sub);
-		seen++;
 	}
 	io_uring_cq_advance(&queue->ring, seen);
-	queue->in_flight -= seen;
 }
 
-static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait)
+/* Puts the descriptor among what the ring waits for, once until it was seen. */
+static void arm_wake(struct target_queue *queue, int wake_fd)
+{
+	struct io_uring_sqe *sqe;
+
+	if (queue->wake_armed)
+		return;
+	sqe = io_uring_get_sqe(&queue->ring);
+	assert(sqe);
+	io_uring_prep_poll_add(sqe, wake_fd, POLLIN);
+	io_uring_sqe_set_data(sqe, NULL);
+	queue->wake_armed = true;
+}
+
+static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
 	struct ndio_subrequest *landed;
 
-	if (queue->in_flight) {
-		io_uring_submit_and_wait(&queue->ring, wait && !queue->landed);
+	wait = wait && !queue->landed;
+	if (queue->has_ring && (queue->in_flight || wake_fd >= 0)) {
+		if (wait && wake_fd >= 0)
+			arm_wake(queue, wake_fd);
+		io_uring_submit_and_wait(&queue->ring, wait);
 		ring_reap(queue);
+	} else if (wait && wake_fd >= 0) {
+		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, -1);
 	}
 	landed = queue->landed;
 	queue->landed = NULL;
 	return landed;
+}
+
+/* A disk answers by itself. */
+static void file_cancel(struct target_queue *queue)
+{
+	(void)queue;
 }
 
 static int ring_open(struct target_queue *queue, unsigned depth)
@@ -296,6 +315,7 @@ static int ring_open(struct target_queue *queue, unsigned depth)
 	unsigned workers[2] = { RING_WORKERS, RING_WORKERS };
 	int ret;
 
+	depth += 1; /* for the wake descriptor */
 	ret = io_uring_queue_init_params(depth, &queue->ring, &params);
 	if (ret == -EINVAL) /* before Linux 5.19 */
 		ret = io_uring_queue_init(depth, &queue->ring, 0);
@@ -319,7 +339,7 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 	queue->has_ring = ret == 0;
 	if (ret < 0) {
 		if (!file->noticed_ring)
-			say(file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
+			notice_tell(&file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
 			    file->target.name, strerror(-ret));
 		file->noticed_ring = true;
 		return;
@@ -327,7 +347,7 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 	ret = io_uring_register_buffers(&queue->ring, &area, 1);
 	queue->has_buffers = ret == 0;
 	if (ret < 0 && !file->noticed_buffers) {
-		say(file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
+		notice_tell(&file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
 		    "limit (ulimit -l) is too low", file->target.name, strerror(-ret));
 		file->noticed_buffers = true;
 	}
@@ -364,34 +384,16 @@ static void file_queue_close(struct target_queue *queue)
 
 /* ---- opening ---- */
 
-static int file_read(struct target *target, void *buf, size_t len, uint64_t offset)
+static int64_t file_read(struct target *target, void *buf, size_t len, uint64_t offset)
 {
-	struct ndio_subrequest part = { .op = NDIO_READ };
-	uint8_t *chunk = aligned_alloc(MAX_ALIGN, READ_CHUNK + MAX_ALIGN);
-	size_t done = 0;
-	int ret = 0;
+	const struct ndio_subrequest part = {
+		.op = OP_READ,
+		.start = offset,
+		.len = len,
+		.io_base = buf,
+	};
 
-	if (!chunk)
-		return -ENOMEM;
-	part.io_base = chunk;
-	while (done < len && ret == 0) {
-		size_t lead = (offset + done) & (target->align - 1);
-		size_t want = min_u64(len - done, READ_CHUNK - lead);
-		int64_t n;
-
-		part.start = offset + done - lead;
-		part.len = round_up(lead + want, target->align);
-		n = transfer(to_file(target), &part);
-		if (n <= (int64_t)lead) {
-			ret = n < 0 ? n : -EIO;
-			break;
-		}
-		want = min_u64(want, n - lead);
-		memcpy((uint8_t *)buf + done, chunk + lead, want);
-		done += want;
-	}
-	free(chunk);
-	return ret;
+	return transfer(to_file(target), &part);
 }
 
 static void file_close(struct target *target)
@@ -411,6 +413,7 @@ static const struct target_ops file_ops = {
 	.issue = file_issue,
 	.submit = file_submit,
 	.poll = file_poll,
+	.cancel = file_cancel,
 	.close = file_close,
 };
 
@@ -479,7 +482,7 @@ static int find_alignment(struct file_target *file)
 /* Some file systems take O_DIRECT and then refuse each read. */
 static int try_direct(struct file_target *file)
 {
-	struct ndio_subrequest part = { .op = NDIO_READ };
+	struct ndio_subrequest part = { .op = OP_READ };
 	int64_t n;
 	int ret = find_alignment(file);
 
@@ -512,7 +515,7 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 }
 
 static int open_mode(struct file_target *file, enum direct_mode mode, bool readonly,
-		     notice_fn *notice, struct error *err)
+		     struct error *err)
 {
 	const char *name = file->target.name;
 	int ret;
@@ -525,7 +528,7 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 			return error_set(err, EINVAL, "%s: the file system refuses direct I/O "
 					 "(direct=auto or direct=off goes through the page cache)",
 					 name);
-		say(notice, "%s: the file system refuses direct I/O: going through the page cache",
+		notice_tell(&file->notice, "%s: the file system refuses direct I/O: going through the page cache",
 		    name);
 		if (file->fd >= 0)
 			close(file->fd);
@@ -561,7 +564,10 @@ static void find_capabilities(struct file_target *file)
 	struct stat st;
 
 	target->max_len = MAX_LEN;
+	target->max_other = UINT64_MAX / 2 + 1;
+	target->max_queues = UINT_MAX;
 	target->can_flush = true;
+	target->can_fua = true;
 	target->can_zero = true;
 	target->can_fast_zero = true;
 	target->can_trim = true;
@@ -573,8 +579,8 @@ static void find_capabilities(struct file_target *file)
 	}
 }
 
-int target_file_open(const char *path, enum direct_mode mode, bool readonly, notice_fn *notice,
-		     struct target **target, struct error *err)
+int target_file_open(const char *path, enum direct_mode mode, bool readonly,
+		     const struct notice *notice, struct target **target, struct error *err)
 {
 	struct file_target *file = calloc(1, sizeof(*file));
 	int ret;
@@ -582,18 +588,18 @@ int target_file_open(const char *path, enum direct_mode mode, bool readonly, not
 	if (!file)
 		return error_set(err, ENOMEM, "%s: no memory", path);
 	file->fd = -1;
-	file->notice = notice;
+	file->notice = *notice;
 	file->target.ops = &file_ops;
 	file->target.name = strdup(path);
 	err->text[0] = '\0';
-	ret = file->target.name ? open_mode(file, mode, readonly, notice, err) :
+	ret = file->target.name ? open_mode(file, mode, readonly, err) :
 				  error_set(err, ENOMEM, "%s: no memory", path);
 	if (ret < 0) {
 		file_close(&file->target);
 		return ret;
 	}
 	if (file->write_error)
-		say(notice, "%s: can't be written (%s): read-only", path,
+		notice_tell(notice, "%s: can't be written (%s): read-only", path,
 		    strerror(file->write_error));
 	find_capabilities(file);
 	*target = &file->target;

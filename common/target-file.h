@@ -20,7 +20,7 @@ enum direct_mode {
 /* Opens a path. What can't be opened for writing (EACCES, EROFS, EPERM) is opened read-only.
  * notice is told where direct I/O is refused under DIRECT_AUTO. 0 or a negative errno with a
  * message. */
-int target_file_open(const char *path, enum direct_mode mode, bool readonly, notice_fn *notice,
-		     struct target **target, struct error *err);
+int target_file_open(const char *path, enum direct_mode mode, bool readonly,
+		     const struct notice *notice, struct target **target, struct error *err);
 
 #endif

@@ -17,9 +17,9 @@ struct target_queue;
 struct target;
 
 struct target_ops {
-	/* Fills buf with len bytes at offset; blocks. For headers, before there are queues.
-	 * 0 or a negative errno. */
-	int (*read)(struct target *target, void *buf, size_t len, uint64_t offset);
+	/* For headers, before there are queues: reads len bytes at offset, both aligned as the
+	 * target needs it. Blocks. The bytes read, 0 at the end, or a negative errno. */
+	int64_t (*read)(struct target *target, void *buf, size_t len, uint64_t offset);
 
 	/* A queue for up to depth subrequests at once. bounce is the memory that most of them
 	 * will use; it outlives the queue. NULL with a message. */
@@ -34,8 +34,13 @@ struct target_ops {
 	void (*issue)(struct target_queue *queue, struct ndio_subrequest *sub);
 	void (*submit)(struct target_queue *queue);
 
-	/* Those that have landed, linked by ->next; with wait, at least one if any is in flight. */
-	struct ndio_subrequest *(*poll)(struct target_queue *queue, bool wait);
+	/* Those that have landed, linked by ->next. With wait it sleeps until there are some, if
+	 * any is in flight, or until wake_fd, unless it is -1, can be read. */
+	struct ndio_subrequest *(*poll)(struct target_queue *queue, bool wait, int wake_fd);
+
+	/* Makes all that is in flight land soon, with an error where it isn't done. The queue
+	 * takes no more. Called by the queue's own thread. */
+	void (*cancel)(struct target_queue *queue);
 
 	void (*close)(struct target *target); /* every queue is closed */
 };
@@ -46,11 +51,14 @@ struct target {
 	uint64_t size;      /* bytes */
 	uint32_t align;     /* offsets and lengths are multiples of this power of two */
 	uint32_t mem_align; /* and so are addresses of this one */
-	uint32_t max_len;   /* bytes in one read or write at the most */
+	uint64_t max_len;   /* bytes in one read or write at the most */
+	uint64_t max_other; /* and in any other operation; a multiple of align */
+	unsigned max_queues; /* open at once */
 	bool readonly;
 	bool rotational;
 	bool direct;        /* the page cache isn't involved */
 	bool can_flush;
+	bool can_fua;
 	bool can_trim;
 	bool can_zero;
 	bool can_fast_zero;
@@ -58,7 +66,18 @@ struct target {
 	bool can_cache;
 };
 
-/* How a target tells what a user should know though nothing failed. */
-typedef void notice_fn(const char *message);
+/* Fills buf with len bytes at offset, whatever the alignment, by ops->read(). 0 or a negative
+ * errno; -EIO beyond the end. */
+int target_read(struct target *target, void *buf, size_t len, uint64_t offset);
+
+/* Where to tell what a user should know though nothing failed. */
+struct notice {
+	void (*tell)(void *opaque, const char *message); /* NULL: nobody listens */
+	void *opaque;
+};
+
+/* Tells it, put together as by printf and cut to 512 bytes. */
+void notice_tell(const struct notice *notice, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #endif

@@ -3,18 +3,28 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "align.h"
 #include "secret.h"
+#include "target-nbd.h"
 
 static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
 {
 	struct target *target = opaque;
 
-	return target->ops->read(target, buf, len, offset);
+	return target_read(target, buf, len, offset);
+}
+
+static int open_target(struct volume *volume, const struct volume_options *options,
+		       enum direct_mode direct, struct error *err)
+{
+	if (options->uri)
+		return target_nbd_open(options->uri, options->connections, options->readonly,
+				       &volume->target, err);
+	return target_file_open(options->file, direct, options->readonly, &options->notice,
+				&volume->target, err);
 }
 
 static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)
@@ -24,7 +34,7 @@ static int unlock(struct volume *volume, const struct volume_options *options, s
 
 	secret_no_dumps();
 	if (options->header) {
-		ret = target_file_open(options->header, DIRECT_OFF, true, options->notice, &holder,
+		ret = target_file_open(options->header, DIRECT_OFF, true, &options->notice, &holder,
 				       err);
 		if (ret < 0)
 			return ret;
@@ -45,17 +55,17 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 			   struct error *err)
 {
 	struct target *target = volume->target;
-	char notice[512];
 	int ret;
 
-	snprintf(notice, sizeof(notice),
-		 "%s: the data start at byte %" PRIu64 ", which direct I/O can't reach "
-		 "(it takes multiples of %u)", target->name, volume->data_offset, target->align);
-	if (options->direct == DIRECT_ON)
-		return error_set(err, EINVAL, "%s; direct=off can", notice);
-	options->notice(notice);
-	ret = target_file_open(options->file, DIRECT_OFF, options->readonly, options->notice,
-			       &volume->target, err);
+	if (options->uri || options->direct == DIRECT_ON)
+		return error_set(err, EINVAL,
+				 "%s: the data start at byte %" PRIu64 ", which is no multiple of %u "
+				 "as %s needs it", target->name, volume->data_offset, target->align,
+				 options->uri ? "the server" : "direct I/O");
+	notice_tell(&options->notice, "%s: the data start at byte %" PRIu64 ", which is no multiple "
+		    "of %u as direct I/O needs it: going through the page cache", target->name,
+		    volume->data_offset, target->align);
+	ret = open_target(volume, options, DIRECT_OFF, err);
 	if (ret == 0)
 		target->ops->close(target);
 	return ret;
@@ -89,16 +99,12 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 	volume->block = volume->sector > target->align ? volume->sector : target->align;
 	size = luks->data_size ? luks->data_size : target->size - volume->data_offset;
 	volume->size = round_down(size, volume->block);
-	if (volume->size != size) {
-		char notice[512];
-
-		snprintf(notice, sizeof(notice),
-			 "%s: the last %" PRIu64 " bytes are no whole block of %u and are not "
-			 "exported%s", target->name, size - volume->size, volume->block,
-			 volume->sector < volume->block || !volume->encrypted ?
-			 " (direct=off exports them)" : "");
-		options->notice(notice);
-	}
+	if (volume->size != size)
+		notice_tell(&options->notice, "%s: the last %" PRIu64 " bytes are no whole block of "
+			    "%u and are left out%s", target->name, size - volume->size, volume->block,
+			    !options->uri && volume->block > 1 &&
+			    (volume->sector < volume->block || !volume->encrypted) ?
+				    " (direct=off takes them in)" : "");
 	return 0;
 }
 
@@ -108,8 +114,6 @@ static void set_capabilities(struct volume *volume, const struct volume_options 
 
 	volume->readonly = options->readonly || target->readonly;
 	volume->can_trim = target->can_trim && (!volume->encrypted || options->discard);
-	/* Zeroes of an encrypted volume are ciphertext like any other, and a hole isn't. */
-	volume->can_zero = volume->encrypted || target->can_zero;
 	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
 	volume->can_extents = !volume->encrypted && target->can_extents;
 	volume->can_cache = target->can_cache;
@@ -128,8 +132,7 @@ struct volume *volume_open(const struct volume_options *options, int *errnum, st
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
 	volume->encrypted = options->unlock;
-	ret = target_file_open(options->file, options->direct, options->readonly, options->notice,
-			       &volume->target, err);
+	ret = open_target(volume, options, options->direct, err);
 	if (ret == 0 && volume->encrypted)
 		ret = unlock(volume, options, err);
 	if (ret == 0)

@@ -14,7 +14,9 @@
 #include "target.h"
 
 struct volume_options {
-	const char *file;   /* path of the target */
+	const char *file;   /* path of the target; or else */
+	const char *uri;    /* an NBD server's export */
+	unsigned connections; /* to it at the most, if it allows several; at least 1 */
 	const char *header; /* path of a detached LUKS header, or NULL */
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
@@ -22,7 +24,7 @@ struct volume_options {
 	enum direct_mode direct;
 	bool readonly;      /* a target that can't be written is read-only anyway */
 	bool discard;       /* pass trims of an encrypted volume through */
-	notice_fn *notice;
+	struct notice notice;
 };
 
 struct volume {
@@ -34,7 +36,7 @@ struct volume {
 	uint64_t data_offset; /* bytes, of the volume's first byte on the target */
 	uint64_t size;        /* bytes, whole blocks */
 	bool readonly;
-	bool can_trim, can_zero, can_fast_zero, can_extents, can_cache;
+	bool can_trim, can_fast_zero, can_extents, can_cache;
 
 	struct range_lock ranges;
 	struct request_cache requests;

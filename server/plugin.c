@@ -18,7 +18,9 @@
 #include "lender.h"
 #include "pin.h"
 #include "secret.h"
+#include "target-nbd.h"
 #include "volume.h"
+#include "worker.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -27,26 +29,35 @@
 #define CHANNELS    16
 #define PIECES      3
 #define PIECE_LEN   (128 * 1024)
+#define MAX_CONNECTIONS 64
 #define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
 #define MAX_KEYFILE (8 * 1024 * 1024)  /* cryptsetup's limit */
 
 /* -D ndio.stats=1 prints the counters when the server ends. */
 __attribute__((visibility("default"))) int ndio_debug_stats;
 
+/* A connection carries many requests at once; nbdkit's threads share the few there are. */
+#define NBD_PIECES    16
+#define NBD_PIECE_LEN (256 * 1024)
+
 static struct {
 	char *file, *header;
+	const char *uri;
+	unsigned connections;
 	enum direct_mode direct;
 	bool discard, pin, lock;
 	bool have_key;
 	void *pass; /* locked, pass_size bytes of which pass_len are used */
 	size_t pass_size, pass_len;
-} config;
+} config = { .connections = 4 };
 
 static struct volume *volume;
-static struct lender *lender;
+static struct lender *lender;   /* of a file's channels; or else */
+static struct workers *workers; /* each with its connection to the server */
 
-static void notice(const char *message)
+static void notice(void *opaque, const char *message)
 {
+	(void)opaque;
 	fprintf(stderr, "nbdkit: ndio: %s\n", message);
 }
 
@@ -177,10 +188,39 @@ static int config_path(const char *key, char **path, const char *value)
 	return *path ? 0 : -1;
 }
 
+static int config_uri(const char *value)
+{
+	if (config.uri) {
+		nbdkit_error("uri= can be given only once");
+		return -1;
+	}
+	if (!target_nbd_is_uri(value)) {
+		nbdkit_error("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
+		return -1;
+	}
+	config.uri = value;
+	return 0;
+}
+
+static int config_connections(const char *value)
+{
+	if (nbdkit_parse_unsigned("connections", value, &config.connections) < 0)
+		return -1;
+	if (config.connections < 1 || config.connections > MAX_CONNECTIONS) {
+		nbdkit_error("connections=%s: must be from 1 to %d", value, MAX_CONNECTIONS);
+		return -1;
+	}
+	return 0;
+}
+
 static int ndio_config(const char *key, const char *value)
 {
 	if (strcmp(key, "file") == 0)
 		return config_path(key, &config.file, value);
+	if (strcmp(key, "uri") == 0)
+		return config_uri(value);
+	if (strcmp(key, "connections") == 0)
+		return config_connections(value);
 	if (strcmp(key, "header") == 0)
 		return config_path(key, &config.header, value);
 	if (strcmp(key, "passphrase") == 0)
@@ -201,8 +241,8 @@ static int ndio_config(const char *key, const char *value)
 
 static int ndio_config_complete(void)
 {
-	if (!config.file) {
-		nbdkit_error("you must give the disk: nbdkit ndio [file=]PATH");
+	if (!config.file == !config.uri) {
+		nbdkit_error("you must give the disk, once: nbdkit ndio [file=]PATH, or uri=URI");
 		return -1;
 	}
 	if (config.header && !config.have_key) {
@@ -213,7 +253,9 @@ static int ndio_config_complete(void)
 }
 
 #define ndio_config_help                                                          \
-	"[file=]<PATH>       (required) The file or block device to serve.\n"     \
+	"[file=]<PATH>       The file or block device to serve; or else\n"        \
+	"uri=<URI>           another NBD server's export.\n"                      \
+	"connections=<N>     To that server, if it allows several (default: 4).\n" \
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"      \
 	"keyfile=<PATH>      Unlock it with all bytes of a file.\n"               \
 	"header=<PATH>       A detached LUKS header.\n"                           \
@@ -238,7 +280,22 @@ static void ndio_dump_plugin(void)
 
 /* ---- start and end ---- */
 
-static int open_lender(notice_fn *say)
+static int open_workers(void)
+{
+	const struct channel_options options = {
+		.pieces = NBD_PIECES,
+		.piece_len = NBD_PIECE_LEN,
+	};
+	struct error err;
+	int errnum;
+
+	workers = workers_open(volume, config.connections, &options, &errnum, &err);
+	if (!workers)
+		nbdkit_error("%s", err.text);
+	return workers ? 0 : -1;
+}
+
+static int open_lender(bool tell)
 {
 	const struct channel_options options = { .pieces = PIECES, .piece_len = PIECE_LEN };
 	struct error err;
@@ -249,8 +306,8 @@ static int open_lender(notice_fn *say)
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
-	if (say && !lender_is_pinned(lender))
-		say("bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
+	if (tell && !lender_is_pinned(lender))
+		notice(NULL, "bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
 	return 0;
 }
 
@@ -301,13 +358,15 @@ static int ndio_get_ready(void)
 {
 	const struct volume_options options = {
 		.file = config.file,
+		.uri = config.uri,
+		.connections = config.connections,
 		.header = config.header,
 		.unlock = config.have_key,
 		.pass = config.pass,
 		.pass_len = config.pass_len,
 		.direct = config.direct,
 		.discard = config.discard,
-		.notice = notice,
+		.notice = { .tell = notice },
 	};
 	struct error err;
 	int errnum;
@@ -322,7 +381,10 @@ static int ndio_get_ready(void)
 		return -1;
 	if (config.lock && try_lock_memory() < 0)
 		return -1;
-	if (open_lender(notice) < 0)
+	/* The connection to a server goes over the fork as it is. */
+	if (config.uri)
+		return 0;
+	if (open_lender(true) < 0)
 		return -1;
 	lender_close(lender);
 	lender = NULL;
@@ -344,12 +406,13 @@ static int ndio_after_fork(void)
 		return -1;
 	if (config.lock && lock_memory() < 0)
 		return -1;
-	return open_lender(NULL);
+	return config.uri ? open_workers() : open_lender(false);
 }
 
 static void ndio_unload(void)
 {
 	lender_close(lender);
+	workers_close(workers, true);
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);
 	volume_close(volume);
@@ -406,12 +469,6 @@ static int ndio_can_trim(void *handle)
 	return volume->can_trim;
 }
 
-static int ndio_can_zero(void *handle)
-{
-	(void)handle;
-	return volume->can_zero;
-}
-
 static int ndio_can_fast_zero(void *handle)
 {
 	(void)handle;
@@ -421,7 +478,7 @@ static int ndio_can_fast_zero(void *handle)
 static int ndio_can_fua(void *handle)
 {
 	(void)handle;
-	return NBDKIT_FUA_NATIVE;
+	return volume->target->can_fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE;
 }
 
 /* Nothing is cached here, and a flush on one connection covers the writes of all. */
@@ -445,25 +502,25 @@ static int ndio_can_extents(void *handle)
 
 /* ---- requests ---- */
 
-static int run(enum ndio_op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
+static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 	       extent_fn *extent, void *opaque)
 {
 	static const char *const names[] = {
-		[NDIO_READ] = "read",   [NDIO_WRITE] = "write", [NDIO_ZERO] = "zero",
-		[NDIO_TRIM] = "trim",   [NDIO_FLUSH] = "flush", [NDIO_CACHE] = "cache",
-		[NDIO_EXTENTS] = "extents",
+		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
+		[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
+		[OP_EXTENTS] = "extents",
 	};
 	const struct iovec iov = { buf, count };
 	struct ndio_request *request;
 	int ret;
 
 	if (config.pin && buf)
-		flags |= NDIO_PIN;
+		flags |= REQ_PIN;
 	ret = request_make(volume, op, ORIGIN_PLUGIN, flags, offset, count, &iov, 1, &request);
 	if (ret == 0) {
 		request->extent = extent;
 		request->extent_opaque = opaque;
-		ret = lender_run(lender, request);
+		ret = workers ? workers_run(workers, request) : lender_run(lender, request);
 		request_put(request, REF_CALLER);
 	}
 	if (ret < 0) {
@@ -481,52 +538,50 @@ static int run(enum ndio_op op, unsigned flags, uint64_t offset, uint32_t count,
 
 static unsigned flags_of(uint32_t nbdkit_flags)
 {
-	return (nbdkit_flags & NBDKIT_FLAG_FUA ? NDIO_FUA : 0) |
-	       (nbdkit_flags & NBDKIT_FLAG_MAY_TRIM ? NDIO_MAY_TRIM : 0) |
-	       (nbdkit_flags & NBDKIT_FLAG_FAST_ZERO ? NDIO_FAST_ZERO : 0);
+	return (nbdkit_flags & NBDKIT_FLAG_FUA ? REQ_FUA : 0) |
+	       (nbdkit_flags & NBDKIT_FLAG_MAY_TRIM ? REQ_MAY_TRIM : 0) |
+	       (nbdkit_flags & NBDKIT_FLAG_FAST_ZERO ? REQ_FAST_ZERO : 0);
 }
 
 static int ndio_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_READ, flags_of(flags), offset, count, buf, NULL, NULL);
+	return run(OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
 }
 
 static int ndio_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 		       uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
+	return run(OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
 }
 
 static int ndio_flush(void *handle, uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
+	return run(OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
 }
 
 static int ndio_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return run(OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return run(OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)handle;
-	return run(NDIO_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return run(OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
-static int add_extent(void *opaque, uint64_t offset, uint64_t len, bool hole)
+static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
-	uint32_t type = hole ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0;
-
 	return nbdkit_add_extent(opaque, offset, len, type) < 0 ? -errno : 0;
 }
 
@@ -534,7 +589,7 @@ static int ndio_extents(void *handle, uint32_t count, uint64_t offset, uint32_t 
 			struct nbdkit_extents *extents)
 {
 	(void)handle;
-	return run(NDIO_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
+	return run(OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
 }
 
 static struct nbdkit_plugin plugin = {
@@ -557,7 +612,6 @@ static struct nbdkit_plugin plugin = {
 	.can_flush = ndio_can_flush,
 	.is_rotational = ndio_is_rotational,
 	.can_trim = ndio_can_trim,
-	.can_zero = ndio_can_zero,
 	.can_fast_zero = ndio_can_fast_zero,
 	.can_fua = ndio_can_fua,
 	.can_multi_conn = ndio_can_multi_conn,

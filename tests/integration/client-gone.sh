@@ -91,9 +91,11 @@ gone() { # NAME FILE PLUGIN-OPTION...
 	is "$name: and each pin was undone" "$(stat_of pins)" "$(stat_of unpins)"
 }
 
-# Asked to end under load, a server ends soon, and with nothing in flight.
+# Asked to end under load, a server ends soon, and with nothing in flight. nbdkit itself frees
+# nothing of its connections then, so leaks aren't looked for.
 ends_under_load() { # NAME FILE PLUGIN-OPTION...
 	local name=$1 file=$2 loads=() started i
+	local -x ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
 
 	shift 2
 	start_nbdkit disk --threads $threads "$NDIO_PLUGIN" "$file" -D ndio.stats=1 "$@" || return
@@ -107,7 +109,8 @@ ends_under_load() { # NAME FILE PLUGIN-OPTION...
 	ok "$name: and does so in some seconds" test $((SECONDS - started)) -le 10
 	kill -KILL "${loads[@]}" 2>/dev/null
 	wait "${loads[@]}" 2>/dev/null
-	is "$name: with no request left" "$(stat_of in_flight)" 0
+	is "$name: with no request left, and each list of bvecs freed" \
+		"$(stat_of in_flight) $(stat_of bvecs_made)" "0 $(stat_of bvecs_freed)"
 }
 
 truncate -s 128M "$T/raw"

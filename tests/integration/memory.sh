@@ -25,10 +25,11 @@ descriptors() { # NAME
 growth() {
 	local name=$1 before percent
 
+	"$load" -n 1 "$(uri "$name")" >/dev/null # the file with its pid comes before it is ready
 	before=$(status "$name" VmRSS)
 	echo 5 >"/proc/$(cat "$T/$name.pid")/clear_refs"
 	for percent in 100 0 50; do
-		"$load" -d 16 -s $((32 << 20)) -n 32 -w $percent "$(uri "$name")" >/dev/null ||
+		"$load" -d 16 -s $((32 << 20)) -n 20 -w $percent "$(uri "$name")" >/dev/null ||
 			diag "load failed on $name"
 	done
 	grown=$(($(status "$name" VmHWM) - before))

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/../lib.sh"
 
 overlap=$NDIO_BUILD/tests/clients/overlap
-seconds=2 threads=24 # more than nbdkit's threads for a connection, and than there are channels
+seconds=1.6 threads=24 # more than nbdkit's threads for a connection, and than there are channels
 server_options=()
 case $NDIO_SANITIZE in
 '') ;;

@@ -97,15 +97,15 @@ static bool has_marker(const void *bytes, size_t len)
 
 static bool carries_data(const struct ndio_subrequest *sub)
 {
-	return sub->op == NDIO_READ || sub->op == NDIO_WRITE;
+	return sub->op == OP_READ || sub->op == OP_WRITE;
 }
 
 static void check_place(struct fake_target *fake, const struct ndio_subrequest *sub)
 {
 	const struct target *target = &fake->target;
-	bool advice = sub->op == NDIO_CACHE || sub->op == NDIO_EXTENTS;
+	bool advice = sub->op == OP_CACHE || sub->op == OP_EXTENTS;
 
-	if (sub->op == NDIO_FLUSH)
+	if (sub->op == OP_FLUSH)
 		return;
 	if (!sub->len)
 		violation(fake, "op %d of no bytes", sub->op);
@@ -126,9 +126,9 @@ static void check_memory(struct fake_target *fake, const struct ndio_subrequest 
 		violation(fake, "memory at %p is not aligned to %u", sub->io_base,
 			  target->mem_align);
 	if (sub->len > target->max_len)
-		violation(fake, "%ju bytes are more than max_len, %u", (uintmax_t)sub->len,
+		violation(fake, "%ju bytes are more than max_len, %ju", (uintmax_t)sub->len,
 			  target->max_len);
-	if (fake->secret && sub->op == NDIO_WRITE && has_marker(sub->io_base, sub->len))
+	if (fake->secret && sub->op == OP_WRITE && has_marker(sub->io_base, sub->len))
 		violation(fake, "plaintext is written at %ju", (uintmax_t)sub->start);
 }
 
@@ -140,12 +140,12 @@ static bool same_question(const struct ndio_subrequest *a, const struct ndio_sub
 
 /* ---- operations ---- */
 
-static int fake_read(struct target *target, void *buf, size_t len, uint64_t offset)
+static int64_t fake_read(struct target *target, void *buf, size_t len, uint64_t offset)
 {
 	if (offset > target->size || len > target->size - offset)
 		return -EIO;
 	memcpy(buf, to_fake(target)->bytes + offset, len);
-	return 0;
+	return len;
 }
 
 static struct target_queue *fake_queue_open(struct target *target, unsigned depth,
@@ -205,9 +205,9 @@ static void fake_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	pthread_mutex_lock(&fake->lock);
 	remember(fake, FAKE_ISSUE, sub);
 	fake->issued++;
-	if (sub->op == NDIO_WRITE) {
+	if (sub->op == OP_WRITE) {
 		fake->writes++;
-		fake->fua_writes += (sub->flags & NDIO_FUA) != 0;
+		fake->fua_writes += (sub->flags & REQ_FUA) != 0;
 	}
 	check_place(fake, sub);
 	if (carries_data(sub))
@@ -224,9 +224,9 @@ static void fake_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	if (fake->max_in_flight < queue->nr)
 		fake->max_in_flight = queue->nr;
 	pthread_mutex_unlock(&fake->lock);
-	if (sub->op == NDIO_READ)
+	if (sub->op == OP_READ)
 		memset(sub->io_base, GARBAGE, sub->len);
-	else if (sub->op == NDIO_WRITE)
+	else if (sub->op == OP_WRITE)
 		flight->sum = sum_of(sub->io_base, sub->len);
 }
 
@@ -254,26 +254,26 @@ static int64_t perform(struct fake_target *fake, const struct ndio_subrequest *s
 	uint64_t len;
 
 	switch (sub->op) {
-	case NDIO_READ:
+	case OP_READ:
 		len = bytes_to_transfer(fake, sub);
 		memcpy(sub->io_base, bytes, len);
 		return len;
-	case NDIO_WRITE:
+	case OP_WRITE:
 		len = bytes_to_transfer(fake, sub);
 		memcpy(bytes, sub->io_base, len);
 		return len;
-	case NDIO_ZERO:
+	case OP_ZERO:
 		memset(bytes, 0, sub->len);
 		return 0;
-	case NDIO_TRIM:
+	case OP_TRIM:
 		memset(bytes, GARBAGE, sub->len);
 		return 0;
-	case NDIO_FLUSH:
+	case OP_FLUSH:
 		fake->flushes++;
 		return 0;
-	case NDIO_CACHE:
+	case OP_CACHE:
 		return 0;
-	case NDIO_EXTENTS:
+	case OP_EXTENTS:
 		return request->extent(request->extent_opaque, sub->offset, sub->len, false);
 	}
 	return -EINVAL;
@@ -290,7 +290,7 @@ static struct ndio_subrequest *land(struct target_queue *queue, unsigned i)
 		(queue->nr - i) * sizeof(queue->flights[0]));
 	if (!same_question(sub, &flight.was))
 		violation(fake, "a subrequest changed in flight");
-	if (sub->op == NDIO_WRITE && sum_of(sub->io_base, sub->len) != flight.sum)
+	if (sub->op == OP_WRITE && sum_of(sub->io_base, sub->len) != flight.sum)
 		violation(fake, "the bytes to write at %ju changed in flight",
 			  (uintmax_t)sub->start);
 	sub->result = flight.error ? flight.error : perform(fake, sub);
@@ -311,7 +311,12 @@ static unsigned next_to_land(struct target_queue *queue)
 	return 0;
 }
 
-static struct ndio_subrequest *fake_poll(struct target_queue *queue, bool wait)
+/* All of it lands by itself. */
+static void fake_cancel(struct target_queue *queue)
+{
+}
+
+static struct ndio_subrequest *fake_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
 	struct fake_target *fake = queue->fake;
 	struct ndio_subrequest *first = NULL, **last = &first;
@@ -354,6 +359,7 @@ static const struct target_ops fake_ops = {
 	.issue = fake_issue,
 	.submit = fake_submit,
 	.poll = fake_poll,
+	.cancel = fake_cancel,
 	.close = fake_close,
 };
 
@@ -380,6 +386,9 @@ static struct fake_target *fake_new(const struct fake_options *options)
 		.can_flush = true,
 		.can_trim = true,
 		.can_zero = true,
+		.can_fua = true,
+		.max_other = UINT64_C(1) << 40,
+		.max_queues = 64,
 		.can_fast_zero = true,
 		.can_extents = true,
 		.can_cache = true,
@@ -425,7 +434,7 @@ struct volume *fake_volume(const struct fake_options *options, struct fake_targe
 	assert_true(is_aligned(options->size, volume->block));
 	volume->data_offset = options->data_offset;
 	volume->size = options->size;
-	volume->can_trim = volume->can_zero = volume->can_cache = true;
+	volume->can_trim = volume->can_cache = true;
 	volume->can_fast_zero = volume->can_extents = !options->cipher;
 	return volume;
 }
@@ -545,6 +554,6 @@ int fake_run(struct channel *channel, struct ndio_request *request)
 		assert_true(range_acquire(&request->volume->ranges, &request->range));
 	channel_start(channel, request);
 	while (!request->completed)
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	return request->error;
 }

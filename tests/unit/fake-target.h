@@ -39,7 +39,7 @@ struct fake_event {
 	enum fake_event_kind kind;
 	/* Of the subrequest, as it was then, for FAKE_ISSUE and FAKE_LAND. */
 	const struct ndio_request *request;
-	enum ndio_op op;
+	enum op op;
 	unsigned flags;
 	uint64_t start, len;
 	const void *io_base;

@@ -101,7 +101,7 @@ static void tear_down(void)
 /* ---- a job: a request, the memory it is for, and what should come of it ---- */
 
 struct job {
-	enum ndio_op op;
+	enum op op;
 	uint64_t start, len;
 	struct ndio_request *request;
 	struct iovec iov[MAX_IOVECS];
@@ -149,12 +149,12 @@ static void expect(struct job *job)
 	uint8_t *at = model + job->start;
 
 	memcpy(job->expected, job->memory, job->memory_len);
-	if (job->op == NDIO_ZERO)
+	if (job->op == OP_ZERO)
 		memset(at, 0, job->len);
 	for (unsigned i = 0; i < job->iov_count; i++) {
 		const struct iovec *iov = &job->iov[i];
 
-		if (job->op == NDIO_WRITE)
+		if (job->op == OP_WRITE)
 			memcpy(at, iov->iov_base, iov->iov_len);
 		else
 			memcpy(job->expected + ((uint8_t *)iov->iov_base - job->memory), at,
@@ -174,7 +174,7 @@ static void job_done(struct ndio_request *request)
 	assert_int_equal(request->nr_outstanding, 0);
 	if (!job->may_fail)
 		assert_int_equal(request->error, 0);
-	if (job->memory && (!request->error || request->op == NDIO_WRITE))
+	if (job->memory && (!request->error || request->op == OP_WRITE))
 		fake_assert_same(job->memory, job->expected, job->memory_len);
 	if (job->memory)
 		memset(job->memory, FREED, job->memory_len);
@@ -185,16 +185,16 @@ static void never_granted(struct range *range)
 	abort();
 }
 
-static void job_make(struct job *job, enum ndio_op op, unsigned flags, uint64_t start,
+static void job_make(struct job *job, enum op op, unsigned flags, uint64_t start,
 		     uint64_t len)
 {
-	bool data = op == NDIO_READ || op == NDIO_WRITE;
+	bool data = op == OP_READ || op == OP_WRITE;
 
 	*job = (struct job){.op = op, .start = start, .len = len};
 	if (data) {
 		make_iovecs(job);
 		expect(job);
-	} else if (op == NDIO_ZERO) {
+	} else if (op == OP_ZERO) {
 		memset(model + start, 0, len);
 	}
 	assert_int_equal(request_make(volume, op, ORIGIN_TEST, flags, start, len, job->iov,
@@ -236,14 +236,14 @@ static void job_run(struct job *job)
 {
 	job_start(job);
 	while (!job->done)
-		channel_drive(channel, true);
-	channel_drive(channel, false);
+		channel_drive(channel, true, -1);
+	channel_drive(channel, false, -1);
 	if (volume->encrypted)
 		assert_false(fake_marker_in_bounce(fake));
 	job_finish(job);
 }
 
-static void do_job(enum ndio_op op, unsigned flags, uint64_t start, uint64_t len)
+static void do_job(enum op op, unsigned flags, uint64_t start, uint64_t len)
 {
 	struct job job;
 
@@ -283,9 +283,9 @@ static uint64_t random_start(uint64_t end)
 	return round_down(rand_r(&seed) % (end + 1), units[rand_r(&seed) % 3]);
 }
 
-static enum ndio_op random_op(void)
+static enum op random_op(void)
 {
-	static const enum ndio_op ops[] = {NDIO_READ, NDIO_WRITE, NDIO_WRITE, NDIO_ZERO};
+	static const enum op ops[] = {OP_READ, OP_WRITE, OP_WRITE, OP_ZERO};
 
 	return ops[rand_r(&seed) % 4];
 }
@@ -344,7 +344,7 @@ static void many_requests_at_once_match_the_model(void **state)
 					job_start(&jobs[i]);
 				}
 			}
-			channel_drive(channel, rand_r(&seed) % 2);
+			channel_drive(channel, rand_r(&seed) % 2, -1);
 			left = TOGETHER;
 			for (unsigned i = 0; i < TOGETHER; i++)
 				left -= jobs[i].done;
@@ -360,7 +360,7 @@ static void many_requests_at_once_match_the_model(void **state)
 /* ---- what the target is asked ---- */
 
 /* How many events of the kind, of the operation, were there? */
-static unsigned count_events(enum fake_event_kind kind, enum ndio_op op)
+static unsigned count_events(enum fake_event_kind kind, enum op op)
 {
 	unsigned count = 0;
 
@@ -370,7 +370,7 @@ static unsigned count_events(enum fake_event_kind kind, enum ndio_op op)
 }
 
 /* Runs a request over one run of memory. */
-static void run_over(enum ndio_op op, unsigned flags, uint64_t start, void *memory, size_t len)
+static void run_over(enum op op, unsigned flags, uint64_t start, void *memory, size_t len)
 {
 	struct iovec iov = {memory, len};
 	struct ndio_request *request;
@@ -379,7 +379,7 @@ static void run_over(enum ndio_op op, unsigned flags, uint64_t start, void *memo
 			 0);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
-	if (op == NDIO_WRITE)
+	if (op == OP_WRITE)
 		memcpy(model + start, memory, len);
 	else
 		fake_assert_same(memory, model + start, len);
@@ -399,7 +399,7 @@ static void each_piece_is_submitted_before_the_next_is_issued(void **state)
 	uint8_t *memory = aligned_noise(4 * PIECE_LEN);
 
 	set_up(&xts, 4);
-	run_over(NDIO_WRITE, 0, 0, memory, 4 * PIECE_LEN);
+	run_over(OP_WRITE, 0, 0, memory, 4 * PIECE_LEN);
 	assert_true(fake->nr_events > 7);
 	for (unsigned i = 0; i < 7; i++)
 		assert_int_equal(fake->events[i].kind, i % 2 ? FAKE_SUBMIT : FAKE_ISSUE);
@@ -413,9 +413,9 @@ static void room_is_used_as_it_comes_free(void **state)
 
 	set_up(&xts, PIECES);
 	fake->linger = true;
-	run_over(NDIO_WRITE, 0, 0, memory, 12 * PIECE_LEN);
+	run_over(OP_WRITE, 0, 0, memory, 12 * PIECE_LEN);
 	assert_int_equal(fake->max_in_flight, PIECES);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_WRITE), 12);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_WRITE), 12);
 	free(memory);
 	tear_down();
 }
@@ -425,9 +425,9 @@ static void aligned_memory_is_not_copied(void **state)
 	uint8_t *memory = aligned_noise(4 * PIECE_LEN);
 
 	set_up(&raw, PIECES);
-	run_over(NDIO_READ, 0, 512, memory, 4 * PIECE_LEN);
+	run_over(OP_READ, 0, 512, memory, 4 * PIECE_LEN);
 	memory[5]++;
-	run_over(NDIO_WRITE, 0, 512, memory, 4 * PIECE_LEN);
+	run_over(OP_WRITE, 0, 512, memory, 4 * PIECE_LEN);
 	assert_int_equal(stat_get(&volume->stats.bounced), 0);
 	assert_int_equal(stat_get(&volume->stats.zero_copy), fake->issued);
 	for (unsigned i = 0; i < fake->nr_events; i++) {
@@ -446,10 +446,10 @@ static void aligned_memory_of_a_read_is_decrypted_in_place(void **state)
 	uint8_t *memory = aligned_noise(4 * PIECE_LEN);
 
 	set_up(&xts_4k, PIECES);
-	run_over(NDIO_READ, 0, 4096, memory, 4 * PIECE_LEN);
+	run_over(OP_READ, 0, 4096, memory, 4 * PIECE_LEN);
 	assert_int_equal(stat_get(&volume->stats.bounced), 0);
 	assert_int_equal(stat_get(&volume->stats.zero_copy), 4);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_READ), 4);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 4);
 	free(memory);
 	tear_down();
 }
@@ -459,13 +459,13 @@ static void odd_memory_and_encrypted_writes_are_bounced(void **state)
 	uint8_t *memory = aligned_noise(PIECE_LEN + 1);
 
 	set_up(&raw, PIECES);
-	run_over(NDIO_WRITE, 0, 0, memory + 1, PIECE_LEN);
+	run_over(OP_WRITE, 0, 0, memory + 1, PIECE_LEN);
 	assert_int_equal(stat_get(&volume->stats.zero_copy), 0);
 	assert_int_equal(stat_get(&volume->stats.bounced), 1);
 	tear_down();
 
 	set_up(&xts, PIECES);
-	run_over(NDIO_WRITE, 0, 0, memory, PIECE_LEN);
+	run_over(OP_WRITE, 0, 0, memory, PIECE_LEN);
 	assert_int_equal(stat_get(&volume->stats.zero_copy), 0);
 	assert_int_equal(stat_get(&volume->stats.bounced), 1);
 	tear_down();
@@ -477,14 +477,14 @@ static void blocks_written_in_part_are_counted_and_read_first(void **state)
 	uint8_t *memory = aligned_noise(3 * 4096);
 
 	set_up(&xts_4k, PIECES);
-	run_over(NDIO_WRITE, 0, 4096 - 100, memory, 4096 + 200);
+	run_over(OP_WRITE, 0, 4096 - 100, memory, 4096 + 200);
 	assert_int_equal(stat_get(&volume->stats.partial), 2);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_READ), 2);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_WRITE), 3);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 2);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_WRITE), 3);
 	fake_forget(fake);
-	run_over(NDIO_WRITE, 0, 8192, memory, 4096);
+	run_over(OP_WRITE, 0, 8192, memory, 4096);
 	assert_int_equal(stat_get(&volume->stats.partial), 2);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_READ), 0);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 0);
 	free(memory);
 	tear_down();
 }
@@ -494,7 +494,7 @@ static void reads_write_nothing(void **state)
 	uint8_t *memory = aligned_noise(50000);
 
 	set_up(&xts_4k, PIECES);
-	run_over(NDIO_READ, 0, 777, memory, 50000);
+	run_over(OP_READ, 0, 777, memory, 50000);
 	assert_int_equal(fake->writes, 0);
 	free(memory);
 	tear_down();
@@ -508,16 +508,16 @@ static void fua_reaches_every_write(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		set_up(options[i], PIECES);
 		fake->shorten = true;
-		run_over(NDIO_WRITE, NDIO_FUA, 100, memory, 5 * PIECE_LEN);
-		do_job(NDIO_ZERO, NDIO_FUA, 1000, 3 * PIECE_LEN);
+		run_over(OP_WRITE, REQ_FUA, 100, memory, 5 * PIECE_LEN);
+		do_job(OP_ZERO, REQ_FUA, 1000, 3 * PIECE_LEN);
 		assert_true(fake->writes > 5);
 		assert_int_equal(fake->fua_writes, fake->writes);
 		for (unsigned e = 0; e < fake->nr_events; e++)
 			if (fake->events[e].kind == FAKE_ISSUE &&
-			    fake->events[e].op == NDIO_ZERO)
-				assert_int_equal(fake->events[e].flags & NDIO_FUA, NDIO_FUA);
+			    fake->events[e].op == OP_ZERO)
+				assert_int_equal(fake->events[e].flags & REQ_FUA, REQ_FUA);
 		fake_forget(fake);
-		run_over(NDIO_WRITE, 0, 100, memory, 5 * PIECE_LEN);
+		run_over(OP_WRITE, 0, 100, memory, 5 * PIECE_LEN);
 		assert_true(fake->writes > 5);
 		assert_int_equal(fake->fua_writes, 0);
 		tear_down();
@@ -530,17 +530,17 @@ static void a_flush_is_one_flush(void **state)
 	struct job job;
 
 	set_up(&xts, PIECES);
-	job_make(&job, NDIO_FLUSH, 0, 0, 0);
+	job_make(&job, OP_FLUSH, 0, 0, 0);
 	job_run(&job);
 	assert_int_equal(fake->issued, 1);
 	assert_int_equal(fake->flushes, 1);
 
 	fake->fail[0] = (struct fake_failure){1, -EIO};
-	job_make(&job, NDIO_FLUSH, 0, 0, 0);
+	job_make(&job, OP_FLUSH, 0, 0, 0);
 	job.may_fail = true;
 	job_start(&job);
 	while (!job.done)
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	assert_int_equal(job.request->error, -EIO);
 	job_finish(&job);
 	assert_int_equal(fake->issued, 2);
@@ -549,15 +549,15 @@ static void a_flush_is_one_flush(void **state)
 
 static void nothing_to_do_asks_nothing(void **state)
 {
-	static const enum ndio_op ops[] = {NDIO_READ, NDIO_WRITE, NDIO_ZERO,
-					   NDIO_TRIM, NDIO_CACHE, NDIO_EXTENTS};
+	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO,
+					   OP_TRIM, OP_CACHE, OP_EXTENTS};
 
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
 		do_job(ops[i], 0, 333, 0);
 		do_job(ops[i], 0, VOLUME_SIZE, 0);
 	}
-	do_job(NDIO_TRIM, 0, 10, 900);
+	do_job(OP_TRIM, 0, 10, 900);
 	assert_int_equal(fake->issued, 0);
 	tear_down();
 }
@@ -567,18 +567,18 @@ static void zeroes_in_the_middle_are_the_targets_without_a_key(void **state)
 	const struct fake_event *event;
 
 	set_up(&raw, PIECES);
-	do_job(NDIO_ZERO, NDIO_MAY_TRIM, 1024, 8192);
+	do_job(OP_ZERO, REQ_MAY_TRIM, 1024, 8192);
 	event = fake->events;
 	assert_int_equal(fake->issued, 1);
-	assert_int_equal(event->op, NDIO_ZERO);
-	assert_int_equal(event->flags & NDIO_MAY_TRIM, NDIO_MAY_TRIM);
+	assert_int_equal(event->op, OP_ZERO);
+	assert_int_equal(event->flags & REQ_MAY_TRIM, REQ_MAY_TRIM);
 	assert_int_equal(event->start, volume->data_offset + 1024);
 	assert_int_equal(event->len, 8192);
 
 	fake_forget(fake);
-	do_job(NDIO_ZERO, 0, 1000, 8192);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_ZERO), 1);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_WRITE), 2);
+	do_job(OP_ZERO, 0, 1000, 8192);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_ZERO), 1);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_WRITE), 2);
 	tear_down();
 }
 
@@ -586,9 +586,18 @@ static void zeroes_in_the_middle_are_the_targets_without_a_key(void **state)
 static void zeroes_of_an_encrypted_volume_are_written(void **state)
 {
 	set_up(&xts, PIECES);
-	do_job(NDIO_ZERO, NDIO_MAY_TRIM, 1000, 50000);
-	assert_int_equal(count_events(FAKE_ISSUE, NDIO_ZERO), 0);
+	do_job(OP_ZERO, REQ_MAY_TRIM, 1000, 50000);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_ZERO), 0);
 	assert_true(fake->writes >= 50000 / PIECE_LEN);
+	tear_down();
+}
+
+static void zeroes_are_written_where_the_target_has_no_such_operation(void **state)
+{
+	set_up(&raw, PIECES);
+	fake->target.can_zero = false;
+	do_job(OP_ZERO, REQ_MAY_TRIM, 1000, 50000);
+	assert_int_equal(count_events(FAKE_ISSUE, OP_ZERO), 0);
 	tear_down();
 }
 
@@ -597,14 +606,14 @@ static void a_trim_takes_the_whole_blocks_inside(void **state)
 	uint8_t *memory;
 
 	set_up(&xts_4k, PIECES);
-	do_job(NDIO_TRIM, 0, 4095, 2 * 4096 + 2);
+	do_job(OP_TRIM, 0, 4095, 2 * 4096 + 2);
 	assert_int_equal(fake->issued, 1);
-	assert_int_equal(fake->events[0].op, NDIO_TRIM);
+	assert_int_equal(fake->events[0].op, OP_TRIM);
 	assert_int_equal(fake->events[0].start, volume->data_offset + 4096);
 	assert_int_equal(fake->events[0].len, 2 * 4096);
 	/* What is there now is anybody's guess. */
 	memory = aligned_noise(2 * 4096);
-	run_over(NDIO_WRITE, 0, 4096, memory, 2 * 4096);
+	run_over(OP_WRITE, 0, 4096, memory, 2 * 4096);
 	free(memory);
 	tear_down();
 }
@@ -615,7 +624,7 @@ struct found {
 	int error;
 };
 
-static int extent(void *opaque, uint64_t offset, uint64_t len, bool hole)
+static int extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct found *found = opaque;
 
@@ -632,7 +641,7 @@ static void extents_are_told_by_their_place_on_the_volume(void **state)
 
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(request_make(volume, NDIO_EXTENTS, ORIGIN_TEST, 0, 5000, 7777,
+		assert_int_equal(request_make(volume, OP_EXTENTS, ORIGIN_TEST, 0, 5000, 7777,
 					      NULL, 0, &request), 0);
 		request->extent = extent;
 		request->extent_opaque = &found;
@@ -654,7 +663,7 @@ static void forget_model(void)
 	struct iovec iov = {model, VOLUME_SIZE};
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, NDIO_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
+	assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
 			 0);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
@@ -677,7 +686,7 @@ static void assert_neighbours(const uint8_t *before, const struct job *job)
 			    VOLUME_SIZE - job->start - job->len);
 }
 
-static void run_into_error(enum ndio_op op, unsigned at, unsigned manners)
+static void run_into_error(enum op op, unsigned at, unsigned manners)
 {
 	uint8_t *before = malloc(VOLUME_SIZE);
 	struct job job;
@@ -697,18 +706,18 @@ static void run_into_error(enum ndio_op op, unsigned at, unsigned manners)
 		uint64_t split = job.request->split;
 		bool failed = job.request->error;
 
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 		/* Once it has failed, what is left of it isn't sent. */
 		assert_true(!failed || job.request->split == split);
 	}
 	assert_int_equal(job.request->error, first_error_landed());
 	fake->fail[0].at = fake->fail[1].at = 0;
 	for (unsigned i = 0; i < 5; i++)
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	if (volume->encrypted)
 		assert_false(fake_marker_in_bounce(fake));
 	forget_model();
-	if (op == NDIO_READ)
+	if (op == OP_READ)
 		fake_assert_same(model, before, VOLUME_SIZE);
 	else
 		assert_neighbours(before, &job);
@@ -718,7 +727,7 @@ static void run_into_error(enum ndio_op op, unsigned at, unsigned manners)
 
 static void errors_end_a_request_once_and_for_all(void **state)
 {
-	static const enum ndio_op ops[] = {NDIO_READ, NDIO_WRITE, NDIO_ZERO};
+	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO};
 	const struct kind *kind = *state;
 
 	set_up(&kind->options, PIECES);
@@ -726,8 +735,8 @@ static void errors_end_a_request_once_and_for_all(void **state)
 		for (unsigned at = 1; at < 12; at++)
 			for (unsigned manners = 0; manners < 12; manners++)
 				run_into_error(ops[op], at, manners);
-	do_job(NDIO_WRITE, 0, 10, 100000);
-	do_job(NDIO_READ, 0, 0, VOLUME_SIZE);
+	do_job(OP_WRITE, 0, 10, 100000);
+	do_job(OP_READ, 0, 0, VOLUME_SIZE);
 	tear_down();
 }
 
@@ -740,17 +749,17 @@ static void one_requests_error_is_not_the_others(void **state)
 	fake->linger = true;
 	for (unsigned round = 0; round < 100; round++) {
 		for (unsigned i = 0; i < 3; i++)
-			job_make(&jobs[i], NDIO_READ, 0, i * 50000, 50000);
+			job_make(&jobs[i], OP_READ, 0, i * 50000, 50000);
 		jobs[1].may_fail = true;
 		for (unsigned i = 0; i < 3; i++)
 			job_start(&jobs[i]);
 		while (jobs[1].request->split == 0)
-			channel_drive(channel, true);
+			channel_drive(channel, true, -1);
 		/* The next to be issued is of the second job, until all of it is split off. */
 		if (!request_all_split(jobs[1].request))
 			fake->fail[0] = (struct fake_failure){1, -EIO};
 		while (!jobs[0].done || !jobs[1].done || !jobs[2].done)
-			channel_drive(channel, true);
+			channel_drive(channel, true, -1);
 		assert_int_equal(jobs[0].request->error, 0);
 		assert_int_equal(jobs[2].request->error, 0);
 		for (unsigned i = 0; i < 3; i++)
@@ -768,7 +777,7 @@ static void a_target_that_ends_early_is_an_error(void **state)
 
 	set_up(&raw, PIECES);
 	fake->fail[0] = (struct fake_failure){1, 100}; /* no error: 100 bytes, no whole block */
-	assert_int_equal(request_make(volume, NDIO_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
+	assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
 			 0);
 	assert_int_equal(fake_run(channel, request), -EIO);
 	request_put(request, REF_CALLER);
@@ -791,11 +800,11 @@ static void bounce_memory_never_holds_plaintext_between_calls(void **state)
 			uint64_t start = random_start(VOLUME_SIZE);
 			struct job job;
 
-			job_make(&job, round % 2 ? NDIO_READ : NDIO_WRITE, 0, start,
+			job_make(&job, round % 2 ? OP_READ : OP_WRITE, 0, start,
 				 random_len(VOLUME_SIZE - start));
 			job_start(&job);
 			while (!job.done) {
-				channel_drive(channel, true);
+				channel_drive(channel, true, -1);
 				assert_false(fake_marker_in_bounce(fake));
 			}
 			job_finish(&job);
@@ -819,7 +828,7 @@ static void chain_next(struct ndio_request *previous)
 
 	assert_int_equal(previous->error, 0);
 	if (chain->left--) {
-		assert_int_equal(request_make(volume, NDIO_READ, ORIGIN_TEST, 0,
+		assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0,
 					      chain->start += 100, 0, &iov, 1, &request), 0);
 		request->done = chain_next;
 		request->opaque = chain;
@@ -839,7 +848,7 @@ static void a_callback_may_start_the_next_request(void **state)
 	fake->linger = true;
 	chain_next(&(struct ndio_request){.opaque = &chain});
 	while (stat_get(&volume->stats.in_flight))
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	assert_int_equal(chain.left, UINT_MAX);
 	fake_assert_same(chain.memory, model + chain.start, 40000);
 	free(chain.memory);
@@ -861,6 +870,7 @@ int main(void)
 		cmocka_unit_test(nothing_to_do_asks_nothing),
 		cmocka_unit_test(zeroes_in_the_middle_are_the_targets_without_a_key),
 		cmocka_unit_test(zeroes_of_an_encrypted_volume_are_written),
+		cmocka_unit_test(zeroes_are_written_where_the_target_has_no_such_operation),
 		cmocka_unit_test(a_trim_takes_the_whole_blocks_inside),
 		cmocka_unit_test(extents_are_told_by_their_place_on_the_volume),
 		cmocka_unit_test(one_requests_error_is_not_the_others),

@@ -122,7 +122,7 @@ static void tear_down(void)
 	alarm(0);
 }
 
-static int run(enum ndio_op op, unsigned flags, uint64_t start, void *memory, size_t len)
+static int run(enum op op, unsigned flags, uint64_t start, void *memory, size_t len)
 {
 	/* In two runs, where it can be, so that most memory isn't aligned. */
 	struct iovec iov[] = {{memory, len / 3}, {(uint8_t *)memory + len / 3, len - len / 3}};
@@ -177,10 +177,10 @@ static int change(struct thread *thread, uint32_t start, uint32_t len)
 {
 	if (rand_r(&thread->seed) % 4 == 0) {
 		memset(model + start, 0, len);
-		return run(NDIO_ZERO, 0, start, NULL, len);
+		return run(OP_ZERO, 0, start, NULL, len);
 	}
 	fake_noise(model + start, len, &thread->seed);
-	return run(NDIO_WRITE, rand_r(&thread->seed) % 8 ? 0 : NDIO_FUA, start, model + start, len);
+	return run(OP_WRITE, rand_r(&thread->seed) % 8 ? 0 : REQ_FUA, start, model + start, len);
 }
 
 static void *write_ones_own(void *opaque)
@@ -200,7 +200,7 @@ static void *write_ones_own(void *opaque)
 		if (ret < 0)
 			return failed(thread, "write: %s", strerror(-ret));
 		stripe = stripe_of(thread);
-		ret = run(NDIO_READ, 0, stripe->start, memory, stripe->len);
+		ret = run(OP_READ, 0, stripe->start, memory, stripe->len);
 		if (ret < 0)
 			return failed(thread, "read: %s", strerror(-ret));
 		if (memcmp(memory, model + stripe->start, stripe->len))
@@ -240,9 +240,9 @@ static void *write_the_same(void *opaque)
 		if (len > COMMON - start)
 			len = COMMON - start;
 		memset(memory, 'A' + thread->number, len);
-		ret = run(NDIO_WRITE, 0, OWNED + start, memory, len);
+		ret = run(OP_WRITE, 0, OWNED + start, memory, len);
 		if (ret == 0 && thread->may_read)
-			ret = run(NDIO_READ, 0, OWNED + start, memory, len);
+			ret = run(OP_READ, 0, OWNED + start, memory, len);
 		for (uint32_t i = 0; ret == 0 && i < len; i++)
 			if (memory[i] < 'A' || memory[i] >= 'A' + THREADS)
 				return failed(thread, "nobody wrote %02x at %u", memory[i],
@@ -260,7 +260,7 @@ static void each_byte_is_somebodys(void **state)
 	assert_non_null(memory);
 	set_up(&kind->options);
 	run_threads(threads, kind, write_the_same);
-	assert_int_equal(run(NDIO_READ, 0, OWNED, memory, COMMON), 0);
+	assert_int_equal(run(OP_READ, 0, OWNED, memory, COMMON), 0);
 	for (uint32_t i = 0; i < COMMON; i++)
 		assert_in_range(memory[i], 'A', 'A' + THREADS - 1);
 	memcpy(model + OWNED, memory, COMMON);
@@ -288,13 +288,13 @@ static void *write_whole_or_poke(void *opaque)
 
 		memset(memory, rand_r(&thread->seed), BLOCK);
 		if (thread->number % 2) {
-			ret = run(NDIO_WRITE, 0, at + BLOCK - EDGE + thread->number, memory, 7);
+			ret = run(OP_WRITE, 0, at + BLOCK - EDGE + thread->number, memory, 7);
 			continue;
 		}
 		at = thread->number / 2 * BLOCK;
-		ret = run(NDIO_WRITE, 0, at, memory, BLOCK);
+		ret = run(OP_WRITE, 0, at, memory, BLOCK);
 		if (ret == 0)
-			ret = run(NDIO_READ, 0, at, found, BLOCK);
+			ret = run(OP_READ, 0, at, found, BLOCK);
 		if (ret == 0 && memcmp(memory, found, BLOCK - EDGE))
 			return failed(thread, "turn %u: a block that was written whole is lost",
 				      thread->turns);
@@ -320,7 +320,7 @@ static void *write_and_fail(void *opaque)
 	uint8_t memory[5000] = {0};
 
 	for (thread->turns = 0; thread->turns < TURNS; thread->turns++) {
-		int ret = run(NDIO_WRITE, 0, rand_r(&thread->seed) % 50000, memory,
+		int ret = run(OP_WRITE, 0, rand_r(&thread->seed) % 50000, memory,
 			      1 + rand_r(&thread->seed) % sizeof(memory));
 
 		if (ret < 0 && ret != -EIO && ret != -ENOSPC)

@@ -61,14 +61,14 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static int make(enum ndio_op op, unsigned flags, uint64_t start, uint64_t len,
+static int make(enum op op, unsigned flags, uint64_t start, uint64_t len,
 		const struct iovec *iov, size_t iov_count, struct ndio_request **request)
 {
 	return request_make(volume, op, ORIGIN_TEST, flags, start, len, iov, iov_count, request);
 }
 
 /* Makes it of one run of memory, and expects an error, which leaves nothing behind. */
-static void assert_refused(enum ndio_op op, unsigned flags, uint64_t start, size_t len, int error)
+static void assert_refused(enum op op, unsigned flags, uint64_t start, size_t len, int error)
 {
 	static char memory[VOLUME_SIZE + 1];
 	struct iovec iov = {memory, len};
@@ -80,7 +80,7 @@ static void assert_refused(enum ndio_op op, unsigned flags, uint64_t start, size
 }
 
 /* And here it isn't. */
-static void assert_taken(enum ndio_op op, unsigned flags, uint64_t start, size_t len)
+static void assert_taken(enum op op, unsigned flags, uint64_t start, size_t len)
 {
 	static char memory[VOLUME_SIZE];
 	struct iovec iov = {memory, len};
@@ -105,7 +105,7 @@ static void the_array_may_be_overwritten_at_once(void **state)
 	for (unsigned count = 1; count <= MANY; count++) {
 		for (unsigned i = 0; i < count; i++)
 			iov[i] = (struct iovec){written[i], sizeof(written[i])};
-		assert_int_equal(make(NDIO_WRITE, 0, 1000, 0, iov, count, &request), 0);
+		assert_int_equal(make(OP_WRITE, 0, 1000, 0, iov, count, &request), 0);
 		memset(iov, 0xff, sizeof(iov));
 		assert_int_equal(fake_run(channel, request), 0);
 		request_put(request, REF_CALLER);
@@ -113,7 +113,7 @@ static void the_array_may_be_overwritten_at_once(void **state)
 		memset(read, 0, sizeof(read));
 		for (unsigned i = 0; i < count; i++)
 			iov[i] = (struct iovec){read[i], sizeof(read[i])};
-		assert_int_equal(make(NDIO_READ, 0, 1000, 0, iov, count, &request), 0);
+		assert_int_equal(make(OP_READ, 0, 1000, 0, iov, count, &request), 0);
 		memset(iov, 0xff, sizeof(iov));
 		assert_int_equal(fake_run(channel, request), 0);
 		request_put(request, REF_CALLER);
@@ -133,18 +133,18 @@ static void few_iovecs_need_no_allocation(void **state)
 		iov[i] = (struct iovec){&byte[i], 1};
 	iov[REQUEST_INLINE_BVECS + 1] = (struct iovec){NULL, 0};
 
-	assert_int_equal(make(NDIO_READ, 0, 0, 0, iov, REQUEST_INLINE_BVECS, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov, REQUEST_INLINE_BVECS, &request), 0);
 	assert_ptr_equal(request->direct_bv, request->inline_bv);
 	assert_int_equal(request->direct_bv_count, REQUEST_INLINE_BVECS);
 	request_put(request, REF_CALLER);
 
 	/* An empty one takes no place. */
-	assert_int_equal(make(NDIO_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request), 0);
 	assert_ptr_equal(request->direct_bv, request->inline_bv);
 	assert_int_equal(request->len, REQUEST_INLINE_BVECS);
 	request_put(request, REF_CALLER);
 
-	assert_int_equal(make(NDIO_READ, 0, 0, 0, iov, REQUEST_INLINE_BVECS + 1, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov, REQUEST_INLINE_BVECS + 1, &request), 0);
 	assert_ptr_not_equal(request->direct_bv, request->inline_bv);
 	assert_int_equal(request->direct_bv_count, REQUEST_INLINE_BVECS + 1);
 	request_put(request, REF_CALLER);
@@ -156,7 +156,7 @@ static void the_length_is_that_of_the_array(void **state)
 	struct iovec iov[] = {{memory, 100}, {NULL, 0}, {memory + 100, 200}};
 	struct ndio_request *request;
 
-	assert_int_equal(make(NDIO_WRITE, 0, 7, 12345, iov, 3, &request), 0);
+	assert_int_equal(make(OP_WRITE, 0, 7, 12345, iov, 3, &request), 0);
 	assert_int_equal(request->start, 7);
 	assert_int_equal(request->len, 300);
 	assert_int_equal(request->direct_bv_count, 2);
@@ -165,13 +165,13 @@ static void the_length_is_that_of_the_array(void **state)
 
 static void a_request_may_have_no_bytes(void **state)
 {
-	static const enum ndio_op ops[] = {NDIO_READ, NDIO_WRITE, NDIO_ZERO, NDIO_TRIM};
+	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO, OP_TRIM};
 	struct iovec iov = {NULL, 0};
 	struct ndio_request *request;
 
 	for (unsigned i = 0; i < 4; i++) {
 		for (unsigned count = 0; count < 2; count++) {
-			assert_int_equal(make(ops[i], NDIO_PIN, VOLUME_SIZE, 0, &iov, count,
+			assert_int_equal(make(ops[i], REQ_PIN, VOLUME_SIZE, 0, &iov, count,
 					      &request), 0);
 			assert_int_equal(request->len, 0);
 			assert_int_equal(fake_run(channel, request), 0);
@@ -185,8 +185,8 @@ static void a_request_may_have_no_bytes(void **state)
 
 static void beyond_the_end_is_refused(void **state)
 {
-	static const enum ndio_op changes[] = {NDIO_WRITE, NDIO_ZERO, NDIO_TRIM};
-	static const enum ndio_op looks[] = {NDIO_READ, NDIO_CACHE, NDIO_EXTENTS};
+	static const enum op changes[] = {OP_WRITE, OP_ZERO, OP_TRIM};
+	static const enum op looks[] = {OP_READ, OP_CACHE, OP_EXTENTS};
 
 	for (unsigned i = 0; i < 3; i++) {
 		assert_taken(changes[i], 0, VOLUME_SIZE - 100, 100);
@@ -206,40 +206,39 @@ static void sums_that_overflow_are_refused(void **state)
 	char byte;
 	struct iovec iov[] = {{&byte, SIZE_MAX / 2}, {&byte, SIZE_MAX / 2}, {&byte, 3}};
 
-	assert_refused(NDIO_READ, 0, UINT64_MAX, 1, -EINVAL);
-	assert_refused(NDIO_WRITE, 0, UINT64_MAX, 1, -ENOSPC);
-	assert_refused(NDIO_WRITE, 0, UINT64_MAX - 511, 512, -ENOSPC);
-	assert_refused(NDIO_ZERO, 0, 512, UINT64_MAX, -ENOSPC);
-	assert_refused(NDIO_TRIM, 0, UINT64_MAX - 100, 101, -ENOSPC);
-	assert_refused(NDIO_EXTENTS, 0, 1, UINT64_MAX, -EINVAL);
-	assert_int_equal(make(NDIO_READ, 0, 0, 0, iov, 3, &request), -EINVAL);
-	assert_int_equal(make(NDIO_WRITE, 0, 0, 0, iov, 3, &request), -EINVAL);
+	assert_refused(OP_READ, 0, UINT64_MAX, 1, -EINVAL);
+	assert_refused(OP_WRITE, 0, UINT64_MAX, 1, -ENOSPC);
+	assert_refused(OP_WRITE, 0, UINT64_MAX - 511, 512, -ENOSPC);
+	assert_refused(OP_ZERO, 0, 512, UINT64_MAX, -ENOSPC);
+	assert_refused(OP_TRIM, 0, UINT64_MAX - 100, 101, -ENOSPC);
+	assert_refused(OP_EXTENTS, 0, 1, UINT64_MAX, -EINVAL);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov, 3, &request), -EINVAL);
+	assert_int_equal(make(OP_WRITE, 0, 0, 0, iov, 3, &request), -EINVAL);
 	assert_nothing_left();
 }
 
 static void a_read_only_volume_takes_no_changes(void **state)
 {
 	volume->readonly = true;
-	assert_refused(NDIO_WRITE, 0, 0, 512, -EROFS);
-	assert_refused(NDIO_ZERO, 0, 0, 512, -EROFS);
-	assert_refused(NDIO_TRIM, 0, 0, 512, -EROFS);
-	assert_taken(NDIO_READ, 0, 0, 512);
-	assert_taken(NDIO_FLUSH, 0, 0, 0);
-	assert_taken(NDIO_EXTENTS, 0, 0, 512);
+	assert_refused(OP_WRITE, 0, 0, 512, -EROFS);
+	assert_refused(OP_ZERO, 0, 0, 512, -EROFS);
+	assert_refused(OP_TRIM, 0, 0, 512, -EROFS);
+	assert_taken(OP_READ, 0, 0, 512);
+	assert_taken(OP_FLUSH, 0, 0, 0);
+	assert_taken(OP_EXTENTS, 0, 0, 512);
 }
 
 static void what_a_volume_cannot_do_is_refused(void **state)
 {
 	volume->can_fast_zero = false;
-	assert_taken(NDIO_ZERO, 0, 0, 512);
-	assert_refused(NDIO_ZERO, NDIO_FAST_ZERO, 0, 512, -EOPNOTSUPP);
-	volume->can_trim = volume->can_zero = volume->can_cache = volume->can_extents = false;
-	assert_refused(NDIO_ZERO, 0, 0, 512, -EOPNOTSUPP);
-	assert_refused(NDIO_TRIM, 0, 0, 512, -EOPNOTSUPP);
-	assert_refused(NDIO_CACHE, 0, 0, 512, -EOPNOTSUPP);
-	assert_refused(NDIO_EXTENTS, 0, 0, 512, -EOPNOTSUPP);
-	assert_taken(NDIO_READ, 0, 0, 512);
-	assert_taken(NDIO_WRITE, 0, 0, 512);
+	assert_taken(OP_ZERO, 0, 0, 512);
+	assert_refused(OP_ZERO, REQ_FAST_ZERO, 0, 512, -EOPNOTSUPP);
+	volume->can_trim = volume->can_cache = volume->can_extents = false;
+	assert_refused(OP_TRIM, 0, 0, 512, -EOPNOTSUPP);
+	assert_refused(OP_CACHE, 0, 0, 512, -EOPNOTSUPP);
+	assert_refused(OP_EXTENTS, 0, 0, 512, -EOPNOTSUPP);
+	assert_taken(OP_READ, 0, 0, 512);
+	assert_taken(OP_WRITE, 0, 0, 512);
 }
 
 /* ---- what it becomes ---- */
@@ -248,7 +247,7 @@ static void assert_trimmed_to(uint64_t start, uint64_t len, uint64_t want_start,
 {
 	struct ndio_request *request;
 
-	assert_int_equal(make(NDIO_TRIM, 0, start, len, NULL, 0, &request), 0);
+	assert_int_equal(make(OP_TRIM, 0, start, len, NULL, 0, &request), 0);
 	assert_int_equal(request->len, want_len);
 	if (want_len)
 		assert_int_equal(request->start, want_start);
@@ -270,7 +269,7 @@ static void a_trim_keeps_to_whole_blocks(void **state)
 	assert_trimmed_to(1, VOLUME_SIZE - 1, 512, VOLUME_SIZE - 512);
 }
 
-static void assert_range(enum ndio_op op, uint64_t start, size_t len, enum range_mode mode,
+static void assert_range(enum op op, uint64_t start, size_t len, enum range_mode mode,
 			 uint64_t range_start, uint64_t range_end)
 {
 	static char memory[VOLUME_SIZE];
@@ -285,7 +284,7 @@ static void assert_range(enum ndio_op op, uint64_t start, size_t len, enum range
 	request_put(request, REF_CALLER);
 }
 
-static void assert_no_range(enum ndio_op op, uint64_t start, size_t len)
+static void assert_no_range(enum op op, uint64_t start, size_t len)
 {
 	static char memory[VOLUME_SIZE];
 	struct iovec iov = {memory, len};
@@ -298,7 +297,7 @@ static void assert_no_range(enum ndio_op op, uint64_t start, size_t len)
 
 static void ranges_are_whole_blocks(void **state)
 {
-	static const enum ndio_op changes[] = {NDIO_WRITE, NDIO_ZERO};
+	static const enum op changes[] = {OP_WRITE, OP_ZERO};
 
 	for (unsigned i = 0; i < 2; i++) {
 		assert_range(changes[i], 512, 1024, RANGE_WRITE, 512, 1536);
@@ -309,13 +308,13 @@ static void ranges_are_whole_blocks(void **state)
 			     VOLUME_SIZE);
 		assert_no_range(changes[i], 512, 0);
 	}
-	assert_range(NDIO_TRIM, 511, 1026, RANGE_WRITE, 512, 1536);
-	assert_no_range(NDIO_TRIM, 511, 2);
-	assert_no_range(NDIO_READ, 1, 1000);
-	assert_no_range(NDIO_FLUSH, 0, 0);
-	assert_no_range(NDIO_EXTENTS, 1, 1000);
+	assert_range(OP_TRIM, 511, 1026, RANGE_WRITE, 512, 1536);
+	assert_no_range(OP_TRIM, 511, 2);
+	assert_no_range(OP_READ, 1, 1000);
+	assert_no_range(OP_FLUSH, 0, 0);
+	assert_no_range(OP_EXTENTS, 1, 1000);
 	volume->encrypted = true;
-	assert_range(NDIO_READ, 1, 1000, RANGE_READ, 0, 1024);
+	assert_range(OP_READ, 1, 1000, RANGE_READ, 0, 1024);
 	volume->encrypted = false;
 }
 
@@ -325,7 +324,7 @@ static void the_last_reference_frees(void **state)
 {
 	struct ndio_request *request;
 
-	assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
+	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
 	assert_int_equal(atomic_load(&request->ref), 1);
 	assert_int_equal(stat_get(&volume->stats.in_flight), 1);
 	request_get(request, REF_CHANNEL);
@@ -354,14 +353,14 @@ static void the_channel_keeps_it_until_it_is_done(void **state)
 
 	done_count = 0;
 	fake->linger = true;
-	assert_int_equal(make(NDIO_READ, 0, 100, 0, &iov, 1, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 100, 0, &iov, 1, &request), 0);
 	request->done = count_done;
 	channel_start(channel, request);
 	assert_int_equal(atomic_load(&request->ref), 2);
 	request_put(request, REF_CALLER);
 	while (stat_get(&volume->stats.in_flight)) {
 		assert_int_equal(done_count, 0);
-		channel_drive(channel, true);
+		channel_drive(channel, true, -1);
 	}
 	assert_int_equal(done_count, 1);
 	assert_ptr_equal(done_request, request);
@@ -371,7 +370,7 @@ static void the_first_error_is_kept(void **state)
 {
 	struct ndio_request *request;
 
-	assert_int_equal(make(NDIO_ZERO, 0, 0, 512, NULL, 0, &request), 0);
+	assert_int_equal(make(OP_ZERO, 0, 0, 512, NULL, 0, &request), 0);
 	assert_int_equal(request->error, 0);
 	assert_false(request_all_split(request));
 	request_fail(request, -ENOSPC);
@@ -385,13 +384,13 @@ static void ids_count_up(void **state)
 {
 	struct ndio_request *a, *b;
 
-	assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &a), 0);
-	assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &b), 0);
+	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &a), 0);
+	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &b), 0);
 	assert_int_equal(a->debug_id, 1);
 	assert_int_equal(b->debug_id, 2);
 	request_put(a, REF_CALLER);
 	request_put(b, REF_CALLER);
-	assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &a), 0);
+	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &a), 0);
 	assert_int_equal(a->debug_id, 3);
 	request_put(a, REF_CALLER);
 }
@@ -402,12 +401,12 @@ static void freed_requests_are_used_again(void **state)
 	static struct ndio_request *requests[COUNT];
 	struct ndio_request *request;
 
-	assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
+	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
 	request_fail(request, -EIO);
 	request->opaque = requests;
 	request_put(request, REF_CALLER);
 	assert_int_equal(volume->requests.count, 1);
-	assert_int_equal(make(NDIO_ZERO, 0, 0, 512, NULL, 0, &requests[0]), 0);
+	assert_int_equal(make(OP_ZERO, 0, 0, 512, NULL, 0, &requests[0]), 0);
 	assert_ptr_equal(requests[0], request);
 	assert_int_equal(volume->requests.count, 0);
 	assert_int_equal(request->error, 0);
@@ -417,7 +416,7 @@ static void freed_requests_are_used_again(void **state)
 
 	/* But not without limit. */
 	for (unsigned i = 0; i < COUNT; i++)
-		assert_int_equal(make(NDIO_FLUSH, 0, 0, 0, NULL, 0, &requests[i]), 0);
+		assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &requests[i]), 0);
 	assert_int_equal(volume->requests.count, 0);
 	for (unsigned i = 0; i < COUNT; i++)
 		request_put(requests[i], REF_CALLER);
@@ -460,7 +459,7 @@ static void pins_last_until_the_last_reference(void **state)
 	struct ndio_request *request;
 	size_t before = locked();
 
-	assert_int_equal(make(NDIO_READ, NDIO_PIN, 0, 0, iov, 2, &request), 0);
+	assert_int_equal(make(OP_READ, REQ_PIN, 0, 0, iov, 2, &request), 0);
 	assert_true(request->direct_bv_unpin);
 	assert_int_equal(locked(), before + 3 * page / 1024);
 	assert_int_equal(stat_get(&volume->stats.pins), 1);
@@ -479,7 +478,7 @@ static void without_the_flag_nothing_is_pinned(void **state)
 	struct ndio_request *request;
 	size_t before = locked();
 
-	assert_int_equal(make(NDIO_READ, 0, 0, 0, &iov, 1, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, &iov, 1, &request), 0);
 	assert_false(request->direct_bv_unpin);
 	assert_int_equal(locked(), before);
 	assert_int_equal(fake_run(channel, request), 0);
@@ -496,7 +495,7 @@ static void a_request_that_fails_unpins_too(void **state)
 	size_t before = locked();
 
 	fake->fail[0] = (struct fake_failure){1, -EIO};
-	assert_int_equal(make(NDIO_WRITE, NDIO_PIN, 0, 0, &iov, 1, &request), 0);
+	assert_int_equal(make(OP_WRITE, REQ_PIN, 0, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), -EIO);
 	request_put(request, REF_CALLER);
 	assert_int_equal(locked(), before);
@@ -518,7 +517,7 @@ static void a_pin_that_fails_half_way_is_undone(void **state)
 	for (unsigned i = 0; i < MANY; i++)
 		iov[i] = (struct iovec){memory + (i == 1) * page, 512};
 	for (unsigned count = 2; count <= MANY; count++) {
-		assert_int_equal(make(NDIO_WRITE, NDIO_PIN, 0, 0, iov, count, &request), -ENOMEM);
+		assert_int_equal(make(OP_WRITE, REQ_PIN, 0, 0, iov, count, &request), -ENOMEM);
 		assert_null(request);
 		assert_int_equal(locked(), before);
 		assert_nothing_left();
@@ -537,8 +536,8 @@ static void two_requests_share_a_page(void **state)
 	struct ndio_request *a, *b;
 	size_t before = locked();
 
-	assert_int_equal(make(NDIO_READ, NDIO_PIN, 0, 0, &iov[0], 1, &a), 0);
-	assert_int_equal(make(NDIO_READ, NDIO_PIN, 0, 0, &iov[1], 1, &b), 0);
+	assert_int_equal(make(OP_READ, REQ_PIN, 0, 0, &iov[0], 1, &a), 0);
+	assert_int_equal(make(OP_READ, REQ_PIN, 0, 0, &iov[1], 1, &b), 0);
 	request_put(a, REF_CALLER);
 	assert_int_equal(locked(), before + page / 1024);
 	request_put(b, REF_CALLER);
@@ -556,7 +555,7 @@ static void completed_requests_are_counted(void **state)
 	struct ndio_request *request;
 
 	for (unsigned i = 0; i < 5; i++) {
-		enum ndio_op op = i < 2 ? NDIO_READ : i < 4 ? NDIO_WRITE : NDIO_FLUSH;
+		enum op op = i < 2 ? OP_READ : i < 4 ? OP_WRITE : OP_FLUSH;
 
 		assert_int_equal(make(op, 0, 0, 0, &iov, 1, &request), 0);
 		if (i % 2)

@@ -37,11 +37,13 @@ static struct target_queue *queue;
 static uint8_t *bounce; /* DEPTH times BOUNCE_LEN */
 static uint8_t *model;  /* what the file should hold */
 
-static void notice(const char *message)
+static void hear(void *opaque, const char *message)
 {
 	notices++;
 	snprintf(last_notice, sizeof(last_notice), "%s", message);
 }
+
+static const struct notice notice = { .tell = hear };
 
 static int make_folder(void **state)
 {
@@ -89,7 +91,7 @@ static void open_target(enum direct_mode mode, bool readonly)
 	struct error err;
 
 	notices = 0;
-	assert_int_equal(target_file_open(path, mode, readonly, notice, &target, &err), 0);
+	assert_int_equal(target_file_open(path, mode, readonly, &notice, &target, &err), 0);
 	queue = target->ops->queue_open(target, DEPTH, (struct bvec){bounce, DEPTH * BOUNCE_LEN},
 					&err);
 	assert_non_null(queue);
@@ -117,7 +119,7 @@ static void assert_file_holds_model(size_t size)
 
 /* ---- subrequests ---- */
 
-static struct ndio_subrequest sub_of(enum ndio_op op, unsigned flags, uint64_t start, uint64_t len,
+static struct ndio_subrequest sub_of(enum op op, unsigned flags, uint64_t start, uint64_t len,
 				     void *base)
 {
 	return (struct ndio_subrequest){.op = op, .flags = flags, .start = start, .len = len,
@@ -125,16 +127,16 @@ static struct ndio_subrequest sub_of(enum ndio_op op, unsigned flags, uint64_t s
 }
 
 /* Issues one and waits until it has landed. Its result. */
-static int64_t run(enum ndio_op op, unsigned flags, uint64_t start, uint64_t len, void *base)
+static int64_t run(enum op op, unsigned flags, uint64_t start, uint64_t len, void *base)
 {
 	struct ndio_subrequest sub = sub_of(op, flags, start, len, base);
 
 	target->ops->issue(queue, &sub);
 	target->ops->submit(queue);
-	assert_ptr_equal(target->ops->poll(queue, true), &sub);
+	assert_ptr_equal(target->ops->poll(queue, true, -1), &sub);
 	assert_null(sub.next);
-	assert_null(target->ops->poll(queue, false));
-	assert_null(target->ops->poll(queue, true));
+	assert_null(target->ops->poll(queue, false, -1));
+	assert_null(target->ops->poll(queue, true, -1));
 	return sub.result;
 }
 
@@ -159,16 +161,16 @@ static void bytes_arrive_where_they_should(void **state)
 		uint8_t *base = round % 2 ? other : bounce + round % DEPTH * BOUNCE_LEN;
 		uint64_t start = round_down(rand_r(&seed) % FILE_SIZE, target->align);
 		uint64_t len = round_down(1 + rand_r(&seed) % BOUNCE_LEN, target->align);
-		unsigned flags = round % 16 ? 0 : NDIO_FUA;
+		unsigned flags = round % 16 ? 0 : REQ_FUA;
 
 		len = min_u64(len ? len : target->align, FILE_SIZE - start);
 		if (round % 3) {
 			fake_noise(base, len, &seed);
 			memcpy(model + start, base, len);
-			assert_int_equal(run(NDIO_WRITE, flags, start, len, base), len);
+			assert_int_equal(run(OP_WRITE, flags, start, len, base), len);
 		} else {
 			memset(base, 0, len);
-			assert_int_equal(run(NDIO_READ, flags, start, len, base), len);
+			assert_int_equal(run(OP_READ, flags, start, len, base), len);
 			fake_assert_same(base, model + start, len);
 		}
 	}
@@ -189,14 +191,14 @@ static void many_are_in_flight_at_once_and_each_lands_once(void **state)
 
 		for (unsigned i = 0; i < DEPTH; i++) {
 			seen[i] = false;
-			subs[i] = sub_of(NDIO_READ, 0, (round % 4 * DEPTH + i) * BOUNCE_LEN, BOUNCE_LEN,
+			subs[i] = sub_of(OP_READ, 0, (round % 4 * DEPTH + i) * BOUNCE_LEN, BOUNCE_LEN,
 					 bounce + i * BOUNCE_LEN);
 			target->ops->issue(queue, &subs[i]);
 			if (i % 2)
 				target->ops->submit(queue);
 		}
 		while (count < DEPTH) {
-			landed = target->ops->poll(queue, true);
+			landed = target->ops->poll(queue, true, -1);
 			assert_non_null(landed);
 			for (; landed; landed = next) {
 				unsigned i = landed - subs;
@@ -210,7 +212,7 @@ static void many_are_in_flight_at_once_and_each_lands_once(void **state)
 				fake_assert_same(landed->io_base, model + landed->start, BOUNCE_LEN);
 			}
 		}
-		assert_null(target->ops->poll(queue, true));
+		assert_null(target->ops->poll(queue, true, -1));
 	}
 	close_target();
 }
@@ -219,9 +221,9 @@ static void a_queue_that_is_idle_does_not_wait(void **state)
 {
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
-	assert_null(target->ops->poll(queue, true));
+	assert_null(target->ops->poll(queue, true, -1));
 	target->ops->submit(queue);
-	assert_null(target->ops->poll(queue, true));
+	assert_null(target->ops->poll(queue, true, -1));
 	close_target();
 }
 
@@ -232,9 +234,9 @@ static void flush_and_fua_succeed(void **state)
 	assert_true(target->can_flush);
 	memset(bounce, 'f', 8192);
 	memset(model, 'f', 8192);
-	assert_int_equal(run(NDIO_WRITE, NDIO_FUA, 0, 8192, bounce), 8192);
-	assert_int_equal(run(NDIO_FLUSH, 0, 0, 0, NULL), 0);
-	assert_int_equal(run(NDIO_ZERO, NDIO_FUA, 8192, 4096, NULL), 0);
+	assert_int_equal(run(OP_WRITE, REQ_FUA, 0, 8192, bounce), 8192);
+	assert_int_equal(run(OP_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(run(OP_ZERO, REQ_FUA, 8192, 4096, NULL), 0);
 	memset(model + 8192, 0, 4096);
 	close_target();
 	assert_file_holds_model(FILE_SIZE);
@@ -246,9 +248,9 @@ static void a_file_that_got_shorter_gives_what_is_left(void **state)
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
 	assert_int_equal(truncate(path, 5000), 0);
-	assert_in_range(run(NDIO_READ, 0, 0, 8192, bounce), 1, 5000);
+	assert_in_range(run(OP_READ, 0, 0, 8192, bounce), 1, 5000);
 	assert_memory_equal(bounce, model, 4096);
-	assert_int_equal(run(NDIO_READ, 0, 65536, 8192, bounce), 0);
+	assert_int_equal(run(OP_READ, 0, 65536, 8192, bounce), 0);
 	close_target();
 }
 
@@ -273,7 +275,7 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	channel = channel_open(volume, &options, &errnum, NULL);
 	assert_non_null(channel);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(request_make(volume, NDIO_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1,
+		assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1,
 					      &request), 0);
 		assert_int_equal(fake_run(channel, request), i ? -EIO : 0);
 		request_put(request, REF_CALLER);
@@ -294,7 +296,7 @@ static uint64_t allocated(void)
 
 static void zeroes_are_zero(void **state)
 {
-	static const unsigned flags[] = {0, NDIO_MAY_TRIM, NDIO_FUA, NDIO_MAY_TRIM | NDIO_FUA};
+	static const unsigned flags[] = {0, REQ_MAY_TRIM, REQ_FUA, REQ_MAY_TRIM | REQ_FUA};
 
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
@@ -304,7 +306,7 @@ static void zeroes_are_zero(void **state)
 
 		start = round_down(start, target->align);
 		len = round_down(len, target->align);
-		assert_int_equal(run(NDIO_ZERO, flags[i], start, len, NULL), 0);
+		assert_int_equal(run(OP_ZERO, flags[i], start, len, NULL), 0);
 		memset(model + start, 0, len);
 	}
 	close_target();
@@ -318,7 +320,7 @@ static void a_fast_zero_is_zero_or_refused(void **state)
 
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
-	ret = run(NDIO_ZERO, NDIO_FAST_ZERO, 65536, 65536, NULL);
+	ret = run(OP_ZERO, REQ_FAST_ZERO, 65536, 65536, NULL);
 	if (ret == 0)
 		memset(model + 65536, 0, 65536);
 	else
@@ -335,9 +337,9 @@ static void a_trim_frees_or_does_nothing(void **state)
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
 	assert_true(target->can_trim);
-	assert_int_equal(run(NDIO_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(run(OP_FLUSH, 0, 0, 0, NULL), 0);
 	before = allocated();
-	assert_int_equal(run(NDIO_TRIM, 0, 131072, 262144, NULL), 0);
+	assert_int_equal(run(OP_TRIM, 0, 131072, 262144, NULL), 0);
 	if (allocated() < before)
 		memset(model + 131072, 0, 262144);
 	close_target();
@@ -350,8 +352,8 @@ static void zeroes_and_trims_keep_the_size(void **state)
 
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
-	assert_int_equal(run(NDIO_ZERO, 0, FILE_SIZE - 65536, 65536, NULL), 0);
-	assert_int_equal(run(NDIO_TRIM, NDIO_FUA, FILE_SIZE - 65536, 65536, NULL), 0);
+	assert_int_equal(run(OP_ZERO, 0, FILE_SIZE - 65536, 65536, NULL), 0);
+	assert_int_equal(run(OP_TRIM, REQ_FUA, FILE_SIZE - 65536, 65536, NULL), 0);
 	close_target();
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_size, FILE_SIZE);
@@ -367,7 +369,7 @@ struct walk {
 	int error;        /* to return from the third one on */
 };
 
-static int add_extent(void *opaque, uint64_t offset, uint64_t len, bool hole)
+static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct walk *walk = opaque;
 
@@ -375,19 +377,19 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, bool hole)
 	assert_true(len > 0);
 	walk->at += len;
 	for (uint64_t i = offset; i < offset + len; i++)
-		walk->is_hole[i / 4096] |= hole ? 2 : 1;
+		walk->is_hole[i / 4096] |= type == (EXTENT_HOLE | EXTENT_ZERO) ? 2 : 1;
 	return ++walk->count >= 3 ? walk->error : 0;
 }
 
 static int64_t walk_over(struct walk *walk, uint64_t start, uint64_t len)
 {
 	struct ndio_request request = {.extent = add_extent, .extent_opaque = walk};
-	struct ndio_subrequest sub = sub_of(NDIO_EXTENTS, 0, start, len, NULL);
+	struct ndio_subrequest sub = sub_of(OP_EXTENTS, 0, start, len, NULL);
 
 	sub.request = &request;
 	walk->at = start;
 	target->ops->issue(queue, &sub);
-	assert_ptr_equal(target->ops->poll(queue, true), &sub);
+	assert_ptr_equal(target->ops->poll(queue, true, -1), &sub);
 	return sub.result;
 }
 
@@ -397,8 +399,8 @@ static void open_sparse(enum direct_mode mode)
 	make_hole(FILE_SIZE);
 	open_target(mode, false);
 	memset(bounce, 'd', 65536);
-	assert_int_equal(run(NDIO_WRITE, 0, 16 * 4096, 4096, bounce), 4096);
-	assert_int_equal(run(NDIO_WRITE, 0, 40 * 4096, 4096, bounce), 4096);
+	assert_int_equal(run(OP_WRITE, 0, 16 * 4096, 4096, bounce), 4096);
+	assert_int_equal(run(OP_WRITE, 0, 40 * 4096, 4096, bounce), 4096);
 }
 
 static void extents_cover_what_was_asked_for(void **state)
@@ -476,13 +478,13 @@ static void a_header_is_read_from_any_place(void **state)
 	open_target(mode_of(state), true);
 	for (unsigned i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
 		memset(memory, 0x33, FILE_SIZE + 1);
-		assert_int_equal(target->ops->read(target, memory, reads[i].len, reads[i].offset),
+		assert_int_equal(target_read(target, memory, reads[i].len, reads[i].offset),
 				 0);
 		fake_assert_same(memory, model + reads[i].offset, reads[i].len);
 		assert_int_equal(memory[reads[i].len], 0x33);
 	}
-	assert_int_equal(target->ops->read(target, memory, 2, FILE_SIZE - 1), -EIO);
-	assert_int_equal(target->ops->read(target, memory, 1, FILE_SIZE + 70000), -EIO);
+	assert_int_equal(target_read(target, memory, 2, FILE_SIZE - 1), -EIO);
+	assert_int_equal(target_read(target, memory, 1, FILE_SIZE + 70000), -EIO);
 	close_target();
 	free(memory);
 }
@@ -497,11 +499,11 @@ static void an_odd_file_is_read_to_its_end(void **state)
 	make_file(size);
 	open_target(mode_of(state), true);
 	assert_int_equal(target->size, size);
-	assert_int_equal(target->ops->read(target, memory, size, 0), 0);
+	assert_int_equal(target_read(target, memory, size, 0), 0);
 	fake_assert_same(memory, model, size);
-	assert_int_equal(target->ops->read(target, memory, 1, size - 1), 0);
+	assert_int_equal(target_read(target, memory, 1, size - 1), 0);
 	assert_int_equal(memory[0], model[size - 1]);
-	assert_int_equal(target->ops->read(target, memory, 2, size - 1), -EIO);
+	assert_int_equal(target_read(target, memory, 2, size - 1), -EIO);
 	close_target();
 	free(memory);
 }
@@ -513,9 +515,9 @@ static void a_target_that_is_read_only_takes_no_writes(void **state)
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), true);
 	assert_true(target->readonly);
-	assert_int_equal(run(NDIO_READ, 0, 0, 4096, bounce), 4096);
-	assert_int_equal(run(NDIO_WRITE, 0, 0, 4096, bounce), -EBADF);
-	assert_true(run(NDIO_ZERO, 0, 0, 4096, NULL) < 0);
+	assert_int_equal(run(OP_READ, 0, 0, 4096, bounce), 4096);
+	assert_int_equal(run(OP_WRITE, 0, 0, 4096, bounce), -EBADF);
+	assert_true(run(OP_ZERO, 0, 0, 4096, NULL) < 0);
 	close_target();
 	assert_file_holds_model(FILE_SIZE);
 }
@@ -527,7 +529,7 @@ static void a_file_without_write_permission_is_opened_read_only(void **state)
 	assert_int_equal(chmod(path, 0444), 0);
 	open_target(mode_of(state), false);
 	assert_int_equal(target->readonly, access(path, W_OK) != 0);
-	assert_int_equal(run(NDIO_READ, 0, 0, 4096, bounce), 4096);
+	assert_int_equal(run(OP_READ, 0, 0, 4096, bounce), 4096);
 	close_target();
 	assert_int_equal(unlink(path), 0);
 }
@@ -538,7 +540,7 @@ static void assert_refused(const char *name, enum direct_mode mode, bool readonl
 	struct error err;
 	struct target *none = NULL;
 
-	assert_int_equal(target_file_open(name, mode, readonly, notice, &none, &err), error);
+	assert_int_equal(target_file_open(name, mode, readonly, &notice, &none, &err), error);
 	assert_null(none);
 	assert_string_equal(err.text, text);
 }
@@ -588,7 +590,7 @@ static void nothing_stays_open(void **state)
 	assert_true(open_descriptors() > before);
 	close_target();
 	assert_int_equal(open_descriptors(), before);
-	assert_true(target_file_open("/dev/null", mode_of(state), false, notice, &none, &err) < 0);
+	assert_true(target_file_open("/dev/null", mode_of(state), false, &notice, &none, &err) < 0);
 	assert_int_equal(open_descriptors(), before);
 }
 
@@ -604,11 +606,11 @@ static void without_direct_io_nothing_need_be_aligned(void **state)
 	assert_true(target->can_cache);
 	memcpy(bounce + 3, "odd", 3);
 	memcpy(model + 12001, "odd", 3);
-	assert_int_equal(run(NDIO_WRITE, 0, 12001, 3, bounce + 3), 3);
-	assert_int_equal(run(NDIO_READ, 0, 7, 999, bounce + 1), 999);
+	assert_int_equal(run(OP_WRITE, 0, 12001, 3, bounce + 3), 3);
+	assert_int_equal(run(OP_READ, 0, 7, 999, bounce + 1), 999);
 	assert_memory_equal(bounce + 1, model + 7, 999);
-	assert_int_equal(run(NDIO_CACHE, 0, 1, 12000, NULL), 0);
-	assert_int_equal(run(NDIO_ZERO, 0, 1001, 77, NULL), 0);
+	assert_int_equal(run(OP_CACHE, 0, 1, 12000, NULL), 0);
+	assert_int_equal(run(OP_ZERO, 0, 1001, 77, NULL), 0);
 	memset(model + 1001, 0, 77);
 	close_target();
 	assert_file_holds_model(12345);
@@ -627,7 +629,7 @@ static void direct_io_says_how_it_must_be_aligned(void **state)
 	assert_true(is_aligned(target->max_len, target->align));
 	if (target->direct) {
 		assert_false(target->can_cache);
-		assert_int_equal(run(NDIO_READ, 0, target->align, target->align,
+		assert_int_equal(run(OP_READ, 0, target->align, target->align,
 				     bounce + target->mem_align), target->align);
 		assert_memory_equal(bounce + target->mem_align, model + target->align,
 				    target->align);
@@ -655,8 +657,8 @@ static void without_a_ring_it_works_all_the_same(void **state)
 		assert_non_null(queue);
 		memset(bounce, 'r', 8192);
 		memset(model + 4096, 'r', 8192);
-		assert_int_equal(run(NDIO_WRITE, NDIO_FUA, 4096, 8192, bounce), 8192);
-		assert_int_equal(run(NDIO_READ, 0, 8192, 65536, bounce), 65536);
+		assert_int_equal(run(OP_WRITE, REQ_FUA, 4096, 8192, bounce), 8192);
+		assert_int_equal(run(OP_READ, 0, 8192, 65536, bounce), 65536);
 		assert_memory_equal(bounce, model + 8192, 65536);
 		if (i == 0)
 			target->ops->queue_close(queue);
@@ -676,7 +678,7 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	struct error err;
 
 	notices = 0;
-	assert_int_equal(target_file_open("/proc/version", DIRECT_AUTO, true, notice, &proc, &err),
+	assert_int_equal(target_file_open("/proc/version", DIRECT_AUTO, true, &notice, &proc, &err),
 			 0);
 	assert_int_equal(notices, 1);
 	assert_non_null(strstr(last_notice, "/proc/version: "));
@@ -685,13 +687,13 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	assert_int_equal(proc->align, 1);
 	proc->ops->close(proc);
 
-	assert_int_equal(target_file_open("/proc/version", DIRECT_ON, true, notice, &proc, &err),
+	assert_int_equal(target_file_open("/proc/version", DIRECT_ON, true, &notice, &proc, &err),
 			 -EINVAL);
 	assert_non_null(strstr(err.text, "/proc/version: "));
 	assert_non_null(strstr(err.text, "direct"));
 	assert_int_equal(notices, 1);
 
-	assert_int_equal(target_file_open("/proc/version", DIRECT_OFF, true, notice, &proc, &err),
+	assert_int_equal(target_file_open("/proc/version", DIRECT_OFF, true, &notice, &proc, &err),
 			 0);
 	assert_int_equal(notices, 1);
 	proc->ops->close(proc);

@@ -1,0 +1,52 @@
+/* key-input: a passphrase or key from a file, a descriptor or the terminal, into memory that
+ * is locked, kept out of core dumps and cleansed. Never from an argument or the environment. */
+#ifndef NDIO_KEY_INPUT_H
+#define NDIO_KEY_INPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "error.h"
+
+#define KEY_MAX (8 * 1024 * 1024) /* bytes, cryptsetup's limit for a key file */
+
+struct key {
+	void *data;  /* from secret_alloc(); not NULL once it was read, even if it is empty */
+	size_t len;  /* bytes */
+	size_t size; /* of the allocation */
+};
+
+/* Where to read it, as the command line says. With neither, it is asked for at the terminal. */
+struct key_source {
+	const char *file; /* every byte of it is the key; "-": stdin; or NULL */
+	int fd;           /* every byte until its end; or -1 */
+};
+#define KEY_SOURCE_NONE { .file = NULL, .fd = -1 }
+
+/* Did the command line name a file or a descriptor? */
+bool key_source_given(const struct key_source *source);
+
+/* Take the values of --key-file and --key-fd. False: not a descriptor's number, or one of
+ * the two was given before. */
+bool key_source_set_file(struct key_source *source, const char *value);
+bool key_source_set_fd(struct key_source *source, const char *value);
+
+/* Do both read the same stream? Then one of them would find it empty. */
+bool key_sources_clash(const struct key_source *a, const struct key_source *b);
+
+/* Reads the key, and turns core dumps off before. prompt is for the terminal, without a colon:
+ * "Passphrase for disk.luks"; what is typed has no newline and isn't shown. With twice, for a
+ * key that is being set, it has to be typed again and may not be empty. 0, or a negative errno
+ * with a message: -ENOTTY no terminal, -EINVAL the two differ, -EFBIG, -ENOENT, ... The caller
+ * ends with key_clear(). */
+int key_read(const struct key_source *source, const char *prompt, bool twice, struct key *key,
+	     struct error *err);
+
+/* Cleanses and frees. Harmless on a zeroed struct. */
+void key_clear(struct key *key);
+
+/* Asks question at the terminal and shows what is typed. 1: it was exactly "YES"; 0: it was
+ * not; -ENOTTY: there is no terminal to ask at. */
+int terminal_confirm(const char *question);
+
+#endif

@@ -1,0 +1,642 @@
+/* ndio: the library's volumes and requests: the engine behind the interface of ndio.h. */
+#include "ndio.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mapping.h"
+#include "message.h"
+#include "pin.h"
+#include "queue.h"
+#include "target-nbd.h"
+#include "worker.h"
+
+/* A file's queue depth is in the pieces, a server's also in its connections. All bounce memory
+ * together stays below the usual locked-memory limit of 8 MiB. */
+#define FILE_WORKERS        2
+#define FILE_PIECES         24
+#define DEFAULT_CONNECTIONS 4
+#define MAX_CONNECTIONS     64
+#define NBD_PIECES          12
+#define PIECE_LEN           (128 * 1024)
+#define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
+
+struct ndio_volume {
+	struct volume *volume;
+	struct workers *workers;
+	unsigned connections;
+	size_t copy_memory;
+	_Atomic size_t copy_used;
+
+	/* Ends requests that pinned their memory: unlocking it may block, which a worker must
+	 * not. Runs from the first such request on. */
+	pthread_mutex_t lock;
+	struct ndio_queue *pinned;
+	pthread_t unpinner;
+	bool has_unpinner;
+};
+
+/* One call, while it runs. */
+struct call {
+	struct queue_entry entry; /* first; its event is what the caller gets */
+	struct ndio_volume *owner;
+	struct ndio_request *request;
+	struct ndio_completion completion;
+
+	/* Memory of our own for the data: what NDIO_COPY asks for, or where a read goes first
+	 * that must be brought home by the thread that fetches its completion. */
+	void *copy;
+	size_t copy_len;
+	struct bvec *caller_bv; /* the caller's memory, then */
+	size_t caller_bv_count;
+	bool bring_home;
+};
+
+/* ---- opening and closing ---- */
+
+static void close_volume(struct ndio_volume *handle)
+{
+	ndio_queue_free(handle->pinned);
+	volume_close(handle->volume);
+	pthread_mutex_destroy(&handle->lock);
+	free(handle);
+}
+
+static int open_engine(struct ndio_volume *handle, const char *locator,
+		       const struct ndio_options *options)
+{
+	bool nbd = target_nbd_is_uri(locator);
+	const struct volume_options volume_options = {
+		.file = nbd ? NULL : locator,
+		.uri = nbd ? locator : NULL,
+		.connections = handle->connections,
+		.header = options->header,
+		.unlock = options->key,
+		.pass = options->key,
+		.pass_len = options->key_len,
+		.direct = options->direct == NDIO_DIRECT_ON  ? DIRECT_ON :
+			  options->direct == NDIO_DIRECT_OFF ? DIRECT_OFF :
+							       DIRECT_AUTO,
+		.readonly = options->flags & NDIO_OPEN_READONLY,
+		.discard = options->flags & NDIO_OPEN_DISCARD,
+		.notice = { options->notice, options->opaque },
+	};
+	const struct channel_options channel_options = {
+		.pieces = nbd ? NBD_PIECES : FILE_PIECES,
+		.piece_len = PIECE_LEN,
+	};
+	struct error err = { 0 };
+	int errnum;
+
+	handle->volume = volume_open(&volume_options, &errnum, &err);
+	if (handle->volume)
+		handle->workers = workers_open(handle->volume,
+					       nbd ? handle->connections : FILE_WORKERS,
+					       &channel_options, &errnum, &err);
+	if (!handle->workers)
+		return message_set(errnum, "%s", err.text);
+	if (!workers_are_pinned(handle->workers))
+		notice_tell(&volume_options.notice, "%s: bounce memory can't be locked: the "
+			    "locked-memory limit (ulimit -l) is too low", locator);
+	return 0;
+}
+
+int ndio_open(const char *locator, const struct ndio_options *options,
+	      struct ndio_volume **volume)
+{
+	struct ndio_options all = { 0 };
+	struct ndio_volume *handle;
+	int ret;
+
+	if (options && options->struct_size > sizeof(all))
+		return message_set(EINVAL, "the program is newer than the library: it knows more "
+				   "options");
+	if (options)
+		memcpy(&all, options, options->struct_size);
+	if (all.connections > MAX_CONNECTIONS)
+		return message_set(EINVAL, "%u connections are more than %u", all.connections,
+				   MAX_CONNECTIONS);
+	if (all.header && !all.key)
+		return message_set(EINVAL, "%s: a detached header without a key", locator);
+	handle = calloc(1, sizeof(*handle));
+	if (!handle)
+		return message_set(ENOMEM, "%s: no memory", locator);
+	pthread_mutex_init(&handle->lock, NULL);
+	handle->connections = all.connections ? all.connections : DEFAULT_CONNECTIONS;
+	handle->copy_memory = all.copy_memory ? all.copy_memory : DEFAULT_COPY_MEMORY;
+	ret = open_engine(handle, locator, &all);
+	if (ret < 0)
+		close_volume(handle);
+	else
+		*volume = handle;
+	return ret;
+}
+
+static void stop_reaped(struct queue_entry *entry, struct ndio_event *event)
+{
+	(void)entry;
+	event->opaque = NULL;
+}
+
+static void stop_unpinner(struct ndio_volume *handle)
+{
+	struct queue_entry stop = { .reaped = stop_reaped };
+
+	if (!handle->has_unpinner)
+		return;
+	queue_add(handle->pinned, &stop);
+	pthread_join(handle->unpinner, NULL);
+}
+
+void ndio_close(struct ndio_volume *volume, enum ndio_close_how how)
+{
+	if (!volume)
+		return;
+	workers_close(volume->workers, how == NDIO_CLOSE_CANCEL);
+	stop_unpinner(volume);
+	close_volume(volume);
+}
+
+/* ---- what it is ---- */
+
+static uint32_t what_it_can(const struct ndio_volume *handle)
+{
+	const struct volume *volume = handle->volume;
+	const struct target *target = volume->target;
+	struct target_nbd_facts facts = { 0 };
+
+	if (target_is_nbd(target))
+		target_nbd_facts(target, &facts);
+	return (volume->readonly ? 0 : NDIO_CAN_WRITE) |
+	       (target->can_flush ? NDIO_CAN_FLUSH : 0) |
+	       (target->can_fua ? NDIO_CAN_FUA : 0) |
+	       (volume->can_trim ? NDIO_CAN_TRIM : 0) |
+	       (volume->can_fast_zero ? NDIO_CAN_FAST_ZERO : 0) |
+	       (volume->can_extents ? NDIO_CAN_EXTENTS : 0) |
+	       (volume->can_cache ? NDIO_CAN_CACHE : 0) |
+	       (facts.multi_conn ? NDIO_CAN_MULTI_CONN : 0);
+}
+
+/* Gives the caller as much of a struct as it knows. */
+static int give(void *theirs, const void *ours, size_t our_size)
+{
+	size_t size;
+
+	memcpy(&size, theirs, sizeof(size));
+	if (size < sizeof(size))
+		return message_set(EINVAL, "struct_size isn't set");
+	if (size > our_size)
+		memset((char *)theirs + our_size, 0, size - our_size);
+	memcpy((char *)theirs + sizeof(size), (const char *)ours + sizeof(size),
+	       (size < our_size ? size : our_size) - sizeof(size));
+	return 0;
+}
+
+int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
+{
+	const struct volume *v = volume->volume;
+	struct ndio_info all = {
+		.size = v->size,
+		.block = v->block,
+		.can = what_it_can(volume),
+		.target_size = v->target->size,
+		.data_offset = v->data_offset,
+		.direct = v->target->direct,
+	};
+
+	if (v->encrypted) {
+		all.luks = v->luks.version;
+		all.sector = v->luks.sector;
+		all.key_bits = v->luks.key_len * 8;
+		memcpy(all.cipher, v->luks.cipher, sizeof(all.cipher));
+	}
+	if (target_is_nbd(v->target)) {
+		struct target_nbd_facts facts;
+
+		target_nbd_facts(v->target, &facts);
+		all.nbd = 1;
+		all.tls = facts.tls;
+		all.connections = workers_count(volume->workers);
+		all.block_minimum = facts.block_minimum;
+		all.block_preferred = facts.block_preferred;
+		all.block_maximum = facts.block_maximum;
+	}
+	return give(info, &all, sizeof(all));
+}
+
+int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
+{
+	const struct stats *s = &volume->volume->stats;
+	const struct ndio_stats all = {
+		.reads = stat_get(&s->reads),
+		.writes = stat_get(&s->writes),
+		.others = stat_get(&s->others),
+		.bytes_read = stat_get(&s->bytes_read),
+		.bytes_written = stat_get(&s->bytes_written),
+		.bounced = stat_get(&s->bounced),
+		.zero_copy = stat_get(&s->zero_copy),
+		.partial = stat_get(&s->partial),
+		.pins = stat_get(&s->pins),
+		.unpins = stat_get(&s->unpins),
+		.in_flight = stat_get(&s->in_flight),
+		.errors = stat_get(&s->errors),
+	};
+
+	return give(stats, &all, sizeof(all));
+}
+
+/* ---- requests ---- */
+
+/* What a call asks for, blocking or not. */
+struct ask {
+	enum op op;
+	unsigned flags; /* enum ndio_flag */
+	uint64_t offset, len;
+	const struct iovec *iov;
+	int iovcnt;
+	extent_fn *extent;
+	void *extent_opaque;
+};
+
+static unsigned request_flags(unsigned flags)
+{
+	return (flags & NDIO_FUA ? REQ_FUA : 0) | (flags & NDIO_PIN ? REQ_PIN : 0) |
+	       (flags & NDIO_MAY_TRIM ? REQ_MAY_TRIM : 0) |
+	       (flags & NDIO_FAST_ZERO ? REQ_FAST_ZERO : 0);
+}
+
+static int refuse(const struct ndio_volume *handle, const struct ask *ask, int error)
+{
+	static const char *const names[] = {
+		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
+		[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
+		[OP_EXTENTS] = "extents",
+	};
+
+	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
+			   names[ask->op], (unsigned long long)ask->offset, strerror(-error));
+}
+
+static int make_request(struct ndio_volume *handle, const struct ask *ask,
+			struct ndio_request **request)
+{
+	int ret = request_make(handle->volume, ask->op, ORIGIN_LIBRARY,
+			       request_flags(ask->flags), ask->offset, ask->len, ask->iov,
+			       ask->iovcnt, request);
+
+	if (ret == 0) {
+		(*request)->extent = ask->extent;
+		(*request)->extent_opaque = ask->extent_opaque;
+	}
+	return ret;
+}
+
+/* ---- memory of our own ---- */
+
+static int make_copy(struct call *call, const struct ask *ask, struct iovec *own)
+{
+	struct ndio_volume *handle = call->owner;
+	uint64_t len;
+	int ret = bvec_measure(ask->iov, ask->iovcnt, &call->caller_bv_count, &len);
+
+	if (ret < 0)
+		return ret;
+	if (atomic_fetch_add(&handle->copy_used, len) + len > handle->copy_memory) {
+		atomic_fetch_sub(&handle->copy_used, len);
+		return -EAGAIN;
+	}
+	call->copy_len = len;
+	call->caller_bv = malloc((call->caller_bv_count + 1) * sizeof(*call->caller_bv));
+	if (!call->caller_bv || posix_memalign(&call->copy, 4096, len + 1) != 0)
+		return -ENOMEM;
+	bvec_snapshot(call->caller_bv, ask->iov, ask->iovcnt);
+	if (ask->op == OP_WRITE) {
+		struct iter it = iter_over(call->caller_bv, len);
+
+		iter_copy_from(&it, call->copy, len);
+	}
+	*own = (struct iovec){ call->copy, len };
+	return 0;
+}
+
+/* A page of a shared file mapping faults when it is written even if it is locked. */
+static bool must_bring_home(const struct ask *ask)
+{
+	struct bvec bv;
+
+	if (ask->op != OP_READ || !(ask->flags & NDIO_PIN))
+		return false;
+	for (int i = 0; i < ask->iovcnt; i++) {
+		bv = (struct bvec){ ask->iov[i].iov_base, ask->iov[i].iov_len };
+		if (bv.len && pin_is_registered(&bv, 1) ? pin_is_shared(&bv) :
+							   mapping_is_shared(&bv, 1))
+			return true;
+	}
+	return false;
+}
+
+static void bring_home(struct call *call)
+{
+	struct iter it;
+
+	if (!call->bring_home || call->entry.event.error)
+		return;
+	it = iter_over(call->caller_bv, call->copy_len);
+	iter_copy_to(&it, call->copy, call->copy_len);
+}
+
+static void free_call(struct call *call)
+{
+	free(call->copy);
+	free(call->caller_bv);
+	free(call);
+}
+
+/* ---- the end of an asynchronous call ---- */
+
+static void call_reaped(struct queue_entry *entry, struct ndio_event *event)
+{
+	struct call *call = (struct call *)entry;
+
+	bring_home(call);
+	*event = entry->event;
+	free_call(call);
+}
+
+/* Lets go of the volume, which may be closed before the completion is fetched, and tells. */
+static void finish(struct call *call)
+{
+	struct ndio_completion completion = call->completion;
+
+	request_put(call->request, REF_CALLER);
+	if (call->copy)
+		atomic_fetch_sub(&call->owner->copy_used, call->copy_len);
+	if (completion.queue) {
+		call->entry.reaped = call_reaped;
+		queue_add(completion.queue, &call->entry);
+	} else {
+		int error = call->entry.event.error;
+
+		free_call(call);
+		completion.callback(completion.opaque, error);
+	}
+}
+
+static void pinned_reaped(struct queue_entry *entry, struct ndio_event *event)
+{
+	event->opaque = entry;
+}
+
+static void *unpin(void *opaque)
+{
+	struct ndio_volume *handle = opaque;
+	struct ndio_event event;
+
+	for (;;) {
+		struct call *call;
+
+		if (ndio_queue_reap(handle->pinned, &event, 1, -1) <= 0)
+			continue;
+		call = event.opaque;
+		if (!call)
+			return NULL;
+		request_unpin(call->request);
+		finish(call);
+	}
+}
+
+static int start_unpinner(struct ndio_volume *handle)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&handle->lock);
+	if (!handle->pinned)
+		ret = ndio_queue_new(&handle->pinned);
+	if (ret == 0 && !handle->has_unpinner) {
+		ret = -pthread_create(&handle->unpinner, NULL, unpin, handle);
+		handle->has_unpinner = ret == 0;
+	}
+	pthread_mutex_unlock(&handle->lock);
+	return ret;
+}
+
+/* On the worker's thread. */
+static void call_done(struct ndio_request *request)
+{
+	struct call *call = request->opaque;
+
+	call->entry.event = (struct ndio_event){ call->completion.opaque, request->error };
+	if (request->direct_bv_unpin) {
+		call->entry.reaped = pinned_reaped;
+		queue_add(call->owner->pinned, &call->entry);
+	} else {
+		finish(call);
+	}
+}
+
+/* ---- making calls ---- */
+
+static int prepare(struct call *call, struct ask *ask, struct iovec *own)
+{
+	int ret = 0;
+
+	call->bring_home = must_bring_home(ask);
+	if (call->bring_home && call->completion.callback)
+		return -EOPNOTSUPP;
+	if (call->bring_home || (ask->op == OP_WRITE && (ask->flags & NDIO_COPY))) {
+		ret = make_copy(call, ask, own);
+		ask->iov = own;
+		ask->iovcnt = 1;
+	}
+	if (ret == 0)
+		ret = make_request(call->owner, ask, &call->request);
+	return ret;
+}
+
+static int start_call(struct ndio_volume *handle, struct ask ask,
+		      const struct ndio_completion *completion)
+{
+	struct call *call;
+	struct iovec own;
+	int ret = 0;
+
+	if (!completion->callback == !completion->queue)
+		return message_set(EINVAL, "a completion needs a callback or a queue, and not both");
+	if (ask.iovcnt < 0)
+		return refuse(handle, &ask, -EINVAL);
+	if ((ask.flags & NDIO_PIN) && ask.iovcnt)
+		ret = start_unpinner(handle);
+	call = calloc(1, sizeof(*call));
+	if (!call || ret < 0) {
+		free(call);
+		return refuse(handle, &ask, ret < 0 ? ret : -ENOMEM);
+	}
+	call->owner = handle;
+	call->completion = *completion;
+	ret = prepare(call, &ask, &own);
+	if (ret < 0) {
+		if (call->copy_len)
+			atomic_fetch_sub(&handle->copy_used, call->copy_len);
+		free_call(call);
+		return refuse(handle, &ask, ret);
+	}
+	call->request->done = call_done;
+	call->request->opaque = call;
+	workers_submit(handle->workers, call->request);
+	return 0;
+}
+
+static int run_call(struct ndio_volume *handle, struct ask ask)
+{
+	struct call call = { .owner = handle };
+	struct iovec own;
+	int ret;
+
+	if (ask.iovcnt < 0)
+		return refuse(handle, &ask, -EINVAL);
+	ask.flags &= ~NDIO_COPY; /* it waits anyway */
+	ret = prepare(&call, &ask, &own);
+	if (ret == 0) {
+		ret = workers_run(handle->workers, call.request);
+		call.entry.event.error = ret;
+		bring_home(&call);
+		request_put(call.request, REF_CALLER);
+	}
+	if (call.copy_len)
+		atomic_fetch_sub(&handle->copy_used, call.copy_len);
+	free(call.copy);
+	free(call.caller_bv);
+	return ret < 0 ? refuse(handle, &ask, ret) : 0;
+}
+
+static ssize_t run_data(struct ndio_volume *volume, struct ask ask)
+{
+	int ret = run_call(volume, ask);
+	ssize_t bytes = 0;
+
+	for (int i = 0; i < ask.iovcnt; i++)
+		bytes += ask.iov[i].iov_len;
+	return ret < 0 ? ret : bytes;
+}
+
+#define ASK_DATA(which) \
+	((struct ask){ .op = (which), .flags = flags, .offset = offset, .iov = iov, .iovcnt = iovcnt })
+#define ASK_RANGE(which) \
+	((struct ask){ .op = (which), .flags = flags, .offset = offset, .len = len })
+
+ssize_t ndio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		    uint64_t offset, unsigned flags)
+{
+	return run_data(volume, ASK_DATA(OP_READ));
+}
+
+ssize_t ndio_pwritev(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		     uint64_t offset, unsigned flags)
+{
+	return run_data(volume, ASK_DATA(OP_WRITE));
+}
+
+int ndio_flush(struct ndio_volume *volume)
+{
+	return run_call(volume, (struct ask){ .op = OP_FLUSH });
+}
+
+int ndio_trim(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags)
+{
+	return run_call(volume, ASK_RANGE(OP_TRIM));
+}
+
+int ndio_zero(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags)
+{
+	return run_call(volume, ASK_RANGE(OP_ZERO));
+}
+
+int ndio_cache(struct ndio_volume *volume, uint64_t offset, uint64_t len)
+{
+	return run_call(volume, (struct ask){ .op = OP_CACHE, .offset = offset, .len = len });
+}
+
+static struct ask ask_extents(uint64_t offset, uint64_t len, ndio_extent_fn *extent, void *opaque)
+{
+	return (struct ask){
+		.op = OP_EXTENTS,
+		.offset = offset,
+		.len = len,
+		.extent = extent,
+		.extent_opaque = opaque,
+	};
+}
+
+int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		 ndio_extent_fn *extent, void *opaque)
+{
+	return run_call(volume, ask_extents(offset, len, extent, opaque));
+}
+
+int ndio_aio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		    uint64_t offset, unsigned flags, const struct ndio_completion *completion)
+{
+	return start_call(volume, ASK_DATA(OP_READ), completion);
+}
+
+int ndio_aio_pwritev(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		     uint64_t offset, unsigned flags, const struct ndio_completion *completion)
+{
+	return start_call(volume, ASK_DATA(OP_WRITE), completion);
+}
+
+int ndio_aio_flush(struct ndio_volume *volume, const struct ndio_completion *completion)
+{
+	return start_call(volume, (struct ask){ .op = OP_FLUSH }, completion);
+}
+
+int ndio_aio_trim(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags,
+		  const struct ndio_completion *completion)
+{
+	return start_call(volume, ASK_RANGE(OP_TRIM), completion);
+}
+
+int ndio_aio_zero(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags,
+		  const struct ndio_completion *completion)
+{
+	return start_call(volume, ASK_RANGE(OP_ZERO), completion);
+}
+
+int ndio_aio_cache(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		   const struct ndio_completion *completion)
+{
+	return start_call(volume, (struct ask){ .op = OP_CACHE, .offset = offset, .len = len },
+			  completion);
+}
+
+int ndio_aio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		     ndio_extent_fn *extent, void *extent_opaque,
+		     const struct ndio_completion *completion)
+{
+	return start_call(volume, ask_extents(offset, len, extent, extent_opaque), completion);
+}
+
+/* ---- memory ---- */
+
+int ndio_region_register(const void *base, size_t len)
+{
+	int ret = pin_register(base, len);
+
+	return ret < 0 ? message_set(-ret, "locking %zu bytes of memory: %s", len, strerror(-ret)) :
+			 0;
+}
+
+int ndio_region_unregister(const void *base, size_t len)
+{
+	int ret = pin_unregister(base, len);
+
+	return ret < 0 ? message_set(-ret, "no such range of memory is registered") : 0;
+}
+
+const char *ndio_version(void)
+{
+	return NDIO_VERSION;
+}

@@ -1,0 +1,234 @@
+/* ndio: asynchronous vectored I/O to a disk that is a local file, a block device or an NBD
+ * export, encrypted and decrypted on this side as LUKS. See ndio(3).
+ *
+ * Every function may be called from any thread at any time, except where it says otherwise.
+ * Functions that can fail return a negative errno, and ndio_error() has the sentence to show.
+ * Offsets and lengths are bytes of the plaintext disk and need no alignment, though whole
+ * blocks (struct ndio_info) are faster.
+ */
+#ifndef NDIO_H
+#define NDIO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+struct ndio_volume; /* an open disk */
+struct ndio_queue;  /* where completions wait to be fetched */
+
+/* What failed last in the calling thread, in one sentence without a newline; "" if nothing
+ * did. Valid until the thread's next call to this library. */
+const char *ndio_error(void);
+
+/* "0.1.0", of the library that runs. */
+const char *ndio_version(void);
+
+/* ---- opening and closing ---- */
+
+enum ndio_open_flag {
+	NDIO_OPEN_READONLY = 1 << 0, /* never write, even where that is possible */
+	NDIO_OPEN_DISCARD = 1 << 1,  /* pass trims of an encrypted disk through */
+};
+
+enum ndio_direct {
+	NDIO_DIRECT_AUTO, /* O_DIRECT, or the page cache where the file system refuses */
+	NDIO_DIRECT_ON,   /* O_DIRECT or an error */
+	NDIO_DIRECT_OFF,
+};
+
+struct ndio_options {
+	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows */
+	const void *key;     /* passphrase, or a key file's content; NULL: no encryption here */
+	size_t key_len;      /* bytes */
+	const char *header;  /* path of a detached LUKS header, or NULL */
+	unsigned flags;      /* enum ndio_open_flag */
+	int direct;          /* enum ndio_direct; files only */
+	unsigned connections; /* to an NBD server that allows several; 0: 4 */
+	size_t copy_memory;  /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
+	/* Told of what the user should know though nothing failed; in the thread that opens.
+	 * NULL: nobody is. */
+	void (*notice)(void *opaque, const char *message);
+	void *opaque;
+};
+
+/* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
+ * used during the call; the volume key is kept in locked memory, and with a key core dumps of
+ * the process are turned off. Starts threads, so not before a fork. Blocks: with a key as long
+ * as its derivation takes.
+ *
+ * -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
+ * LUKS feature that isn't supported; -ENOENT, -EACCES, -ECONNREFUSED, -ETIMEDOUT, ... */
+int ndio_open(const char *locator, const struct ndio_options *options,
+	      struct ndio_volume **volume);
+
+enum ndio_close_how {
+	NDIO_CLOSE_WAIT,   /* for all that is in flight */
+	NDIO_CLOSE_CANCEL, /* fail what isn't done with -ECANCELED */
+};
+
+/* Closes. Every request has completed when it returns (its callback has run, or its event is
+ * in its queue), and nothing touches the callers' memory any more. Doesn't flush. Nobody may
+ * use the volume during and after the call; not to be called from a callback. NULL is fine. */
+void ndio_close(struct ndio_volume *volume, enum ndio_close_how how);
+
+/* ---- what it is ---- */
+
+enum ndio_can {
+	NDIO_CAN_WRITE = 1 << 0,
+	NDIO_CAN_FLUSH = 1 << 1,
+	NDIO_CAN_FUA = 1 << 2,
+	NDIO_CAN_TRIM = 1 << 3,
+	NDIO_CAN_FAST_ZERO = 1 << 4, /* NDIO_FAST_ZERO may succeed */
+	NDIO_CAN_EXTENTS = 1 << 5,
+	NDIO_CAN_CACHE = 1 << 6,
+	NDIO_CAN_MULTI_CONN = 1 << 7, /* an NBD server that allows several connections */
+};
+
+struct ndio_info {
+	size_t struct_size;   /* set by the caller: sizeof(struct ndio_info) */
+	uint64_t size;        /* bytes, of the plaintext disk; whole blocks */
+	uint32_t block;       /* bytes; parts of one are read, changed and written back */
+	uint32_t can;         /* enum ndio_can */
+	uint64_t target_size; /* bytes, of the file or export */
+	int luks;             /* 0 without a key, else 1 or 2: the LUKS version */
+	uint32_t sector;      /* bytes, of the cipher; 0 without a key */
+	uint64_t data_offset; /* bytes, of the data in the file or export */
+	char cipher[64];      /* "aes-xts-plain64", or "" */
+	uint32_t key_bits;    /* of the volume key; 0 without a key */
+	int direct;           /* the page cache isn't involved */
+	int nbd;              /* an NBD export; the rest is about its server */
+	int tls;
+	uint32_t connections; /* in use */
+	uint32_t block_minimum, block_preferred, block_maximum; /* bytes; 0: it doesn't tell */
+};
+
+int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);
+
+struct ndio_stats {
+	size_t struct_size;   /* set by the caller */
+	uint64_t reads, writes, others; /* requests completed */
+	uint64_t bytes_read, bytes_written;
+	uint64_t bounced, zero_copy;    /* pieces of requests */
+	uint64_t partial;     /* blocks read, changed and written back */
+	uint64_t pins, unpins;
+	uint64_t in_flight;
+	uint64_t errors;
+};
+
+int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats);
+
+/* ---- blocking calls ---- */
+
+enum ndio_flag {
+	NDIO_FUA = 1 << 0,  /* on stable storage before it completes */
+	NDIO_PIN = 1 << 1,  /* keep the caller's memory resident until it completes: every page
+			       fault happens in the calling thread. -ENOMEM, -EPERM, -EAGAIN where
+			       the memory can't be locked. A read into a shared file mapping, which
+			       faults even when locked, is copied there by the thread that waits for
+			       or reaps the completion; with a callback it is refused, -EOPNOTSUPP */
+	NDIO_COPY = 1 << 2, /* writes: take a copy, so that the data may be reused at once.
+			       -EAGAIN when that would take more than options.copy_memory */
+	NDIO_MAY_TRIM = 1 << 3,  /* ndio_zero: may leave a hole */
+	NDIO_FAST_ZERO = 1 << 4, /* ndio_zero: -EOPNOTSUPP rather than slow */
+};
+
+/* Read or write all of it; the bytes transferred, or a negative errno: -EINVAL beyond the end
+ * (writes: -ENOSPC), -EROFS, -EIO, -ENOSPC, -ENOTCONN and -EPROTO of a server, ... After an
+ * error the memory of a read may hold anything, ciphertext too. */
+ssize_t ndio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		    uint64_t offset, unsigned flags);
+ssize_t ndio_pwritev(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		     uint64_t offset, unsigned flags);
+
+/* All writes that completed before are on stable storage when it returns. */
+int ndio_flush(struct ndio_volume *volume);
+
+/* Advice: the content of the whole blocks inside isn't needed any more. */
+int ndio_trim(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags);
+int ndio_zero(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags);
+
+/* Ask for it to be read ahead. */
+int ndio_cache(struct ndio_volume *volume, uint64_t offset, uint64_t len);
+
+enum ndio_extent_type {
+	NDIO_EXTENT_HOLE = 1 << 0, /* takes no space */
+	NDIO_EXTENT_ZERO = 1 << 1, /* reads as zeroes */
+};
+
+/* Called for each extent in order, on one of the library's threads: it may not wait for
+ * anything of this library. Neighbours may have the same type. A negative errno ends it. */
+typedef int ndio_extent_fn(void *opaque, uint64_t offset, uint64_t len, unsigned type);
+int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		 ndio_extent_fn *extent, void *opaque);
+
+/* ---- asynchronous calls ---- */
+
+/* How a request's end is told, either by callback or through a queue. error is 0 or a negative
+ * errno. A callback runs once, on one of the library's threads, perhaps before the call that
+ * made the request returns; it may make more requests but may not wait for any (no blocking
+ * call, no reaping with a timeout, no ndio_close). */
+struct ndio_completion {
+	void (*callback)(void *opaque, int error); /* or NULL: */
+	struct ndio_queue *queue;
+	void *opaque; /* handed back */
+};
+
+/* Like the blocking calls; 0 when the request was made, and only then will it complete, once.
+ * The iovec array may be freed or overwritten on return. The memory that it describes stays
+ * untouched by the caller until completion, unless NDIO_COPY says otherwise. */
+int ndio_aio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		    uint64_t offset, unsigned flags, const struct ndio_completion *completion);
+int ndio_aio_pwritev(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
+		     uint64_t offset, unsigned flags, const struct ndio_completion *completion);
+int ndio_aio_flush(struct ndio_volume *volume, const struct ndio_completion *completion);
+int ndio_aio_trim(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags,
+		  const struct ndio_completion *completion);
+int ndio_aio_zero(struct ndio_volume *volume, uint64_t offset, uint64_t len, unsigned flags,
+		  const struct ndio_completion *completion);
+int ndio_aio_cache(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		   const struct ndio_completion *completion);
+int ndio_aio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
+		     ndio_extent_fn *extent, void *extent_opaque,
+		     const struct ndio_completion *completion);
+
+/* ---- completion queues ---- */
+
+struct ndio_event {
+	void *opaque; /* of the completion */
+	int error;    /* 0 or a negative errno */
+};
+
+/* A queue may serve several volumes. It must outlive every request that names it. */
+int ndio_queue_new(struct ndio_queue **queue);
+void ndio_queue_free(struct ndio_queue *queue); /* events not fetched are lost; NULL is fine */
+
+/* A descriptor that is readable while there are events: for poll, epoll, io_uring. The queue
+ * keeps it; only ndio_queue_reap() may read from it. */
+int ndio_queue_fd(const struct ndio_queue *queue);
+
+/* Fetches up to max events; waits for the first for timeout_ms milliseconds, -1: for ever. How
+ * many, 0 when the time ran out; -EINTR when a signal came first. */
+int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max,
+		    int timeout_ms);
+
+/* ---- memory ---- */
+
+/* Pins a range for the long term; requests inside it with NDIO_PIN pin nothing more. -ENOMEM,
+ * -EPERM, -EAGAIN where it can't be locked. Counted, so that ranges may overlap. Unregister
+ * exactly such a range, when no request uses it and before it is unmapped; -ENOENT if it
+ * isn't registered. */
+int ndio_region_register(const void *base, size_t len);
+int ndio_region_unregister(const void *base, size_t len);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,19 @@
+/* queue: where completions wait to be fetched by ndio_queue_reap(). */
+#ifndef NDIO_QUEUE_H
+#define NDIO_QUEUE_H
+
+#include "ndio.h"
+
+/* An entry, inside whatever completes. Linked here from queue_add() until it is reaped. */
+struct queue_entry {
+	struct queue_entry *next;
+	struct ndio_event event;
+	/* Called when it is fetched, in the fetching thread, before the event is handed out:
+	 * finishes what only that thread may do, and frees. event.error may be changed before. */
+	void (*reaped)(struct queue_entry *entry, struct ndio_event *event);
+};
+
+/* Any thread; allocates nothing. */
+void queue_add(struct ndio_queue *queue, struct queue_entry *entry);
+
+#endif

@@ -1,0 +1,475 @@
+#include "target-nbd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <libnbd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "align.h"
+#include "subrequest.h"
+
+#define CONNECT_TIMEOUT 30                 /* seconds until a server must have answered */
+#define DEFAULT_MAX_LEN (32 * 1024 * 1024) /* what every server takes, by the protocol */
+#define MAX_OTHER       (1024 * 1024 * 1024)
+#define MAX_ALIGN       (64 * 1024)        /* the protocol's limit for the minimum */
+#define CONTEXT         LIBNBD_CONTEXT_BASE_ALLOCATION
+
+struct nbd_target {
+	struct target target;
+	struct nbd_handle *first; /* until a queue takes it over */
+	unsigned connections;
+	struct target_nbd_facts facts;
+};
+
+struct target_queue {
+	struct nbd_target *owner;
+	struct nbd_handle *nbd;
+	unsigned in_flight;
+	struct ndio_subrequest *landed;
+	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
+};
+
+static struct nbd_target *to_nbd(const struct target *target)
+{
+	return (struct nbd_target *)target;
+}
+
+bool target_nbd_is_uri(const char *locator)
+{
+	const char *end = strstr(locator, "://");
+
+	return end && strncmp(locator, "nbd", 3) == 0 &&
+	       strspn(locator, "abcdefghijklmnopqrstuvwxyz+-.") == (size_t)(end - locator);
+}
+
+/* libnbd starts its messages with the name of its function. */
+static const char *nbd_reason(void)
+{
+	const char *text = nbd_get_error();
+	const char *colon = text ? strstr(text, ": ") : NULL;
+
+	return colon && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text ? text : "unknown error";
+}
+
+static int nbd_errno(void)
+{
+	int errnum = nbd_get_errno();
+
+	return errnum ? errnum : EIO;
+}
+
+/* ---- connecting ---- */
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+/* A server that takes the connection and says nothing must not hang us. */
+static int finish_connecting(struct nbd_handle *nbd, const char *uri, struct error *err)
+{
+	int64_t deadline = now_ms() + CONNECT_TIMEOUT * 1000;
+
+	while (!nbd_aio_is_ready(nbd)) {
+		int64_t left = deadline - now_ms();
+
+		if (nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd))
+			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
+		if (left <= 0)
+			return error_set(err, ETIMEDOUT, "%s: no answer within %d seconds", uri,
+					 CONNECT_TIMEOUT);
+		if (nbd_poll(nbd, left) < 0)
+			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
+	}
+	return 0;
+}
+
+static int connect_uri(const char *uri, struct nbd_handle **result, struct error *err)
+{
+	struct nbd_handle *nbd = nbd_create();
+	int ret;
+
+	if (!nbd)
+		return error_set(err, ENOMEM, "%s: %s", uri, nbd_reason());
+	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
+	nbd_set_pread_initialize(nbd, false);
+	nbd_set_uri_allow_local_file(nbd, true);
+	if (nbd_add_meta_context(nbd, CONTEXT) < 0 || nbd_aio_connect_uri(nbd, uri) < 0)
+		ret = error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
+	else
+		ret = finish_connecting(nbd, uri, err);
+	if (ret < 0)
+		nbd_close(nbd);
+	else
+		*result = nbd;
+	return ret;
+}
+
+static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct error *err)
+{
+	struct target_nbd_facts *facts = &owner->facts;
+	struct target *target = &owner->target;
+	int64_t size = nbd_get_size(nbd);
+	int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
+	int64_t preferred = nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED);
+	int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
+
+	if (size < 0)
+		return error_set(err, nbd_errno(), "%s: %s", target->name, nbd_reason());
+	facts->protocol = nbd_get_protocol(nbd);
+	facts->tls = nbd_get_tls_negotiated(nbd) > 0;
+	facts->structured_replies = nbd_get_structured_replies_negotiated(nbd) > 0;
+	facts->multi_conn = nbd_can_multi_conn(nbd) > 0;
+	facts->can_fua = nbd_can_fua(nbd) > 0;
+	facts->block_minimum = minimum > 0 ? minimum : 0;
+	facts->block_preferred = preferred > 0 ? preferred : 0;
+	facts->block_maximum = maximum > 0 ? maximum : 0;
+
+	target->size = size;
+	target->align = minimum > 0 ? minimum : 1;
+	target->mem_align = 1;
+	target->max_len = maximum > 0 ? maximum : DEFAULT_MAX_LEN;
+	if (!is_aligned(target->align, target->align) || target->align > MAX_ALIGN ||
+	    target->max_len < target->align)
+		return error_set(err, EPROTO,
+				 "%s: the server's block sizes make no sense: minimum %" PRIi64
+				 ", maximum %" PRIi64, target->name, minimum, maximum);
+	target->max_len = round_down(min_u64(target->max_len, DEFAULT_MAX_LEN), target->align);
+	target->max_other = MAX_OTHER;
+	target->max_queues = facts->multi_conn ? owner->connections : 1;
+	target->readonly = nbd_is_read_only(nbd) > 0;
+	target->rotational = nbd_is_rotational(nbd) > 0;
+	target->direct = true;
+	target->can_flush = nbd_can_flush(nbd) > 0;
+	target->can_fua = facts->can_fua || target->can_flush;
+	target->can_trim = nbd_can_trim(nbd) > 0;
+	target->can_zero = nbd_can_zero(nbd) > 0;
+	target->can_fast_zero = nbd_can_fast_zero(nbd) > 0;
+	target->can_extents = nbd_can_meta_context(nbd, CONTEXT) > 0;
+	target->can_cache = nbd_can_cache(nbd) > 0;
+	return 0;
+}
+
+/* ---- subrequests ---- */
+
+static void add(struct ndio_subrequest **list, struct ndio_subrequest *sub)
+{
+	sub->next = *list;
+	*list = sub;
+}
+
+/* A hostile server may leave a part of a read out: counts what came. */
+static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t offset,
+		      unsigned status, int *error)
+{
+	struct ndio_subrequest *sub = opaque;
+
+	(void)chunk;
+	(void)offset;
+	(void)error;
+	if (status == LIBNBD_READ_DATA || status == LIBNBD_READ_HOLE)
+		sub->own += count;
+	return 0;
+}
+
+static int extents_read(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
+			size_t nr_entries, int *error)
+{
+	struct ndio_subrequest *sub = opaque;
+	struct ndio_request *request = sub->request;
+
+	(void)offset;
+	if (strcmp(context, CONTEXT) != 0)
+		return 0;
+	for (size_t i = 0; i + 1 < nr_entries && sub->own < sub->len; i += 2) {
+		uint64_t len = min_u64(entries[i], sub->len - sub->own);
+		int ret = request->extent(request->extent_opaque, sub->offset + sub->own, len,
+					  entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
+
+		if (ret < 0) {
+			*error = -ret;
+			return -1;
+		}
+		sub->own += len;
+	}
+	return 0;
+}
+
+static bool changes_data(const struct ndio_subrequest *sub)
+{
+	return sub->op == OP_WRITE || sub->op == OP_ZERO || sub->op == OP_TRIM;
+}
+
+/* Must another command follow for it? A server may tell of fewer extents than asked, and one
+ * without FUA needs a flush behind the write. */
+static bool needs_more(struct ndio_subrequest *sub)
+{
+	uint64_t before = sub->result;
+
+	if (sub->op == OP_EXTENTS)
+		return sub->own > before && sub->own < sub->len;
+	return changes_data(sub) && (sub->flags & REQ_FUA) &&
+	       !sub->queue->owner->facts.can_fua && sub->own++ == 0;
+}
+
+static int command_done(void *opaque, int *error)
+{
+	struct ndio_subrequest *sub = opaque;
+	struct target_queue *queue = sub->queue;
+
+	queue->in_flight--;
+	if (*error == 0 && needs_more(sub)) {
+		add(&queue->again, sub);
+		return 1;
+	}
+	sub->result = *error ? -*error : (int64_t)sub->len;
+	if (*error == 0 && (sub->op == OP_READ || sub->op == OP_EXTENTS) &&
+	    sub->own != sub->len)
+		sub->result = -EPROTO; /* the server's answer leaves something out */
+	add(&queue->landed, sub);
+	return 1; /* libnbd forgets the command */
+}
+
+static uint32_t command_flags(const struct ndio_subrequest *sub)
+{
+	uint32_t flags = 0;
+
+	if (changes_data(sub) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
+		flags |= LIBNBD_CMD_FLAG_FUA;
+	if (sub->op == OP_ZERO && !(sub->flags & REQ_MAY_TRIM))
+		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
+	if (sub->op == OP_ZERO && (sub->flags & REQ_FAST_ZERO))
+		flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
+	return flags;
+}
+
+static int64_t send_command(struct ndio_subrequest *sub)
+{
+	struct nbd_handle *nbd = sub->queue->nbd;
+	const nbd_completion_callback done = { .callback = command_done, .user_data = sub };
+	const nbd_chunk_callback chunk = { .callback = chunk_read, .user_data = sub };
+	const nbd_extent_callback extent = { .callback = extents_read, .user_data = sub };
+	uint32_t flags = command_flags(sub);
+
+	if (changes_data(sub) && sub->own) /* written; now the flush that stands for FUA */
+		return nbd_aio_flush(nbd, done, 0);
+	switch (sub->op) {
+	case OP_READ:
+		return nbd_aio_pread_structured(nbd, sub->io_base, sub->len, sub->start, chunk,
+						done, 0);
+	case OP_WRITE:
+		return nbd_aio_pwrite(nbd, sub->io_base, sub->len, sub->start, done, flags);
+	case OP_ZERO:
+		return nbd_aio_zero(nbd, sub->len, sub->start, done, flags);
+	case OP_TRIM:
+		return nbd_aio_trim(nbd, sub->len, sub->start, done, flags);
+	case OP_FLUSH:
+		return nbd_aio_flush(nbd, done, 0);
+	case OP_CACHE:
+		return nbd_aio_cache(nbd, sub->len, sub->start, done, 0);
+	case OP_EXTENTS:
+		sub->result = sub->own; /* what was known before, see needs_more() */
+		return nbd_aio_block_status(nbd, sub->len - sub->own, sub->start + sub->own,
+					    extent, done, 0);
+	}
+	return -1;
+}
+
+static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	sub->queue = queue;
+	queue->in_flight++; /* the command may be done before the call returns */
+	if (send_command(sub) < 0) {
+		queue->in_flight--;
+		sub->result = -nbd_errno();
+		add(&queue->landed, sub);
+	}
+}
+
+/* libnbd sends at once what the socket takes. */
+static void nbd_submit(struct target_queue *queue)
+{
+	(void)queue;
+}
+
+static bool is_up(const struct target_queue *queue)
+{
+	return !nbd_aio_is_dead(queue->nbd) && !nbd_aio_is_closed(queue->nbd);
+}
+
+/* One look at the socket, asleep or not. True if wake_fd can be read. */
+static bool look(struct target_queue *queue, bool sleep, int wake_fd)
+{
+	struct pollfd fds[2] = { { .fd = -1 }, { .fd = wake_fd, .events = POLLIN } };
+	unsigned direction = 0;
+
+	if (is_up(queue)) {
+		direction = nbd_aio_get_direction(queue->nbd);
+		fds[0].fd = nbd_aio_get_fd(queue->nbd);
+		fds[0].events = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+				(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
+	}
+	if (poll(fds, 2, sleep ? -1 : 0) <= 0)
+		return false;
+	/* A failure of these kills the connection, which fails all that is in flight. */
+	if ((direction & LIBNBD_AIO_DIRECTION_READ) && (fds[0].revents & (POLLIN | POLLHUP | POLLERR)))
+		nbd_aio_notify_read(queue->nbd);
+	else if (fds[0].revents & (POLLOUT | POLLHUP | POLLERR))
+		nbd_aio_notify_write(queue->nbd);
+	return fds[1].revents;
+}
+
+static void send_again(struct target_queue *queue)
+{
+	struct ndio_subrequest *sub;
+
+	while ((sub = queue->again)) {
+		queue->again = sub->next;
+		nbd_issue(queue, sub);
+	}
+}
+
+static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool wait, int wake_fd)
+{
+	struct ndio_subrequest *list;
+	bool sleep, woken;
+
+	do {
+		sleep = wait && !queue->landed && (queue->in_flight || wake_fd >= 0);
+		woken = (sleep || queue->in_flight) && look(queue, sleep, wake_fd);
+		send_again(queue);
+	} while (sleep && !woken && !queue->landed);
+	list = queue->landed;
+	queue->landed = NULL;
+	return list;
+}
+
+/* libnbd finds the connection closed and fails what is in flight. */
+static void nbd_cancel(struct target_queue *queue)
+{
+	if (is_up(queue))
+		shutdown(nbd_aio_get_fd(queue->nbd), SHUT_RDWR);
+}
+
+/* ---- the queue and the target ---- */
+
+static void disconnect(struct nbd_handle *nbd)
+{
+	/* Sends NBD_CMD_DISC, if it can, and waits for nothing. */
+	if (nbd && nbd_aio_is_ready(nbd))
+		nbd_aio_disconnect(nbd, 0);
+	nbd_close(nbd);
+}
+
+static struct target_queue *nbd_queue_open(struct target *target, unsigned depth,
+					   struct bvec bounce, struct error *err)
+{
+	struct nbd_target *owner = to_nbd(target);
+	struct target_queue *queue = calloc(1, sizeof(*queue));
+
+	(void)depth;
+	(void)bounce;
+	if (!queue) {
+		error_set(err, ENOMEM, "%s: no memory for a connection", target->name);
+		return NULL;
+	}
+	queue->owner = owner;
+	queue->nbd = owner->first;
+	owner->first = NULL;
+	if (!queue->nbd && connect_uri(target->name, &queue->nbd, err) < 0) {
+		free(queue);
+		return NULL;
+	}
+	if (nbd_get_size(queue->nbd) != (int64_t)target->size) {
+		error_set(err, EPROTO, "%s: its size has changed between two connections",
+			  target->name);
+		disconnect(queue->nbd);
+		free(queue);
+		return NULL;
+	}
+	return queue;
+}
+
+static void nbd_queue_close(struct target_queue *queue)
+{
+	assert(queue->in_flight == 0 && !queue->landed && !queue->again);
+	disconnect(queue->nbd);
+	free(queue);
+}
+
+static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t offset)
+{
+	struct nbd_target *owner = to_nbd(target);
+
+	if (offset >= target->size)
+		return 0;
+	len = min_u64(len, target->size - offset);
+	memset(buf, 0, len); /* what a hostile server leaves out */
+	return nbd_pread(owner->first, buf, len, offset, 0) < 0 ? -nbd_errno() : (int64_t)len;
+}
+
+static void nbd_target_close(struct target *target)
+{
+	struct nbd_target *owner = to_nbd(target);
+
+	disconnect(owner->first);
+	free(target->name);
+	free(owner);
+}
+
+static const struct target_ops nbd_ops = {
+	.read = nbd_read,
+	.queue_open = nbd_queue_open,
+	.queue_close = nbd_queue_close,
+	.issue = nbd_issue,
+	.submit = nbd_submit,
+	.poll = nbd_queue_poll,
+	.cancel = nbd_cancel,
+	.close = nbd_target_close,
+};
+
+bool target_is_nbd(const struct target *target)
+{
+	return target->ops == &nbd_ops;
+}
+
+void target_nbd_facts(const struct target *target, struct target_nbd_facts *facts)
+{
+	*facts = to_nbd(target)->facts;
+}
+
+int target_nbd_open(const char *uri, unsigned connections, bool readonly,
+		    struct target **target, struct error *err)
+{
+	struct nbd_target *owner = calloc(1, sizeof(*owner));
+	int ret = -ENOMEM;
+
+	assert(connections > 0);
+	if (owner)
+		owner->target.name = strdup(uri);
+	if (!owner || !owner->target.name) {
+		free(owner);
+		return error_set(err, ENOMEM, "%s: no memory", uri);
+	}
+	owner->target.ops = &nbd_ops;
+	owner->connections = connections;
+	ret = connect_uri(uri, &owner->first, err);
+	if (ret == 0)
+		ret = read_facts(owner, owner->first, err);
+	if (ret < 0) {
+		nbd_target_close(&owner->target);
+		return ret;
+	}
+	owner->target.readonly |= readonly;
+	*target = &owner->target;
+	return 0;
+}

@@ -1,0 +1,253 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "align.h"
+
+struct worker {
+	struct channel *channel;
+	pthread_t thread;
+	int wake_fd; /* an eventfd */
+
+	/* Handed over and not taken yet: a stack that any thread pushes to and the worker takes
+	 * whole, so neither needs a lock. */
+	struct ndio_request *_Atomic inbox;
+	atomic_bool asleep; /* the worker may be waiting, and must be woken */
+	atomic_uint load;   /* requests handed over and not completed */
+	atomic_int closing; /* enum closing */
+};
+
+enum closing {
+	OPEN,
+	DRAIN,  /* end when all is done */
+	CANCEL, /* end soon */
+};
+
+struct workers {
+	unsigned count; /* running */
+	struct worker worker[];
+};
+
+static void wake(struct worker *worker)
+{
+	const uint64_t one = 1;
+
+	/* Both sides write one flag and then read the other's (asleep, inbox), in one order for
+	 * all: either the worker sees the request, or this sees that it sleeps. */
+	if (atomic_exchange(&worker->asleep, false))
+		while (write(worker->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+			;
+}
+
+static void push(struct worker *worker, struct ndio_request *request)
+{
+	struct ndio_request *first = atomic_load(&worker->inbox);
+
+	do
+		request->next = first;
+	while (!atomic_compare_exchange_weak(&worker->inbox, &first, request));
+	wake(worker);
+}
+
+/* Starts what was handed over, oldest first. */
+static void take_inbox(struct worker *worker)
+{
+	struct ndio_request *stack = atomic_exchange(&worker->inbox, NULL);
+	struct ndio_request *oldest = NULL, *next;
+
+	for (; stack; stack = next) {
+		next = stack->next;
+		stack->next = oldest;
+		oldest = stack;
+	}
+	for (; oldest; oldest = next) {
+		next = oldest->next;
+		channel_start(worker->channel, oldest);
+		request_put(oldest, REF_WORKER);
+	}
+}
+
+/* Drives the channel one round, asleep if there is nothing to take. */
+static void drive(struct worker *worker, int closing)
+{
+	bool offered = !atomic_load(&worker->inbox);
+	bool sleep = false;
+	uint64_t count;
+
+	if (offered) {
+		atomic_store(&worker->asleep, true);
+		sleep = !atomic_load(&worker->inbox) && atomic_load(&worker->closing) == closing;
+	}
+	channel_drive(worker->channel, sleep, worker->wake_fd);
+	/* Whoever has lowered the flag writes to the descriptor, or is about to. */
+	if (offered && !atomic_exchange(&worker->asleep, false))
+		while (read(worker->wake_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+			;
+}
+
+static void *work(void *opaque)
+{
+	struct worker *worker = opaque;
+	bool canceled = false;
+
+	for (;;) {
+		int closing;
+
+		take_inbox(worker);
+		closing = atomic_load(&worker->closing);
+		if (closing == CANCEL && !canceled) {
+			channel_cancel(worker->channel);
+			canceled = true;
+		}
+		/* The load counts those too that wait for their range. */
+		if (closing != OPEN && atomic_load(&worker->load) == 0)
+			break;
+		drive(worker, closing);
+	}
+	return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static int worker_open(struct worker *worker, struct volume *volume,
+		       const struct channel_options *options, struct error *err)
+{
+	int errnum;
+
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (worker->wake_fd < 0)
+		return error_set(err, errno, "no descriptor for a worker: %s", strerror(errno));
+	worker->channel = channel_open(volume, options, &errnum, err);
+	if (!worker->channel) {
+		close(worker->wake_fd);
+		return -errnum;
+	}
+	errnum = pthread_create(&worker->thread, NULL, work, worker);
+	if (errnum) {
+		channel_close(worker->channel);
+		close(worker->wake_fd);
+		return error_set(err, errnum, "no thread for a worker: %s", strerror(errnum));
+	}
+	return 0;
+}
+
+struct workers *workers_open(struct volume *volume, unsigned count,
+			     const struct channel_options *options, int *errnum,
+			     struct error *err)
+{
+	struct workers *workers;
+	int ret = 0;
+
+	count = min_u64(count, volume->target->max_queues);
+	workers = calloc(1, sizeof(*workers) + count * sizeof(workers->worker[0]));
+	if (!workers) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for %u workers", count);
+		return NULL;
+	}
+	while (workers->count < count && ret == 0) {
+		ret = worker_open(&workers->worker[workers->count], volume, options, err);
+		if (ret == 0)
+			workers->count++;
+	}
+	if (ret < 0) {
+		*errnum = -ret;
+		workers_close(workers, false);
+		return NULL;
+	}
+	return workers;
+}
+
+void workers_close(struct workers *workers, bool cancel)
+{
+	if (!workers)
+		return;
+	for (unsigned i = 0; i < workers->count; i++) {
+		atomic_store(&workers->worker[i].closing, cancel ? CANCEL : DRAIN);
+		wake(&workers->worker[i]);
+	}
+	/* All of them first: one that ends may just be waking another. */
+	for (unsigned i = 0; i < workers->count; i++)
+		pthread_join(workers->worker[i].thread, NULL);
+	for (unsigned i = 0; i < workers->count; i++) {
+		channel_close(workers->worker[i].channel);
+		close(workers->worker[i].wake_fd);
+	}
+	free(workers);
+}
+
+unsigned workers_count(const struct workers *workers)
+{
+	return workers->count;
+}
+
+bool workers_are_pinned(const struct workers *workers)
+{
+	for (unsigned i = 0; i < workers->count; i++)
+		if (!channel_is_pinned(workers->worker[i].channel))
+			return false;
+	return true;
+}
+
+/* ---- handing over ---- */
+
+static void range_granted(struct range *range)
+{
+	struct ndio_request *request =
+		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
+
+	push(request->worker, request);
+}
+
+static struct worker *least_loaded(struct workers *workers)
+{
+	struct worker *best = &workers->worker[0];
+
+	for (unsigned i = 1; i < workers->count; i++) {
+		struct worker *worker = &workers->worker[i];
+
+		if (atomic_load_explicit(&worker->load, memory_order_relaxed) <
+		    atomic_load_explicit(&best->load, memory_order_relaxed))
+			best = worker;
+	}
+	return best;
+}
+
+void workers_submit(struct workers *workers, struct ndio_request *request)
+{
+	struct worker *worker = least_loaded(workers);
+
+	request_get(request, REF_WORKER);
+	request->worker = worker;
+	request->load = &worker->load;
+	atomic_fetch_add(&worker->load, 1);
+	request->range.granted = range_granted;
+	if (!request->has_range || range_acquire(&request->volume->ranges, &request->range))
+		push(worker, request);
+}
+
+static void post(struct ndio_request *request)
+{
+	sem_post(request->opaque);
+}
+
+int workers_run(struct workers *workers, struct ndio_request *request)
+{
+	sem_t done;
+
+	sem_init(&done, 0, 0);
+	request->done = post;
+	request->opaque = &done;
+	workers_submit(workers, request);
+	while (sem_wait(&done) < 0 && errno == EINTR)
+		;
+	sem_destroy(&done);
+	request_unpin(request);
+	return request->error;
+}
