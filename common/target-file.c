@@ -7,6 +7,7 @@
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "align.h"
@@ -30,6 +32,7 @@ struct file_target {
 	int fd;
 	bool block_device;
 	struct notice notice;
+	bool fua_by_sync; /* RWF_DSYNC is only handed on (FUSE): who knows if it is heeded */
 	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
 	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
 };
@@ -52,7 +55,14 @@ static struct file_target *to_file(struct target *target)
 
 /* ---- reads and writes ---- */
 
-/* Blocks until all is transferred, the file ends, or an error. */
+/* result, or the error of the fdatasync that FUA asks for. */
+static int64_t sync_if_fua(const struct file_target *file, const struct ndio_subrequest *sub,
+			   int64_t result)
+{
+	return (sub->flags & REQ_FUA) && fdatasync(file->fd) < 0 ? -errno : result;
+}
+
+/* Blocks until it is done, for a part of it at least. */
 static int64_t transfer(const struct file_target *file, const struct ndio_subrequest *sub)
 {
 	struct iovec iov = { sub->io_base, sub->len };
@@ -65,7 +75,9 @@ static int64_t transfer(const struct file_target *file, const struct ndio_subreq
 			n = pwritev2(file->fd, &iov, 1, sub->start,
 				     sub->flags & REQ_FUA ? RWF_DSYNC : 0);
 	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	return sub->op == OP_WRITE && file->fua_by_sync ? sync_if_fua(file, sub, n) : n;
 }
 
 static bool in_bounce(const struct target_queue *queue, const void *base)
@@ -97,11 +109,6 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 }
 
 /* ---- everything else, by blocking system calls ---- */
-
-static int sync_if_fua(const struct file_target *file, const struct ndio_subrequest *sub)
-{
-	return (sub->flags & REQ_FUA) && fdatasync(file->fd) < 0 ? -errno : 0;
-}
 
 static int punch(const struct file_target *file, const struct ndio_subrequest *sub)
 {
@@ -207,10 +214,10 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 		return fdatasync(file->fd) < 0 ? -errno : 0;
 	case OP_TRIM:
 		ret = trim(file, sub);
-		return ret < 0 ? ret : sync_if_fua(file, sub);
+		return ret < 0 ? ret : sync_if_fua(file, sub, ret);
 	case OP_ZERO:
 		ret = zero(file, sub);
-		return ret < 0 ? ret : sync_if_fua(file, sub);
+		return ret < 0 ? ret : sync_if_fua(file, sub, ret);
 	case OP_CACHE:
 		return -posix_fadvise(file->fd, sub->start, sub->len, POSIX_FADV_WILLNEED);
 	case OP_EXTENTS:
@@ -266,6 +273,8 @@ static void ring_reap(struct target_queue *queue)
 		/* The ring couldn't do it without blocking, or was disturbed: this thread can. */
 		if (sub->result == -EAGAIN || sub->result == -EINTR)
 			sub->result = transfer(queue->file, sub);
+		else if (sub->result > 0 && sub->op == OP_WRITE && queue->file->fua_by_sync)
+			sub->result = sync_if_fua(queue->file, sub, sub->result);
 		add_landed(queue, sub);
 	}
 	io_uring_cq_advance(&queue->ring, seen);
@@ -561,8 +570,10 @@ static bool queue_flag(dev_t device, const char *name)
 static void find_capabilities(struct file_target *file)
 {
 	struct target *target = &file->target;
+	struct statfs fs;
 	struct stat st;
 
+	file->fua_by_sync = fstatfs(file->fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
 	target->max_len = MAX_LEN;
 	target->max_other = UINT64_MAX / 2 + 1;
 	target->max_queues = UINT_MAX;
