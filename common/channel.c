@@ -222,11 +222,14 @@ static void split_other(struct channel *channel, struct ndio_request *request,
 		}
 		left = round_down(left, block);
 	}
-	left = min_u64(left, channel->volume->target->max_other);
+	/* Rounded out to whole blocks: reading ahead more does no harm, and extents are cut to
+	 * what was asked when they are told. A zero or trim is whole blocks by now. */
+	sub->offset = round_down(pos, block);
+	sub->len = min_u64(round_up(pos + left, block) - sub->offset,
+			   channel->volume->target->max_other);
+	left = min_u64(left, sub->offset + sub->len - pos);
 	if (request->op == OP_ZERO)
 		iter_advance(&request->iter, left);
-	sub->offset = pos;
-	sub->len = left;
 	request->split += left;
 }
 
@@ -254,6 +257,13 @@ static void retire(struct channel *channel, struct ndio_subrequest *sub)
 	sub->next = channel->idle;
 	channel->idle = sub;
 	channel->nr_idle++;
+}
+
+/* Can another piece of it be sent now? Extents are told in order, so one at a time. */
+static bool has_turn(const struct channel *channel, const struct ndio_request *request)
+{
+	return !request_all_split(request) && channel->idle &&
+	       !(request->op == OP_EXTENTS && request->nr_outstanding);
 }
 
 static bool finish_if_done(struct ndio_request *request)
@@ -301,7 +311,7 @@ static bool send_pieces(struct channel *channel)
 	bool ended = false;
 
 	while ((request = channel->first)) {
-		while (!request_all_split(request) && channel->idle) {
+		while (has_turn(channel, request)) {
 			send_piece(channel, request);
 			if (!request_all_split(request))
 				channel->volume->target->ops->submit(channel->queue);

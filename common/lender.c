@@ -95,7 +95,7 @@ static void range_granted(struct range *range)
 	struct ndio_request *request =
 		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
 
-	sem_post(request->opaque);
+	sem_post(request->range_waiter);
 }
 
 /* The range comes before the channel: whoever holds a channel waits only for the target, so
@@ -107,7 +107,7 @@ static void wait_for_range(struct ndio_request *request)
 	if (!request->has_range)
 		return;
 	sem_init(&granted, 0, 0);
-	request->opaque = &granted;
+	request->range_waiter = &granted;
 	request->range.granted = range_granted;
 	if (!range_acquire(&request->volume->ranges, &request->range))
 		while (sem_wait(&granted) < 0 && errno == EINTR)

@@ -4,12 +4,15 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "align.h"
 #include "pin.h"
 
 int pool_init(struct pool *pool, size_t piece_len, unsigned pieces, struct error *err)
 {
-	size_t len = piece_len * pieces;
+	size_t stride = round_up(piece_len, sysconf(_SC_PAGESIZE));
+	size_t len = stride * pieces;
 	void *area;
 
 	*pool = (struct pool){ .piece_len = piece_len };
@@ -26,7 +29,7 @@ int pool_init(struct pool *pool, size_t piece_len, unsigned pieces, struct error
 	pool->area = (struct bvec){ area, len };
 	pool->pinned = pin_range(area, len) == 0;
 	for (unsigned i = pieces; i-- > 0;)
-		pool_put(pool, (char *)area + i * piece_len);
+		pool_put(pool, (char *)area + i * stride);
 	return 0;
 }
 

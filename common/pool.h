@@ -11,8 +11,8 @@
 #include "error.h"
 
 struct pool {
-	struct bvec area;  /* all pieces, one after the other, page-aligned */
-	size_t piece_len;  /* bytes, whole pages */
+	struct bvec area;  /* all pieces, each on pages of its own */
+	size_t piece_len;  /* bytes */
 	bool pinned;       /* false where the locked-memory limit forbids it */
 	unsigned nr_free;
 	void **free;       /* a stack, so that the warmest piece goes out first */

@@ -88,11 +88,12 @@ struct ndio_request {
 	atomic_uint *load;     /* the worker's count of requests that aren't complete */
 	struct range range; /* held from before it starts until it completes, if has_range */
 	bool has_range;
+	void *range_waiter; /* of whoever waits for it */
 
 	/* Called once, at completion, on the thread that runs the channel: nothing will touch
 	 * the caller's memory any more. May be NULL. */
 	void (*done)(struct ndio_request *request);
-	void *opaque; /* done's own; before the start, that of whoever waits for the range */
+	void *opaque; /* done's own */
 	extent_fn *extent; /* of OP_EXTENTS, with its own opaque */
 	void *extent_opaque;
 

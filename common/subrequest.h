@@ -33,4 +33,9 @@ struct ndio_subrequest {
 	uint64_t landed; /* bytes transferred by earlier tries */
 };
 
+/* For a target that has found an extent, of len bytes, so many bytes behind the subrequest's
+ * start: cuts it to what the caller asked for and tells it. 0, or the caller's negative errno. */
+int subrequest_tell_extent(const struct ndio_subrequest *sub, uint64_t at, uint64_t len,
+			   unsigned type);
+
 #endif

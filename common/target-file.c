@@ -45,7 +45,7 @@ struct target_queue {
 	bool wake_armed;     /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
 	unsigned in_flight;  /* in the ring */
-	struct ndio_subrequest *landed;
+	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
 };
 
 static struct file_target *to_file(struct target *target)
@@ -110,11 +110,19 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 
 /* ---- everything else, by blocking system calls ---- */
 
+static int allocate(const struct file_target *file, int mode, const struct ndio_subrequest *sub)
+{
+	int ret;
+
+	do
+		ret = fallocate(file->fd, mode, sub->start, sub->len);
+	while (ret < 0 && errno == EINTR);
+	return ret < 0 ? -errno : 0;
+}
+
 static int punch(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-
-	return fallocate(file->fd, mode, sub->start, sub->len) < 0 ? -errno : 0;
+	return allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, sub);
 }
 
 static int trim(const struct file_target *file, const struct ndio_subrequest *sub)
@@ -138,7 +146,7 @@ static int write_zeroes(const struct file_target *file, const struct ndio_subreq
 	uint64_t end = sub->start + sub->len;
 	int64_t n = 0;
 
-	part.io_base = aligned_alloc(DEFAULT_ALIGN, round_up(chunk, DEFAULT_ALIGN));
+	part.io_base = aligned_alloc(MAX_ALIGN, round_up(chunk, MAX_ALIGN));
 	if (!part.io_base)
 		return -ENOMEM;
 	memset(part.io_base, 0, chunk);
@@ -161,22 +169,20 @@ static int zero(const struct file_target *file, const struct ndio_subrequest *su
 	uint64_t range[2] = { sub->start, sub->len };
 	int ret = -EOPNOTSUPP;
 
-	if ((sub->flags & REQ_MAY_TRIM) || (file->block_device && fast))
+	if (sub->flags & REQ_MAY_TRIM)
 		ret = punch(file, sub);
 	if (ret != -EOPNOTSUPP)
 		return ret;
 	if (file->block_device)
 		return fast ? ret : ioctl(file->fd, BLKZEROOUT, range) < 0 ? -errno : 0;
-	if (fallocate(file->fd, FALLOC_FL_ZERO_RANGE, sub->start, sub->len) == 0)
-		return 0;
-	return errno == EOPNOTSUPP && !fast ? write_zeroes(file, sub) : -errno;
+	ret = allocate(file, FALLOC_FL_ZERO_RANGE, sub);
+	return ret == -EOPNOTSUPP && !fast ? write_zeroes(file, sub) : ret;
 }
 
 /* SEEK_DATA and SEEK_HOLE take and give absolute places, so threads that share the descriptor's
  * position don't disturb each other. */
 static int extents(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	struct ndio_request *request = sub->request;
 	uint64_t pos = sub->start, end = sub->start + sub->len;
 	int ret = 0;
 
@@ -198,8 +204,8 @@ static int extents(const struct file_target *file, const struct ndio_subrequest 
 			next = end;
 		if ((uint64_t)next <= pos)
 			return -EIO; /* the file shrinks under us */
-		ret = request->extent(request->extent_opaque, sub->offset + (pos - sub->start),
-				      next - pos, hole ? EXTENT_HOLE | EXTENT_ZERO : 0);
+		ret = subrequest_tell_extent(sub, pos - sub->start, next - pos,
+					     hole ? EXTENT_HOLE | EXTENT_ZERO : 0);
 		pos = next;
 	}
 	return ret;
@@ -231,8 +237,9 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 
 static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	sub->next = queue->landed;
-	queue->landed = sub;
+	sub->next = NULL;
+	*queue->landed_end = sub;
+	queue->landed_end = &sub->next;
 }
 
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
@@ -309,6 +316,7 @@ static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, 
 	}
 	landed = queue->landed;
 	queue->landed = NULL;
+	queue->landed_end = &queue->landed;
 	return landed;
 }
 
@@ -373,6 +381,7 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 	}
 	queue->file = to_file(target);
 	queue->bounce = bounce;
+	queue->landed_end = &queue->landed;
 	/* Buffered I/O would only be handed to a kernel thread by the ring. */
 	if (target->direct)
 		set_up_ring(queue, depth);
@@ -429,7 +438,7 @@ static const struct target_ops file_ops = {
 /* Opens for writing, or else for reading. O_DIRECT if asked: -EINVAL where it is refused. */
 static int open_fd(struct file_target *file, bool readonly, bool direct)
 {
-	int flags = O_CLOEXEC | O_NOCTTY | (direct ? O_DIRECT : 0);
+	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (direct ? O_DIRECT : 0);
 
 	file->fd = -1;
 	if (!readonly)
@@ -440,7 +449,10 @@ static int open_fd(struct file_target *file, bool readonly, bool direct)
 		file->target.readonly = true;
 	}
 	file->target.direct = direct;
-	return file->fd < 0 ? -errno : 0;
+	if (file->fd < 0)
+		return -errno;
+	/* A FIFO must not hold the open up; but the ring must not give up instead of waiting. */
+	return fcntl(file->fd, F_SETFL, direct ? O_DIRECT : 0) < 0 ? -errno : 0;
 }
 
 static int find_kind_and_size(struct file_target *file, struct error *err)
@@ -464,13 +476,19 @@ static int find_kind_and_size(struct file_target *file, struct error *err)
 	return 0;
 }
 
+static uint32_t logical_block(const struct file_target *file)
+{
+	int size;
+
+	return ioctl(file->fd, BLKSSZGET, &size) == 0 ? size : DEFAULT_ALIGN;
+}
+
 /* What direct I/O must be aligned to: as statx reports; else the logical block, else a page.
  * -EINVAL where statx says that there is no direct I/O. */
 static int find_alignment(struct file_target *file)
 {
 	struct target *target = &file->target;
 	struct statx stx;
-	int logical;
 
 	target->align = target->mem_align = DEFAULT_ALIGN;
 	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
@@ -479,8 +497,8 @@ static int find_alignment(struct file_target *file)
 			return -EINVAL;
 		target->align = stx.stx_dio_offset_align;
 		target->mem_align = stx.stx_dio_mem_align;
-	} else if (file->block_device && ioctl(file->fd, BLKSSZGET, &logical) == 0) {
-		target->align = target->mem_align = logical;
+	} else if (file->block_device) {
+		target->align = target->mem_align = logical_block(file);
 	}
 	if (target->align > MAX_ALIGN || !is_aligned(target->align, target->align) ||
 	    target->align == 0 || target->mem_align > MAX_ALIGN || target->mem_align == 0)
@@ -519,8 +537,12 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 	ret = find_kind_and_size(file, err);
 	if (ret < 0)
 		return ret;
-	target->align = target->mem_align = 1;
-	return direct ? try_direct(file) : 0;
+	if (direct)
+		return try_direct(file);
+	/* A block device's own operations know no parts of a block, page cache or not. */
+	target->align = file->block_device ? logical_block(file) : 1;
+	target->mem_align = 1;
+	return 0;
 }
 
 static int open_mode(struct file_target *file, enum direct_mode mode, bool readonly,

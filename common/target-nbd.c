@@ -31,7 +31,7 @@ struct target_queue {
 	struct nbd_target *owner;
 	struct nbd_handle *nbd;
 	unsigned in_flight;
-	struct ndio_subrequest *landed;
+	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
 	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
 };
 
@@ -161,10 +161,11 @@ static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct e
 
 /* ---- subrequests ---- */
 
-static void add(struct ndio_subrequest **list, struct ndio_subrequest *sub)
+static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	sub->next = *list;
-	*list = sub;
+	sub->next = NULL;
+	*queue->landed_end = sub;
+	queue->landed_end = &sub->next;
 }
 
 /* A hostile server may leave a part of a read out: counts what came. */
@@ -185,15 +186,14 @@ static int extents_read(void *opaque, const char *context, uint64_t offset, uint
 			size_t nr_entries, int *error)
 {
 	struct ndio_subrequest *sub = opaque;
-	struct ndio_request *request = sub->request;
 
 	(void)offset;
 	if (strcmp(context, CONTEXT) != 0)
 		return 0;
 	for (size_t i = 0; i + 1 < nr_entries && sub->own < sub->len; i += 2) {
 		uint64_t len = min_u64(entries[i], sub->len - sub->own);
-		int ret = request->extent(request->extent_opaque, sub->offset + sub->own, len,
-					  entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
+		int ret = subrequest_tell_extent(sub, sub->own, len,
+						 entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
 
 		if (ret < 0) {
 			*error = -ret;
@@ -228,14 +228,15 @@ static int command_done(void *opaque, int *error)
 
 	queue->in_flight--;
 	if (*error == 0 && needs_more(sub)) {
-		add(&queue->again, sub);
+		sub->next = queue->again;
+		queue->again = sub;
 		return 1;
 	}
 	sub->result = *error ? -*error : (int64_t)sub->len;
 	if (*error == 0 && (sub->op == OP_READ || sub->op == OP_EXTENTS) &&
 	    sub->own != sub->len)
 		sub->result = -EPROTO; /* the server's answer leaves something out */
-	add(&queue->landed, sub);
+	add_landed(queue, sub);
 	return 1; /* libnbd forgets the command */
 }
 
@@ -291,7 +292,7 @@ static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	if (send_command(sub) < 0) {
 		queue->in_flight--;
 		sub->result = -nbd_errno();
-		add(&queue->landed, sub);
+		add_landed(queue, sub);
 	}
 }
 
@@ -350,6 +351,7 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 	} while (sleep && !woken && !queue->landed);
 	list = queue->landed;
 	queue->landed = NULL;
+	queue->landed_end = &queue->landed;
 	return list;
 }
 
@@ -383,6 +385,7 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 		return NULL;
 	}
 	queue->owner = owner;
+	queue->landed_end = &queue->landed;
 	queue->nbd = owner->first;
 	owner->first = NULL;
 	if (!queue->nbd && connect_uri(target->name, &queue->nbd, err) < 0) {

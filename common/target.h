@@ -29,7 +29,7 @@ struct target_ops {
 
 	/* Takes a subrequest: op, flags, start, len, and io_base for those that carry data.
 	 * Whatever comes of it, it lands once, in a list that poll() returns, with its result
-	 * set: bytes transferred (perhaps fewer than len, never 0 for len > 0), or a negative
+	 * set: bytes transferred (perhaps fewer than len; 0 where a file ends), or a negative
 	 * errno. What isn't sent yet is sent by submit() or poll(). */
 	void (*issue)(struct target_queue *queue, struct ndio_subrequest *sub);
 	void (*submit)(struct target_queue *queue);

@@ -68,7 +68,7 @@ refused() {
 
 	shift
 	rm -f "$T/refused.pid"
-	timeout 60 env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/refused.sock" \
+	timeout 20 env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/refused.sock" \
 		--pidfile "$T/refused.pid" "$NDIO_PLUGIN" "$@" >"$T/refused.log" 2>&1 </dev/null
 	status=$?
 	cat "$T/refused.log"
@@ -96,3 +96,49 @@ refused() {
 		return 1
 	}
 }
+
+# nobody[@] COMMAND...: as a user who isn't root, has no capabilities and owns no file. The
+# sanitizer of leaks doesn't work there: it can't trace a process that turned core dumps off.
+nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all
+	env ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0")
+
+# allow_nobody: from here nobody may use $T, a copy of the plugin in it, and what is preloaded.
+nobody_preload=
+allow_nobody() {
+	local file
+
+	chmod 1777 "$T" && install -m 755 "$NDIO_PLUGIN" "$T/plugin.so" || return
+	for file in $NDIO_PRELOAD; do
+		case $file in
+		/usr/*) ;;
+		*) install -m 755 "$file" "$T" && file=$T/${file##*/} ;;
+		esac
+		nobody_preload="$nobody_preload${nobody_preload:+ }$file"
+	done
+}
+
+# start_nobody NAME ARG...: nbdkit ndio as that user, who may be given limits by $limits.
+# --exit-with-parent is lost when a user changes.
+limits=()
+start_nobody() {
+	local name=$1
+
+	shift
+	start_server "$name" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \
+		--foreground --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$T/plugin.so" "$@"
+}
+
+# mount_here TYPE DIR [OPTIONS]: until the test ends.
+mounts=()
+mount_here() {
+	mkdir -p "$2" && mount -t "$1" -o "${3:-rw}" none "$2" && mounts+=("$2")
+}
+
+unmount_all() {
+	local dir
+
+	for dir in "${mounts[@]}"; do
+		umount --lazy "$dir"
+	done
+}
+trap 'unmount_all; clean_up' EXIT

@@ -39,8 +39,8 @@ static struct fake_target *to_fake(struct target *target)
 
 /* ---- with fake->lock held ---- */
 
-__attribute__((format(printf, 2, 3)))
-static void violation(struct fake_target *fake, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void violation(struct fake_target *fake,
+							    const char *fmt, ...)
 {
 	va_list args;
 
@@ -103,7 +103,6 @@ static bool carries_data(const struct ndio_subrequest *sub)
 static void check_place(struct fake_target *fake, const struct ndio_subrequest *sub)
 {
 	const struct target *target = &fake->target;
-	bool advice = sub->op == OP_CACHE || sub->op == OP_EXTENTS;
 
 	if (sub->op == OP_FLUSH)
 		return;
@@ -112,8 +111,7 @@ static void check_place(struct fake_target *fake, const struct ndio_subrequest *
 	if (sub->start < fake->data_start || sub->len > fake->data_end - sub->start)
 		violation(fake, "op %d of %ju bytes at %ju is outside the data", sub->op,
 			  (uintmax_t)sub->len, (uintmax_t)sub->start);
-	if (!advice && (!is_aligned(sub->start, target->align) ||
-			!is_aligned(sub->len, target->align)))
+	if (!is_aligned(sub->start, target->align) || !is_aligned(sub->len, target->align))
 		violation(fake, "op %d of %ju bytes at %ju is not aligned to %u", sub->op,
 			  (uintmax_t)sub->len, (uintmax_t)sub->start, target->align);
 }
@@ -212,6 +210,8 @@ static void fake_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	check_place(fake, sub);
 	if (carries_data(sub))
 		check_memory(fake, sub);
+	else if (sub->len > fake->target.max_other)
+		violation(fake, "%ju bytes are more than max_other", (uintmax_t)sub->len);
 	for (unsigned i = 0; i < queue->nr; i++)
 		if (queue->flights[i].sub == sub)
 			violation(fake, "issued while in flight");
@@ -249,7 +249,6 @@ static uint64_t bytes_to_transfer(struct fake_target *fake, const struct ndio_su
 /* Does it, with fake->lock held. What it returns is the result. */
 static int64_t perform(struct fake_target *fake, const struct ndio_subrequest *sub)
 {
-	struct ndio_request *request = sub->request;
 	uint8_t *bytes = fake->bytes + sub->start;
 	uint64_t len;
 
@@ -274,7 +273,7 @@ static int64_t perform(struct fake_target *fake, const struct ndio_subrequest *s
 	case OP_CACHE:
 		return 0;
 	case OP_EXTENTS:
-		return request->extent(request->extent_opaque, sub->offset, sub->len, false);
+		return subrequest_tell_extent(sub, 0, sub->len, 0);
 	}
 	return -EINVAL;
 }
@@ -453,7 +452,8 @@ static void encrypt(struct volume *volume, const uint8_t *in, uint8_t *out)
 	assert_non_null(cipher);
 	for (uint64_t at = 0; at < volume->size; at += luks->sector)
 		assert_int_equal(cipher_encrypt(cipher, luks->iv_offset + at / 512, in + at,
-						out + at, luks->sector), 0);
+						out + at, luks->sector),
+				 0);
 	cipher_free(cipher);
 }
 

@@ -76,14 +76,14 @@ struct fake_target {
 };
 
 struct fake_options {
-	const char *cipher;    /* NULL: not encrypted */
-	unsigned sector;       /* of the cipher */
-	unsigned align;        /* of the target */
-	unsigned mem_align;    /* 0: 1 */
-	unsigned max_len;      /* 0: a mebibyte */
-	uint64_t size;         /* of the volume */
-	uint64_t data_offset;  /* on the target; there is as much room after the volume */
-	uint64_t iv_offset;    /* 512-byte units */
+	const char *cipher;   /* NULL: not encrypted */
+	unsigned sector;      /* of the cipher */
+	unsigned align;       /* of the target */
+	unsigned mem_align;   /* 0: 1 */
+	unsigned max_len;     /* 0: a mebibyte */
+	uint64_t size;        /* of the volume */
+	uint64_t data_offset; /* on the target; there is as much room after the volume */
+	uint64_t iv_offset;   /* 512-byte units */
 };
 
 /* A volume that can do everything, on a new fake target full of noise. volume_close() frees

@@ -75,9 +75,9 @@ static void set_up(const struct fake_options *options, unsigned pieces)
 	all.iv_offset = options->cipher ? 12345 : 0;
 	volume = fake_volume(&all, &fake);
 	fake->secret = volume->encrypted;
-	channel = channel_open(volume,
-			       &(struct channel_options){.pieces = pieces, .piece_len = PIECE_LEN},
-			       &errnum, NULL);
+	channel = channel_open(
+		volume, &(struct channel_options){.pieces = pieces, .piece_len = PIECE_LEN},
+		&errnum, NULL);
 	assert_non_null(channel);
 	model = malloc(VOLUME_SIZE);
 	assert_non_null(model);
@@ -106,14 +106,14 @@ struct job {
 	struct ndio_request *request;
 	struct iovec iov[MAX_IOVECS];
 	unsigned iov_count;
-	uint8_t *memory; /* where the iovecs are, with gaps before, between and after them */
+	uint8_t *memory;   /* where the iovecs are, with gaps before, between and after them */
 	uint8_t *expected; /* of the memory, when it is done */
 	size_t memory_len;
 	unsigned done;
 	bool may_fail;
 };
 
-/* Cuts len bytes into runs: of any length, of whole blocks, or one; at any address or aligned. */
+/* Cuts len bytes into runs: of any length, of whole blocks, or one; anywhere or aligned. */
 static void make_iovecs(struct job *job)
 {
 	static const uint64_t units[] = {1, 1, 512, 4096};
@@ -185,8 +185,7 @@ static void never_granted(struct range *range)
 	abort();
 }
 
-static void job_make(struct job *job, enum op op, unsigned flags, uint64_t start,
-		     uint64_t len)
+static void job_make(struct job *job, enum op op, unsigned flags, uint64_t start, uint64_t len)
 {
 	bool data = op == OP_READ || op == OP_WRITE;
 
@@ -198,7 +197,8 @@ static void job_make(struct job *job, enum op op, unsigned flags, uint64_t start
 		memset(model + start, 0, len);
 	}
 	assert_int_equal(request_make(volume, op, ORIGIN_TEST, flags, start, len, job->iov,
-				      job->iov_count, &job->request), 0);
+				      job->iov_count, &job->request),
+			 0);
 	memset(job->iov, FREED, sizeof(job->iov));
 	job->request->done = job_done;
 	job->request->opaque = job;
@@ -225,8 +225,8 @@ static void job_finish(struct job *job)
 	assert_int_equal(job->done, 1);
 	assert_int_equal(atomic_load(&job->request->ref), 1);
 	if (job->memory)
-		assert_true(job->memory[0] == FREED && !memcmp(job->memory, job->memory + 1,
-							       job->memory_len - 1));
+		assert_true(job->memory[0] == FREED &&
+			    !memcmp(job->memory, job->memory + 1, job->memory_len - 1));
 	request_put(job->request, REF_CALLER);
 	free(job->memory);
 	free(job->expected);
@@ -338,8 +338,8 @@ static void many_requests_at_once_match_the_model(void **state)
 		while (left) {
 			for (unsigned i = 0; i < TOGETHER; i++) {
 				/* Only the first of those that share a block may start. */
-				if (!started[i] && (!i || jobs[i - 1].done ||
-						    jobs[i].start % 4096 == 0)) {
+				if (!started[i] &&
+				    (!i || jobs[i - 1].done || jobs[i].start % 4096 == 0)) {
 					started[i] = true;
 					job_start(&jobs[i]);
 				}
@@ -375,8 +375,8 @@ static void run_over(enum op op, unsigned flags, uint64_t start, void *memory, s
 	struct iovec iov = {memory, len};
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, op, ORIGIN_TEST, flags, start, 0, &iov, 1, &request),
-			 0);
+	assert_int_equal(
+		request_make(volume, op, ORIGIN_TEST, flags, start, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
 	if (op == OP_WRITE)
@@ -513,8 +513,7 @@ static void fua_reaches_every_write(void **state)
 		assert_true(fake->writes > 5);
 		assert_int_equal(fake->fua_writes, fake->writes);
 		for (unsigned e = 0; e < fake->nr_events; e++)
-			if (fake->events[e].kind == FAKE_ISSUE &&
-			    fake->events[e].op == OP_ZERO)
+			if (fake->events[e].kind == FAKE_ISSUE && fake->events[e].op == OP_ZERO)
 				assert_int_equal(fake->events[e].flags & REQ_FUA, REQ_FUA);
 		fake_forget(fake);
 		run_over(OP_WRITE, 0, 100, memory, 5 * PIECE_LEN);
@@ -550,7 +549,7 @@ static void a_flush_is_one_flush(void **state)
 static void nothing_to_do_asks_nothing(void **state)
 {
 	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO,
-					   OP_TRIM, OP_CACHE, OP_EXTENTS};
+				      OP_TRIM, OP_CACHE, OP_EXTENTS};
 
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
@@ -642,7 +641,8 @@ static void extents_are_told_by_their_place_on_the_volume(void **state)
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < 2; i++) {
 		assert_int_equal(request_make(volume, OP_EXTENTS, ORIGIN_TEST, 0, 5000, 7777,
-					      NULL, 0, &request), 0);
+					      NULL, 0, &request),
+				 0);
 		request->extent = extent;
 		request->extent_opaque = &found;
 		assert_int_equal(fake_run(channel, request), found.error);
@@ -652,6 +652,73 @@ static void extents_are_told_by_their_place_on_the_volume(void **state)
 		assert_int_equal(found.len, 7777);
 		found.error = -ENOMEM;
 	}
+	tear_down();
+}
+
+/* The blocks around it: the target takes no others. */
+static void a_cache_takes_whole_blocks(void **state)
+{
+	set_up(&raw, PIECES);
+	do_job(OP_CACHE, 0, 1000, 100);
+	assert_int_equal(fake->issued, 1);
+	assert_int_equal(fake->events[0].start, volume->data_offset + 512);
+	assert_int_equal(fake->events[0].len, 1024);
+	tear_down();
+}
+
+/* Where an answer came from, and whether it followed the one before. */
+struct row {
+	uint64_t at;
+	unsigned count;
+	bool in_order;
+};
+
+static int next_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+{
+	struct row *row = opaque;
+
+	row->in_order = row->in_order && offset == row->at;
+	row->at = offset + len;
+	row->count++;
+	return 0;
+}
+
+/* The target takes less at a time, and answers the second question first. */
+static void extents_are_told_in_order(void **state)
+{
+	struct row row = {.at = 4096, .in_order = true};
+	struct ndio_request *request;
+
+	set_up(&raw, PIECES);
+	fake->target.max_other = 8192;
+	fake->order = FAKE_REVERSED;
+	assert_int_equal(request_make(volume, OP_EXTENTS, ORIGIN_TEST, 0, 4096, 50000, NULL, 0,
+				      &request),
+			 0);
+	request->extent = next_extent;
+	request->extent_opaque = &row;
+	assert_int_equal(fake_run(channel, request), 0);
+	request_put(request, REF_CALLER);
+	assert_true(row.count >= 50000 / 8192);
+	assert_true(row.in_order);
+	assert_int_equal(row.at, 4096 + 50000);
+	tear_down();
+}
+
+static void large_zeroes_and_trims_are_split_as_the_target_needs(void **state)
+{
+	uint8_t *memory = aligned_noise(100000);
+
+	set_up(&raw, PIECES);
+	fake->target.max_other = 8192;
+	fake->order = FAKE_RANDOM;
+	do_job(OP_ZERO, REQ_FUA, 1000, 100000);
+	assert_true(count_events(FAKE_ISSUE, OP_ZERO) > 10);
+	do_job(OP_TRIM, 0, 1000, 100000);
+	assert_true(count_events(FAKE_ISSUE, OP_TRIM) > 10);
+	do_job(OP_CACHE, 0, 1024, 99840);
+	run_over(OP_WRITE, 0, 1000, memory, 100000);
+	free(memory);
 	tear_down();
 }
 
@@ -683,7 +750,7 @@ static void assert_neighbours(const uint8_t *before, const struct job *job)
 {
 	fake_assert_same(model, before, job->start);
 	fake_assert_same(model + job->start + job->len, before + job->start + job->len,
-			    VOLUME_SIZE - job->start - job->len);
+			 VOLUME_SIZE - job->start - job->len);
 }
 
 static void run_into_error(enum op op, unsigned at, unsigned manners)
@@ -819,7 +886,7 @@ struct chain {
 	uint8_t *memory;
 };
 
-/* Starts the next request from the callback of the one before, of which it may be the memory. */
+/* Starts the next request from the callback of the one before, whose memory it may get. */
 static void chain_next(struct ndio_request *previous)
 {
 	struct chain *chain = previous->opaque;
@@ -829,7 +896,8 @@ static void chain_next(struct ndio_request *previous)
 	assert_int_equal(previous->error, 0);
 	if (chain->left--) {
 		assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0,
-					      chain->start += 100, 0, &iov, 1, &request), 0);
+					      chain->start += 100, 0, &iov, 1, &request),
+				 0);
 		request->done = chain_next;
 		request->opaque = chain;
 		request->range.granted = never_granted;
@@ -873,6 +941,9 @@ int main(void)
 		cmocka_unit_test(zeroes_are_written_where_the_target_has_no_such_operation),
 		cmocka_unit_test(a_trim_takes_the_whole_blocks_inside),
 		cmocka_unit_test(extents_are_told_by_their_place_on_the_volume),
+		cmocka_unit_test(a_cache_takes_whole_blocks),
+		cmocka_unit_test(extents_are_told_in_order),
+		cmocka_unit_test(large_zeroes_and_trims_are_split_as_the_target_needs),
 		cmocka_unit_test(one_requests_error_is_not_the_others),
 		cmocka_unit_test(a_target_that_ends_early_is_an_error),
 		cmocka_unit_test(bounce_memory_never_holds_plaintext_between_calls),
@@ -882,9 +953,12 @@ int main(void)
 		const char *name;
 		CMUnitTestFunction test;
 	} every[] = {
-		{"requests_of_any_shape_match_the_model", requests_of_any_shape_match_the_model},
-		{"many_requests_at_once_match_the_model", many_requests_at_once_match_the_model},
-		{"errors_end_a_request_once_and_for_all", errors_end_a_request_once_and_for_all},
+		{"requests_of_any_shape_match_the_model",
+		 requests_of_any_shape_match_the_model},
+		{"many_requests_at_once_match_the_model",
+		 many_requests_at_once_match_the_model},
+		{"errors_end_a_request_once_and_for_all",
+		 errors_end_a_request_once_and_for_all},
 	};
 	enum { SINGLE = sizeof(single) / sizeof(single[0]), EVERY = 3 };
 	static struct CMUnitTest tests[SINGLE + EVERY * KINDS];
@@ -894,7 +968,8 @@ int main(void)
 	for (unsigned i = 0; i < EVERY * KINDS; i++) {
 		const struct kind *kind = &kinds[i / EVERY];
 
-		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name, kind->name);
+		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
+			 kind->name);
 		tests[SINGLE + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,

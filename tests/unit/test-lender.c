@@ -150,8 +150,8 @@ static void run_threads(struct thread *threads, const struct kind *kind, void *(
 		assert_string_equal(threads[i].failure, "");
 }
 
-__attribute__((format(printf, 2, 3)))
-static void *failed(struct thread *thread, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void *failed(struct thread *thread,
+							  const char *fmt, ...)
 {
 	va_list args;
 
@@ -180,7 +180,8 @@ static int change(struct thread *thread, uint32_t start, uint32_t len)
 		return run(OP_ZERO, 0, start, NULL, len);
 	}
 	fake_noise(model + start, len, &thread->seed);
-	return run(OP_WRITE, rand_r(&thread->seed) % 8 ? 0 : REQ_FUA, start, model + start, len);
+	return run(OP_WRITE, rand_r(&thread->seed) % 8 ? 0 : REQ_FUA, start, model + start,
+		   len);
 }
 
 static void *write_ones_own(void *opaque)
@@ -193,8 +194,8 @@ static void *write_ones_own(void *opaque)
 		const struct stripe *stripe = stripe_of(thread);
 		bool all = rand_r(&thread->seed) % 2;
 		uint32_t skip = all ? 0 : rand_r(&thread->seed) % stripe->len;
-		uint32_t len = all ? stripe->len :
-				     1 + rand_r(&thread->seed) % (stripe->len - skip);
+		uint32_t len =
+			all ? stripe->len : 1 + rand_r(&thread->seed) % (stripe->len - skip);
 
 		ret = change(thread, stripe->start + skip, len);
 		if (ret < 0)
@@ -204,7 +205,8 @@ static void *write_ones_own(void *opaque)
 		if (ret < 0)
 			return failed(thread, "read: %s", strerror(-ret));
 		if (memcmp(memory, model + stripe->start, stripe->len))
-			return failed(thread, "turn %u: %u bytes at %u are not what was written",
+			return failed(thread,
+				      "turn %u: %u bytes at %u are not what was written",
 				      thread->turns, stripe->len, stripe->start);
 	}
 	return NULL;
@@ -224,8 +226,8 @@ static void a_neighbours_bytes_are_never_lost(void **state)
 
 /* ---- bytes that all write ---- */
 
-/* Each writes its own letter only: any letter may be found, and nothing else, unless a read that
- * crosses a write meets half a sector of it. */
+/* Each writes its own letter only: any letter may be found, and nothing else, unless a read
+ * that crosses a write meets half a sector of it. */
 static void *write_the_same(void *opaque)
 {
 	struct thread *thread = opaque;
@@ -384,7 +386,8 @@ int main(void)
 	for (unsigned i = 0; i < EVERY * KINDS; i++) {
 		const struct kind *kind = &kinds[i / EVERY];
 
-		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name, kind->name);
+		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
+			 kind->name);
 		tests[2 + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,

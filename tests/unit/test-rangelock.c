@@ -84,9 +84,9 @@ static void only_overlapping_ranges_conflict(void **state)
 		uint64_t start, end;
 		bool overlaps;
 	} others[] = {
-		{0, 1000, false},     {0, 1001, true},     {1999, 3000, true},
-		{2000, 3000, false},  {1200, 1300, true},  {0, 5000, true},
-		{1000, 2000, true},   {5000, UINT64_MAX, false},
+		{0, 1000, false},    {0, 1001, true},           {1999, 3000, true},
+		{2000, 3000, false}, {1200, 1300, true},        {0, 5000, true},
+		{1000, 2000, true},  {5000, UINT64_MAX, false},
 	};
 	struct waiter a, b;
 
@@ -209,8 +209,8 @@ static void enter(const struct range *range)
 	pthread_mutex_lock(&blocks.lock);
 	for (uint64_t b = range->start; b < range->end; b++) {
 		for (unsigned mode = 0; mode < 3; mode++)
-			blocks.violations += conflicts[range->mode][mode] &&
-					     blocks.inside[b][mode];
+			blocks.violations +=
+				conflicts[range->mode][mode] && blocks.inside[b][mode];
 		blocks.inside[b][range->mode]++;
 	}
 	pthread_mutex_unlock(&blocks.lock);

@@ -64,7 +64,8 @@ static int tear_down(void **state)
 static int make(enum op op, unsigned flags, uint64_t start, uint64_t len,
 		const struct iovec *iov, size_t iov_count, struct ndio_request **request)
 {
-	return request_make(volume, op, ORIGIN_TEST, flags, start, len, iov, iov_count, request);
+	return request_make(volume, op, ORIGIN_TEST, flags, start, len, iov, iov_count,
+			    request);
 }
 
 /* Makes it of one run of memory, and expects an error, which leaves nothing behind. */
@@ -139,7 +140,8 @@ static void few_iovecs_need_no_allocation(void **state)
 	request_put(request, REF_CALLER);
 
 	/* An empty one takes no place. */
-	assert_int_equal(make(OP_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request), 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request),
+			 0);
 	assert_ptr_equal(request->direct_bv, request->inline_bv);
 	assert_int_equal(request->len, REQUEST_INLINE_BVECS);
 	request_put(request, REF_CALLER);
@@ -171,8 +173,9 @@ static void a_request_may_have_no_bytes(void **state)
 
 	for (unsigned i = 0; i < 4; i++) {
 		for (unsigned count = 0; count < 2; count++) {
-			assert_int_equal(make(ops[i], REQ_PIN, VOLUME_SIZE, 0, &iov, count,
-					      &request), 0);
+			assert_int_equal(
+				make(ops[i], REQ_PIN, VOLUME_SIZE, 0, &iov, count, &request),
+				0);
 			assert_int_equal(request->len, 0);
 			assert_int_equal(fake_run(channel, request), 0);
 			request_put(request, REF_CALLER);
@@ -243,7 +246,8 @@ static void what_a_volume_cannot_do_is_refused(void **state)
 
 /* ---- what it becomes ---- */
 
-static void assert_trimmed_to(uint64_t start, uint64_t len, uint64_t want_start, uint64_t want_len)
+static void assert_trimmed_to(uint64_t start, uint64_t len, uint64_t want_start,
+			      uint64_t want_len)
 {
 	struct ndio_request *request;
 

@@ -81,8 +81,8 @@ static void no_count_is_lost(void **state)
 	pthread_t threads[3];
 
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, count_to_100000, &stats.reads),
-				 0);
+		assert_int_equal(
+			pthread_create(&threads[i], NULL, count_to_100000, &stats.reads), 0);
 	for (unsigned i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
 	assert_int_equal(stat_get(&stats.reads), 300000);

@@ -43,7 +43,7 @@ static void hear(void *opaque, const char *message)
 	snprintf(last_notice, sizeof(last_notice), "%s", message);
 }
 
-static const struct notice notice = { .tell = hear };
+static const struct notice notice = {.tell = hear};
 
 static int make_folder(void **state)
 {
@@ -92,8 +92,8 @@ static void open_target(enum direct_mode mode, bool readonly)
 
 	notices = 0;
 	assert_int_equal(target_file_open(path, mode, readonly, &notice, &target, &err), 0);
-	queue = target->ops->queue_open(target, DEPTH, (struct bvec){bounce, DEPTH * BOUNCE_LEN},
-					&err);
+	queue = target->ops->queue_open(target, DEPTH,
+					(struct bvec){bounce, DEPTH * BOUNCE_LEN}, &err);
 	assert_non_null(queue);
 }
 
@@ -122,8 +122,13 @@ static void assert_file_holds_model(size_t size)
 static struct ndio_subrequest sub_of(enum op op, unsigned flags, uint64_t start, uint64_t len,
 				     void *base)
 {
-	return (struct ndio_subrequest){.op = op, .flags = flags, .start = start, .len = len,
-					.offset = start, .io_base = base, .result = INT64_MIN};
+	return (struct ndio_subrequest){.op = op,
+					.flags = flags,
+					.start = start,
+					.len = len,
+					.offset = start,
+					.io_base = base,
+					.result = INT64_MIN};
 }
 
 /* Issues one and waits until it has landed. Its result. */
@@ -191,8 +196,8 @@ static void many_are_in_flight_at_once_and_each_lands_once(void **state)
 
 		for (unsigned i = 0; i < DEPTH; i++) {
 			seen[i] = false;
-			subs[i] = sub_of(OP_READ, 0, (round % 4 * DEPTH + i) * BOUNCE_LEN, BOUNCE_LEN,
-					 bounce + i * BOUNCE_LEN);
+			subs[i] = sub_of(OP_READ, 0, (round % 4 * DEPTH + i) * BOUNCE_LEN,
+					 BOUNCE_LEN, bounce + i * BOUNCE_LEN);
 			target->ops->issue(queue, &subs[i]);
 			if (i % 2)
 				target->ops->submit(queue);
@@ -209,7 +214,8 @@ static void many_are_in_flight_at_once_and_each_lands_once(void **state)
 				seen[i] = true;
 				count++;
 				assert_int_equal(landed->result, BOUNCE_LEN);
-				fake_assert_same(landed->io_base, model + landed->start, BOUNCE_LEN);
+				fake_assert_same(landed->io_base, model + landed->start,
+						 BOUNCE_LEN);
 			}
 		}
 		assert_null(target->ops->poll(queue, true, -1));
@@ -275,8 +281,9 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	channel = channel_open(volume, &options, &errnum, NULL);
 	assert_non_null(channel);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1,
-					      &request), 0);
+		assert_int_equal(
+			request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
+			0);
 		assert_int_equal(fake_run(channel, request), i ? -EIO : 0);
 		request_put(request, REF_CALLER);
 		assert_int_equal(truncate(path, FILE_SIZE - 100000), 0);
@@ -383,10 +390,12 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type
 
 static int64_t walk_over(struct walk *walk, uint64_t start, uint64_t len)
 {
-	struct ndio_request request = {.extent = add_extent, .extent_opaque = walk};
+	struct ndio_request request = {
+		.start = start, .len = len, .extent = add_extent, .extent_opaque = walk};
 	struct ndio_subrequest sub = sub_of(OP_EXTENTS, 0, start, len, NULL);
 
 	sub.request = &request;
+	sub.offset = start;
 	walk->at = start;
 	target->ops->issue(queue, &sub);
 	assert_ptr_equal(target->ops->poll(queue, true, -1), &sub);
@@ -407,7 +416,10 @@ static void extents_cover_what_was_asked_for(void **state)
 {
 	static const struct {
 		uint64_t start, len;
-	} asked[] = {{0, FILE_SIZE}, {100, 70000}, {16 * 4096 + 5, 10}, {FILE_SIZE - 1, 1},
+	} asked[] = {{0, FILE_SIZE},
+		     {100, 70000},
+		     {16 * 4096 + 5, 10},
+		     {FILE_SIZE - 1, 1},
 		     {17 * 4096, 23 * 4096}};
 	struct walk walk = {.is_hole = calloc(FILE_SIZE / 4096, 1)};
 
@@ -469,8 +481,17 @@ static void a_header_is_read_from_any_place(void **state)
 	static const struct {
 		uint64_t offset;
 		size_t len;
-	} reads[] = {{0, 1}, {0, 512}, {1, 1}, {511, 2}, {4095, 4098}, {12345, 6789}, {0, FILE_SIZE},
-		     {FILE_SIZE - 1, 1}, {FILE_SIZE - 5000, 5000}, {777, FILE_SIZE - 777}, {9, 0}};
+	} reads[] = {{0, 1},
+		     {0, 512},
+		     {1, 1},
+		     {511, 2},
+		     {4095, 4098},
+		     {12345, 6789},
+		     {0, FILE_SIZE},
+		     {FILE_SIZE - 1, 1},
+		     {FILE_SIZE - 5000, 5000},
+		     {777, FILE_SIZE - 777},
+		     {9, 0}};
 	uint8_t *memory = malloc(FILE_SIZE + 1);
 
 	assert_non_null(memory);
@@ -478,8 +499,7 @@ static void a_header_is_read_from_any_place(void **state)
 	open_target(mode_of(state), true);
 	for (unsigned i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
 		memset(memory, 0x33, FILE_SIZE + 1);
-		assert_int_equal(target_read(target, memory, reads[i].len, reads[i].offset),
-				 0);
+		assert_int_equal(target_read(target, memory, reads[i].len, reads[i].offset), 0);
 		fake_assert_same(memory, model + reads[i].offset, reads[i].len);
 		assert_int_equal(memory[reads[i].len], 0x33);
 	}
@@ -590,7 +610,8 @@ static void nothing_stays_open(void **state)
 	assert_true(open_descriptors() > before);
 	close_target();
 	assert_int_equal(open_descriptors(), before);
-	assert_true(target_file_open("/dev/null", mode_of(state), false, &notice, &none, &err) < 0);
+	assert_true(target_file_open("/dev/null", mode_of(state), false, &notice, &none, &err) <
+		    0);
 	assert_int_equal(open_descriptors(), before);
 }
 
@@ -630,7 +651,8 @@ static void direct_io_says_how_it_must_be_aligned(void **state)
 	if (target->direct) {
 		assert_false(target->can_cache);
 		assert_int_equal(run(OP_READ, 0, target->align, target->align,
-				     bounce + target->mem_align), target->align);
+				     bounce + target->mem_align),
+				 target->align);
 		assert_memory_equal(bounce + target->mem_align, model + target->align,
 				    target->align);
 	} else {
@@ -652,8 +674,8 @@ static void without_a_ring_it_works_all_the_same(void **state)
 	none = (struct rlimit){0, limit.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
 	for (unsigned i = 0; i < 2; i++) {
-		queue = target->ops->queue_open(target, DEPTH, (struct bvec){bounce, BOUNCE_LEN},
-						NULL);
+		queue = target->ops->queue_open(target, DEPTH,
+						(struct bvec){bounce, BOUNCE_LEN}, NULL);
 		assert_non_null(queue);
 		memset(bounce, 'r', 8192);
 		memset(model + 4096, 'r', 8192);
@@ -678,8 +700,8 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	struct error err;
 
 	notices = 0;
-	assert_int_equal(target_file_open("/proc/version", DIRECT_AUTO, true, &notice, &proc, &err),
-			 0);
+	assert_int_equal(
+		target_file_open("/proc/version", DIRECT_AUTO, true, &notice, &proc, &err), 0);
 	assert_int_equal(notices, 1);
 	assert_non_null(strstr(last_notice, "/proc/version: "));
 	assert_non_null(strstr(last_notice, "direct I/O"));
@@ -687,14 +709,15 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	assert_int_equal(proc->align, 1);
 	proc->ops->close(proc);
 
-	assert_int_equal(target_file_open("/proc/version", DIRECT_ON, true, &notice, &proc, &err),
-			 -EINVAL);
+	assert_int_equal(
+		target_file_open("/proc/version", DIRECT_ON, true, &notice, &proc, &err),
+		-EINVAL);
 	assert_non_null(strstr(err.text, "/proc/version: "));
 	assert_non_null(strstr(err.text, "direct"));
 	assert_int_equal(notices, 1);
 
-	assert_int_equal(target_file_open("/proc/version", DIRECT_OFF, true, &notice, &proc, &err),
-			 0);
+	assert_int_equal(
+		target_file_open("/proc/version", DIRECT_OFF, true, &notice, &proc, &err), 0);
 	assert_int_equal(notices, 1);
 	proc->ops->close(proc);
 }
@@ -705,7 +728,7 @@ int main(void)
 		const char *name;
 		CMUnitTestFunction test;
 	} every[] = {
-#define EACH(test) { #test, test }
+#define EACH(test) {#test, test}
 		EACH(bytes_arrive_where_they_should),
 		EACH(many_are_in_flight_at_once_and_each_lands_once),
 		EACH(a_queue_that_is_idle_does_not_wait),

@@ -1,0 +1,202 @@
+#!/bin/bash
+# What can't be served is refused by name; what can be served only in part, or not with direct
+# I/O, is served and said so.
+
+# Mounts of its own, which end with the test however it ends.
+if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
+	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
+fi
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=../nbd.sh
+. "$root/tests/nbd.sh"
+
+size() { # SERVER
+	nbdinfo --size "$(uri "$1")"
+}
+
+# Files of other kinds.
+mkdir "$T/folder"
+mkfifo "$T/fifo"
+ln -s loop "$T/loop"
+/usr/bin/python3 -c "import socket; socket.socket(socket.AF_UNIX).bind('$T/socket')"
+ok "no file given" refused "you must give the disk"
+ok "two files given" refused "file= can be given only once" "$T/fifo" file="$T/fifo"
+ok "missing" refused "$T/missing: No such file or directory" "$T/missing"
+ok "in a missing folder" refused "$T/missing/disk: No such file or directory" "$T/missing/disk"
+ok "a folder" refused "$T/folder: " "$T/folder"
+ok "a character device" refused "/dev/null: not a regular file or block device" /dev/null
+ok "a fifo" refused "$T/fifo: not a regular file or block device" "$T/fifo"
+ok "a socket" refused "$T/socket: " "$T/socket"
+ok "a symbolic link to itself" refused "$T/loop: Too many levels of symbolic links" "$T/loop"
+ok "an empty name" refused "empty path" file=
+
+# A fifo that nobody writes: whoever waits for one waits forever.
+make_luks2 "$T/luks" 20M
+ok "a fifo as header" refused "$T/fifo: not a regular file" "$T/luks" \
+	header="$T/fifo" passphrase=+"$T/pass"
+ok "a fifo as key file" refused "$T/fifo: not a regular file" "$T/luks" keyfile="$T/fifo"
+
+# Nothing in it.
+: >"$T/empty"
+ok "an empty file is served" start_nbdkit disk "$NDIO_PLUGIN" "$T/empty"
+is "with no bytes" "$(size disk)" 0
+ok "which can be copied" nbdcopy "$(uri disk)" "$T/empty.copy"
+ok "and no more" py disk "
+h.set_strict_mode(0)
+fails('EINVAL', h.pread, 1, 0)
+fails('ENOSPC', h.pwrite, b'x', 0)"
+ok "and the server ends well" stop_server disk
+
+# A tail that is no whole block.
+odd() { # NAME FILE WHOLE ALL ARG...: WHOLE bytes are exported with direct I/O, ALL without
+	local name=$1 file=$2 whole=$3 all=$4 tail
+
+	shift 4
+	tail=$(tail -c 100 "$file" | sha256sum)
+	start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	if grep -q "refuses direct I/O" "$T/disk.log"; then
+		skip "the file system here refuses direct I/O" 4
+		stop_server disk
+	else
+		is "$name: whole blocks are exported" "$(size disk)" "$whole"
+		ok "$name: and the server says so" said disk \
+			"$file: the last $((all - whole)) bytes are no whole block of"
+		ok "$name: they are written and read" py disk "
+h.pwrite(data($whole), 0)
+h.flush()
+same(h.pread($whole, 0), data($whole))"
+		stop_server disk
+		is "$name: the tail is as it was" "$(tail -c 100 "$file" | sha256sum)" "$tail"
+	fi
+}
+
+random "$T/odd" $((1048576 + 100))
+odd "raw file" "$T/odd" 1048576 $((1048576 + 100))
+ok "raw file, buffered: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/odd" direct=off
+is "raw file, buffered: all is exported" "$(size disk)" $((1048576 + 100))
+ok "raw file, buffered: up to the last byte" py disk "
+h.pwrite(b'the end', 1048576 + 93)
+h.flush()
+same(h.pread(8, 1048576 + 92)[1:], b'the end')"
+ok "raw file, buffered: nothing to say" not grep -q "exported" "$T/disk.log"
+stop_server disk
+is "raw file, buffered: the file's last bytes" "$(tail -c 7 "$T/odd")" "the end"
+is "raw file: its size is what it was" "$(stat -c %s "$T/odd")" $((1048576 + 100))
+
+random "$T/short" 300
+ok "300 bytes: served" start_nbdkit disk "$NDIO_PLUGIN" "$T/short" direct=off
+ok "300 bytes: read" holds disk "$T/short"
+stop_server disk
+
+make_luks2 "$T/odd.luks" $((18 * 1048576 + 100)) --sector-size 512
+odd "LUKS" "$T/odd.luks" $((2 * 1048576)) $((2 * 1048576 + 100)) passphrase=+"$T/pass"
+ok "LUKS, buffered: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/odd.luks" direct=off \
+	passphrase=+"$T/pass"
+is "LUKS, buffered: whole sectors are exported" "$(size disk)" $((2 * 1048576))
+ok "LUKS, buffered: and the server says so" said disk "the last 100 bytes .* of 512 "
+ok "LUKS, buffered: reads what was written" py disk "same(h.pread(2 << 20, 0), data(2 << 20))"
+stop_server disk
+make_luks2 "$T/odd4k.luks" $((18 * 1048576 + 1024)) --sector-size 512
+/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/odd4k.luks" "segment['sector_size'] = 4096"
+odd "LUKS, sectors of 4096" "$T/odd4k.luks" $((2 * 1048576)) $((2 * 1048576 + 1024)) \
+	passphrase=+"$T/pass"
+
+# Permissions.
+permissions() {
+	random "$T/disk" 1048576
+	chmod 600 "$T/disk"
+	is "a file that may not be read" "$("${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \
+		--unix "$T/nobody.sock" "$T/plugin.so" "$T/disk" 2>&1)" \
+		"nbdkit: error: $T/disk: Permission denied"
+	chmod 444 "$T/disk"
+	ok "a file that may not be written is served" start_nobody disk "$T/disk" || return
+	chmod 777 "$T/disk.sock"
+	ok "read-only" nbdinfo --is read-only "$(uri disk)"
+	ok "as it is" holds disk "$T/disk"
+	ok "no write is let through" py disk "
+h.set_strict_mode(0)
+fails('EPERM', h.pwrite, b'x', 0)
+fails('EPERM', h.zero, 512, 0)
+fails('EPERM', h.trim, 512, 0)"
+	ok "it is as it was" holds disk "$T/disk"
+	ok "and the server ends well" stop_server disk
+	cp "$T/luks" "$T/disk"
+	chmod 444 "$T/disk"
+	cp "$T/pass" "$T/pass.nobody"
+	chmod 444 "$T/pass.nobody"
+	ok "so is a LUKS volume" start_nobody disk "$T/disk" passphrase=+"$T/pass.nobody" || return
+	ok "read-only too" nbdinfo --is read-only "$(uri disk)"
+	ok "which ends well" stop_server disk
+}
+if [ "$(id -u)" = 0 ]; then
+	allow_nobody
+	permissions
+else
+	skip "needs root, to become someone else" 10
+fi
+
+# File systems that refuse direct I/O, or may.
+verify() { # SERVER SIZE
+	py "$1" "
+h.pwrite(data($2), 0)
+h.pwrite(b'odd', $2 - 5)
+h.zero(1000, 12345)
+h.flush()
+want = bytearray(data($2))
+want[-5:-2] = b'odd'
+want[12345:13345] = bytes(1000)
+same(h.pread($2, 0), bytes(want))"
+}
+
+refusing() {
+	local dir=$T/ramfs
+
+	ok "a file system that refuses direct I/O" mount_here ramfs "$dir" || return
+	truncate -s 4M "$dir/disk"
+	ok "direct=auto goes on without" start_nbdkit disk "$NDIO_PLUGIN" "$dir/disk"
+	ok "and says so" said disk "$dir/disk: the file system refuses direct I/O"
+	ok "its data are right" verify disk 3000001
+	stop_server disk
+	ok "direct=on refuses" refused "$dir/disk: the file system refuses direct I/O" \
+		"$dir/disk" direct=on
+	ok "direct=off starts" start_nbdkit disk "$NDIO_PLUGIN" "$dir/disk" direct=off
+	is "and has nothing to say" "$(cat "$T/disk.log")" ""
+	stop_server disk
+	cp "$T/luks" "$dir/luks"
+	ok "LUKS there opens" start_nbdkit disk "$NDIO_PLUGIN" "$dir/luks" passphrase=+"$T/pass"
+	ok "its data are right, too" verify disk 3000001
+	ok "and the server ends well" stop_server disk
+}
+
+in_memory() {
+	local dir=$T/tmpfs try
+
+	ok "tmpfs" mount_here tmpfs "$dir" size=64m || return
+	truncate -s 4M "$dir/disk"
+	ok "is served" start_nbdkit disk "$NDIO_PLUGIN" "$dir/disk"
+	ok "with the right data" verify disk 3000001
+	stop_server disk
+	cp "$T/luks" "$dir/luks"
+	ok "and so is LUKS there" start_nbdkit disk "$NDIO_PLUGIN" "$dir/luks" \
+		passphrase=+"$T/pass"
+	ok "with the right data, too" verify disk 3000001
+	ok "and the server ends well" stop_server disk
+	# A ring lets go of its file a little later than its process ends.
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		mount -o remount,ro "$dir" 2>"$T/remount.log" && break
+		sleep "0.$try"
+	done
+	ok "a read-only file system" start_nbdkit disk "$NDIO_PLUGIN" "$dir/luks" \
+		passphrase=+"$T/pass"
+	ok "is a read-only export" nbdinfo --is read-only "$(uri disk)"
+	ok "which ends well" stop_server disk
+}
+
+if [ -n "${OWN_MOUNTS:-}" ]; then
+	refusing
+	in_memory
+else
+	skip "can't mount here" 20
+fi
+done_testing
