@@ -208,8 +208,9 @@ struct ndio_event {
 int ndio_queue_new(struct ndio_queue **queue);
 void ndio_queue_free(struct ndio_queue *queue); /* events not fetched are lost; NULL is fine */
 
-/* A descriptor that is readable while there are events: for poll, epoll, io_uring. The queue
- * keeps it; only ndio_queue_reap() may read from it. */
+/* A descriptor that is readable while there are events: for poll, epoll, io_uring. Fetch until
+ * there are none: it may stay readable until ndio_queue_reap() has returned 0. The queue keeps
+ * it, and nobody else reads from it. */
 int ndio_queue_fd(const struct ndio_queue *queue);
 
 /* Fetches up to max events; waits for the first for timeout_ms milliseconds, -1: for ever. How

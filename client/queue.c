@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -11,9 +14,16 @@
 #include "message.h"
 
 struct ndio_queue {
-	int fd; /* an eventfd, readable exactly while there are entries */
-	pthread_mutex_t lock;
-	struct queue_entry *first, **last;
+	int fd; /* an eventfd, readable while there are entries, and perhaps once more */
+
+	/* Entries come in by a stack that any thread pushes to without a lock, so that a worker
+	 * never waits for a program that fetches slowly. */
+	struct queue_entry *_Atomic inbox;
+	atomic_bool signaled; /* fd was written since it was read last */
+	atomic_uint adding;   /* threads that are inside queue_add() */
+
+	pthread_mutex_t lock; /* of those who fetch */
+	struct queue_entry *first, **last; /* taken from the inbox, oldest first */
 };
 
 int ndio_queue_new(struct ndio_queue **result)
@@ -44,6 +54,8 @@ void ndio_queue_free(struct ndio_queue *queue)
 		return;
 	while (ndio_queue_reap(queue, &event, 1, 0) > 0)
 		;
+	while (atomic_load(&queue->adding))
+		sched_yield();
 	close(queue->fd);
 	pthread_mutex_destroy(&queue->lock);
 	free(queue);
@@ -54,40 +66,75 @@ int ndio_queue_fd(const struct ndio_queue *queue)
 	return queue->fd;
 }
 
-void queue_add(struct ndio_queue *queue, struct queue_entry *entry)
+static void signal_fd(struct ndio_queue *queue)
 {
 	const uint64_t one = 1;
 
-	entry->next = NULL;
-	pthread_mutex_lock(&queue->lock);
-	/* Under the lock, so that the descriptor never says less than there is, and so that the
-	 * queue isn't freed by a reaper that has seen the entry while this still writes. */
-	if (!queue->first)
+	if (!atomic_exchange(&queue->signaled, true))
 		while (write(queue->fd, &one, sizeof(one)) < 0 && errno == EINTR)
 			;
-	*queue->last = entry;
-	queue->last = &entry->next;
-	pthread_mutex_unlock(&queue->lock);
+}
+
+void queue_add(struct ndio_queue *queue, struct queue_entry *entry)
+{
+	struct queue_entry *head;
+
+	/* Whoever fetches the entry may free the queue, but not while this still signals. */
+	atomic_fetch_add(&queue->adding, 1);
+	head = atomic_load(&queue->inbox);
+	do
+		entry->next = head;
+	while (!atomic_compare_exchange_weak(&queue->inbox, &head, entry));
+	signal_fd(queue);
+	atomic_fetch_sub(&queue->adding, 1);
+}
+
+/* Moves the inbox behind what was taken before. Under the lock. */
+static void empty_inbox(struct ndio_queue *queue)
+{
+	struct queue_entry *stack = atomic_exchange(&queue->inbox, NULL);
+	struct queue_entry *oldest = NULL, *next;
+
+	for (; stack; stack = next) {
+		next = stack->next;
+		stack->next = oldest;
+		oldest = stack;
+	}
+	*queue->last = oldest;
+	while (*queue->last)
+		queue->last = &(*queue->last)->next;
+}
+
+/* Nothing is there: the descriptor may be quiet, unless something has come since. Whoever adds
+ * first pushes and then looks at the flag; here it is the other way round. */
+static void quiet(struct ndio_queue *queue)
+{
+	uint64_t count;
+
+	while (read(queue->fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		;
+	atomic_store(&queue->signaled, false);
+	empty_inbox(queue);
+	if (queue->first)
+		signal_fd(queue);
 }
 
 /* Takes up to max entries off, in the order of their completion. */
 static struct queue_entry *take(struct ndio_queue *queue, int max)
 {
 	struct queue_entry *list, **end = &list;
-	uint64_t count;
 
 	pthread_mutex_lock(&queue->lock);
+	empty_inbox(queue);
+	if (!queue->first)
+		quiet(queue);
 	list = queue->first;
 	for (int i = 0; i < max && *end; i++)
 		end = &(*end)->next;
 	queue->first = *end;
 	*end = NULL;
-	if (!queue->first) {
+	if (!queue->first)
 		queue->last = &queue->first;
-		/* Nonblocking: where there was no entry there is nothing to read. */
-		while (list && read(queue->fd, &count, sizeof(count)) < 0 && errno == EINTR)
-			;
-	}
 	pthread_mutex_unlock(&queue->lock);
 	return list;
 }

@@ -5,6 +5,8 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "mutex.h"
+
 struct lender {
 	struct volume *volume;
 	pthread_mutex_t lock;
@@ -24,7 +26,7 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 	if (!lender)
 		goto no_memory;
 	lender->volume = volume;
-	pthread_mutex_init(&lender->lock, NULL);
+	mutex_init_short(&lender->lock);
 	pthread_cond_init(&lender->returned, NULL);
 	lender->channels = calloc(count, sizeof(*lender->channels));
 	lender->free = calloc(count, sizeof(*lender->free));

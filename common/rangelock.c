@@ -3,9 +3,11 @@
 #include <assert.h>
 #include <stddef.h>
 
+#include "mutex.h"
+
 void range_lock_init(struct range_lock *ranges)
 {
-	pthread_mutex_init(&ranges->lock, NULL);
+	mutex_init_short(&ranges->lock);
 	ranges->first = ranges->last = NULL;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "align.h"
+#include "mutex.h"
 #include "pin.h"
 #include "probe.h"
 #include "volume.h"
@@ -13,7 +14,7 @@
 
 void request_cache_init(struct request_cache *cache)
 {
-	pthread_mutex_init(&cache->lock, NULL);
+	mutex_init_short(&cache->lock);
 	cache->first = NULL;
 	cache->count = 0;
 }
