@@ -97,9 +97,10 @@ refused() {
 	}
 }
 
-# nobody[@] COMMAND...: as a user who isn't root, has no capabilities and owns no file. The
-# sanitizer of leaks doesn't work there: it can't trace a process that turned core dumps off.
-nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all
+# nobody[@] COMMAND...: as a user who isn't root, has no capabilities, owns no file, and shares
+# no limit with another test's. The sanitizer of leaks doesn't work there: it can't trace a
+# process that turned core dumps off.
+nobody=(setpriv --reuid $((100000 + $$)) --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all
 	env ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0")
 
 # allow_nobody: from here nobody may use $T, a copy of the plugin in it, and what is preloaded.

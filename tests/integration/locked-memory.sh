@@ -1,0 +1,166 @@
+#!/bin/bash
+# With too low a locked-memory limit, what can do without does, and says so; keys, pin=on and
+# lock=on can't, and are refused before the server goes into the background. With enough, the
+# running server has its key and bounce memory locked.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=../nbd.sh
+. "$root/tests/nbd.sh"
+
+[ "$(id -u)" = 0 ] || skip_all "needs root, to become someone else with other limits"
+# shellcheck disable=SC2016
+"${nobody[@]}" sh -c '[ "$(awk "\$1 == \"CapEff:\" { print \$2 }" /proc/self/status)" = 0000000000000000 ]' ||
+	skip_all "can't drop all capabilities here"
+
+allow_nobody
+truncate -s 12M "$T/raw"
+make_luks2 "$T/luks" 28M
+chmod 666 "$T/raw" "$T/luks"
+chmod 444 "$T/pass"
+key=passphrase=+$T/pass
+bounce=$(($(LD_PRELOAD=$NDIO_PRELOAD nbdkit --dump-plugin "$NDIO_PLUGIN" | sed -n 's/^ndio_bounce_memory=//p') / 1024))
+like "the plugin tells how much bounce memory it uses" "$bounce" '^[1-9][0-9]+$'
+# A key and the passphrase that opens it have a page each; the latter until it has opened.
+page=$(($(getconf PAGE_SIZE) / 1024))
+
+limit() { # KIB
+	limits=(prlimit --memlock="$(($1 * 1024)):$(($1 * 1024))")
+}
+
+# kilobytes PID: that are locked.
+kilobytes() {
+	awk '$1 == "VmLck:" { print $2 }' "/proc/$1/status"
+}
+
+# Large, small and odd requests, by several connections.
+verify() { # SERVER
+	chmod 777 "$T/$1.sock"
+	py "$1" "
+h.pwrite(data(9 << 20), 0)
+h.pwrite(data(7000, 1), (10 << 20) + 3)
+h.zero(5000, 1000)
+h.flush()
+want = data(9 << 20)
+want = want[:1000] + bytes(5000) + want[6000:]
+same(h.pread(9 << 20, 0), want)
+same(h.pread(7000, (10 << 20) + 3), data(7000, 1))" &&
+		nbdcopy --connections=4 --requests=16 "$(uri "$1")" "$T/export"
+}
+
+nobody_refused() { # REGEX ARG...
+	local regex=$1 status
+
+	shift
+	timeout 20 "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \
+		--unix "$T/refused.sock" --pidfile "$T/refused.pid" "$T/plugin.so" "$@" \
+		>"$T/refused.log" 2>&1 </dev/null
+	status=$?
+	cat "$T/refused.log"
+	[ "$status" != 0 ] || kill "$(cat "$T/refused.pid")"
+	[ "$status" = 1 ] && grep -qE "$regex" "$T/refused.log"
+}
+
+LOCKED="bounce memory can't be locked: the locked-memory limit"
+REGISTERED="bounce memory is not registered .*the locked-memory limit"
+
+# too_low KIB NAME ARG...: it serves, and says that bounce memory isn't locked.
+too_low() {
+	local name="$2, a limit of $1 KiB" pid
+
+	limit "$1"
+	shift 2
+	ok "$name: starts" start_nobody disk "$@" || return
+	ok "$name: says that bounce memory isn't locked" said disk "$LOCKED"
+	is "$name: once" "$(grep -cE "$LOCKED" "$T/disk.log")" 1
+	pid=$(cat "$T/disk.pid")
+	ok "$name: and stays below the limit" [ "$(($(kilobytes "$pid") * 1024))" -le \
+		"${limits[1]##*:}" ]
+	ok "$name: the data are right" verify disk
+	ok "$name: and it ends well" stop_server disk
+}
+
+too_low 0 "raw" "$T/raw"
+too_low 64 "raw" "$T/raw"
+too_low 64 "LUKS" "$T/luks" "$key"
+too_low $((bounce - page)) "LUKS, all but a page" "$T/luks" "$key"
+limit 64
+start_nobody disk "$T/luks" "$key"
+ok "the key is locked all the same" [ "$(kilobytes "$(cat "$T/disk.pid")")" -ge "$page" ]
+if grep -qE "io_uring is refused .(Function not|Operation not)" "$T/disk.log"; then
+	skip "no io_uring here"
+else
+	ok "bounce memory that isn't registered is said as well" said disk "$REGISTERED"
+fi
+stop_server disk
+
+limit 0
+ok "no limit for a key at all" nobody_refused \
+	"cannot lock memory for the key: the locked-memory limit is 0 bytes" "$T/luks" "$key"
+limit $page
+ok "nor for a key besides its passphrase" nobody_refused \
+	"cannot lock memory for the key: the locked-memory limit is $((page * 1024)) bytes" \
+	"$T/luks" "$key"
+
+# The usual limit.
+prlimit --memlock=8388608:8388608 true 2>/dev/null || {
+	skip "can't have the usual locked-memory limit here" 19
+	done_testing
+	exit
+}
+limit 8192
+ok "a limit of 8 MiB: starts" start_nobody disk "$T/luks" "$key"
+is "a limit of 8 MiB: says nothing" "$(cat "$T/disk.log")" ""
+is "a limit of 8 MiB: the key and bounce memory are locked" \
+	"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce + page))
+ok "a limit of 8 MiB: the data are right" verify disk
+is "a limit of 8 MiB: and still that much is locked" \
+	"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce + page))
+stop_server disk
+ok "pin=on needs more" nobody_refused "pin=on: can't lock a request of 64 MiB" "$T/luks" \
+	"$key" pin=on
+if [ -n "$NDIO_SANITIZE" ]; then
+	skip "sanitizers turn mlockall off" 2
+else
+	ok "lock=on needs it unlimited" nobody_refused \
+		"lock=on: can't lock the server's memory" "$T/luks" "$key" lock=on
+	ok "without a key, too" nobody_refused \
+		"lock=on: can't lock the server's memory" "$T/raw" lock=on
+fi
+
+# In the background: a fork loses what is locked, so it is locked again.
+ok "in the background" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \
+	--unix "$T/behind.sock" --pidfile "$T/behind.pid" "$T/plugin.so" "$T/luks" "$key"
+until [ -s "$T/behind.pid" ]; do sleep 0.02; done
+pid=$(cat "$T/behind.pid")
+server_pids[behind]=$pid
+is "the key and bounce memory are locked in the background" "$(kilobytes "$pid")" \
+	$((bounce + page))
+ok "where the data are right" verify behind
+kill "$pid"
+unset "server_pids[behind]"
+
+# Without a limit: root's, by a capability.
+no_limit() {
+	ok "pin=on, no limit: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" "$key" pin=on
+	ok "pin=on, no limit: the data are right" verify disk
+	is "pin=on, no limit: no request's memory stays locked" \
+		"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce + page))
+	ok "pin=on, no limit: and it ends well" stop_server disk
+	ok "lock=on, no limit: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" "$key" lock=on
+	if [ -n "$NDIO_SANITIZE" ]; then
+		skip "sanitizers turn mlockall off"
+	else
+		ok "lock=on, no limit: more than the bounce memory is locked" \
+			[ "$(kilobytes "$(cat "$T/disk.pid")")" -gt $((bounce + 1024)) ]
+	fi
+	ok "lock=on, no limit: the data are right" verify disk
+	ok "lock=on, no limit: and it ends well" stop_server disk
+}
+
+CAP_IPC_LOCK=14
+if (((0x$(awk '$1 == "CapEff:" { print $2 }' /proc/self/status) >> CAP_IPC_LOCK) & 1)); then
+	no_limit
+else
+	skip "root can't lock without a limit here" 8
+fi
+done_testing
