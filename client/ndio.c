@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "pin.h"
 #include "queue.h"
 #include "target-nbd.h"
+#include "thread.h"
 #include "worker.h"
 
 /* A file's queue depth is in the pieces, a server's also in its connections. All bounce memory
@@ -223,6 +225,8 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 		all.block_minimum = facts.block_minimum;
 		all.block_preferred = facts.block_preferred;
 		all.block_maximum = facts.block_maximum;
+		all.structured_replies = facts.structured_replies;
+		snprintf(all.protocol, sizeof(all.protocol), "%s", facts.protocol);
 	}
 	return give(info, &all, sizeof(all));
 }
@@ -416,7 +420,7 @@ static int start_unpinner(struct ndio_volume *handle)
 	if (!handle->pinned)
 		ret = ndio_queue_new(&handle->pinned);
 	if (ret == 0 && !handle->has_unpinner) {
-		ret = -pthread_create(&handle->unpinner, NULL, unpin, handle);
+		ret = -thread_start(&handle->unpinner, unpin, handle);
 		handle->has_unpinner = ret == 0;
 	}
 	pthread_mutex_unlock(&handle->lock);

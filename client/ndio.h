@@ -106,6 +106,8 @@ struct ndio_info {
 	int tls;
 	uint32_t connections; /* in use */
 	uint32_t block_minimum, block_preferred, block_maximum; /* bytes; 0: it doesn't tell */
+	char protocol[32];    /* "newstyle-fixed" */
+	int structured_replies;
 };
 
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "thread.h"
 
 struct worker {
 	struct channel *channel;
@@ -128,7 +129,7 @@ static int worker_open(struct worker *worker, struct volume *volume,
 		close(worker->wake_fd);
 		return -errnum;
 	}
-	errnum = pthread_create(&worker->thread, NULL, work, worker);
+	errnum = thread_start(&worker->thread, work, worker);
 	if (errnum) {
 		channel_close(worker->channel);
 		close(worker->wake_fd);

@@ -1,0 +1,11 @@
+/* thread: starts threads of a library inside somebody's program. */
+#ifndef NDIO_THREAD_H
+#define NDIO_THREAD_H
+
+#include <pthread.h>
+
+/* Like pthread_create(), but no signal is ever delivered to the thread: they are the
+ * program's. 0 or a positive errno. */
+int thread_start(pthread_t *thread, void *(*run)(void *opaque), void *opaque);
+
+#endif
