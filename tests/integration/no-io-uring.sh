@@ -1,0 +1,107 @@
+#!/bin/bash
+# Where io_uring is refused, as containers do, or only its registered files, all works without
+# it, and the server says so once.
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=../nbd.sh
+. "$root/tests/nbd.sh"
+
+# refuse.py CALL ERROR COMMAND...: runs a command to which a system call answers with an error.
+cat >"$T/refuse.py" <<'END'
+import ctypes, errno, os, struct, sys
+
+calls = {"io_uring_setup": 425, "io_uring_register": 427}
+call, error, command = calls[sys.argv[1]], getattr(errno, sys.argv[2]), sys.argv[3:]
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+ALLOW, FAIL = 0x7FFF0000, 0x00050000
+code = b"".join(struct.pack("HBBI", *i) for i in [
+    (LOAD, 0, 0, 0),
+    (JUMP_IF_EQUAL, 0, 1, call),
+    (RETURN, 0, 0, FAIL | error),
+    (RETURN, 0, 0, ALLOW),
+])
+filter = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(filter))
+libc = ctypes.CDLL(None, use_errno=True)
+for args in [(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program)]:
+    if libc.prctl(*args):
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+os.execvp(command[0], command)
+END
+/usr/bin/python3 "$T/refuse.py" io_uring_setup ENOSYS true || skip_all "can't set seccomp filters here"
+
+# without CALL ERROR FILE [ARG...]
+without() {
+	local call=$1 error=$2
+
+	shift 2
+	start_server disk /usr/bin/python3 "$T/refuse.py" "$call" "$error" \
+		env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground --exit-with-parent \
+		--unix "$T/disk.sock" --pidfile "$T/disk.pid" -D ndio.stats=1 "$NDIO_PLUGIN" "$@"
+}
+
+# Large and small requests, whole blocks and parts, several at once, with and without FUA.
+verify() {
+	py disk "
+size = 33 << 20
+want = bytearray(data(32 << 20) + bytes(size - (32 << 20)))
+h.pwrite(data(32 << 20), 0)
+h.zero(1 << 20, 32 << 20)
+def write(count, offset, flags=0):
+    want[offset:offset + count] = data(count, offset)
+    h.pwrite(data(count, offset), offset, flags)
+write(1, 0)
+write(511, 1, nbd.CMD_FLAG_FUA)
+write(700, 4000)
+write(300001, 1234567, nbd.CMD_FLAG_FUA)
+write(4096, 8192)
+write(5, size - 5)
+want[70001:90001] = bytes(20000)
+h.zero(20000, 70001)
+h.flush()
+cookies, buffers = [], []
+for i in range(33):
+    buffers.append(nbd.Buffer(1 << 20))
+    cookies.append(h.aio_pread(buffers[-1], i << 20))
+while h.aio_in_flight():
+    h.poll(-1)
+for cookie in cookies:
+    assert h.aio_command_completed(cookie)
+same(b''.join(bytes(b.to_bytearray()) for b in buffers), bytes(want))
+same(h.pread(32 << 20, 12345), bytes(want[12345:12345 + (32 << 20)]))
+open('$T/want', 'wb').write(want)"
+}
+
+check() { # NAME CALL ERROR WHY FILE [ARG...]
+	local name=$1 call=$2 error=$3 why=$4
+
+	shift 4
+	ok "$name: starts" without "$call" "$error" "$@" || return
+	if grep -q "refuses direct I/O" "$T/disk.log"; then
+		skip "the file system here refuses direct I/O, so no ring is asked for" 2
+	else
+		ok "$name: says so" said disk "$1: io_uring is refused .$why.: using preadv and pwritev"
+		is "$name: once" "$(grep -c "io_uring is refused" "$T/disk.log")" 1
+	fi
+	ok "$name: the data are right" verify
+	ok "$name: by 4 connections, too" nbdcopy --connections=4 "$(uri disk)" "$T/export"
+	is "$name: which get the same" "$(sha256sum <"$T/export")" "$(sha256sum <"$T/want")"
+	ok "$name: the server ends well" stop_server disk
+	ok "$name: no request is left over" said disk "ndio.stats.in_flight=0"
+}
+
+truncate -s 33M "$T/raw"
+make_luks2 "$T/luks" 49M --sector-size 4096
+check "raw, ENOSYS" io_uring_setup ENOSYS "Function not implemented" "$T/raw"
+check "raw, EPERM" io_uring_setup EPERM "Operation not permitted" "$T/raw"
+check "LUKS, ENOSYS" io_uring_setup ENOSYS "Function not implemented" "$T/luks" \
+	passphrase=+"$T/pass"
+check "LUKS, EPERM" io_uring_setup EPERM "Operation not permitted" "$T/luks" \
+	passphrase=+"$T/pass"
+check "LUKS, no registering" io_uring_register EACCES "Permission denied" "$T/luks" \
+	passphrase=+"$T/pass"
+ok "buffered I/O asks for no ring" without io_uring_setup ENOSYS "$T/raw" direct=off
+is "and has nothing to say" "$(cat "$T/disk.log")" ""
+stop_server disk
+done_testing
