@@ -24,9 +24,11 @@ OBJCOPY  := objcopy
 
 # What is needed, and the Debian package that has it: to build, and more to check.
 LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:liburing-dev \
-	      json-c:libjson-c-dev libnbd:libnbd-dev nbdkit:nbdkit-plugin-dev
-# What the engine itself uses.
+	      json-c:libjson-c-dev libnbd:libnbd-dev blkid:libblkid-dev \
+	      nbdkit:nbdkit-plugin-dev
+# What the engine itself uses; and the command besides.
 ENGINE_PC  := libcrypto libcryptsetup liburing json-c libnbd
+COMMAND_PC := blkid
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
@@ -54,7 +56,7 @@ LIB_OBJECTS  := $(patsubst %,$(B)/client/%.o,ndio queue message)
 CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard client/*.c)))
 SONAME       := libndio.so.0
 LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
-COMMAND      := $(if $(wildcard client/main.c),$(B)/ndio)
+COMMAND      := $(B)/ndio
 
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
@@ -187,6 +189,7 @@ $(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps)
 	echo "LIB_CFLAGS := $(call pc,--cflags,$(LIBS))"; \
 	echo "LIB_LIBS := $(call pc,--libs,$(LIBS))"; \
 	echo "ENGINE_LIBS := $(call pc,--libs,$(ENGINE_PC))"; \
+	echo "COMMAND_LIBS := $(call pc,--libs,$(COMMAND_PC))"; \
 	echo "TEST_CFLAGS := $(call pc,--cflags,$(TEST_LIBS))"; \
 	echo "TEST_LDLIBS := $(call pc,--libs,$(TEST_LIBS))"; \
 	printf 'FEATURES :='; \
@@ -239,7 +242,7 @@ $(B)/ndio.pc: Makefile $(B)/config.mk
 
 $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
 $(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
 	$(call say,LINK,$@)

@@ -3,6 +3,7 @@
 #define NDIO_CMD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Exit statuses, and what a subcommand returns. */
@@ -40,6 +41,9 @@ int cmd_usage_hint(const char *self);
 
 /* For ndio_options.notice: prints it as cmd_error() does. opaque is unused. */
 void cmd_notice(void *opaque, const char *message);
+
+/* Copies text for a terminal, cut to fit, '?' for what is unprintable. Returns to. */
+char *cmd_clean(const char *text, char *to, size_t size);
 
 /* Is this locator an NBD URI, and not a path? */
 bool cmd_is_uri(const char *locator);

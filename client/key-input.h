@@ -35,17 +35,18 @@ bool key_source_set_fd(struct key_source *source, const char *value);
 bool key_sources_clash(const struct key_source *a, const struct key_source *b);
 
 /* Reads the key, and turns core dumps off before. prompt is for the terminal, without a colon:
- * "Passphrase for disk.luks"; what is typed has no newline and isn't shown. With twice, for a
- * key that is being set, it has to be typed again and may not be empty. 0, or a negative errno
- * with a message: -ENOTTY no terminal, -EINVAL the two differ, -EFBIG, -ENOENT, ... The caller
+ * "Passphrase for disk.luks"; what is typed has no newline and isn't shown. A key that is new
+ * may not be empty, and if it is typed, it is typed twice. 0, or a negative errno
+ * with a message: -ENOTTY no terminal, -EINVAL the two differ or it is
+ * empty, -EFBIG, -ENOENT, ... The caller
  * ends with key_clear(). */
-int key_read(const struct key_source *source, const char *prompt, bool twice, struct key *key,
+int key_read(const struct key_source *source, const char *prompt, bool is_new, struct key *key,
 	     struct error *err);
 
 /* Cleanses and frees. Harmless on a zeroed struct. */
 void key_clear(struct key *key);
 
-/* Asks question at the terminal and shows what is typed. 1: it was exactly "YES"; 0: it was
+/* Asks a question at the terminal and shows what is typed. 1: it was exactly "YES"; 0: it was
  * not; -ENOTTY: there is no terminal to ask at. */
 int terminal_confirm(const char *question);
 

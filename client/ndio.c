@@ -113,6 +113,8 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 	struct ndio_volume *handle;
 	int ret;
 
+	if (options && options->struct_size < sizeof(options->struct_size))
+		return message_set(EINVAL, "struct_size isn't set");
 	if (options && options->struct_size > sizeof(all))
 		return message_set(EINVAL, "the program is newer than the library: it knows more "
 				   "options");
@@ -365,8 +367,11 @@ static void call_reaped(struct queue_entry *entry, struct ndio_event *event)
 {
 	struct call *call = (struct call *)entry;
 
-	bring_home(call);
-	*event = entry->event;
+	/* Lost with its queue, by when the caller's memory may be gone. */
+	if (event) {
+		bring_home(call);
+		*event = entry->event;
+	}
 	free_call(call);
 }
 
@@ -378,6 +383,10 @@ static void finish(struct call *call)
 	request_put(call->request, REF_CALLER);
 	if (call->copy)
 		atomic_fetch_sub(&call->owner->copy_used, call->copy_len);
+	if (!call->bring_home) { /* not kept until somebody fetches the completion */
+		free(call->copy);
+		call->copy = NULL;
+	}
 	if (completion.queue) {
 		call->entry.reaped = call_reaped;
 		queue_add(completion.queue, &call->entry);

@@ -46,21 +46,6 @@ int ndio_queue_new(struct ndio_queue **result)
 	return 0;
 }
 
-void ndio_queue_free(struct ndio_queue *queue)
-{
-	struct ndio_event event;
-
-	if (!queue)
-		return;
-	while (ndio_queue_reap(queue, &event, 1, 0) > 0)
-		;
-	while (atomic_load(&queue->adding))
-		sched_yield();
-	close(queue->fd);
-	pthread_mutex_destroy(&queue->lock);
-	free(queue);
-}
-
 int ndio_queue_fd(const struct ndio_queue *queue)
 {
 	return queue->fd;
@@ -137,6 +122,21 @@ static struct queue_entry *take(struct ndio_queue *queue, int max)
 		queue->last = &queue->first;
 	pthread_mutex_unlock(&queue->lock);
 	return list;
+}
+
+void ndio_queue_free(struct ndio_queue *queue)
+{
+	struct queue_entry *entry;
+
+	if (!queue)
+		return;
+	while ((entry = take(queue, 1)))
+		entry->reaped(entry, NULL);
+	while (atomic_load(&queue->adding))
+		sched_yield();
+	close(queue->fd);
+	pthread_mutex_destroy(&queue->lock);
+	free(queue);
 }
 
 int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max, int timeout_ms)

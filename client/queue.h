@@ -9,7 +9,8 @@ struct queue_entry {
 	struct queue_entry *next;
 	struct ndio_event event;
 	/* Called when it is fetched, in the fetching thread, before the event is handed out:
-	 * finishes what only that thread may do, and frees. event.error may be changed before. */
+	 * finishes what only that thread may do, and frees. event.error may be changed before.
+	 * event is NULL when the queue is freed and nobody will know: only frees. */
 	void (*reaped)(struct queue_entry *entry, struct ndio_event *event);
 };
 

@@ -8,13 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include "align.h"
 #include "subrequest.h"
 
-#define CONNECT_TIMEOUT 30                 /* seconds until a server must have answered */
+#define ANSWER_TIMEOUT  30                 /* seconds until a server must have answered */
 #define DEFAULT_MAX_LEN (32 * 1024 * 1024) /* what every server takes, by the protocol */
 #define MAX_OTHER       (1024 * 1024 * 1024)
 #define MAX_ALIGN       (64 * 1024)        /* the protocol's limit for the minimum */
@@ -24,6 +25,7 @@ struct nbd_target {
 	struct target target;
 	struct nbd_handle *first; /* until a queue takes it over */
 	unsigned connections;
+	uint64_t secret; /* see mark() */
 	struct target_nbd_facts facts;
 };
 
@@ -77,7 +79,7 @@ static int64_t now_ms(void)
 /* A server that takes the connection and says nothing must not hang us. */
 static int finish_connecting(struct nbd_handle *nbd, const char *uri, struct error *err)
 {
-	int64_t deadline = now_ms() + CONNECT_TIMEOUT * 1000;
+	int64_t deadline = now_ms() + ANSWER_TIMEOUT * 1000;
 
 	while (!nbd_aio_is_ready(nbd)) {
 		int64_t left = deadline - now_ms();
@@ -86,7 +88,7 @@ static int finish_connecting(struct nbd_handle *nbd, const char *uri, struct err
 			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
 		if (left <= 0)
 			return error_set(err, ETIMEDOUT, "%s: no answer within %d seconds", uri,
-					 CONNECT_TIMEOUT);
+					 ANSWER_TIMEOUT);
 		if (nbd_poll(nbd, left) < 0)
 			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
 	}
@@ -124,7 +126,8 @@ static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct e
 	int64_t maximum = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
 
 	if (size < 0)
-		return error_set(err, nbd_errno(), "%s: %s", target->name, nbd_reason());
+		return error_set(err, EPROTO, "%s: the server's size of the export makes no sense",
+				 target->name);
 	facts->protocol = nbd_get_protocol(nbd);
 	facts->tls = nbd_get_tls_negotiated(nbd) > 0;
 	facts->structured_replies = nbd_get_structured_replies_negotiated(nbd) > 0;
@@ -168,17 +171,32 @@ static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
 	queue->landed_end = &sub->next;
 }
 
-/* A hostile server may leave a part of a read out: counts what came. */
+/* A number for a place in the export that no server can guess. */
+static uint64_t mark(const struct nbd_target *owner, uint64_t place)
+{
+	uint64_t x = (place ^ owner->secret) * 0x9e3779b97f4a7c15;
+
+	x = (x ^ x >> 32) * 0xd6e8feb86659fd93;
+	return x ^ x >> 32;
+}
+
+/* The sum of this over chunks is that of the whole exactly if they lead from its start to its
+ * end without a gap, in whatever order they come: all that is between cancels out. */
+static uint64_t stretch(const struct nbd_target *owner, uint64_t start, uint64_t len)
+{
+	return mark(owner, start + len) - mark(owner, start);
+}
+
+/* A hostile server may leave a part of a read out, or send another part twice. */
 static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t offset,
 		      unsigned status, int *error)
 {
 	struct ndio_subrequest *sub = opaque;
 
 	(void)chunk;
-	(void)offset;
 	(void)error;
 	if (status == LIBNBD_READ_DATA || status == LIBNBD_READ_HOLE)
-		sub->own += count;
+		sub->own += stretch(sub->queue->owner, offset, count);
 	return 0;
 }
 
@@ -221,6 +239,14 @@ static bool needs_more(struct ndio_subrequest *sub)
 	       !sub->queue->owner->facts.can_fua && sub->own++ == 0;
 }
 
+/* Has all come that was asked for? */
+static bool is_complete(const struct ndio_subrequest *sub)
+{
+	if (sub->op == OP_READ)
+		return sub->own == stretch(sub->queue->owner, sub->start, sub->len);
+	return sub->op != OP_EXTENTS || sub->own == sub->len;
+}
+
 static int command_done(void *opaque, int *error)
 {
 	struct ndio_subrequest *sub = opaque;
@@ -233,9 +259,8 @@ static int command_done(void *opaque, int *error)
 		return 1;
 	}
 	sub->result = *error ? -*error : (int64_t)sub->len;
-	if (*error == 0 && (sub->op == OP_READ || sub->op == OP_EXTENTS) &&
-	    sub->own != sub->len)
-		sub->result = -EPROTO; /* the server's answer leaves something out */
+	if (*error == 0 && !is_complete(sub))
+		sub->result = -EPROTO;
 	add_landed(queue, sub);
 	return 1; /* libnbd forgets the command */
 }
@@ -285,13 +310,19 @@ static int64_t send_command(struct ndio_subrequest *sub)
 	return -1;
 }
 
+static bool is_up(const struct target_queue *queue)
+{
+	return !nbd_aio_is_dead(queue->nbd) && !nbd_aio_is_closed(queue->nbd);
+}
+
 static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	sub->queue = queue;
 	queue->in_flight++; /* the command may be done before the call returns */
 	if (send_command(sub) < 0) {
 		queue->in_flight--;
-		sub->result = -nbd_errno();
+		/* Without a connection libnbd finds the call itself invalid. */
+		sub->result = is_up(queue) ? -nbd_errno() : -ENOTCONN;
 		add_landed(queue, sub);
 	}
 }
@@ -300,11 +331,6 @@ static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 static void nbd_submit(struct target_queue *queue)
 {
 	(void)queue;
-}
-
-static bool is_up(const struct target_queue *queue)
-{
-	return !nbd_aio_is_dead(queue->nbd) && !nbd_aio_is_closed(queue->nbd);
 }
 
 /* One look at the socket, asleep or not. True if wake_fd can be read. */
@@ -409,15 +435,40 @@ static void nbd_queue_close(struct target_queue *queue)
 	free(queue);
 }
 
+/* Waits for a command, but no longer than a server may take. Then the connection is given up, so
+ * that nothing lands in the caller's memory later. */
+static int finish_command(struct nbd_handle *nbd, int64_t cookie)
+{
+	int64_t deadline = now_ms() + ANSWER_TIMEOUT * 1000;
+	bool given_up = false;
+	int ret;
+
+	while ((ret = nbd_aio_command_completed(nbd, cookie)) == 0) {
+		int64_t left = deadline - now_ms();
+
+		if (left <= 0 && !given_up) {
+			shutdown(nbd_aio_get_fd(nbd), SHUT_RDWR);
+			given_up = true;
+		}
+		/* What it fails with is the command's error as well. */
+		nbd_poll(nbd, left > 0 ? left : 1);
+	}
+	return ret > 0 ? 0 : given_up ? -ETIMEDOUT : -nbd_errno();
+}
+
 static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t offset)
 {
-	struct nbd_target *owner = to_nbd(target);
+	struct nbd_handle *nbd = to_nbd(target)->first;
+	int64_t cookie;
+	int ret;
 
 	if (offset >= target->size)
 		return 0;
 	len = min_u64(len, target->size - offset);
 	memset(buf, 0, len); /* what a hostile server leaves out */
-	return nbd_pread(owner->first, buf, len, offset, 0) < 0 ? -nbd_errno() : (int64_t)len;
+	cookie = nbd_aio_pread(nbd, buf, len, offset, NBD_NULL_COMPLETION, 0);
+	ret = cookie < 0 ? -nbd_errno() : finish_command(nbd, cookie);
+	return ret < 0 ? ret : (int64_t)len;
 }
 
 static void nbd_target_close(struct target *target)
@@ -465,6 +516,8 @@ int target_nbd_open(const char *uri, unsigned connections, bool readonly,
 	}
 	owner->target.ops = &nbd_ops;
 	owner->connections = connections;
+	if (getrandom(&owner->secret, sizeof(owner->secret), 0) < 0)
+		owner->secret = now_ms() * (uintptr_t)owner;
 	ret = connect_uri(uri, &owner->first, err);
 	if (ret == 0)
 		ret = read_facts(owner, owner->first, err);

@@ -502,6 +502,27 @@ static int ndio_can_extents(void *handle)
 
 /* ---- requests ---- */
 
+/* What the protocol has no number for nbdkit would tell as EINVAL, as if the client had asked for
+ * something wrong. */
+static int client_errno(int errnum)
+{
+	switch (errnum) {
+	case EPERM:
+	case EROFS:
+	case ENOMEM:
+	case EINVAL:
+	case ENOSPC:
+	case EFBIG:
+	case EDQUOT:
+	case EOVERFLOW:
+	case EOPNOTSUPP:
+	case ESHUTDOWN:
+		return errnum;
+	default:
+		return EIO;
+	}
+}
+
 static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 	       extent_fn *extent, void *opaque)
 {
@@ -530,7 +551,7 @@ static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void
 			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s",
 				     volume->target->name, names[op], count, offset,
 				     strerror(-ret));
-		nbdkit_set_error(-ret);
+		nbdkit_set_error(client_errno(-ret));
 		return -1;
 	}
 	return 0;

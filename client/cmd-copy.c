@@ -1,0 +1,242 @@
+/* cmd-copy: ndio copy, see ndio-copy(1). */
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "align.h"
+#include "cmd.h"
+#include "copy.h"
+#include "endpoint.h"
+
+#define DEFAULT_SPARSE 4096
+
+const char help_copy[] =
+	"Usage: ndio copy [OPTION...] SRC DST\n"
+	"Copies a disk, encrypted or not, local or remote, to another.\n"
+	"\n"
+	"SRC and DST are the path of a file or block device, an NBD URI, or - for standard\n"
+	"input or output. DST can also be null:, which keeps nothing.\n"
+	"\n"
+	"A side without a key is copied as it is: to copy ciphertext, give none.\n"
+	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"
+	"  --src-key-fd=N        ... with what can be read from a descriptor\n"
+	"  --src-unlock          ... with a passphrase asked for at the terminal\n"
+	"  --src-header=PATH     the LUKS header of SRC is in this file\n"
+	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH\n"
+	"                        the same for DST, which has to be formatted before\n"
+	"\n"
+	"  -p, --progress        show a progress bar, if stderr is a terminal\n"
+	"  -S, --sparse=N        do not write runs of at least N zero bytes as data; a power of\n"
+	"                        two from 512 to 256K, or 0: copy them (default 4K)\n"
+	"      --destination-is-zero\n"
+	"                        DST reads as zeroes everywhere: do not write zeroes\n"
+	"  -h, --help            show this\n"
+	"\n"
+	"Exit status: 0 all was copied and flushed, 1 it was not, 2 the command line makes no\n"
+	"sense.\n";
+
+enum {
+	OPT_KEY_FILE = 256,
+	OPT_KEY_FD,
+	OPT_UNLOCK,
+	OPT_HEADER,
+	OPT_DESTINATION_IS_ZERO,
+	OF_DST = 1024, /* added to one of the first four */
+};
+
+static const struct option options[] = {
+	{ "src-key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "src-key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "src-unlock", no_argument, NULL, OPT_UNLOCK },
+	{ "src-header", required_argument, NULL, OPT_HEADER },
+	{ "dst-key-file", required_argument, NULL, OPT_KEY_FILE | OF_DST },
+	{ "dst-key-fd", required_argument, NULL, OPT_KEY_FD | OF_DST },
+	{ "dst-unlock", no_argument, NULL, OPT_UNLOCK | OF_DST },
+	{ "dst-header", required_argument, NULL, OPT_HEADER | OF_DST },
+	{ "progress", no_argument, NULL, 'p' },
+	{ "sparse", required_argument, NULL, 'S' },
+	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+struct arguments {
+	struct endpoint_spec source, destination;
+	struct copy_options copy;
+	bool destination_is_zero;
+	bool help;
+};
+
+static bool set_sparse(struct copy_options *copy, const char *value)
+{
+	uint64_t size;
+
+	if (!cmd_parse_size(value, &size) || size > COPY_PIECE)
+		return false;
+	if (size && (size < 512 || !is_aligned(size, size)))
+		return false;
+	copy->sparse = size;
+	return true;
+}
+
+/* False where the option's value makes no sense. */
+static bool take_option(struct arguments *args, int option, const char *value)
+{
+	struct endpoint_spec *spec = option & OF_DST ? &args->destination : &args->source;
+
+	switch (option & ~OF_DST) {
+	case OPT_KEY_FILE:
+		spec->unlock = true;
+		return key_source_set_file(&spec->key, value);
+	case OPT_KEY_FD:
+		spec->unlock = true;
+		return key_source_set_fd(&spec->key, value);
+	case OPT_UNLOCK:
+		spec->unlock = true;
+		return true;
+	case OPT_HEADER:
+		spec->header = value;
+		return true;
+	case 'p':
+		args->copy.progress = true;
+		return true;
+	case 'S':
+		return set_sparse(&args->copy, value);
+	case OPT_DESTINATION_IS_ZERO:
+		args->destination_is_zero = true;
+		return true;
+	default:
+		args->help = true;
+		return true;
+	}
+}
+
+static const char *option_name(int option)
+{
+	for (size_t i = 0; options[i].name; i++)
+		if (options[i].val == option)
+			return options[i].name;
+	return "";
+}
+
+static int check_side(const char *self, const struct endpoint_spec *spec)
+{
+	if (spec->unlock && endpoint_is_special(spec->locator))
+		return cmd_usage(self, "%s can't be opened with a key: give a file, a block device "
+				 "or an NBD URI", spec->locator);
+	if (spec->header && !spec->unlock)
+		return cmd_usage(self, "%s: a header without a key", spec->locator);
+	return CMD_OK;
+}
+
+/* Before anything else is opened, and gets its number. */
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static int check_arguments(const char *self, const struct arguments *args)
+{
+	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
+	const struct key_source input = { .file = "-", .fd = -1 };
+	bool pipe = strcmp(src->locator, "-") == 0;
+
+	if (strcmp(src->locator, "null:") == 0)
+		return cmd_usage(self, "null: can only be a destination");
+	if (check_side(self, src) != CMD_OK || check_side(self, dst) != CMD_OK)
+		return CMD_USAGE;
+	if (key_sources_clash(&src->key, &dst->key) ||
+	    (pipe && key_sources_clash(&dst->key, &input)))
+		return cmd_usage(self, "one stream can't be read for two things");
+	if (pipe && !is_open(STDIN_FILENO))
+		return cmd_error("standard input: it is closed");
+	if (strcmp(dst->locator, "-") == 0 && !is_open(STDOUT_FILENO))
+		return cmd_error("standard output: it is closed");
+	if (endpoint_clash(src, dst))
+		return cmd_error("%s and %s: the source (or a header) and the destination are the "
+				 "same", src->locator, dst->locator);
+	return CMD_OK;
+}
+
+static int parse(int argc, char **argv, struct arguments *args)
+{
+	int option;
+
+	*args = (struct arguments){
+		.source.key = KEY_SOURCE_NONE,
+		.destination.key = KEY_SOURCE_NONE,
+		.copy.sparse = DEFAULT_SPARSE,
+	};
+	while ((option = getopt_long(argc, argv, "pS:h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (!take_option(args, option, optarg))
+			return cmd_usage(argv[0], "--%s makes no sense with \"%s\"%s",
+					 option_name(option), optarg,
+					 option == 'S' ? "" : ", or a key was given before");
+		if (args->help)
+			return CMD_OK;
+	}
+	if (argc - optind != 2)
+		return cmd_usage(argv[0], "a source and a destination are needed");
+	args->source.locator = argv[optind];
+	args->destination.locator = argv[optind + 1];
+	return check_arguments(argv[0], args);
+}
+
+static int tell_stopped(const struct error *err, const struct copy_report *report,
+			const struct endpoint *destination)
+{
+	char of[32] = "";
+
+	if (report->total != SIZE_UNKNOWN)
+		snprintf(of, sizeof(of), " of %" PRIu64, report->total);
+	cmd_error("%s", err->text);
+	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
+			 " is written%s", report->done, of, report->below,
+			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "");
+}
+
+static int copy(struct endpoint *source, struct endpoint *destination,
+		const struct copy_options *copy_options)
+{
+	struct copy_report report;
+	struct error err = { 0 };
+
+	if (copy_run(source, destination, copy_options, &report, &err) < 0) {
+		endpoint_cut(destination, report.below);
+		return tell_stopped(&err, &report, destination);
+	}
+	if (destination->kind == ENDPOINT_VOLUME && !(destination->can & NDIO_CAN_FLUSH))
+		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
+			  "storage yet", destination->name);
+	return CMD_OK;
+}
+
+int cmd_copy(int argc, char **argv)
+{
+	struct endpoint source = { 0 }, destination = { 0 };
+	struct arguments args;
+	struct error err = { 0 };
+	int status = parse(argc, argv, &args);
+
+	if (status != CMD_OK)
+		return status;
+	if (args.help) {
+		fputs(help_copy, stdout);
+		return CMD_OK;
+	}
+	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
+	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0) {
+		status = cmd_error("%s", err.text);
+	} else {
+		destination.zeroed |= args.destination_is_zero;
+		status = copy(&source, &destination, &args.copy);
+	}
+	endpoint_close(&destination);
+	endpoint_close(&source);
+	return status;
+}

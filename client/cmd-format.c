@@ -1,0 +1,522 @@
+/* cmd-format: ndio format. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "align.h"
+#include "cipher.h"
+#include "cmd.h"
+#include "header-edit.h"
+#include "header.h"
+#include "kdf.h"
+#include "key-input.h"
+#include "signature.h"
+
+#define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
+#define DEFAULT_SECTOR 4096
+#define CIPHER        "aes-xts-plain64"
+#define XTS_KEY_BITS  512
+#define KEY_BITS      256
+#define LUKS1_HASH    "sha256"
+
+const char help_format[] =
+	"Usage: ndio format [OPTION...] LOCATOR\n"
+	"Make an encrypted volume: put a LUKS header on a file, a block device or an NBD export.\n"
+	"What was there is lost.\n"
+	"\n"
+	"  --key-file FILE    the key that will open it: every byte of FILE; - is standard input\n"
+	"  --key-fd N         the same, from descriptor N\n"
+	"  --size SIZE        create the file, of so many bytes (suffixes K, M, G, T)\n"
+	"  --type TYPE        luks2 (the default) or luks1\n"
+	"  --cipher CIPHER    aes-xts-plain64 (the default), aes-cbc-essiv:sha256, aes-cbc-plain64\n"
+	"  --key-size BITS    of the volume key; 512 for XTS (two keys of 256), else 256\n"
+	"  --sector-size N    bytes encrypted as one: 512 to 4096 (luks2 only); 4096 where it fits\n"
+	"  --label LABEL      a name for it (luks2 only)\n"
+	"  --uuid UUID        its UUID, instead of a random one\n"
+	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
+	KDF_HELP
+	"  -q, --yes          don't ask before something that looks used is destroyed\n"
+	"  -h, --help         show this\n"
+	"\n"
+	"Without a key option the passphrase is asked for at the terminal, twice.\n"
+	"See ndio-format(1).\n";
+
+enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
+       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER };
+
+/* What the command line asks for. */
+struct request {
+	const char *locator;
+	const char *header; /* detached, or NULL */
+	const char *type;   /* CRYPT_LUKS1 or CRYPT_LUKS2 */
+	const char *cipher, *label, *uuid;
+	uint64_t key_bits;  /* or 0 */
+	uint64_t sector;    /* bytes; 0: as large as fits */
+	uint64_t size;      /* of the file to be created, or 0: it is there */
+	bool yes;
+	struct kdf_options kdf;
+	struct key_source key_source;
+};
+
+/* ---- files to be created ---- */
+
+/* That it isn't there is found out before a passphrase is asked for; the file appears only
+ * when all else is ready. */
+static int check_absent(const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0)
+		return error_set(err, EEXIST, "%s: it exists already", path);
+	if (errno != ENOENT)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+static int create_file(const char *path, uint64_t size, struct error *err)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int ret = 0;
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: creating it: %s", path, strerror(errno));
+	if (ftruncate(fd, size) < 0) {
+		ret = error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", path, size,
+				strerror(errno));
+		unlink(path);
+	}
+	close(fd);
+	return ret;
+}
+
+/* ---- what is there now ---- */
+
+static int ask_to_destroy(const struct header *header, const struct signatures *found,
+			  struct error *err)
+{
+	char question[1024];
+	int ret;
+
+	snprintf(question, sizeof(question), "%s holds %s, which would be lost. "
+		 "Type YES to go on:", header->name, found->text);
+	ret = terminal_confirm(question);
+	if (ret == 1)
+		return 0;
+	if (ret == 0)
+		return error_set(err, ECANCELED, "%s: left as it is", header->name);
+	return error_set(err, EEXIST, "%s: it holds %s; without a terminal to ask at, --yes is "
+			 "needed to destroy that", header->name, found->text);
+}
+
+/* A mounted disk, or one that something else has claimed, isn't formatted. */
+static int check_unclaimed(const char *locator, struct error *err)
+{
+	struct stat st;
+	int fd;
+
+	if (cmd_is_uri(locator) || stat(locator, &st) < 0 || !S_ISBLK(st.st_mode))
+		return 0;
+	fd = open(locator, O_RDONLY | O_EXCL | O_CLOEXEC);
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", locator,
+				 errno == EBUSY ? "the block device is in use" : strerror(errno));
+	close(fd);
+	return 0;
+}
+
+static int check_existing(struct header *header, const struct request *request,
+			  struct signatures *found, struct error *err)
+{
+	int ret;
+
+	if (!(header->info.can & NDIO_CAN_WRITE))
+		return error_set(err, EROFS, "%s: it can only be read", header->name);
+	ret = check_unclaimed(header->name, err);
+	if (ret == 0)
+		ret = signatures_find(header, found, err);
+	if (ret == 0 && found->text[0] && !request->yes)
+		ret = ask_to_destroy(header, found, err);
+	return ret;
+}
+
+/* ---- the new header, in its memfd ---- */
+
+static bool is_luks2(const struct request *request)
+{
+	return strcmp(request->type, CRYPT_LUKS2) == 0;
+}
+
+static unsigned choose_sector(const struct request *request, uint64_t data_size)
+{
+	if (request->sector)
+		return request->sector;
+	if (!is_luks2(request))
+		return HEADER_UNIT;
+	return is_aligned(data_size, DEFAULT_SECTOR) ? DEFAULT_SECTOR : HEADER_UNIT;
+}
+
+static unsigned choose_key_bits(const struct request *request)
+{
+	if (request->key_bits)
+		return request->key_bits;
+	return strstr(request->cipher, "-xts-") ? XTS_KEY_BITS : KEY_BITS;
+}
+
+static int format_device(struct header *header, const struct request *request, unsigned sector,
+			 const char *data_device, struct error *err)
+{
+	struct crypt_params_luks1 luks1 = { .hash = LUKS1_HASH, .data_device = data_device };
+	struct crypt_params_luks2 luks2 = { .sector_size = sector, .label = request->label,
+					    .data_device = data_device };
+	const char *dash = strchr(request->cipher, '-');
+	char cipher[32];
+	int ret;
+
+	snprintf(cipher, sizeof(cipher), "%.*s", (int)(dash - request->cipher), request->cipher);
+	ret = crypt_format(header->cd, request->type, cipher, dash + 1, request->uuid, NULL,
+			   choose_key_bits(request) / 8,
+			   is_luks2(request) ? (void *)&luks2 : (void *)&luks1);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: making the LUKS header: %s", header->name,
+				 header_reason(header, ret));
+	return header_measure(header, err);
+}
+
+/* A second memfd stands for the data's device when the header is detached. */
+static int format_detached(struct header *header, const struct request *request, unsigned sector,
+			   uint64_t data_size, struct error *err)
+{
+	char path[32];
+	int fd = memfd_create("ndio-data", MFD_CLOEXEC);
+	int ret;
+
+	if (fd < 0 || ftruncate(fd, data_size) < 0) {
+		ret = error_set(err, errno, "%s: %s", request->locator, strerror(errno));
+	} else {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ret = format_device(header, request, sector, path, err);
+	}
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* There has to be one sector for the data, and dm-crypt wants whole ones. */
+static int check_size(const struct header *header, const struct request *request,
+		      unsigned sector, uint64_t data_size, struct error *err)
+{
+	uint64_t offset = crypt_get_data_offset(header->cd) * HEADER_UNIT;
+	char text[16];
+
+	if (request->sector > HEADER_UNIT && !is_aligned(data_size, request->sector))
+		return error_set(err, EINVAL, "%s: its size, %" PRIu64 " bytes, is no multiple of "
+				 "--sector-size %u", request->locator, data_size, sector);
+	if (data_size >= offset + sector)
+		return 0;
+	return error_set(err, ENOSPC, "%s: too small: it has %" PRIu64 " bytes, and a %s volume "
+			 "needs at least %" PRIu64 " (%s and one sector)", request->locator,
+			 data_size, is_luks2(request) ? "LUKS2" : "LUKS1", offset + sector,
+			 cmd_size_text(offset, text));
+}
+
+/* data_size is that of the file, device or export that will hold the data. */
+static int make_header(struct header *header, const struct request *request, uint64_t data_size,
+		       struct error *err)
+{
+	unsigned sector = choose_sector(request, data_size);
+	uint64_t size = request->header || data_size < ROOM ? ROOM : data_size;
+	int ret = header_make(header, round_down(size, sector), err);
+
+	if (ret == 0)
+		ret = kdf_apply(&request->kdf, header, request->type, err);
+	if (ret == 0)
+		ret = request->header ?
+			      format_detached(header, request, sector, round_down(data_size, sector),
+					      err) :
+			      format_device(header, request, sector, NULL, err);
+	return ret < 0 ? ret : check_size(header, request, sector, data_size, err);
+}
+
+static int add_key(struct header *header, const struct request *request, struct error *err)
+{
+	char prompt[256];
+	struct key key;
+	int ret;
+
+	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
+	ret = key_read(&request->key_source, prompt, true, &key, err);
+	if (ret < 0)
+		return ret;
+	ret = crypt_keyslot_add_by_volume_key(header->cd, CRYPT_ANY_SLOT, NULL, 0, key.data,
+					      key.len);
+	key_clear(&key);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: filling a key slot: %s", header->name,
+				 header_reason(header, ret));
+	return 0;
+}
+
+/* ---- where it goes ---- */
+
+/* How much of the beginning the new header owns: all before the data, or its own length. */
+static uint64_t header_end(const struct header *header, const struct request *request)
+{
+	uint64_t offset = crypt_get_data_offset(header->cd) * HEADER_UNIT;
+
+	return request->header || offset < header->len ? header->len : offset;
+}
+
+static int write_existing(struct header *header, const struct request *request,
+			  const struct signatures *found, struct error *err)
+{
+	uint64_t end = header_end(header, request);
+	int lock, ret;
+
+	if (end > header->size)
+		return error_set(err, ENOSPC, "%s: too small for the LUKS header: it has %" PRIu64
+				 " bytes, and %" PRIu64 " are needed", header->name, header->size,
+				 end);
+	ret = header_lock(header->name, &lock, err);
+	if (ret < 0)
+		return ret;
+	ret = header_write_new(header, end, found->magic, found->nr_magic, err);
+	close(lock);
+	return ret;
+}
+
+static int write_new(struct header *header, const struct request *request, struct error *err)
+{
+	const struct signatures nothing = { .nr_magic = 0 };
+	int ret = create_file(header->name, request->header ? header->len : request->size, err);
+
+	if (ret < 0)
+		return ret;
+	ret = header_open(header, false, err);
+	if (ret == 0)
+		ret = write_existing(header, request, &nothing, err);
+	if (ret < 0)
+		unlink(header->name);
+	return ret;
+}
+
+/* ---- all of it ---- */
+
+/* One run of the command. */
+struct job {
+	const struct request *request;
+	struct header header;
+	bool header_is_new;         /* its file has to be created */
+	uint64_t data_size;         /* of what will hold the data */
+	struct signatures found;    /* where the header goes, if that is there already */
+};
+
+static int measure_data(struct job *job, struct error *err)
+{
+	struct header data;
+	int ret;
+
+	header_init(&data, job->request->locator);
+	ret = header_open(&data, true, err);
+	job->data_size = data.size;
+	header_close(&data);
+	return ret;
+}
+
+/* Looks at what is there, and asks whether it may go. */
+static int look(struct job *job, struct error *err)
+{
+	const struct request *request = job->request;
+	int ret = 0;
+
+	if (request->size) {
+		job->data_size = request->size;
+		ret = check_absent(request->locator, err);
+	} else if (request->header) {
+		ret = measure_data(job, err);
+	}
+	if (ret < 0 || job->header_is_new)
+		return ret;
+	ret = header_open(&job->header, false, err);
+	if (ret == 0 && !request->header)
+		job->data_size = job->header.size;
+	return ret < 0 ? ret : check_existing(&job->header, request, &job->found, err);
+}
+
+/* With a detached header the data's file, too, is created by --size. */
+static int write_all(struct job *job, struct error *err)
+{
+	const struct request *request = job->request;
+	bool new_data = request->header && request->size;
+	int ret = new_data ? create_file(request->locator, request->size, err) : 0;
+
+	if (ret < 0)
+		return ret;
+	if (job->header_is_new)
+		ret = write_new(&job->header, request, err);
+	else
+		ret = write_existing(&job->header, request, &job->found, err);
+	if (ret < 0 && new_data)
+		unlink(request->locator);
+	return ret;
+}
+
+static bool is_there(const char *locator)
+{
+	struct stat st;
+
+	return cmd_is_uri(locator) || lstat(locator, &st) == 0;
+}
+
+static int run(const struct request *request)
+{
+	struct job job = {
+		.request = request,
+		.header_is_new = request->header ? !is_there(request->header) : request->size,
+	};
+	struct error err = { 0 };
+	int ret;
+
+	header_init(&job.header, request->header ? request->header : request->locator);
+	ret = look(&job, &err);
+	if (ret == 0)
+		ret = make_header(&job.header, request, job.data_size, &err);
+	if (ret == 0)
+		ret = add_key(&job.header, request, &err);
+	if (ret == 0)
+		ret = write_all(&job, &err);
+	header_close(&job.header);
+	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;
+}
+
+/* ---- the command line ---- */
+
+static const char *take_type(struct request *request, const char *value)
+{
+	if (strcmp(value, "luks2") == 0)
+		request->type = CRYPT_LUKS2;
+	else if (strcmp(value, "luks1") == 0)
+		request->type = CRYPT_LUKS1;
+	else
+		return "--type is luks2 or luks1";
+	return NULL;
+}
+
+static const char *take_sector_size(struct request *request, const char *value)
+{
+	if (!cmd_parse_number(value, DEFAULT_SECTOR, &request->sector) ||
+	    request->sector < HEADER_UNIT || !is_aligned(request->sector, request->sector))
+		return "--sector-size is 512, 1024, 2048 or 4096";
+	return NULL;
+}
+
+static const char *take_key_source(bool taken)
+{
+	return taken ? NULL : "the key comes from one --key-file or --key-fd";
+}
+
+/* NULL, or what is wrong. */
+static const char *take_option(struct request *request, int option, const char *value)
+{
+	switch (option) {
+	case OPT_KEY_FILE:
+		return take_key_source(key_source_set_file(&request->key_source, value));
+	case OPT_KEY_FD:
+		return take_key_source(key_source_set_fd(&request->key_source, value));
+	case OPT_SIZE:
+		return cmd_parse_size(value, &request->size) && request->size ?
+			       NULL : "--size takes bytes, or a number with K, M, G or T";
+	case OPT_TYPE:
+		return take_type(request, value);
+	case OPT_KEY_SIZE:
+		return cmd_parse_number(value, 512, &request->key_bits) && request->key_bits &&
+				       request->key_bits % 8 == 0 ?
+			       NULL : "--key-size takes bits, 128 to 512";
+	case OPT_SECTOR_SIZE:
+		return take_sector_size(request, value);
+	case OPT_CIPHER:
+		request->cipher = value;
+		return NULL;
+	case OPT_LABEL:
+		request->label = value;
+		return NULL;
+	case OPT_UUID:
+		request->uuid = value;
+		return NULL;
+	case OPT_HEADER:
+		request->header = value;
+		return NULL;
+	case 'q':
+		request->yes = true;
+		return NULL;
+	default:
+		return kdf_option(&request->kdf, option, value);
+	}
+}
+
+/* A volume that ndio couldn't open is not made. err holds what is wrong with the cipher. */
+static const char *check(const struct request *request, struct error *err)
+{
+	if (!is_luks2(request) && request->sector > HEADER_UNIT)
+		return "LUKS1 has sectors of 512 bytes";
+	if (!is_luks2(request) && request->label)
+		return "LUKS1 has no label";
+	if (request->size && cmd_is_uri(request->locator))
+		return "--size creates files: an export has the size that its server gives it";
+	if (request->header && cmd_is_uri(request->header))
+		return "--header takes a path";
+	if (cipher_supported(request->cipher, choose_key_bits(request) / 8, err) < 0)
+		return err->text;
+	return NULL;
+}
+
+static const struct option options[] = {
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "size", required_argument, NULL, OPT_SIZE },
+	{ "type", required_argument, NULL, OPT_TYPE },
+	{ "cipher", required_argument, NULL, OPT_CIPHER },
+	{ "key-size", required_argument, NULL, OPT_KEY_SIZE },
+	{ "sector-size", required_argument, NULL, OPT_SECTOR_SIZE },
+	{ "label", required_argument, NULL, OPT_LABEL },
+	{ "uuid", required_argument, NULL, OPT_UUID },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	KDF_LONG_OPTIONS,
+	{ "yes", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_format(int argc, char **argv)
+{
+	struct request request = {
+		.type = CRYPT_LUKS2,
+		.cipher = CIPHER,
+		.key_source = KEY_SOURCE_NONE,
+	};
+	const char *wrong = NULL;
+	struct error err;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "hq", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_format, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&request, option, optarg);
+	}
+	if (!wrong && argc - optind != 1)
+		wrong = "it takes one locator";
+	if (!wrong) {
+		request.locator = argv[optind];
+		wrong = check(&request, &err);
+	}
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
+}

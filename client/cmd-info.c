@@ -1,0 +1,470 @@
+/* cmd-info: ndio info. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "facts.h"
+#include "header.h"
+#include "key-input.h"
+
+const char help_info[] =
+	"Usage: ndio info [OPTION...] LOCATOR\n"
+	"Show what a volume is: its size, LUKS header and key slots, and its server.\n"
+	"\n"
+	"  --json             as JSON\n"
+	"  --header PATH      where a detached LUKS header is\n"
+	"  --unlock           open it too, with a passphrase that is asked for\n"
+	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
+	"  --key-fd N         the same, from descriptor N\n"
+	"  -h, --help         show this\n"
+	"\n"
+	"Nothing is written, and without a key nothing is asked. See ndio-info(1).\n";
+
+enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD };
+
+struct request {
+	const char *locator;
+	const char *header; /* detached, or NULL */
+	bool json, unlock;
+	struct key_source key_source;
+};
+
+/* All that is shown. */
+struct report {
+	const struct request *request;
+	bool nbd;
+	bool readonly;
+	struct ndio_info disk; /* without a key */
+	bool is_luks;
+	struct header_facts luks;
+	bool unlocked;
+	struct ndio_info plain; /* with the key */
+};
+
+static const struct {
+	uint32_t bit;
+	const char *name;
+} abilities[] = {
+	{ NDIO_CAN_FLUSH, "flush" },
+	{ NDIO_CAN_FUA, "fua" },
+	{ NDIO_CAN_TRIM, "trim" },
+	{ NDIO_CAN_FAST_ZERO, "fast-zero" },
+	{ NDIO_CAN_EXTENTS, "extents" },
+	{ NDIO_CAN_CACHE, "cache" },
+	{ NDIO_CAN_MULTI_CONN, "multi-conn" },
+};
+#define NR_ABILITIES (sizeof(abilities) / sizeof(abilities[0]))
+
+/* ---- finding out ---- */
+
+static const char *kind_of(const struct report *report)
+{
+	if (!report->is_luks)
+		return "raw";
+	return report->luks.version == 2 ? "LUKS2" : "LUKS1";
+}
+
+/* Bytes of plaintext, or 0 where the volume is too small for its header. */
+static uint64_t payload_of(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+	uint64_t size = report->disk.target_size;
+
+	if (luks->data_offset >= size)
+		return 0;
+	size -= luks->data_offset;
+	if (luks->data_size)
+		return luks->data_size <= size ? luks->data_size : 0;
+	return luks->sector ? size - size % luks->sector : size;
+}
+
+/* A path is only ever opened for reading: closing a block device that was open for writing
+ * makes udev look at it again. A server is asked. */
+static int find_disk(struct report *report, struct header *disk, struct error *err)
+{
+	const char *locator = report->request->locator;
+	int ret;
+
+	header_init(disk, locator);
+	ret = header_open(disk, !report->nbd, err);
+	if (ret < 0)
+		return ret;
+	report->disk = disk->info;
+	report->readonly = report->nbd ? !(disk->info.can & NDIO_CAN_WRITE) :
+					 access(locator, W_OK) < 0;
+	return 0;
+}
+
+/* Without a detached header a volume that isn't LUKS is no error: it is raw. */
+static int find_luks(struct report *report, struct header *holder, bool detached,
+		     struct error *err)
+{
+	int ret = header_load(holder, err);
+
+	if (ret == -ENODATA && !detached)
+		return 0;
+	if (ret == 0)
+		ret = facts_read(holder, &report->luks, err);
+	report->is_luks = ret == 0;
+	return ret;
+}
+
+static int find_header(struct report *report, struct header *disk, struct error *err)
+{
+	struct header detached;
+	int ret;
+
+	if (!report->request->header)
+		return find_luks(report, disk, false, err);
+	header_init(&detached, report->request->header);
+	ret = header_open(&detached, true, err);
+	if (ret == 0)
+		ret = find_luks(report, &detached, true, err);
+	header_close(&detached);
+	return ret;
+}
+
+static int open_plain(struct report *report, const struct key *key, struct error *err)
+{
+	const struct ndio_options options = {
+		.struct_size = sizeof(options),
+		.key = key->data,
+		.key_len = key->len,
+		.header = report->request->header,
+		.flags = NDIO_OPEN_READONLY,
+		.connections = 1,
+		.notice = cmd_notice,
+	};
+	struct ndio_volume *volume = NULL;
+	int ret = ndio_open(report->request->locator, &options, &volume);
+
+	report->plain.struct_size = sizeof(report->plain);
+	if (ret == 0)
+		ret = ndio_get_info(volume, &report->plain);
+	if (ret < 0)
+		error_set(err, -ret, "%s", ndio_error());
+	ndio_close(volume, NDIO_CLOSE_WAIT);
+	report->unlocked = ret == 0;
+	return ret;
+}
+
+static int unlock(struct report *report, struct error *err)
+{
+	const struct request *request = report->request;
+	struct key key;
+	char prompt[256];
+	int ret;
+
+	if (!request->unlock && !key_source_given(&request->key_source))
+		return 0;
+	if (!report->is_luks)
+		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
+				 request->locator);
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
+	ret = key_read(&request->key_source, prompt, false, &key, err);
+	if (ret == 0)
+		ret = open_plain(report, &key, err);
+	key_clear(&key);
+	return ret;
+}
+
+static int find_out(struct report *report, struct error *err)
+{
+	struct header disk;
+	int ret = find_disk(report, &disk, err);
+
+	if (ret == 0)
+		ret = find_header(report, &disk, err);
+	header_close(&disk); /* a server may allow one connection only */
+	if (ret == 0)
+		ret = unlock(report, err);
+	return ret;
+}
+
+/* ---- for people ---- */
+
+static void line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void line(const char *name, const char *fmt, ...)
+{
+	va_list args;
+
+	printf("    %-18s", name);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+}
+
+static void size_line(const char *name, uint64_t bytes)
+{
+	char text[16];
+
+	if (bytes < 1024)
+		line(name, "%" PRIu64 " bytes", bytes);
+	else
+		line(name, "%" PRIu64 " bytes (%s)", bytes, cmd_size_text(bytes, text));
+}
+
+static void print_abilities(uint32_t can)
+{
+	char text[128] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (can & abilities[i].bit)
+			len += snprintf(text + len, sizeof(text) - len, "%s%s", len ? " " : "",
+					abilities[i].name);
+	line("can:", "%s", len ? text : "nothing more");
+}
+
+static void block_line(const char *name, uint32_t bytes)
+{
+	if (bytes)
+		line(name, "%" PRIu32 " bytes", bytes);
+	else
+		line(name, "the server doesn't tell");
+}
+
+static void print_disk(const struct report *report)
+{
+	line("kind:", "%s", kind_of(report));
+	size_line("size:", report->disk.target_size);
+	line("read-only:", "%s", report->readonly ? "yes" : "no");
+	print_abilities(report->disk.can);
+}
+
+static void print_server(const struct report *report)
+{
+	line("server:", "NBD (%s), %s TLS, %s replies", report->disk.protocol,
+	     report->disk.tls ? "with" : "without",
+	     report->disk.structured_replies ? "structured" : "simple");
+	block_line("block minimum:", report->disk.block_minimum);
+	block_line("block preferred:", report->disk.block_preferred);
+	block_line("block maximum:", report->disk.block_maximum);
+}
+
+static void print_luks(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+
+	if (report->request->header)
+		line("header:", "%s (detached)", report->request->header);
+	line("UUID:", "%s", luks->uuid);
+	if (luks->version == 2)
+		line("label:", "%s", luks->label[0] ? luks->label : "(none)");
+	line("cipher:", "%s", luks->cipher);
+	if (luks->key_bits)
+		line("volume key:", "%u bits", luks->key_bits);
+	line("sector size:", "%u bytes", luks->sector);
+	size_line("data offset:", luks->data_offset);
+	size_line("payload size:", payload_of(report));
+	if (luks->integrity[0])
+		line("integrity:", "%s", luks->integrity);
+	if (luks->requirements[0])
+		line("requirements:", "%s", luks->requirements);
+	if (report->unlocked)
+		line("unlocked:", "yes");
+	if (luks->memory_kib)
+		line("memory to unlock:", "%" PRIu32 " KiB", luks->memory_kib);
+	line("key slots:", "%u", luks->nr_slots);
+	if (luks->nr_slots)
+		facts_print_slots(luks, "        ");
+}
+
+static void print_report(const struct report *report)
+{
+	char clean[1024];
+
+	printf("%s:\n", cmd_clean(report->request->locator, clean, sizeof(clean)));
+	print_disk(report);
+	if (report->nbd)
+		print_server(report);
+	if (report->is_luks)
+		print_luks(report);
+}
+
+/* ---- for programs ---- */
+
+static void add_text(struct json_object *object, const char *name, const char *text)
+{
+	json_object_object_add(object, name, json_object_new_string(text));
+}
+
+static void add_number(struct json_object *object, const char *name, uint64_t number)
+{
+	json_object_object_add(object, name, json_object_new_uint64(number));
+}
+
+static void add_flag(struct json_object *object, const char *name, bool flag)
+{
+	json_object_object_add(object, name, json_object_new_boolean(flag));
+}
+
+static struct json_object *json_abilities(uint32_t can)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (can & abilities[i].bit)
+			json_object_array_add(array, json_object_new_string(abilities[i].name));
+	return array;
+}
+
+static struct json_object *json_slot(const struct slot_facts *slot)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_number(object, "slot", slot->number);
+	add_text(object, "priority", slot->priority);
+	add_text(object, "pbkdf", slot->pbkdf);
+	if (slot->hash[0])
+		add_text(object, "hash", slot->hash);
+	add_number(object, "iterations", slot->iterations);
+	if (slot->memory_kib) {
+		add_number(object, "memory_kib", slot->memory_kib);
+		add_number(object, "threads", slot->threads);
+	}
+	return object;
+}
+
+static struct json_object *json_slots(const struct header_facts *luks)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned i = 0; i < luks->nr_slots; i++)
+		json_object_array_add(array, json_slot(&luks->slots[i]));
+	return array;
+}
+
+static struct json_object *json_luks(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+	struct json_object *object = json_object_new_object();
+
+	add_number(object, "version", luks->version);
+	if (report->request->header)
+		add_text(object, "header", report->request->header);
+	add_text(object, "uuid", luks->uuid);
+	add_text(object, "label", luks->label);
+	add_text(object, "cipher", luks->cipher);
+	add_number(object, "key_bits", luks->key_bits);
+	add_number(object, "sector_size", luks->sector);
+	add_number(object, "data_offset", luks->data_offset);
+	add_number(object, "payload_size", payload_of(report));
+	add_text(object, "integrity", luks->integrity);
+	add_text(object, "requirements", luks->requirements);
+	add_flag(object, "unlocked", report->unlocked);
+	add_number(object, "memory_to_unlock_kib", luks->memory_kib);
+	json_object_object_add(object, "key_slots", json_slots(luks));
+	return object;
+}
+
+static struct json_object *json_server(const struct report *report)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_text(object, "uri", report->request->locator);
+	add_text(object, "protocol", report->disk.protocol);
+	add_flag(object, "tls", report->disk.tls);
+	add_flag(object, "structured_replies", report->disk.structured_replies);
+	add_number(object, "block_minimum", report->disk.block_minimum);
+	add_number(object, "block_preferred", report->disk.block_preferred);
+	add_number(object, "block_maximum", report->disk.block_maximum);
+	return object;
+}
+
+static void print_json(const struct report *report)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_text(object, "locator", report->request->locator);
+	add_text(object, "kind", kind_of(report));
+	add_number(object, "size", report->disk.target_size);
+	add_flag(object, "read_only", report->readonly);
+	json_object_object_add(object, "can", json_abilities(report->disk.can));
+	if (report->nbd)
+		json_object_object_add(object, "server", json_server(report));
+	if (report->is_luks)
+		json_object_object_add(object, "luks", json_luks(report));
+	puts(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY |
+							    JSON_C_TO_STRING_SPACED |
+							    JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(object);
+}
+
+/* ---- the command line ---- */
+
+static int run(const struct request *request)
+{
+	struct report report = { .request = request, .nbd = cmd_is_uri(request->locator) };
+	struct error err = { 0 };
+
+	if (find_out(&report, &err) < 0)
+		return cmd_error("%s", err.text);
+	if (request->json)
+		print_json(&report);
+	else
+		print_report(&report);
+	return CMD_OK;
+}
+
+static const char *take_option(struct request *request, int option, const char *value)
+{
+	static const char twice[] = "a key comes from one --key-file or --key-fd";
+
+	switch (option) {
+	case OPT_JSON:
+		request->json = true;
+		return NULL;
+	case OPT_HEADER:
+		request->header = value;
+		return NULL;
+	case OPT_UNLOCK:
+		request->unlock = true;
+		return NULL;
+	case OPT_KEY_FILE:
+		return key_source_set_file(&request->key_source, value) ? NULL : twice;
+	default:
+		return key_source_set_fd(&request->key_source, value) ? NULL : twice;
+	}
+}
+
+static const struct option options[] = {
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	{ "unlock", no_argument, NULL, OPT_UNLOCK },
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_info(int argc, char **argv)
+{
+	struct request request = { .key_source = KEY_SOURCE_NONE };
+	const char *wrong = NULL;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_info, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&request, option, optarg);
+	}
+	if (!wrong && argc - optind != 1)
+		wrong = "it takes one locator";
+	if (wrong)
+		return cmd_usage(argv[0], "%s", wrong);
+	request.locator = argv[optind];
+	return run(&request);
+}

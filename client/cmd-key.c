@@ -1,0 +1,422 @@
+/* cmd-key: ndio key add|remove|change|list. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "facts.h"
+#include "header-edit.h"
+#include "header.h"
+#include "kdf.h"
+#include "key-input.h"
+#include "secret.h"
+
+#define MAX_SLOT 31
+
+const char help_key[] =
+	"Usage: ndio key add    [OPTION...] LOCATOR\n"
+	"       ndio key remove [OPTION...] LOCATOR\n"
+	"       ndio key change [OPTION...] LOCATOR\n"
+	"       ndio key list   [--header PATH] LOCATOR\n"
+	"Add, remove, change or list the keys that open an encrypted volume.\n"
+	"\n"
+	"  --key-file FILE    a key that opens it now: every byte of FILE; - is standard input\n"
+	"  --key-fd N         the same, from descriptor N\n"
+	"  --new-key-file FILE, --new-key-fd N\n"
+	"                     the key to be added, or to change it to\n"
+	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
+	"  --header PATH      where a detached LUKS header is\n"
+	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
+	"                     with --slot no key is asked for\n"
+	KDF_HELP
+	"  -h, --help         show this\n"
+	"\n"
+	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
+
+enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
+       OPT_FORCE };
+
+struct request;
+
+struct action {
+	const char *name;
+	int (*run)(struct header *header, const struct request *request, struct error *err);
+	bool writes;
+	bool needs_new_key;
+};
+
+/* What the command line asks for. */
+struct request {
+	const char *self; /* argv[0] */
+	const struct action *action;
+	const char *locator; /* of the volume */
+	const char *header;  /* detached, or NULL */
+	int slot;            /* or CRYPT_ANY_SLOT */
+	bool force;
+	struct kdf_options kdf;
+	struct key_source key_source, new_key_source;
+	struct key key, new_key; /* read before the header is locked */
+};
+
+static const char *header_locator(const struct request *request)
+{
+	return request->header ? request->header : request->locator;
+}
+
+/* Removing a certain slot by force is possible without any key. */
+static bool needs_key(const struct request *request)
+{
+	return request->action->writes && !(request->force && request->slot != CRYPT_ANY_SLOT);
+}
+
+/* ---- the volume key, and key slots ---- */
+
+struct volume_key {
+	void *data;  /* from secret_alloc() */
+	size_t len;  /* bytes */
+	size_t size; /* of the allocation */
+};
+
+static int no_slot_opens(const struct header *header, int slot, struct error *err)
+{
+	if (slot == CRYPT_ANY_SLOT)
+		return error_set(err, EPERM, "%s: no key slot opens with this key", header->name);
+	return error_set(err, EPERM, "%s: key slot %d doesn't open with this key", header->name,
+			 slot);
+}
+
+static bool is_active(struct header *header, int slot)
+{
+	crypt_keyslot_info status = crypt_keyslot_status(header->cd, slot);
+
+	return status == CRYPT_SLOT_ACTIVE || status == CRYPT_SLOT_ACTIVE_LAST;
+}
+
+/* Opens a slot. Its number, or a negative errno. The caller ends with forget() either way. */
+static int unlock(struct header *header, int slot, const struct key *key,
+		  struct volume_key *volume_key, struct error *err)
+{
+	int len = crypt_get_volume_key_size(header->cd);
+	int ret;
+
+	if (slot != CRYPT_ANY_SLOT && !is_active(header, slot))
+		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
+	if (len <= 0)
+		return error_set(err, EPERM, "%s: the LUKS header has no key slot that is in use",
+				 header->name);
+	volume_key->len = volume_key->size = len;
+	volume_key->data = secret_alloc(len, err);
+	if (!volume_key->data)
+		return -ENOMEM;
+	ret = crypt_volume_key_get(header->cd, slot, volume_key->data, &volume_key->len,
+				   key->len ? key->data : "", key->len);
+	if (ret == -EPERM)
+		return no_slot_opens(header, slot, err);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: opening a key slot: %s", header->name,
+				 header_reason(header, ret));
+	return ret;
+}
+
+static void forget(struct volume_key *volume_key)
+{
+	secret_free(volume_key->data, volume_key->size);
+}
+
+/* Puts the new key into a slot of the memfd. The slot's number, or a negative errno. */
+static int fill_slot(struct header *header, const struct request *request, int slot,
+		     const struct volume_key *volume_key, struct error *err)
+{
+	int ret = kdf_apply(&request->kdf, header, crypt_get_type(header->cd), err);
+
+	if (ret < 0)
+		return ret;
+	ret = crypt_keyslot_add_by_volume_key(header->cd, slot, volume_key->data, volume_key->len,
+					      request->new_key.data, request->new_key.len);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
+				 header_reason(header, ret));
+	return ret;
+}
+
+static int empty_slot(struct header *header, int slot, struct error *err)
+{
+	int ret = crypt_keyslot_destroy(header->cd, slot);
+
+	if (ret < 0)
+		return error_set(err, -ret, "%s: removing key slot %d: %s", header->name, slot,
+				 header_reason(header, ret));
+	return header_write_back(header, HEADER_REMOVED, err);
+}
+
+/* ---- the actions ---- */
+
+static int add(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
+	int ret;
+
+	if (slot >= 0)
+		slot = fill_slot(header, request, request->slot, &volume_key, err);
+	forget(&volume_key);
+	if (slot < 0)
+		return slot;
+	ret = header_write_back(header, HEADER_ADDED, err);
+	if (ret == 0)
+		printf("key slot %d added\n", slot);
+	return ret;
+}
+
+/* Both keys open the volume between the two writes, so a crash leaves at least one. */
+static int change(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int old_slot = unlock(header, request->slot, &request->key, &volume_key, err);
+	int slot = old_slot, ret;
+	struct error reason;
+
+	if (slot >= 0)
+		slot = fill_slot(header, request, CRYPT_ANY_SLOT, &volume_key, err);
+	forget(&volume_key);
+	if (slot < 0)
+		return slot;
+	if (header->version == 2)
+		crypt_keyslot_set_priority(header->cd, slot,
+					   crypt_keyslot_get_priority(header->cd, old_slot));
+	ret = header_write_back(header, HEADER_ADDED, err);
+	if (ret < 0)
+		return ret;
+	ret = empty_slot(header, old_slot, &reason);
+	if (ret < 0)
+		return error_set(err, -ret, "%s (the new key is in slot %d; the old one may still "
+				 "be in slot %d)", reason.text, slot, old_slot);
+	printf("key slot %d replaced by key slot %d\n", old_slot, slot);
+	return 0;
+}
+
+static int remove_slot(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int slot = request->slot, ret = 0;
+
+	if (slot != CRYPT_ANY_SLOT && !is_active(header, slot))
+		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
+	if (needs_key(request)) {
+		ret = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
+		forget(&volume_key);
+		if (ret < 0)
+			return ret;
+	}
+	if (slot == CRYPT_ANY_SLOT)
+		slot = ret;
+	if (crypt_keyslot_status(header->cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
+		return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing "
+				 "opens the volume any more (--force removes it)", header->name,
+				 slot);
+	ret = empty_slot(header, slot, err);
+	if (ret == 0)
+		printf("key slot %d removed\n", slot);
+	return ret;
+}
+
+static int list(struct header *header, const struct request *request, struct error *err)
+{
+	struct header_facts facts;
+	int ret = facts_read(header, &facts, err);
+
+	(void)request;
+	if (ret == 0)
+		facts_print_slots(&facts, "");
+	return ret;
+}
+
+static const struct action actions[] = {
+	{ .name = "add", .run = add, .writes = true, .needs_new_key = true },
+	{ .name = "remove", .run = remove_slot, .writes = true },
+	{ .name = "change", .run = change, .writes = true, .needs_new_key = true },
+	{ .name = "list", .run = list },
+};
+
+/* ---- running one ---- */
+
+/* Opens and loads it, and looks whether it can be written. */
+static int load(struct header *header, const struct request *request, struct error *err)
+{
+	int ret;
+
+	header_init(header, header_locator(request));
+	ret = header_open(header, !request->action->writes, err);
+	if (ret == 0 && request->action->writes && !(header->info.can & NDIO_CAN_WRITE))
+		ret = error_set(err, EROFS, "%s: it can only be read", header->name);
+	if (ret == 0)
+		ret = header_load(header, err);
+	return ret;
+}
+
+/* Nobody should have to type passphrases for a volume that can't be opened anyway. */
+static int check_before_prompt(const struct request *request, struct error *err)
+{
+	struct header header;
+	int ret = 0;
+
+	if ((needs_key(request) && !key_source_given(&request->key_source)) ||
+	    (request->action->needs_new_key && !key_source_given(&request->new_key_source))) {
+		ret = load(&header, request, err);
+		header_close(&header);
+	}
+	return ret;
+}
+
+static int read_keys(struct request *request, struct error *err)
+{
+	char prompt[256];
+	int ret = check_before_prompt(request, err);
+
+	if (ret == 0 && needs_key(request)) {
+		snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
+		ret = key_read(&request->key_source, prompt, false, &request->key, err);
+	}
+	if (ret == 0 && request->action->needs_new_key) {
+		snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
+		ret = key_read(&request->new_key_source, prompt, true, &request->new_key, err);
+	}
+	return ret;
+}
+
+static int run_locked(const struct request *request, struct error *err)
+{
+	struct header header;
+	int lock = -1;
+	int ret = request->action->writes ? header_lock(header_locator(request), &lock, err) : 0;
+
+	if (ret < 0)
+		return ret;
+	ret = load(&header, request, err);
+	if (ret == 0 && request->action->writes)
+		ret = header_load_areas(&header, err);
+	if (ret == 0)
+		ret = request->action->run(&header, request, err);
+	header_close(&header);
+	if (lock >= 0)
+		close(lock);
+	return ret;
+}
+
+static int run(struct request *request)
+{
+	struct error err = { 0 };
+	int ret = read_keys(request, &err);
+
+	if (ret == 0)
+		ret = run_locked(request, &err);
+	key_clear(&request->key);
+	key_clear(&request->new_key);
+	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;
+}
+
+/* ---- the command line ---- */
+
+static const char *take_slot(struct request *request, const char *value)
+{
+	uint64_t slot;
+
+	if (!cmd_parse_number(value, MAX_SLOT, &slot))
+		return "--slot takes a number from 0 to 31";
+	request->slot = slot;
+	return NULL;
+}
+
+static const char key_twice[] = "an existing key comes from one --key-file or --key-fd";
+static const char new_key_twice[] = "a new key comes from one --new-key-file or --new-key-fd";
+
+/* NULL, or what is wrong. */
+static const char *take_option(struct request *request, int option, const char *value)
+{
+	switch (option) {
+	case OPT_KEY_FILE:
+		return key_source_set_file(&request->key_source, value) ? NULL : key_twice;
+	case OPT_KEY_FD:
+		return key_source_set_fd(&request->key_source, value) ? NULL : key_twice;
+	case OPT_NEW_KEY_FILE:
+		return key_source_set_file(&request->new_key_source, value) ? NULL : new_key_twice;
+	case OPT_NEW_KEY_FD:
+		return key_source_set_fd(&request->new_key_source, value) ? NULL : new_key_twice;
+	case OPT_SLOT:
+		return take_slot(request, value);
+	case OPT_HEADER:
+		request->header = value;
+		return NULL;
+	case OPT_FORCE:
+		request->force = true;
+		return NULL;
+	default:
+		return kdf_option(&request->kdf, option, value);
+	}
+}
+
+static const char *check(const struct request *request)
+{
+	if (key_sources_clash(&request->key_source, &request->new_key_source))
+		return "the existing and the new key can't come from the same descriptor";
+	if (key_source_given(&request->new_key_source) && !request->action->needs_new_key)
+		return "a new key is only for add and change";
+	if (request->force && request->action->run != remove_slot)
+		return "--force is only for remove";
+	return NULL;
+}
+
+static const char *take_operands(struct request *request, int count, char **operands)
+{
+	if (count < 1)
+		return "add, remove, change or list?";
+	for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++)
+		if (strcmp(operands[0], actions[i].name) == 0)
+			request->action = &actions[i];
+	if (!request->action)
+		return "it is add, remove, change or list";
+	if (count != 2)
+		return "it takes one locator";
+	request->locator = operands[1];
+	return check(request);
+}
+
+static const struct option options[] = {
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "new-key-file", required_argument, NULL, OPT_NEW_KEY_FILE },
+	{ "new-key-fd", required_argument, NULL, OPT_NEW_KEY_FD },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	KDF_LONG_OPTIONS,
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_key(int argc, char **argv)
+{
+	struct request request = {
+		.self = argv[0],
+		.slot = CRYPT_ANY_SLOT,
+		.key_source = KEY_SOURCE_NONE,
+		.new_key_source = KEY_SOURCE_NONE,
+	};
+	const char *wrong = NULL;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_key, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&request, option, optarg);
+	}
+	if (!wrong)
+		wrong = take_operands(&request, argc - optind, argv + optind);
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
+}

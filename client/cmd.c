@@ -1,0 +1,134 @@
+#include "cmd.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "target-nbd.h"
+
+bool cmd_is_uri(const char *locator)
+{
+	return target_nbd_is_uri(locator);
+}
+
+/* Bytes from 128 up are left alone, as names in UTF-8 have them, but for that encoding's
+ * control characters, 0xc2 0x80 to 0x9f. */
+char *cmd_clean(const char *text, char *to, size_t size)
+{
+	unsigned char before = 0;
+
+	snprintf(to, size, "%s", text);
+	for (unsigned char *c = (unsigned char *)to; *c; c++) {
+		bool control = iscntrl(*c) || (before == 0xc2 && *c < 0xa0);
+
+		before = *c;
+		if (control)
+			*c = '?';
+	}
+	return to;
+}
+
+static void say(const char *who, const char *fmt, va_list args)
+	__attribute__((format(printf, 2, 0)));
+
+/* In one write, so that the lines of several programs don't mix. */
+static void say(const char *who, const char *fmt, va_list args)
+{
+	char text[2048], clean[2048];
+
+	vsnprintf(text, sizeof(text), fmt, args);
+	fflush(stdout);
+	fprintf(stderr, "%s: %s\n", who, cmd_clean(text, clean, sizeof(clean)));
+}
+
+int cmd_error(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	say("ndio", fmt, args);
+	va_end(args);
+	return CMD_FAILED;
+}
+
+int cmd_usage_hint(const char *self)
+{
+	fprintf(stderr, "Try \"%s --help\".\n", self);
+	return CMD_USAGE;
+}
+
+int cmd_usage(const char *self, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	say(self, fmt, args);
+	va_end(args);
+	return cmd_usage_hint(self);
+}
+
+void cmd_notice(void *opaque, const char *message)
+{
+	(void)opaque;
+	cmd_error("%s", message);
+}
+
+/* strtoull takes signs and spaces too. */
+static bool read_digits(const char *text, uint64_t *number, const char **rest)
+{
+	const char *c = text;
+	uint64_t n = 0;
+
+	for (; isdigit((unsigned char)*c); c++)
+		if (__builtin_mul_overflow(n, 10, &n) ||
+		    __builtin_add_overflow(n, (uint64_t)(*c - '0'), &n))
+			return false;
+	*number = n;
+	*rest = c;
+	return c > text;
+}
+
+bool cmd_parse_number(const char *text, uint64_t max, uint64_t *number)
+{
+	const char *rest;
+
+	return read_digits(text, number, &rest) && !*rest && *number <= max;
+}
+
+bool cmd_parse_size(const char *text, uint64_t *bytes)
+{
+	static const char suffixes[] = "KMGT";
+	const char *rest, *suffix;
+
+	if (!read_digits(text, bytes, &rest))
+		return false;
+	if (*rest) {
+		suffix = strchr(suffixes, toupper((unsigned char)*rest));
+		if (!suffix || rest[1])
+			return false;
+		for (const char *s = suffixes; s <= suffix; s++)
+			if (__builtin_mul_overflow(*bytes, 1024, bytes))
+				return false;
+	}
+	return *bytes <= INT64_MAX;
+}
+
+const char *cmd_size_text(uint64_t bytes, char text[16])
+{
+	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	unsigned unit = 0;
+	double n = bytes;
+
+	while (n >= 1024) {
+		n /= 1024;
+		unit++;
+	}
+	/* "1 GiB", "1.5 GiB": a digit behind the point only where it says something. */
+	if (unit == 0 || (uint64_t)(n * 10 + 0.5) % 10 == 0)
+		snprintf(text, 16, "%.0f %s", n, units[unit]);
+	else
+		snprintf(text, 16, "%.1f %s", n, units[unit]);
+	return text;
+}

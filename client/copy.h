@@ -1,0 +1,33 @@
+/* copy: moves what one endpoint holds to another: many buffers in flight at once, each read and
+ * then written, on the library's threads. */
+#ifndef NDIO_COPY_H
+#define NDIO_COPY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "endpoint.h"
+#include "error.h"
+
+#define COPY_PIECE (256 * 1024) /* bytes in a buffer, and so of a read at the most */
+
+struct copy_options {
+	bool progress;
+	size_t sparse; /* bytes: runs of zeroes as long as this aren't written as data; a power of
+			  two, at most COPY_PIECE; 0: all that isn't a hole is written */
+};
+
+struct copy_report {
+	uint64_t done;  /* bytes that have arrived */
+	uint64_t total; /* or SIZE_UNKNOWN */
+	uint64_t below; /* all before this offset has arrived */
+};
+
+/* Copies, flushes, and closes both volumes. SIGINT, SIGTERM and SIGHUP stop it; one that comes
+ * seconds later kills. 0, or a negative errno with a message; -EINTR after a signal. Main
+ * thread only. */
+int copy_run(struct endpoint *source, struct endpoint *destination,
+	     const struct copy_options *options, struct copy_report *report, struct error *err);
+
+#endif

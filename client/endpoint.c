@@ -1,0 +1,278 @@
+#include "endpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "align.h"
+#include "cmd.h"
+
+/* The largest alignment that direct I/O is likely to need. */
+#define DIRECT_BLOCK 4096
+
+bool endpoint_is_special(const char *locator)
+{
+	return strcmp(locator, "-") == 0 || strcmp(locator, "null:") == 0;
+}
+
+/* ---- is it the same? ---- */
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+	if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
+		return a->st_rdev == b->st_rdev;
+	return S_ISREG(a->st_mode) && a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* What a locator or header is, if it is something local that exists. */
+static bool stat_locator(const char *locator, int stream, struct stat *st)
+{
+	if (!locator || cmd_is_uri(locator))
+		return false;
+	if (strcmp(locator, "-") == 0)
+		return fstat(stream, st) == 0;
+	return stat(locator, st) == 0;
+}
+
+bool endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination)
+{
+	const char *others[] = { source->locator, source->header, destination->header };
+	struct stat dst, other;
+
+	if (cmd_is_uri(destination->locator))
+		return strcmp(source->locator, destination->locator) == 0;
+	if (!stat_locator(destination->locator, STDOUT_FILENO, &dst))
+		return false;
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (stat_locator(others[i], STDIN_FILENO, &other) && is_same_file(&dst, &other))
+			return true;
+	return false;
+}
+
+/* ---- streams ---- */
+
+/* A descriptor for a pipe that doesn't block, without changing the one that we share with
+ * others. Else the same one: a signal may have to wait for the other end then. */
+static int unblock(int fd, int mode)
+{
+	char path[32];
+	struct stat st;
+	int own;
+
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return fd;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, mode | O_NONBLOCK | O_CLOEXEC);
+	if (own < 0)
+		return fd;
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return own;
+}
+
+static void use_stream(struct endpoint *endpoint, int fd, int mode)
+{
+	endpoint->kind = ENDPOINT_STREAM;
+	endpoint->fd = unblock(fd, mode);
+	endpoint->size = SIZE_UNKNOWN;
+	endpoint->block = 1;
+}
+
+static int open_stream(struct endpoint *endpoint, const char *path, int mode, struct error *err)
+{
+	int fd = open(path, mode | O_CLOEXEC | O_NOCTTY, 0666);
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	use_stream(endpoint, fd, mode & O_ACCMODE);
+	return 0;
+}
+
+/* ---- volumes ---- */
+
+/* The page cache is for reading plain files, which are likely to be in it, and where direct I/O
+ * would leave out the last bytes. Writing, which ends in a flush, is faster without. */
+static int direct_for(const struct endpoint_spec *spec, unsigned flags)
+{
+	bool plain_source = !spec->unlock && (flags & NDIO_OPEN_READONLY);
+	struct stat st;
+
+	if (!stat_locator(spec->locator, -1, &st) || !S_ISREG(st.st_mode))
+		return NDIO_DIRECT_AUTO;
+	return plain_source || !is_aligned(st.st_size, DIRECT_BLOCK) ? NDIO_DIRECT_OFF :
+								       NDIO_DIRECT_AUTO;
+}
+
+static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
+		     const struct key *key, struct error *err)
+{
+	const struct ndio_options options = {
+		.struct_size = sizeof(options),
+		.key = key->data,
+		.key_len = key->len,
+		.header = spec->header,
+		.flags = flags,
+		.direct = direct_for(spec, flags),
+		.notice = spec->unlock ? cmd_notice : NULL,
+	};
+	struct ndio_info info = { .struct_size = sizeof(info) };
+	int ret = ndio_open(spec->locator, &options, &endpoint->volume);
+
+	if (ret < 0)
+		return error_set(err, -ret, "%s", ndio_error());
+	ndio_get_info(endpoint->volume, &info);
+	endpoint->kind = ENDPOINT_VOLUME;
+	endpoint->size = info.size;
+	endpoint->block = info.block;
+	endpoint->can = info.can;
+	endpoint->encrypted = info.luks;
+	if (!info.luks && info.size != info.target_size && (flags & NDIO_OPEN_READONLY))
+		return error_set(err, EINVAL,
+				 "%s: its last %" PRIu64 " bytes can't be read: they are no whole "
+				 "block of %" PRIu32, spec->locator, info.target_size - info.size,
+				 info.block);
+	return 0;
+}
+
+static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec,
+		       unsigned flags, struct error *err)
+{
+	struct key key = { 0 };
+	char prompt[4200];
+	int ret = 0;
+
+	if (spec->unlock) {
+		snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
+		ret = key_read(&spec->key, prompt, false, &key, err);
+	}
+	if (ret == 0)
+		ret = open_with(endpoint, spec, flags, &key, err);
+	key_clear(&key);
+	return ret;
+}
+
+/* ---- the source ---- */
+
+static void start(struct endpoint *endpoint, const struct endpoint_spec *spec)
+{
+	*endpoint = (struct endpoint){ .name = spec->locator, .fd = -1, .file = -1 };
+}
+
+static bool is_stream_path(const struct endpoint_spec *spec)
+{
+	struct stat st;
+
+	return !spec->unlock && stat_locator(spec->locator, -1, &st) &&
+	       (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
+int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			 struct error *err)
+{
+	start(endpoint, spec);
+	if (strcmp(spec->locator, "-") == 0) {
+		endpoint->name = "standard input";
+		use_stream(endpoint, STDIN_FILENO, O_RDONLY);
+		return 0;
+	}
+	if (is_stream_path(spec))
+		return open_stream(endpoint, spec->locator, O_RDONLY, err);
+	return open_volume(endpoint, spec, NDIO_OPEN_READONLY, err);
+}
+
+/* ---- the destination ---- */
+
+static int make_plain_file(struct endpoint *endpoint, const char *path,
+			   const struct endpoint *source, struct error *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
+		      source->encrypted ? 0600 : 0666); /* as secret as it was */
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	endpoint->file = fd;
+	if (ftruncate(fd, source->size) < 0)
+		return error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", path,
+				 source->size, strerror(errno));
+	endpoint->zeroed = true;
+	return 0;
+}
+
+static bool is_plain_file(const struct endpoint_spec *spec)
+{
+	struct stat st;
+
+	if (spec->unlock || cmd_is_uri(spec->locator))
+		return false;
+	return stat_locator(spec->locator, -1, &st) ? S_ISREG(st.st_mode) : errno == ENOENT;
+}
+
+static int check_destination(const struct endpoint *endpoint, const struct endpoint *source,
+			     struct error *err)
+{
+	if (!(endpoint->can & NDIO_CAN_WRITE))
+		return error_set(err, EROFS, "%s: it is read-only", endpoint->name);
+	if (source->size != SIZE_UNKNOWN && source->size > endpoint->size)
+		return error_set(err, ENOSPC,
+				 "%s: too small: it has %" PRIu64 " bytes, and %s has %" PRIu64,
+				 endpoint->name, endpoint->size, source->name, source->size);
+	return 0;
+}
+
+int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			      const struct endpoint *source, struct error *err)
+{
+	int ret = 0;
+
+	start(endpoint, spec);
+	if (strcmp(spec->locator, "null:") == 0) {
+		endpoint->kind = ENDPOINT_NULL;
+		endpoint->zeroed = true;
+		endpoint->block = 1;
+		return 0;
+	}
+	if (strcmp(spec->locator, "-") == 0) {
+		endpoint->name = "standard output";
+		if (isatty(STDOUT_FILENO))
+			return error_set(err, EINVAL, "a disk isn't written to the terminal");
+		use_stream(endpoint, STDOUT_FILENO, O_WRONLY);
+		return 0;
+	}
+	if (is_stream_path(spec))
+		return open_stream(endpoint, spec->locator, O_WRONLY, err);
+	if (is_plain_file(spec) && source->size == SIZE_UNKNOWN)
+		return open_stream(endpoint, spec->locator, O_WRONLY | O_CREAT | O_TRUNC, err);
+	if (is_plain_file(spec))
+		ret = make_plain_file(endpoint, spec->locator, source, err);
+	if (ret == 0)
+		ret = open_volume(endpoint, spec, 0, err);
+	return ret < 0 ? ret : check_destination(endpoint, source, err);
+}
+
+/* ---- the end ---- */
+
+void endpoint_close_volume(struct endpoint *endpoint, enum ndio_close_how how)
+{
+	ndio_close(endpoint->volume, how);
+	endpoint->volume = NULL;
+}
+
+void endpoint_close(struct endpoint *endpoint)
+{
+	endpoint_close_volume(endpoint, NDIO_CLOSE_CANCEL);
+	if (endpoint->fd > STDERR_FILENO)
+		close(endpoint->fd);
+	if (endpoint->file > STDERR_FILENO)
+		close(endpoint->file);
+}
+
+void endpoint_cut(struct endpoint *endpoint, uint64_t size)
+{
+	if (endpoint->file >= 0 && ftruncate(endpoint->file, size) < 0)
+		cmd_error("%s: cutting it to %" PRIu64 " bytes: %s", endpoint->name, size,
+			  strerror(errno));
+}

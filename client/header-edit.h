@@ -1,0 +1,42 @@
+/* header-edit: writes a header that was changed in its memfd back to the volume, in an order
+ * that leaves one that opens after a crash at any point. */
+#ifndef NDIO_HEADER_EDIT_H
+#define NDIO_HEADER_EDIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "header.h"
+
+/* Keeps every other ndio on this machine from editing this volume's header: a lock on the file
+ * itself, or for a URI on a file named after it below /run/lock or $XDG_RUNTIME_DIR. Waits, and
+ * says so. Closing *lock releases it. */
+int header_lock(const char *locator, int *lock, struct error *err);
+
+enum header_change {
+	HEADER_ADDED,   /* key slots were only added since the last write */
+	HEADER_REMOVED, /* or only removed */
+};
+
+/* Writes what differs from what the volume had: the areas of key slots in use, flush, one copy
+ * of the metadata, flush, the other, flush, then the areas no longer in use, flush. (LUKS1 has
+ * one copy: when a key was added, the bytes from 512 up come before the first 512; when one
+ * was removed, after.) A copy that was found stale comes first, else the first copy does.
+ * Before, all that will be written over is read again; -EBUSY, and nothing was written, if it
+ * isn't what it was. SIGINT and SIGTERM wait meanwhile. May be called again after the next
+ * change. Needs header_load_areas(). */
+int header_write_back(struct header *header, enum header_change change, struct error *err);
+
+struct header_range {
+	uint64_t offset, len; /* bytes */
+};
+
+/* Puts a new header where something else may have been: nothing that could be taken for a
+ * header is left before the first byte of the new one is written, and of that the beginning
+ * comes last. The volume's first end bytes and the nr_wipe ranges, zeroed as well, lose what
+ * they had. */
+int header_write_new(struct header *header, uint64_t end, const struct header_range *wipe,
+		     size_t nr_wipe, struct error *err);
+
+#endif

@@ -1,0 +1,68 @@
+#include "kdf.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "cmd.h"
+
+static bool is_known(const char *type)
+{
+	return strcmp(type, CRYPT_KDF_ARGON2ID) == 0 || strcmp(type, CRYPT_KDF_ARGON2I) == 0 ||
+	       strcmp(type, CRYPT_KDF_PBKDF2) == 0;
+}
+
+static bool read_number(const char *value, uint64_t *number)
+{
+	return cmd_parse_number(value, UINT32_MAX, number) && *number > 0;
+}
+
+const char *kdf_option(struct kdf_options *options, int option, const char *value)
+{
+	switch (option) {
+	case KDF_TYPE:
+		options->type = value;
+		return is_known(value) ? NULL : "--pbkdf is argon2id, argon2i or pbkdf2";
+	case KDF_TIME:
+		return read_number(value, &options->time_ms) ?
+			       NULL : "--iter-time takes a number of milliseconds";
+	case KDF_ITERATIONS:
+		return read_number(value, &options->iterations) ?
+			       NULL : "--pbkdf-force-iterations takes a number";
+	default:
+		return read_number(value, &options->memory_kib) ?
+			       NULL : "--pbkdf-memory takes a number of KiB";
+	}
+}
+
+int kdf_apply(const struct kdf_options *options, struct header *header, const char *type,
+	      struct error *err)
+{
+	const struct crypt_pbkdf_type *usual = crypt_get_pbkdf_default(type);
+	struct crypt_pbkdf_type pbkdf = { 0 };
+	int ret;
+
+	if (!usual || (!options->type && !options->time_ms && !options->iterations &&
+		       !options->memory_kib))
+		return 0;
+	pbkdf.type = options->type ? options->type : usual->type;
+	pbkdf.hash = usual->hash;
+	pbkdf.time_ms = options->time_ms ? options->time_ms : usual->time_ms;
+	if (strcmp(pbkdf.type, CRYPT_KDF_PBKDF2) != 0) {
+		pbkdf.max_memory_kb = options->memory_kib ? options->memory_kib :
+							    usual->max_memory_kb;
+		pbkdf.parallel_threads = usual->parallel_threads;
+	} else {
+		pbkdf.max_memory_kb = options->memory_kib; /* refused with a reason */
+	}
+	if (options->iterations) {
+		pbkdf.iterations = options->iterations;
+		pbkdf.time_ms = 0;
+		pbkdf.flags = CRYPT_PBKDF_NO_BENCHMARK;
+	}
+	ret = crypt_set_pbkdf_type(header->cd, &pbkdf);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: the key derivation: %s", header->name,
+				 header_reason(header, ret));
+	return 0;
+}

@@ -1,0 +1,324 @@
+#include "key-input.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "secret.h"
+
+#define FIRST_SIZE 4096 /* of a key's memory, which grows by doubling */
+#define TYPED_MAX  512  /* bytes of a passphrase that is typed, as cryptsetup has it */
+
+/* ---- the command line ---- */
+
+bool key_source_given(const struct key_source *source)
+{
+	return source->file || source->fd >= 0;
+}
+
+bool key_source_set_file(struct key_source *source, const char *value)
+{
+	if (key_source_given(source))
+		return false;
+	source->file = value;
+	return true;
+}
+
+bool key_source_set_fd(struct key_source *source, const char *value)
+{
+	uint64_t fd;
+
+	if (key_source_given(source) || !cmd_parse_number(value, INT_MAX, &fd))
+		return false;
+	source->fd = fd;
+	return true;
+}
+
+static int descriptor_of(const struct key_source *source)
+{
+	if (source->file && strcmp(source->file, "-") == 0)
+		return STDIN_FILENO;
+	return source->fd;
+}
+
+bool key_sources_clash(const struct key_source *a, const struct key_source *b)
+{
+	return descriptor_of(a) >= 0 && descriptor_of(a) == descriptor_of(b);
+}
+
+/* ---- memory ---- */
+
+void key_clear(struct key *key)
+{
+	secret_free(key->data, key->size);
+	memset(key, 0, sizeof(*key));
+}
+
+/* Gives the key memory of at least size bytes, keeping what it holds. */
+static int key_reserve(struct key *key, size_t size, struct error *err)
+{
+	void *data;
+
+	if (key->size >= size)
+		return 0;
+	data = secret_alloc(size, err);
+	if (!data)
+		return -ENOMEM;
+	if (key->len)
+		memcpy(data, key->data, key->len);
+	secret_free(key->data, key->size);
+	key->data = data;
+	key->size = size;
+	return 0;
+}
+
+/* ---- files and descriptors ---- */
+
+static int read_some(int fd, const char *name, struct key *key, struct error *err)
+{
+	ssize_t n;
+
+	do {
+		n = read(fd, (char *)key->data + key->len, key->size - key->len);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return error_set(err, errno, "key file %s: %s", name, strerror(errno));
+	key->len += n;
+	return n > 0;
+}
+
+/* One byte more than allowed is asked for, to know that there is no more. */
+static int read_all(int fd, const char *name, struct key *key, struct error *err)
+{
+	struct stat st;
+	size_t size = FIRST_SIZE;
+	int ret = 1;
+
+	if (fstat(fd, &st) < 0)
+		return error_set(err, errno, "key file %s: %s", name, strerror(errno));
+	if (S_ISREG(st.st_mode) && st.st_size <= KEY_MAX && (size_t)st.st_size >= size)
+		size = st.st_size + 1;
+	while (ret > 0 && key->len <= KEY_MAX) {
+		ret = key_reserve(key, key->len == key->size && key->size ? 2 * key->size : size,
+				  err);
+		if (ret == 0)
+			ret = read_some(fd, name, key, err);
+	}
+	if (ret == 0 && key->len <= KEY_MAX)
+		return 0;
+	return ret < 0 ? ret : error_set(err, EFBIG, "key file %s: larger than %d bytes", name,
+					 KEY_MAX);
+}
+
+static int read_file(const char *path, struct key *key, struct error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int ret;
+
+	if (fd < 0)
+		return error_set(err, errno, "key file %s: %s", path, strerror(errno));
+	ret = read_all(fd, path, key, err);
+	close(fd);
+	return ret;
+}
+
+static int read_descriptor(int fd, struct key *key, struct error *err)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "on descriptor %d", fd);
+	return read_all(fd, fd == STDIN_FILENO ? "on standard input" : name, key, err);
+}
+
+/* ---- the terminal ---- */
+
+/* Those whose default ends or stops the program, which must not leave the echo off. */
+static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP };
+#define NR_FATAL (sizeof(fatal_signals) / sizeof(fatal_signals[0]))
+
+static volatile sig_atomic_t caught_signal;
+
+static void catch_signal(int number)
+{
+	caught_signal = number;
+}
+
+struct terminal {
+	int fd;
+	struct termios before;
+	struct sigaction actions[NR_FATAL];
+};
+
+/* No SA_RESTART: a signal ends the read. */
+static void signals_catch(struct terminal *terminal)
+{
+	struct sigaction action = { .sa_handler = catch_signal };
+
+	caught_signal = 0;
+	for (size_t i = 0; i < NR_FATAL; i++) {
+		sigaction(fatal_signals[i], NULL, &terminal->actions[i]);
+		if (terminal->actions[i].sa_handler != SIG_IGN)
+			sigaction(fatal_signals[i], &action, NULL);
+	}
+}
+
+static void signals_release(const struct terminal *terminal)
+{
+	for (size_t i = 0; i < NR_FATAL; i++)
+		sigaction(fatal_signals[i], &terminal->actions[i], NULL);
+}
+
+static int echo_off(struct terminal *terminal, struct error *err)
+{
+	struct termios quiet;
+
+	if (tcgetattr(terminal->fd, &terminal->before) < 0)
+		return error_set(err, errno, "the terminal: %s", strerror(errno));
+	quiet = terminal->before;
+	quiet.c_lflag &= ~(ECHO | ECHONL);
+	quiet.c_lflag |= ICANON | ISIG;
+	if (tcsetattr(terminal->fd, TCSAFLUSH, &quiet) < 0)
+		return error_set(err, errno, "the terminal: %s", strerror(errno));
+	return 0;
+}
+
+static void tell(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void tell(int fd, const char *fmt, ...)
+{
+	char text[1024];
+	va_list args;
+	ssize_t n;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	n = write(fd, text, strlen(text));
+	(void)n; /* a prompt that can't be shown: the answer will not come either */
+}
+
+/* One line without its newline. -EINTR when a signal came, which is in caught_signal. */
+static int read_line(int fd, struct key *key, struct error *err)
+{
+	char *line = key->data;
+	ssize_t n = 0;
+
+	key->len = 0;
+	while (!caught_signal && key->len < key->size) {
+		n = read(fd, line + key->len, 1);
+		if (n <= 0 || line[key->len] == '\n')
+			break;
+		key->len++;
+	}
+	if (caught_signal)
+		return error_set(err, EINTR, "interrupted");
+	if (n < 0)
+		return error_set(err, errno, "the terminal: %s", strerror(errno));
+	if (key->len == key->size)
+		return error_set(err, EFBIG, "a typed passphrase has at most %d bytes",
+				 TYPED_MAX - 1);
+	if (n == 0 && key->len == 0)
+		return error_set(err, ENODATA, "no passphrase was typed");
+	return 0;
+}
+
+/* Asks until it was answered: again after the program was stopped and continued. */
+static int ask(int fd, const char *prompt, struct key *key, struct error *err)
+{
+	struct terminal terminal = { .fd = fd };
+	char clean[512];
+	int ret;
+
+	do {
+		signals_catch(&terminal);
+		ret = echo_off(&terminal, err);
+		if (ret == 0) {
+			tell(fd, "%s: ", cmd_clean(prompt, clean, sizeof(clean)));
+			ret = read_line(fd, key, err);
+			tell(fd, "\n");
+			tcsetattr(fd, TCSAFLUSH, &terminal.before);
+		}
+		signals_release(&terminal);
+		if (caught_signal)
+			raise(caught_signal); /* it does now what it would have done */
+	} while (caught_signal == SIGTSTP);
+	return ret;
+}
+
+static int ask_again(int fd, const struct key *key, struct error *err)
+{
+	struct key again = { 0 };
+	int ret = key_reserve(&again, TYPED_MAX, err);
+
+	if (ret == 0)
+		ret = ask(fd, "The same again", &again, err);
+	if (ret == 0 && (again.len != key->len || memcmp(again.data, key->data, key->len) != 0))
+		ret = error_set(err, EINVAL, "the two passphrases differ");
+	key_clear(&again);
+	return ret;
+}
+
+static int open_terminal(void)
+{
+	return open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+}
+
+static int read_terminal(const char *prompt, bool is_new, struct key *key, struct error *err)
+{
+	int fd = open_terminal();
+	int ret;
+
+	if (fd < 0)
+		return error_set(err, ENOTTY, "no terminal to ask for the key at: "
+				 "give a key file or descriptor");
+	ret = key_reserve(key, TYPED_MAX, err);
+	if (ret == 0)
+		ret = ask(fd, prompt, key, err);
+	if (ret == 0 && is_new && key->len > 0)
+		ret = ask_again(fd, key, err);
+	close(fd);
+	return ret;
+}
+
+int key_read(const struct key_source *source, const char *prompt, bool is_new,
+	     struct key *key, struct error *err)
+{
+	int ret;
+
+	memset(key, 0, sizeof(*key));
+	secret_no_dumps();
+	if (descriptor_of(source) >= 0)
+		ret = read_descriptor(descriptor_of(source), key, err);
+	else if (source->file)
+		ret = read_file(source->file, key, err);
+	else
+		ret = read_terminal(prompt, is_new, key, err);
+	if (ret == 0 && is_new && key->len == 0)
+		ret = error_set(err, EINVAL, "an empty key protects nothing");
+	if (ret < 0)
+		key_clear(key);
+	return ret;
+}
+
+int terminal_confirm(const char *question)
+{
+	int fd = open_terminal();
+	char clean[1024], answer[8];
+	ssize_t n;
+
+	if (fd < 0)
+		return -ENOTTY;
+	tell(fd, "%s ", cmd_clean(question, clean, sizeof(clean)));
+	n = read(fd, answer, sizeof(answer));
+	close(fd);
+	return n == 4 && memcmp(answer, "YES\n", 4) == 0;
+}

@@ -1,0 +1,110 @@
+/* main: finds the subcommand and runs it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "ndio.h"
+
+static const struct command commands[] = {
+	{ "format", "make an encrypted volume", help_format, cmd_format },
+	{ "info", "show what a volume is, and its server", help_info, cmd_info },
+	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
+	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
+};
+#define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct command *find_command(const char *name)
+{
+	for (size_t i = 0; i < NR_COMMANDS; i++)
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	return NULL;
+}
+
+static int show_usage(void)
+{
+	printf("Usage: ndio COMMAND [OPTION...] LOCATOR...\n"
+	       "Encrypted disks (LUKS) in files, on block devices and on NBD servers.\n"
+	       "\n"
+	       "Commands:\n");
+	for (size_t i = 0; i < NR_COMMANDS; i++)
+		printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+	printf("  %-8s %s\n", "help", "show the options of a command");
+	printf("\n"
+	       "A LOCATOR is the path of a file or block device, or an NBD URI such as\n"
+	       "nbd://host/export, nbds://host/export or nbd+unix:///export?socket=PATH.\n"
+	       "\n"
+	       "  -h, --help     show this\n"
+	       "  -V, --version  show the version\n"
+	       "\n"
+	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense.\n"
+	       "See ndio(1), and ndio-COMMAND(1) for each command.\n");
+	return CMD_OK;
+}
+
+static int unknown_command(const char *name)
+{
+	return cmd_usage("ndio", "\"%s\" is not a command", name);
+}
+
+static int show_help(int argc, char **argv)
+{
+	const struct command *command;
+
+	if (argc < 3)
+		return show_usage();
+	if (argc > 3)
+		return cmd_usage("ndio", "help takes one command");
+	command = find_command(argv[2]);
+	if (!command)
+		return unknown_command(argv[2]);
+	fputs(command->help, stdout);
+	return CMD_OK;
+}
+
+static int run_command(int argc, char **argv)
+{
+	const struct command *command = find_command(argv[1]);
+	char self[32];
+
+	if (!command)
+		return unknown_command(argv[1]);
+	snprintf(self, sizeof(self), "ndio %s", command->name);
+	argv[1] = self;
+	return command->run(argc - 1, argv + 1);
+}
+
+static int dispatch(int argc, char **argv)
+{
+	if (argc < 2)
+		return cmd_usage("ndio", "which command?");
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+		return show_usage();
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		printf("ndio %s\n", ndio_version());
+		return CMD_OK;
+	}
+	if (strcmp(argv[1], "help") == 0)
+		return show_help(argc, argv);
+	if (argv[1][0] == '-')
+		return cmd_usage("ndio", "there is no option %s", argv[1]);
+	return run_command(argc, argv);
+}
+
+/* What was printed must have arrived: a full disk is a failure. */
+static int close_stdout(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	cmd_error("standard output: %s", strerror(errno));
+	return status == CMD_OK ? CMD_FAILED : status;
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
+	return close_stdout(dispatch(argc, argv));
+}

@@ -1,0 +1,201 @@
+#!/usr/bin/python3
+"""hostile.py SOCKET MODE [FILE]: an NBD server on a Unix socket that misbehaves.
+
+It offers the bytes of FILE, or 8 MiB of noise, by the fixed newstyle handshake with structured
+replies, block sizes and base:allocation. Several connections, one after the other or at once.
+
+    good             nothing wrong: what the others are measured by
+    close N...       the first connection is closed after N bytes were sent, the next after the
+                     next N, and so on; after the last, connections are good
+    garbage          noise instead of the handshake
+    garbage-replies  noise instead of the reply to the first command
+    huge             the export has 2^64 - 512 bytes
+    empty            the export has none
+    blocks A B C     the block sizes are A, B and C
+    gap              the second half of a read is left out
+    twice            the second half of a read is left out and the first sent twice
+    beyond           a chunk of a read that lies beside what was asked
+    simple           simple replies to reads, though structured ones were agreed on
+    extents          block status: no progress
+    overrun          block status: far more than was asked
+    stranger         replies to a command that was never sent
+    shrink           the second connection says that the export is smaller
+    readonly, noflush, nofua
+    mute             connections are taken and nothing is said
+    mute-replies     commands are never answered
+"""
+import os
+import random
+import socket
+import struct
+import sys
+import threading
+
+path, mode = sys.argv[1:3]
+arguments = sys.argv[3:]
+noise = random.Random(1)
+data = bytearray(noise.randbytes(8 << 20))
+if arguments and os.path.exists(arguments[-1]):
+    with open(arguments.pop(), "rb") as file:
+        data = bytearray(file.read())
+
+HAS_FLAGS, READ_ONLY, FLUSH, FUA, TRIM, ZEROES, MULTI, CACHE = 1, 2, 4, 8, 32, 64, 256, 1024
+flags = HAS_FLAGS | FLUSH | FUA | TRIM | ZEROES
+if mode == "readonly":
+    flags |= READ_ONLY
+if mode in ("noflush", "nofua"):
+    flags &= ~FUA
+if mode == "noflush":
+    flags &= ~FLUSH
+if mode == "shrink":
+    flags |= MULTI
+
+
+class Closed(Exception):
+    pass
+
+
+class Connection:
+    def __init__(self, sock, number):
+        self.sock = sock
+        self.number = number
+        self.left = None
+        if mode == "close" and number < len(arguments):
+            self.left = int(arguments[number])
+        self.size = len(data)
+        if mode == "huge":
+            self.size = (1 << 64) - 512
+        if mode == "empty":
+            self.size = 0
+        if mode == "shrink" and number > 0:
+            self.size -= 4096
+
+    def send(self, message):
+        if self.left is not None:
+            message = message[:self.left]
+            self.left -= len(message)
+        self.sock.sendall(message)
+        if self.left == 0:
+            raise Closed
+
+    def recv(self, count):
+        message = b""
+        while len(message) < count:
+            part = self.sock.recv(count - len(message))
+            if not part:
+                raise Closed
+            message += part
+        return message
+
+    # The handshake.
+
+    def reply(self, option, kind, payload=b""):
+        self.send(struct.pack(">QIII", 0x3E889045565A9, option, kind, len(payload)) + payload)
+
+    def info(self, option):
+        self.reply(option, 3, struct.pack(">HQH", 0, self.size, flags))
+        sizes = (1, 4096, 32 << 20)
+        if mode == "blocks":
+            sizes = tuple(int(n) for n in arguments)
+        self.reply(option, 3, struct.pack(">HIII", 3, *sizes))
+        self.reply(option, 1)
+
+    def handshake(self):
+        if mode == "mute":
+            self.recv(1 << 30)
+        if mode == "garbage":
+            self.send(noise.randbytes(4096))
+            raise Closed
+        self.send(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+        self.recv(4)
+        while True:
+            _, option, length = struct.unpack(">QII", self.recv(16))
+            payload = self.recv(length)
+            if option == 8:
+                self.reply(option, 1)
+            elif option == 10:
+                self.reply(option, 4, struct.pack(">I", 1) + b"base:allocation")
+                self.reply(option, 1)
+            elif option == 7:
+                self.info(option)
+                return
+            elif option == 2:
+                self.reply(option, 1)
+                raise Closed
+            else:
+                self.reply(option, 0x80000001)
+
+    # The commands.
+
+    def chunk(self, done, kind, handle, payload=b""):
+        self.send(struct.pack(">IHHQI", 0x668E33EF, done, kind, handle, len(payload)) + payload)
+
+    def read(self, handle, start, count):
+        half = count // 2
+        if mode == "garbage-replies":
+            self.send(noise.randbytes(200))
+            raise Closed
+        if mode == "simple":
+            self.send(struct.pack(">IIQ", 0x67446698, 0, handle) + data[start:start + count])
+            return
+        if mode == "beyond":
+            self.chunk(1, 1, handle, struct.pack(">Q", start + count - 8) + bytes(64))
+            return
+        if mode == "stranger":
+            self.chunk(1, 1, handle + 77, struct.pack(">Q", start) + bytes(count))
+            return
+        if mode in ("gap", "twice"):
+            for _ in range(1 if mode == "gap" else 2):
+                self.chunk(0, 1, handle, struct.pack(">Q", start) + data[start:start + half])
+        else:
+            self.chunk(0, 1, handle, struct.pack(">Q", start) + data[start:start + half])
+            self.chunk(0, 1, handle,
+                       struct.pack(">Q", start + half) + data[start + half:start + count])
+        self.chunk(1, 0, handle)
+
+    def block_status(self, handle, start, count):
+        length = count
+        if mode == "extents":
+            length = 0
+        if mode == "overrun":
+            length = 0xFFFFFE00
+        self.chunk(1, 5, handle, struct.pack(">III", 1, length, 0))
+
+    def serve(self):
+        self.handshake()
+        while True:
+            _, _, kind, handle, start, count = struct.unpack(">IHHQQI", self.recv(28))
+            payload = self.recv(count) if kind == 1 else b""
+            if kind == 2:
+                raise Closed
+            if mode == "mute-replies":
+                continue
+            if kind == 0:
+                self.read(handle, start, count)
+            elif kind == 7:
+                self.block_status(handle, start, count)
+            else:
+                if kind == 1:
+                    data[start:start + count] = payload
+                if kind == 6:
+                    data[start:start + count] = bytes(count)
+                self.chunk(1, 0, handle)
+
+    def run(self):
+        try:
+            self.serve()
+        except (Closed, OSError):
+            pass
+        self.sock.close()
+
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(16)
+with open(path.removesuffix(".sock") + ".pid", "w", encoding="ascii") as file:
+    file.write(str(os.getpid()))
+connections = 0
+while True:
+    client, _ = listener.accept()
+    threading.Thread(target=Connection(client, connections).run, daemon=True).start()
+    connections += 1

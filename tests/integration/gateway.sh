@@ -1,0 +1,216 @@
+#!/bin/bash
+# nbdkit ndio uri=...: another NBD server's export, encrypted and decrypted on the way. Stock
+# clients read and write it, the server behind it sees ciphertext alone, and what goes wrong
+# behind it is told, never hung on.
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../nbd.sh"
+
+pass=passphrase=+$T/pass
+nobody_reads="the quick brown plaintext jumps over the lazy cipher "
+size=$((16 << 20)) # of a volume with its header
+
+# What the clients write: noise, with text in it that must not be seen behind the gateway.
+yes "$nobody_reads" | head -c 3M >"$T/plain"
+random "$T/noise" 3M
+cat "$T/noise" >>"$T/plain"
+make_luks1 "$T/fresh" $size # which qemu reads as well
+
+# gateway NAME ARG...: in front of the server named inner.
+gateway() {
+	local name=$1
+
+	shift
+	start_nbdkit "$name" "$NDIO_PLUGIN" "$@"
+}
+
+# qemu_reads FILE: an independent reader opens the volume and finds what was written.
+qemu_reads() {
+	qemu-img convert -U --image-opts --object "secret,id=key,file=$T/pass" -O raw \
+		"driver=luks,key-secret=key,file.filename=$1" "$T/qemu" &&
+		cmp -n "$(stat -c %s "$T/plain")" "$T/qemu" "$T/plain"
+}
+
+fio_verifies() {
+	(cd "$T" && fio --name=gate --ioengine=nbd --uri="$(uri gate)" --rw=randrw --bs=512-64k \
+		--bs_unaligned=0 --offset=8m --size=2m --io_size=4m --verify=crc32c --iodepth=16 \
+		--verify_fatal=1 --verify_state_save=0)
+}
+
+# stacked NAME BACKING URI: clients on a gateway in front of that server, which keeps its bytes in
+# the file BACKING, if in any.
+stacked() {
+	local name=$1 backing=$2 uri=$3
+
+	if ! gateway gate uri="$uri" "$pass" connections=3; then
+		result 1 "$name: the gateway starts"
+		return
+	fi
+	ok "$name: nbdcopy writes" fill gate "$T/plain"
+	ok "$name: nbdcopy reads" bash -c 'rm -f "$2" && nbdcopy "$1" "$2" && cmp -n "$4" "$2" "$3"' \
+		- "$(uri gate)" "$T/copy" "$T/plain" "$(stat -c %s "$T/plain")"
+	ok "$name: qemu-img writes at odd places" \
+		qemu-io -f raw -c 'write -P 0x61 7000001 130001' -c 'read -P 0x61 7000001 130001' \
+		-c 'write -z 7040003 4099' -c 'read -P 0 7040003 4099' -c flush "$(uri gate)"
+	ok "$name: fio verifies" fio_verifies
+	ok "$name: the gateway ends cleanly" stop_server gate
+	[ -n "$backing" ] || return
+	ok "$name: an independent reader agrees" qemu_reads "$backing"
+	ok "$name: the server has no plaintext" not grep -qaF "$nobody_reads" "$backing"
+}
+
+stacks() {
+	cp --sparse=always "$T/fresh" "$T/disk"
+	start_nbdkit inner "$NDIO_PLUGIN" "$T/disk" &&
+		stacked "our plugin" "$T/disk" "$(uri inner)"
+	ok "our plugin ends cleanly" stop_server inner
+
+	cp --sparse=always "$T/fresh" "$T/disk"
+	start_qemu_nbd inner --format raw "$T/disk" && stacked "qemu-nbd" "$T/disk" "$(uri inner)"
+	ok "qemu-nbd ends cleanly" stop_server inner
+
+	start_nbdkit inner memory $size && fill inner "$T/fresh" &&
+		stacked "nbdkit memory" "" "$(uri inner)"
+	ok "nbdkit memory ends cleanly" stop_server inner
+
+	cp --sparse=always "$T/fresh" "$T/disk"
+	start_nbdkit inner --filter=blocksize-policy file "$T/disk" blocksize-error-policy=error \
+		blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=64k &&
+		stacked "small requests alone" "$T/disk" "$(uri inner)"
+	ok "small requests alone: the server ends cleanly" stop_server inner
+}
+
+# In the background, as users start it: what was opened before the fork works after it.
+in_background() {
+	local deadline=$((SECONDS + 30))
+
+	start_nbdkit inner memory $size && fill inner "$T/fresh"
+	LD_PRELOAD=$NDIO_PRELOAD nbdkit --unix "$T/back.sock" --pidfile "$T/back.pid" \
+		"$NDIO_PLUGIN" uri="$(uri inner)" "$pass" >"$T/back.log" 2>&1 </dev/null
+	until [ -s "$T/back.pid" ] || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	ok "in the background: it serves" fill back "$T/plain"
+	kill "$(cat "$T/back.pid")"
+	while kill -0 "$(cat "$T/back.pid")" 2>/dev/null && [ $SECONDS -le $deadline ]; do
+		sleep 0.02
+	done
+	ok "in the background: it ends" not kill -0 "$(cat "$T/back.pid")"
+	ok "in the background: the server ends cleanly" stop_server inner
+}
+
+capabilities() {
+	start_nbdkit inner --filter=noextents --filter=nozero memory $size
+	gateway gate uri="$(uri inner)"
+	ok "a server without zero and extents" py gate '
+assert not h.can_meta_context("base:allocation")
+h.pwrite(b"x" * 10000, 100)
+h.zero(9000, 300)
+same(h.pread(10000, 100), b"x" * 200 + bytes(9000) + b"x" * 800)
+h.flush()'
+	stop_server gate
+	stop_server inner
+
+	# shellcheck disable=SC2016
+	start_nbdkit inner eval get_size="echo $size" pread='dd if=/dev/zero count=$3 iflag=count_bytes' \
+		pwrite='cat >/dev/null'
+	gateway gate uri="$(uri inner)"
+	ok "a server without flush, FUA, trim" py gate '
+assert not h.can_flush() and not h.can_fua() and not h.can_trim()
+h.pwrite(b"x" * 512, 0)
+same(h.pread(512, 0), bytes(512))'
+	stop_server gate
+	stop_server inner
+
+	start_nbdkit inner --readonly memory $size
+	gateway gate uri="$(uri inner)"
+	ok "a server that is read-only" py gate '
+assert h.is_read_only()
+h.pread(512, 0)'
+	stop_server gate
+	stop_server inner
+}
+
+errors() {
+	start_nbdkit inner --filter=error memory 8M error-pwrite=ENOSPC error-pwrite-rate=100% \
+		error-pread=EIO error-pread-file="$T/inject" error-pread-rate=100%
+	gateway gate uri="$(uri inner)"
+	ok "errors of the server reach the client" py gate '
+h.pread(4096, 0)
+fails("ENOSPC", h.pwrite, bytes(4096), 0)'
+	: >"$T/inject"
+	ok "as they are" py gate 'fails("EIO", h.pread, 4096, 0)'
+	rm "$T/inject"
+	ok "and afterwards it works again" py gate 'h.pread(4096, 0)'
+	stop_server gate
+	stop_server inner
+}
+
+# The server behind is killed while clients read: they get EIO, soon, and the gateway ends.
+server_dies() {
+	local pid
+
+	start_nbdkit inner --filter=delay memory 8M rdelay=20ms
+	pid=${server_pids[inner]}
+	gateway gate uri="$(uri inner)" connections=2
+	ok "the server dies: clients get EIO and nothing hangs" timeout 30 /usr/bin/python3 - "$(uri gate)" "$pid" <<'PY'
+import nbd, os, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+bufs = [nbd.Buffer(65536) for _ in range(64)]
+cookies = [h.aio_pread(buf, i * 65536) for i, buf in enumerate(bufs)]
+os.kill(int(sys.argv[2]), 9)
+errors = 0
+for cookie in cookies:
+    while True:
+        try:
+            if h.aio_command_completed(cookie):
+                break
+        except nbd.Error as e:
+            assert e.errno == "EIO", e
+            errors += 1
+            break
+        h.poll(10000)
+assert errors > 32, errors
+for call in (lambda: h.pread(512, 0), lambda: h.pwrite(bytes(512), 0), h.flush):
+    try:
+        call()
+        assert False
+    except nbd.Error as e:
+        assert e.errno == "EIO", e
+PY
+	{ wait "$pid"; } 2>/dev/null
+	unset "server_pids[inner]"
+	ok "the server dies: the gateway says so" said gate "inner.sock: read of 65536 bytes at"
+	ok "the server dies: the gateway ends cleanly" stop_server gate
+}
+
+bad_starts() {
+	ok "no server there" refused "gone.sock: .*No such file" \
+		uri="nbd+unix:///?socket=$T/gone.sock" "$pass"
+	ok "no URI" refused "not an NBD URI" uri=http://example.com/
+	ok "an unknown URI" refused "nbdx://" uri=nbdx://example.com/
+	start_nbdkit inner file "$T/fresh"
+	printf 'not it' >"$T/wrong"
+	ok "a wrong passphrase" refused "inner.sock: no key slot opens" uri="$(uri inner)" \
+		passphrase=+"$T/wrong"
+	stop_server inner
+	start_qemu_nbd inner --format raw "$T/fresh"
+	ok "an export that isn't there" refused "nothing.*inner.sock: .*" uri="$(uri inner nothing)"
+	stop_server inner
+	start_nbdkit inner memory 8M
+	ok "no LUKS there" refused "inner.sock: not a LUKS volume" uri="$(uri inner)" "$pass"
+	stop_server inner
+	make_luks2 "$T/fresh" 24M
+	head -c 16M "$T/fresh" >"$T/short"
+	start_nbdkit inner file "$T/short"
+	ok "too small for its header" refused "inner.sock: .*too small" uri="$(uri inner)" "$pass"
+	stop_server inner
+}
+
+stacks
+in_background
+capabilities
+errors
+server_dies
+bad_starts
+done_testing
