@@ -234,7 +234,7 @@ $(B)/libndio.a: $(LIB_OBJECTS) $(B)/common.a
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $(B)/libndio.o
 
-$(B)/ndio.pc: Makefile $(B)/config.mk
+$(B)/ndio.pc: FORCE $(B)/config.mk
 	$(Q)printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
 		'Name: ndio' 'Description: I/O to encrypted disks, local or over NBD' \
 		'Version: $(VERSION)' 'Requires.private: $(ENGINE_PC)' \

@@ -125,15 +125,39 @@ static int punch(const struct file_target *file, const struct ndio_subrequest *s
 	return allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, sub);
 }
 
+static uint32_t logical_block(const struct file_target *file)
+{
+	int size;
+
+	return ioctl(file->fd, BLKSSZGET, &size) == 0 ? size : DEFAULT_ALIGN;
+}
+
+/* The whole logical blocks of a device inside: its own operations take nothing less, even where
+ * the page cache takes any byte. All of it for a file. */
+static struct ndio_subrequest whole_blocks(const struct file_target *file,
+					   const struct ndio_subrequest *sub)
+{
+	uint64_t block = file->block_device ? logical_block(file) : 1;
+	uint64_t end = round_down(sub->start + sub->len, block);
+	struct ndio_subrequest whole = *sub;
+
+	whole.start = round_up(sub->start, block);
+	whole.len = end > whole.start ? end - whole.start : 0;
+	return whole;
+}
+
 static int trim(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	uint64_t range[2] = { sub->start, sub->len };
+	struct ndio_subrequest whole = whole_blocks(file, sub);
+	uint64_t range[2] = { whole.start, whole.len };
 	int ret;
 
+	if (whole.len == 0)
+		return 0;
 	if (file->block_device)
 		ret = ioctl(file->fd, BLKDISCARD, range) < 0 ? -errno : 0;
 	else
-		ret = punch(file, sub);
+		ret = punch(file, &whole);
 	if (ret == -EOPNOTSUPP)
 		ret = 0; /* a trim is advice */
 	return ret;
@@ -163,7 +187,7 @@ static int write_zeroes(const struct file_target *file, const struct ndio_subreq
 
 /* On a block device only a hole is known to be fast: the kernel doesn't fall back to writing
  * for that call, as it does for BLKZEROOUT. */
-static int zero(const struct file_target *file, const struct ndio_subrequest *sub)
+static int zero_whole(const struct file_target *file, const struct ndio_subrequest *sub)
 {
 	bool fast = sub->flags & REQ_FAST_ZERO;
 	uint64_t range[2] = { sub->start, sub->len };
@@ -177,6 +201,25 @@ static int zero(const struct file_target *file, const struct ndio_subrequest *su
 		return fast ? ret : ioctl(file->fd, BLKZEROOUT, range) < 0 ? -errno : 0;
 	ret = allocate(file, FALLOC_FL_ZERO_RANGE, sub);
 	return ret == -EOPNOTSUPP && !fast ? write_zeroes(file, sub) : ret;
+}
+
+static int zero(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	struct ndio_subrequest whole = whole_blocks(file, sub);
+	struct ndio_subrequest head = *sub, tail = *sub;
+	int ret;
+
+	if (whole.len == 0)
+		return write_zeroes(file, sub);
+	head.len = whole.start - sub->start;
+	tail.start = whole.start + whole.len;
+	tail.len = sub->start + sub->len - tail.start;
+	ret = zero_whole(file, &whole);
+	if (ret == 0 && head.len)
+		ret = write_zeroes(file, &head);
+	if (ret == 0 && tail.len)
+		ret = write_zeroes(file, &tail);
+	return ret;
 }
 
 /* SEEK_DATA and SEEK_HOLE take and give absolute places, so threads that share the descriptor's
@@ -476,13 +519,6 @@ static int find_kind_and_size(struct file_target *file, struct error *err)
 	return 0;
 }
 
-static uint32_t logical_block(const struct file_target *file)
-{
-	int size;
-
-	return ioctl(file->fd, BLKSSZGET, &size) == 0 ? size : DEFAULT_ALIGN;
-}
-
 /* What direct I/O must be aligned to: as statx reports; else the logical block, else a page.
  * -EINVAL where statx says that there is no direct I/O. */
 static int find_alignment(struct file_target *file)
@@ -539,9 +575,7 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 		return ret;
 	if (direct)
 		return try_direct(file);
-	/* A block device's own operations know no parts of a block, page cache or not. */
-	target->align = file->block_device ? logical_block(file) : 1;
-	target->mem_align = 1;
+	target->align = target->mem_align = 1;
 	return 0;
 }
 

@@ -66,13 +66,9 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 		    "of %u as direct I/O needs it: going through the page cache", target->name,
 		    volume->data_offset, target->align);
 	ret = open_target(volume, options, DIRECT_OFF, err);
-	if (ret < 0)
-		return ret;
-	target->ops->close(target);
-	if (!is_aligned(volume->data_offset, volume->target->align))
-		return error_set(err, EINVAL, "%s: the data start at byte %" PRIu64 ", inside a "
-				 "block of the device", options->file, volume->data_offset);
-	return 0;
+	if (ret == 0)
+		target->ops->close(target);
+	return ret;
 }
 
 static int set_geometry(struct volume *volume, const struct volume_options *options,

@@ -141,7 +141,7 @@ static int config_keyfile(const char *path)
 	if (key_given() < 0)
 		return -1;
 	secret_no_dumps();
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold it up */
 	if (fd < 0 || fstat(fd, &st) < 0)
 		nbdkit_error("keyfile: %s: %s", path, strerror(errno));
 	else if (!S_ISREG(st.st_mode) || st.st_size > MAX_KEYFILE)
