@@ -49,18 +49,15 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total)
 	double seconds = progress->last - progress->start;
 	double part = total == 0 ? 1 : (double)done / total;
 	char size[16], rate[16], text[64];
-	int len;
 
 	cmd_size_text(done, size);
 	cmd_size_text(seconds > 0 ? done / seconds : 0, rate);
 	fputc('\r', stderr);
 	if (total == UINT64_MAX) {
-		len = 0;
 		snprintf(text, sizeof(text), "%s, %s/s", size, rate);
 	} else {
-		len = snprintf(text, sizeof(text), "%3u%%  %s, %s/s", (unsigned)(part * 100), size,
-			       rate);
-		draw_bar(part, len);
+		snprintf(text, sizeof(text), "%3u%%  %s, %s/s", (unsigned)(part * 100), size, rate);
+		draw_bar(part, strlen(text));
 	}
 	fprintf(stderr, "%s\033[K", text);
 	fflush(stderr);

@@ -155,6 +155,11 @@ start_nbdkit() {
 		--exit-with-parent --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$@"
 }
 
+# start_stock NAME ARG...: nbdkit without a plugin of ours, and so without a sanitizer.
+start_stock() {
+	NDIO_PRELOAD='' start_nbdkit "$@"
+}
+
 # start_qemu_nbd NAME ARG...
 start_qemu_nbd() {
 	local name=$1

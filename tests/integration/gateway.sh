@@ -68,12 +68,12 @@ stacks() {
 	start_qemu_nbd inner --format raw "$T/disk" && stacked "qemu-nbd" "$T/disk" "$(uri inner)"
 	ok "qemu-nbd ends cleanly" stop_server inner
 
-	start_nbdkit inner memory $size && fill inner "$T/fresh" &&
+	start_stock inner memory $size && fill inner "$T/fresh" &&
 		stacked "nbdkit memory" "" "$(uri inner)"
 	ok "nbdkit memory ends cleanly" stop_server inner
 
 	cp --sparse=always "$T/fresh" "$T/disk"
-	start_nbdkit inner --filter=blocksize-policy file "$T/disk" blocksize-error-policy=error \
+	start_stock inner --filter=blocksize-policy file "$T/disk" blocksize-error-policy=error \
 		blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=64k &&
 		stacked "small requests alone" "$T/disk" "$(uri inner)"
 	ok "small requests alone: the server ends cleanly" stop_server inner
@@ -83,7 +83,7 @@ stacks() {
 in_background() {
 	local deadline=$((SECONDS + 30))
 
-	start_nbdkit inner memory $size && fill inner "$T/fresh"
+	start_stock inner memory $size && fill inner "$T/fresh"
 	LD_PRELOAD=$NDIO_PRELOAD nbdkit --unix "$T/back.sock" --pidfile "$T/back.pid" \
 		"$NDIO_PLUGIN" uri="$(uri inner)" "$pass" >"$T/back.log" 2>&1 </dev/null
 	until [ -s "$T/back.pid" ] || [ $SECONDS -gt $deadline ]; do
@@ -99,7 +99,7 @@ in_background() {
 }
 
 capabilities() {
-	start_nbdkit inner --filter=noextents --filter=nozero memory $size
+	start_stock inner --filter=noextents --filter=nozero memory $size
 	gateway gate uri="$(uri inner)"
 	ok "a server without zero and extents" py gate '
 assert not h.can_meta_context("base:allocation")
@@ -111,7 +111,7 @@ h.flush()'
 	stop_server inner
 
 	# shellcheck disable=SC2016
-	start_nbdkit inner eval get_size="echo $size" pread='dd if=/dev/zero count=$3 iflag=count_bytes' \
+	start_stock inner eval get_size="echo $size" pread='dd if=/dev/zero count=$3 iflag=count_bytes' \
 		pwrite='cat >/dev/null'
 	gateway gate uri="$(uri inner)"
 	ok "a server without flush, FUA, trim" py gate '
@@ -121,7 +121,7 @@ same(h.pread(512, 0), bytes(512))'
 	stop_server gate
 	stop_server inner
 
-	start_nbdkit inner --readonly memory $size
+	start_stock inner --readonly memory $size
 	gateway gate uri="$(uri inner)"
 	ok "a server that is read-only" py gate '
 assert h.is_read_only()
@@ -131,7 +131,7 @@ h.pread(512, 0)'
 }
 
 errors() {
-	start_nbdkit inner --filter=error memory 8M error-pwrite=ENOSPC error-pwrite-rate=100% \
+	start_stock inner --filter=error memory 8M error-pwrite=ENOSPC error-pwrite-rate=100% \
 		error-pread=EIO error-pread-file="$T/inject" error-pread-rate=100%
 	gateway gate uri="$(uri inner)"
 	ok "errors of the server reach the client" py gate '
@@ -149,7 +149,7 @@ fails("ENOSPC", h.pwrite, bytes(4096), 0)'
 server_dies() {
 	local pid
 
-	start_nbdkit inner --filter=delay memory 8M rdelay=20ms
+	start_stock inner --filter=delay memory 8M rdelay=20ms
 	pid=${server_pids[inner]}
 	gateway gate uri="$(uri inner)" connections=2
 	ok "the server dies: clients get EIO and nothing hangs" timeout 30 /usr/bin/python3 - "$(uri gate)" "$pid" <<'PY'
@@ -189,7 +189,7 @@ bad_starts() {
 		uri="nbd+unix:///?socket=$T/gone.sock" "$pass"
 	ok "no URI" refused "not an NBD URI" uri=http://example.com/
 	ok "an unknown URI" refused "nbdx://" uri=nbdx://example.com/
-	start_nbdkit inner file "$T/fresh"
+	start_stock inner file "$T/fresh"
 	printf 'not it' >"$T/wrong"
 	ok "a wrong passphrase" refused "inner.sock: no key slot opens" uri="$(uri inner)" \
 		passphrase=+"$T/wrong"
@@ -197,12 +197,12 @@ bad_starts() {
 	start_qemu_nbd inner --format raw "$T/fresh"
 	ok "an export that isn't there" refused "nothing.*inner.sock: .*" uri="$(uri inner nothing)"
 	stop_server inner
-	start_nbdkit inner memory 8M
+	start_stock inner memory 8M
 	ok "no LUKS there" refused "inner.sock: not a LUKS volume" uri="$(uri inner)" "$pass"
 	stop_server inner
 	make_luks2 "$T/fresh" 24M
 	head -c 16M "$T/fresh" >"$T/short"
-	start_nbdkit inner file "$T/short"
+	start_stock inner file "$T/short"
 	ok "too small for its header" refused "inner.sock: .*too small" uri="$(uri inner)" "$pass"
 	stop_server inner
 }

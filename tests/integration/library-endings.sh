@@ -22,7 +22,7 @@ ending() {
 
 	shift 3
 	# shellcheck disable=SC2086
-	if start_nbdkit disk --filter=delay $server rdelay=10ms wdelay=20ms 2>/dev/null; then
+	if start_stock disk --filter=delay $server rdelay=10ms wdelay=20ms 2>/dev/null; then
 		ok "$name" timeout 60 "$endings" "$@" "$how" "$(uri disk)" "${server_pids[disk]}"
 		end_server disk
 	else

@@ -135,7 +135,7 @@ ok "ndio(3) has a program" test "$count" -ge 1
 for ((i = 1; i <= count; i++)); do
 	ok "ndio(3), program $i: builds" builds "program$i" "${CC:-gcc}" "$T/program$i.c"
 	ok "ndio(3), program $i: runs on a file" runs "program$i" "$T/luks" "$T/pass"
-	start_nbdkit disk file "$T/luks"
+	start_stock disk file "$T/luks"
 	ok "ndio(3), program $i: runs on a server" runs "program$i" "$(uri disk)" "$T/pass"
 	stop_server disk
 	ok "ndio(3), program $i: says what is wrong" \

@@ -31,10 +31,10 @@ all() { # NAME LOCATOR OPTION...
 truncate -s 8M "$T/raw"
 make_luks2 "$T/luks" 24M --sector-size 4096
 all "LUKS2 file" "$T/luks" -k "$T/pass"
-start_nbdkit disk file "$T/raw"
+start_stock disk file "$T/raw"
 all "NBD" "$(uri disk)"
 ok "the server ends cleanly" stop_server disk
-start_nbdkit disk file "$T/luks"
+start_stock disk file "$T/luks"
 all "NBD with a key" "$(uri disk)" -k "$T/pass"
 ok "the server ends cleanly" stop_server disk
 done_testing

@@ -10,7 +10,7 @@ requests=300
 case $NDIO_SANITIZE in
 '') ;;
 *thread*) requests=100 ;;
-*) requests=150 ;;
+*) requests=100 ;;
 esac
 
 # model NAME LOCATOR OPTION...
@@ -64,35 +64,35 @@ on_files() {
 }
 
 on_nbdkit() {
-	start_nbdkit disk memory 8M && on_server "nbdkit memory"
+	start_stock disk memory 8M && on_server "nbdkit memory"
 
 	make_luks2 "$T/luks" 24M --sector-size 4096
-	start_nbdkit disk file "$T/luks" && on_server "nbdkit file, with a key" -k "$key" -d -c 3
+	start_stock disk file "$T/luks" && on_server "nbdkit file, with a key" -k "$key" -d -c 3
 
 	make_luks1 "$T/luks" 24M
-	start_nbdkit disk --filter=blocksize-policy file "$T/luks" blocksize-error-policy=error \
+	start_stock disk --filter=blocksize-policy file "$T/luks" blocksize-error-policy=error \
 		blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=64k &&
 		on_server "nbdkit blocksize-policy, with a key" -k "$key" -o "$T/model"
 	ok "LUKS1 by NBD: what it holds, by qemu" same_for_qemu "$T/luks" "$T/model"
 
-	start_nbdkit disk --filter=blocksize-policy memory 8M blocksize-error-policy=error \
+	start_stock disk --filter=blocksize-policy memory 8M blocksize-error-policy=error \
 		blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=64k &&
 		on_server "nbdkit blocksize-policy"
 
 	make_luks2 "$T/luks" 24M --sector-size 512
-	start_nbdkit disk --filter=delay file "$T/luks" rdelay=1ms wdelay=1ms &&
+	start_stock disk --filter=delay file "$T/luks" rdelay=1ms wdelay=1ms &&
 		on_server "nbdkit delay, with a key" -k "$key"
 
-	start_nbdkit disk --filter=noextents --filter=nozero --filter=nocache memory 8M &&
+	start_stock disk --filter=noextents --filter=nozero --filter=nocache memory 8M &&
 		on_server "nbdkit without zero, extents, cache"
 }
 
 on_failing_server() {
 	make_luks2 "$T/luks" 24M --sector-size 4096
-	start_nbdkit disk --filter=error file "$T/luks" error=EIO error-rate=10% \
+	start_stock disk --filter=error file "$T/luks" error=EIO error-rate=10% \
 		error-file="$T/inject" &&
 		on_server "nbdkit error, with a key" -k "$key" -e "$T/inject"
-	start_nbdkit disk --filter=error memory 8M error=EIO error-rate=10% \
+	start_stock disk --filter=error memory 8M error=EIO error-rate=10% \
 		error-file="$T/inject" && on_server "nbdkit error" -e "$T/inject"
 }
 
