@@ -10,9 +10,9 @@ SIZE=$((2 * 1024 * 1024))
 options=(--type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --batch-mode)
 key=(--key-file "$T/pass")
 
-# cryptsetup makes the header in a file where it is called.
+# cryptsetup makes the header in a file where it is called; only root may use its locks.
 reencrypt() {
-	(cd "$T" && cryptsetup reencrypt "${options[@]}" "${key[@]}" "$@")
+	(cd "$T" && cryptsetup reencrypt --disable-locks "${options[@]}" "${key[@]}" "$@")
 }
 
 # encrypt FILE OPTION...: the file, which holds $T/plain, becomes a volume. cryptsetup moves
