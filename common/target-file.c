@@ -502,6 +502,7 @@ static int find_kind_and_size(struct file_target *file, struct error *err)
 {
 	struct target *target = &file->target;
 	struct stat st;
+	int readonly;
 
 	if (fstat(file->fd, &st) < 0)
 		return error_set(err, errno, "%s: %s", target->name, strerror(errno));
@@ -513,6 +514,11 @@ static int find_kind_and_size(struct file_target *file, struct error *err)
 		return error_set(err, EINVAL, "%s: not a regular file or block device",
 				 target->name);
 	file->block_device = true;
+	/* Linux lets a read-only device be opened for writing, and fails each write. */
+	if (!target->readonly && ioctl(file->fd, BLKROGET, &readonly) == 0 && readonly) {
+		target->readonly = true;
+		file->write_error = EROFS;
+	}
 	if (ioctl(file->fd, BLKGETSIZE64, &target->size) < 0)
 		return error_set(err, errno, "%s: can't tell its size: %s", target->name,
 				 strerror(errno));

@@ -24,11 +24,13 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* nbdkit runs 16 threads a connection by default: each finds a channel, and the bounce memory
- * of all stays below the usual locked-memory limit of 8 MiB. */
-#define CHANNELS    16
-#define PIECES      3
-#define PIECE_LEN   (128 * 1024)
+/* nbdkit runs 16 threads a connection by default: each finds a channel. A request of 1 MiB is in
+ * flight as a whole; where the locked-memory limit (8 MiB for most users) forbids that much
+ * bounce memory, less of it is. */
+#define CHANNELS 16
+static const struct channel_options large = { .pieces = 4, .piece_len = 256 * 1024 };
+static const struct channel_options small = { .pieces = 3, .piece_len = 128 * 1024 };
+
 #define MAX_CONNECTIONS 64
 #define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
 #define MAX_KEYFILE (8 * 1024 * 1024)  /* cryptsetup's limit */
@@ -50,6 +52,8 @@ static struct {
 	void *pass; /* locked, pass_size bytes of which pass_len are used */
 	size_t pass_size, pass_len;
 } config = { .connections = 4 };
+
+static const struct channel_options *channel_size = &large;
 
 static struct volume *volume;
 static struct lender *lender;   /* of a file's channels; or else */
@@ -270,7 +274,8 @@ static void ndio_dump_plugin(void)
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-	printf("ndio_bounce_memory=%d\n", CHANNELS * PIECES * PIECE_LEN);
+	printf("ndio_bounce_memory=%zu\n", CHANNELS * large.pieces * large.piece_len);
+	printf("ndio_bounce_memory_min=%zu\n", CHANNELS * small.pieces * small.piece_len);
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -297,11 +302,10 @@ static int open_workers(void)
 
 static int open_lender(bool tell)
 {
-	const struct channel_options options = { .pieces = PIECES, .piece_len = PIECE_LEN };
 	struct error err;
 	int errnum;
 
-	lender = lender_open(volume, CHANNELS, &options, &errnum, &err);
+	lender = lender_open(volume, CHANNELS, channel_size, &errnum, &err);
 	if (!lender) {
 		nbdkit_error("%s", err.text);
 		return -1;
@@ -311,25 +315,29 @@ static int open_lender(bool tell)
 	return 0;
 }
 
+/* Could so much memory be locked now? */
+static bool can_pin(size_t len)
+{
+	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool can;
+
+	if (memory == MAP_FAILED)
+		return false;
+	can = pin_range(memory, len) == 0;
+	if (can)
+		unpin_range(memory, len);
+	munmap(memory, len);
+	return can;
+}
+
 /* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit. */
 static int try_pin(void)
 {
-	void *memory = mmap(NULL, MAX_REQUEST, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int ret;
-
-	if (memory == MAP_FAILED) {
-		nbdkit_error("pin=on: %s", strerror(errno));
-		return -1;
-	}
-	ret = pin_range(memory, MAX_REQUEST);
-	if (ret == 0)
-		unpin_range(memory, MAX_REQUEST);
-	else
-		nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit "
-			     "(ulimit -l) is too low", MAX_REQUEST >> 20);
-	munmap(memory, MAX_REQUEST);
-	return ret < 0 ? -1 : 0;
+	if (can_pin(MAX_REQUEST))
+		return 0;
+	nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
+		     "is too low", MAX_REQUEST >> 20);
+	return -1;
 }
 
 /* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
@@ -384,6 +392,8 @@ static int ndio_get_ready(void)
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
 		return 0;
+	if (!can_pin(CHANNELS * large.pieces * large.piece_len))
+		channel_size = &small;
 	if (open_lender(true) < 0)
 		return -1;
 	lender_close(lender);

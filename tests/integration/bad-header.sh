@@ -36,6 +36,11 @@ edit() { # CODE [COPY...]
 	/usr/bin/python3 "$root/tests/edit-luks2.py" "$disk" "$@"
 }
 
+# cryptsetup makes a header in a file where it is called; only root may use its locks.
+reencrypt() {
+	(cd "$T" && cryptsetup reencrypt --disable-locks "$@")
+}
+
 # unchanged COMMAND...: by it the image doesn't change.
 unchanged() {
 	local before status
@@ -187,13 +192,13 @@ edited "an offline reencryption" \
 	'json["config"]["requirements"] = { "mandatory": ["offline-reencrypt"] }' \
 	"a reencryption is under way .requirement \"offline-reencrypt\""
 fresh
-ok "a reencryption is begun" cryptsetup reencrypt --init-only --batch-mode \
+ok "a reencryption is begun" reencrypt --init-only --batch-mode \
 	--key-file "$T/pass" --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$disk"
 ok "a reencryption that is begun" refused_unchanged \
 	"a reencryption is under way .requirement \"online-reencrypt"
 cp "$T/plain" "$disk"
 truncate -s +32M "$disk"
-ok "an encryption is begun" cryptsetup reencrypt --encrypt --init-only --batch-mode \
+ok "an encryption is begun" reencrypt --encrypt --init-only --batch-mode \
 	--reduce-device-size 32M --key-file "$T/pass" --pbkdf pbkdf2 \
 	--pbkdf-force-iterations 1000 "$disk"
 ok "an encryption that is begun" refused_unchanged \

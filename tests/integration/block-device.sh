@@ -1,6 +1,11 @@
 #!/bin/bash
 # Block devices (loop devices here), of 512-byte and 4096-byte sectors, raw and with LUKS: data,
 # sizes, trims, zeroes.
+
+# Mounts of its own, which end with the test however it ends.
+if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
+	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
+fi
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=../nbd.sh
@@ -15,7 +20,7 @@ free_loops() {
 		losetup --detach "$loop"
 	done
 }
-trap 'free_loops; clean_up' EXIT
+trap 'unmount_all; free_loops; clean_up' EXIT
 
 # attach FILE [OPTION...]: sets loop.
 attach() {
@@ -176,23 +181,51 @@ luks "LUKS" 512
 luks "LUKS, sectors of 4096 on a device of 512" 4096
 luks "LUKS, sectors of 512 on a device of 4096" 512 --sector-size 4096
 
-# Data that start between the device's sectors.
-make_luks2 "$T/between" 28M --sector-size 512
-/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/between" "segment['offset'] = str((16 << 20) + 512)"
-if attach "$T/between" --sector-size 4096 2>"$T/losetup.log"; then
-	ok "data between sectors: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" "$key"
-	ok "data between sectors: says that they are out of direct I/O's reach" said disk \
-		"$loop: the data start at byte 16777728, which direct I/O can't reach"
-	is "data between sectors: all are exported" "$(nbdinfo --size "$(uri disk)")" \
-		$(((12 << 20) - 512))
-	ok "data between sectors: they are right" verify disk
-	ok "data between sectors: and it ends well" stop_server disk
-	ok "data between sectors: direct=on refuses" refused "$loop: .* direct I/O can't reach" \
-		"$loop" "$key" direct=on
+# Data that start between the device's sectors: through the page cache, on the device itself and in
+# a file on it.
+between() {
+	local dir=$T/mounted
+
+	make_luks2 "$T/between" 28M --sector-size 512
+	/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/between" \
+		"segment['offset'] = str((16 << 20) + 512)"
+	attach "$T/between" --sector-size 4096 2>"$T/losetup.log" || {
+		skip "$(cat "$T/losetup.log")" 11
+		return
+	}
+	ok "data between a device's sectors: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" \
+		"$key" || return
+	ok "data between a device's sectors: says so" said disk \
+		"$loop: the data start at byte 16777728, .*multiple of 4096.*page cache"
+	ok "data between a device's sectors: they are right" verify disk
+	ok "data between a device's sectors: and it ends well" stop_server disk
+	ok "data between a device's sectors: direct=on, refused" refused \
+		"$loop: the data start at byte 16777728, .* multiple of 4096" "$loop" "$key" direct=on
 	detach "$loop"
-else
-	skip "$(cat "$T/losetup.log")" 6
-fi
+	truncate -s 64M "$T/ext4"
+	if attach "$T/ext4" --sector-size 4096 && mke2fs -q -t ext4 "$loop" && mkdir "$dir" &&
+		[ -n "${OWN_MOUNTS:-}" ] && mount "$loop" "$dir" 2>"$T/mount.log"; then
+		mounts+=("$dir")
+		cp --sparse=always "$T/between" "$dir/disk"
+		ok "in a file on it: starts" start_nbdkit disk "$NDIO_PLUGIN" "$dir/disk" "$key" ||
+			return
+		ok "in a file on it: says that they are out of direct I/O's reach" said disk \
+			"$dir/disk: the data start at byte 16777728, .*multiple of 4096.*page cache"
+		is "in a file on it: all are exported" "$(nbdinfo --size "$(uri disk)")" \
+			$(((12 << 20) - 512))
+		ok "in a file on it: they are right" verify disk
+		ok "in a file on it: and it ends well" stop_server disk
+		ok "in a file on it: direct=on, refused" refused \
+			"$dir/disk: the data start at byte 16777728, .*direct I/O" "$dir/disk" "$key" \
+			direct=on
+		umount --lazy "$dir"
+		mounts=()
+	else
+		skip "can't mount here" 6
+	fi
+	detach "$loop"
+}
+between
 
 # Read-only devices, and a header on one.
 if attach "$T/raw" --read-only; then
