@@ -353,6 +353,25 @@ static void reap_called_back(struct thread *t)
 	}
 }
 
+static void stuck(struct thread *t)
+{
+	struct ndio_event event;
+
+	fprintf(stderr, "nothing has completed for 60 seconds, %llu requests are in flight\n",
+		(unsigned long long)stats_of(volume).in_flight);
+	for (unsigned i = 0; i < DEPTH; i++) {
+		const struct ticket *ticket = t->slots[i].ticket;
+
+		if (ticket)
+			fprintf(stderr, "in flight: kind %d, %llu bytes at %llu, told %u times\n",
+				ticket->kind, (unsigned long long)ticket->len,
+				(unsigned long long)ticket->start, ticket->completions);
+	}
+	if (ndio_queue_reap(t->queue, &event, 1, 0) > 0)
+		fail("the queue's descriptor didn't tell of an event");
+	exit(1);
+}
+
 static void reap(struct thread *t)
 {
 	struct pollfd fds[] = { { .fd = ndio_queue_fd(t->queue), .events = POLLIN },
@@ -360,8 +379,8 @@ static void reap(struct thread *t)
 
 	if (!t->in_flight)
 		return;
-	if (poll(fds, 2, 30000) == 0)
-		fail("nothing has completed for 30 seconds, %u are in flight", t->in_flight);
+	if (poll(fds, 2, 60000) == 0)
+		stuck(t);
 	if (fds[0].revents)
 		reap_queue(t);
 	if (fds[1].revents)

@@ -33,7 +33,7 @@ static struct ndio_queue *queue;
 /* ---- userfaultfd ---- */
 
 static int uffd = -1;
-static pid_t tids[PAGES * 8];
+static atomic_int tids[PAGES * 8];
 static atomic_uint nr_faults;
 
 /* Says who faulted, and lets it go on with a page of zeroes. */
@@ -53,7 +53,7 @@ static void *serve_faults(void *opaque)
 			return NULL;
 		n = atomic_load(&nr_faults);
 		if (n < PAGES * 8)
-			tids[n] = msg.arg.pagefault.feat.ptid;
+			atomic_store(&tids[n], (int)msg.arg.pagefault.feat.ptid);
 		atomic_store(&nr_faults, n + 1);
 		/* EEXIST: two threads faulted on it. */
 		if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) < 0 && errno == EEXIST)
@@ -90,7 +90,7 @@ static unsigned faults(unsigned *others)
 
 	*others = 0;
 	for (unsigned i = 0; i < n; i++)
-		*others += tids[i] != gettid();
+		*others += atomic_load(&tids[i]) != gettid();
 	return n;
 }
 
@@ -137,6 +137,13 @@ static void called_back(void *opaque, int error)
 	atomic_store(result, error ? error : 1);
 }
 
+static int start(bool read, const struct iovec *iov, int n, unsigned flags,
+		 const struct ndio_completion *completion)
+{
+	return read ? ndio_aio_preadv(volume, iov, n, 4096, flags, completion) :
+		      ndio_aio_pwritev(volume, iov, n, 4096, flags, completion);
+}
+
 /* One request by each way of waiting for it. */
 static void run_three(bool read, const struct iovec *iov, int n, unsigned flags)
 {
@@ -148,17 +155,12 @@ static void run_three(bool read, const struct iovec *iov, int n, unsigned flags)
 
 	if (ret != total(iov, n))
 		fail("%s", ndio_error());
-	for (int i = 0; i < 2; i++) {
-		if (i == 1)
-			completion = (struct ndio_completion){ .callback = called_back,
-							       .opaque = &result };
-		ret = read ? ndio_aio_preadv(volume, iov, n, 4096, flags, &completion) :
-			     ndio_aio_pwritev(volume, iov, n, 4096, flags, &completion);
-		if (ret < 0)
-			fail("%s", ndio_error());
-	}
-	if (ndio_queue_reap(queue, &event, 1, -1) != 1 || event.error)
-		fail("a request failed: %s", strerror(-event.error));
+	if (start(read, iov, n, flags, &completion) < 0 ||
+	    ndio_queue_reap(queue, &event, 1, -1) != 1 || event.error)
+		fail("a request by queue failed: %s", ndio_error());
+	completion = (struct ndio_completion){ .callback = called_back, .opaque = &result };
+	if (start(read, iov, n, flags, &completion) < 0)
+		fail("%s", ndio_error());
 	while (atomic_load(&result) == 0)
 		usleep(100);
 	if (atomic_load(&result) < 0)

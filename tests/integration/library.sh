@@ -6,7 +6,7 @@
 
 clients=$NDIO_BUILD/tests/clients
 key=$T/pass
-requests=300
+requests=200
 case $NDIO_SANITIZE in
 '') ;;
 *thread*) requests=100 ;;

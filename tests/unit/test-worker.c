@@ -1,0 +1,227 @@
+/* Workers on a file: every request that was handed over completes once, whatever ends them, and
+ * nobody sleeps while there is something to do. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "request.h"
+#include "volume.h"
+#include "worker.h"
+
+#define PATIENCE 120 /* seconds; then somebody waits forever */
+#define WORKERS  2
+#define SIZE     (1024 * 1024)
+#define REQUESTS 64
+#define THREADS  6
+
+static const struct channel_options channel_options = { .pieces = 4, .piece_len = 16384 };
+
+static char path[64];
+static struct volume *volume;
+static struct workers *workers;
+static atomic_uint done_count, canceled;
+
+static int set_up(void **state)
+{
+	const struct volume_options options = { .file = path, .direct = DIRECT_AUTO };
+	struct error err;
+	int errnum;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/ndio-test-worker.XXXXXX");
+	close(mkstemp(path));
+	assert_int_equal(truncate(path, SIZE), 0);
+	volume = volume_open(&options, &errnum, &err);
+	assert_non_null(volume);
+	atomic_store(&done_count, 0);
+	atomic_store(&canceled, 0);
+	alarm(PATIENCE);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	alarm(0);
+	volume_close(volume);
+	return unlink(path);
+}
+
+static void open_workers(void)
+{
+	struct error err;
+	int errnum;
+
+	workers = workers_open(volume, WORKERS, &channel_options, &errnum, &err);
+	assert_non_null(workers);
+}
+
+static void count_done(struct ndio_request *request)
+{
+	atomic_fetch_add(&done_count, 1);
+	if (request->error == -ECANCELED)
+		atomic_fetch_add(&canceled, 1);
+	request_put(request, REF_CALLER);
+}
+
+static void submit(enum op op, uint64_t start, void *base, size_t len)
+{
+	const struct iovec iov = { base, len };
+	struct ndio_request *request;
+
+	assert_int_equal(request_make(volume, op, ORIGIN_TEST, 0, start, len, &iov, 1, &request), 0);
+	request->done = count_done;
+	workers_submit(workers, request);
+}
+
+/* An empty request ends without anything's landing: the worker that ends it last mustn't sleep
+ * until something does. */
+static void test_close_after_empty_requests(void **state)
+{
+	(void)state;
+	for (unsigned round = 0; round < 400; round++) {
+		open_workers();
+		for (unsigned i = 0; i < round % 5; i++)
+			submit(i % 2 ? OP_READ : OP_WRITE, 0, NULL, 0);
+		workers_close(workers, round % 3 == 0);
+	}
+	assert_int_equal(done_count, 400 / 5 * (0 + 1 + 2 + 3 + 4));
+}
+
+/* Requests that wait for the range of others when the end comes, too. */
+static void close_in_flight(bool cancel)
+{
+	static uint8_t memory[REQUESTS][9000];
+
+	for (unsigned round = 1; round <= 20; round++) {
+		open_workers();
+		for (unsigned i = 0; i < REQUESTS; i++)
+			submit(i % 3 ? OP_WRITE : OP_READ, 100 + i % 7 * 300, memory[i],
+			       sizeof(memory[i]));
+		workers_close(workers, cancel);
+		assert_int_equal(done_count, round * REQUESTS);
+	}
+}
+
+static void test_close_waits(void **state)
+{
+	(void)state;
+	close_in_flight(false);
+	assert_int_equal(canceled, 0);
+}
+
+static void test_close_cancels(void **state)
+{
+	(void)state;
+	close_in_flight(true);
+	assert_true(canceled > 0);
+}
+
+static atomic_uint left;
+
+static void submit_another(struct ndio_request *request)
+{
+	static uint8_t memory[700];
+	bool more = atomic_fetch_sub(&left, 1) > 1;
+
+	request_put(request, REF_CALLER);
+	atomic_fetch_add(&done_count, 1);
+	if (more) {
+		const struct iovec iov = { memory, sizeof(memory) };
+
+		if (request_make(volume, OP_WRITE, ORIGIN_TEST, 0, left * 31, 0, &iov, 1,
+				 &request) < 0)
+			abort();
+		request->done = submit_another;
+		workers_submit(workers, request);
+	}
+}
+
+/* done() may hand over more, to this worker or another, also when nothing else is going on. */
+static void test_submits_from_done(void **state)
+{
+	static uint8_t memory[100];
+	const struct iovec iov = { memory, sizeof(memory) };
+	struct ndio_request *request;
+
+	(void)state;
+	open_workers();
+	atomic_store(&left, 2000);
+	assert_int_equal(request_make(volume, OP_WRITE, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request), 0);
+	request->done = submit_another;
+	workers_submit(workers, request);
+	while (atomic_load(&done_count) < 2000)
+		usleep(100);
+	workers_close(workers, false);
+	assert_int_equal(done_count, 2000);
+}
+
+static int run_one(enum op op, uint64_t at, uint8_t *byte)
+{
+	const struct iovec iov = { byte, 1 };
+	struct ndio_request *request;
+	int ret = request_make(volume, op, ORIGIN_TEST, 0, at, 0, &iov, 1, &request);
+
+	if (ret < 0)
+		return ret;
+	ret = workers_run(workers, request);
+	request_put(request, REF_CALLER);
+	return ret;
+}
+
+/* Each thread owns every THREADS-th byte, so all share each block. */
+static void *own_bytes(void *opaque)
+{
+	uintptr_t number = (uintptr_t)opaque;
+	bool wrong = false;
+
+	for (unsigned turn = 0; turn < 150; turn++) {
+		uint64_t at = (turn * 97 % 1000) * THREADS + number;
+		uint8_t value = turn, back = ~value;
+
+		wrong |= run_one(OP_WRITE, at, &value) < 0;
+		wrong |= run_one(OP_READ, at, &back) < 0;
+		wrong |= back != value;
+	}
+	return (void *)(uintptr_t)wrong;
+}
+
+static void test_run_from_many_threads(void **state)
+{
+	pthread_t threads[THREADS];
+	void *wrong;
+
+	(void)state;
+	open_workers();
+	for (uintptr_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, own_bytes, (void *)i), 0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(threads[i], &wrong);
+		assert_null(wrong);
+	}
+	workers_close(workers, false);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_close_after_empty_requests, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_close_waits, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_close_cancels, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_submits_from_done, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_run_from_many_threads, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
