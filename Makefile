@@ -33,7 +33,8 @@ TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
-	      strace:strace losetup:mount fincore:util-linux-extra
+	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
+	      openssl:openssl g++:g++
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.

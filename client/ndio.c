@@ -97,7 +97,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 	if (handle->volume)
 		handle->workers = workers_open(handle->volume,
 					       nbd ? handle->connections : FILE_WORKERS,
-					       &channel_options, &errnum, &err);
+					       &channel_options, queue_tell, &errnum, &err);
 	if (!handle->workers)
 		return message_set(errnum, "%s", err.text);
 	if (!workers_are_pinned(handle->workers))
@@ -389,7 +389,7 @@ static void finish(struct call *call)
 	}
 	if (completion.queue) {
 		call->entry.reaped = call_reaped;
-		queue_add(completion.queue, &call->entry);
+		queue_add_later(completion.queue, &call->entry);
 	} else {
 		int error = call->entry.event.error;
 
@@ -418,6 +418,7 @@ static void *unpin(void *opaque)
 			return NULL;
 		request_unpin(call->request);
 		finish(call);
+		queue_tell();
 	}
 }
 

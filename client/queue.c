@@ -20,7 +20,7 @@ struct ndio_queue {
 	 * never waits for a program that fetches slowly. */
 	struct queue_entry *_Atomic inbox;
 	atomic_bool signaled; /* fd was written since it was read last */
-	atomic_uint adding;   /* threads that are inside queue_add() */
+	atomic_uint adding;   /* threads that still have to signal an entry */
 
 	pthread_mutex_t lock; /* of those who fetch */
 	struct queue_entry *first, **last; /* taken from the inbox, oldest first */
@@ -60,18 +60,37 @@ static void signal_fd(struct ndio_queue *queue)
 			;
 }
 
-void queue_add(struct ndio_queue *queue, struct queue_entry *entry)
-{
-	struct queue_entry *head;
+/* The queue that this thread has yet to tell of an entry. */
+static _Thread_local struct ndio_queue *untold;
 
-	/* Whoever fetches the entry may free the queue, but not while this still signals. */
-	atomic_fetch_add(&queue->adding, 1);
-	head = atomic_load(&queue->inbox);
+void queue_tell(void)
+{
+	if (!untold)
+		return;
+	signal_fd(untold);
+	atomic_fetch_sub(&untold->adding, 1);
+	untold = NULL;
+}
+
+void queue_add_later(struct ndio_queue *queue, struct queue_entry *entry)
+{
+	struct queue_entry *head = atomic_load(&queue->inbox);
+
+	if (untold != queue) {
+		queue_tell();
+		/* Whoever fetches the entry may free the queue, but not before it was told. */
+		atomic_fetch_add(&queue->adding, 1);
+		untold = queue;
+	}
 	do
 		entry->next = head;
 	while (!atomic_compare_exchange_weak(&queue->inbox, &head, entry));
-	signal_fd(queue);
-	atomic_fetch_sub(&queue->adding, 1);
+}
+
+void queue_add(struct ndio_queue *queue, struct queue_entry *entry)
+{
+	queue_add_later(queue, entry);
+	queue_tell();
 }
 
 /* Moves the inbox behind what was taken before. Under the lock. */

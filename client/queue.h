@@ -17,4 +17,9 @@ struct queue_entry {
 /* Any thread; allocates nothing. */
 void queue_add(struct ndio_queue *queue, struct queue_entry *entry);
 
+/* The same, but its descriptor is told by this thread's next queue_tell(), which must follow soon:
+ * waking somebody for each entry costs more than the entry. */
+void queue_add_later(struct ndio_queue *queue, struct queue_entry *entry);
+void queue_tell(void);
+
 #endif

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <libcryptsetup.h>
 #include <stdbool.h>
@@ -134,8 +135,13 @@ static bool magic_found(const struct header *header)
 
 static int header_damaged(const struct header *header, struct error *err)
 {
-	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair",
-			 header->source->name);
+	const struct luks_source *source = header->source;
+
+	if (source->size < HEADER_FIRST)
+		return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair, or the "
+				 "rest of it is missing: there are only %" PRIu64 " bytes",
+				 source->name, source->size);
+	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair", source->name);
 }
 
 static int header_load(struct header *header, struct error *err)

@@ -438,8 +438,10 @@ static void file_queue_close(struct target_queue *queue)
 	 * against the locked-memory limit. */
 	if (queue->has_buffers)
 		io_uring_unregister_buffers(&queue->ring);
-	if (queue->has_ring)
+	if (queue->has_ring) {
+		io_uring_unregister_files(&queue->ring); /* likewise, the file would stay open */
 		io_uring_queue_exit(&queue->ring);
+	}
 	free(queue);
 }
 
@@ -595,16 +597,18 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 		ret = open_once(file, readonly, true, err);
 		if (ret != -EINVAL || err->text[0])
 			return ret;
-		if (mode == DIRECT_ON)
-			return error_set(err, EINVAL, "%s: the file system refuses direct I/O "
-					 "(direct=auto or direct=off goes through the page cache)",
-					 name);
-		notice_tell(&file->notice, "%s: the file system refuses direct I/O: going through the page cache",
-		    name);
 		if (file->fd >= 0)
 			close(file->fd);
 	}
-	return open_once(file, readonly, false, err);
+	ret = open_once(file, readonly, false, err);
+	if (ret < 0 || mode == DIRECT_OFF)
+		return ret;
+	if (mode == DIRECT_ON)
+		return error_set(err, EINVAL, "%s: the file system refuses direct I/O (direct=auto "
+				 "or direct=off goes through the page cache)", name);
+	notice_tell(&file->notice, "%s: the file system refuses direct I/O: going through the page "
+		    "cache", name);
+	return 0;
 }
 
 /* Is this attribute of the device's request queue there and not 0? A partition's queue is its

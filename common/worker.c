@@ -11,8 +11,11 @@
 #include "align.h"
 #include "thread.h"
 
+#define OWN_WORK 4 /* requests that a worker may have more than another and still keep its own */
+
 struct worker {
 	struct channel *channel;
+	void (*after_round)(void);
 	pthread_t thread;
 	int wake_fd; /* an eventfd */
 
@@ -34,6 +37,9 @@ struct workers {
 	unsigned count; /* running */
 	struct worker worker[];
 };
+
+/* The worker that this thread is, if it is one. */
+static _Thread_local struct worker *self;
 
 static void wake(struct worker *worker)
 {
@@ -97,6 +103,7 @@ static void *work(void *opaque)
 	struct worker *worker = opaque;
 	bool canceled = false;
 
+	self = worker;
 	for (;;) {
 		int closing;
 
@@ -110,6 +117,8 @@ static void *work(void *opaque)
 		if (closing != OPEN && atomic_load(&worker->load) == 0)
 			break;
 		drive(worker, closing);
+		if (worker->after_round)
+			worker->after_round();
 	}
 	return NULL;
 }
@@ -139,8 +148,8 @@ static int worker_open(struct worker *worker, struct volume *volume,
 }
 
 struct workers *workers_open(struct volume *volume, unsigned count,
-			     const struct channel_options *options, int *errnum,
-			     struct error *err)
+			     const struct channel_options *options, void (*after_round)(void),
+			     int *errnum, struct error *err)
 {
 	struct workers *workers;
 	int ret = 0;
@@ -153,6 +162,7 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 		return NULL;
 	}
 	while (workers->count < count && ret == 0) {
+		workers->worker[workers->count].after_round = after_round;
 		ret = worker_open(&workers->worker[workers->count], volume, options, err);
 		if (ret == 0)
 			workers->count++;
@@ -206,23 +216,29 @@ static void range_granted(struct range *range)
 	push(request->worker, request);
 }
 
-static struct worker *least_loaded(struct workers *workers)
+static unsigned load_of(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->load, memory_order_relaxed);
+}
+
+/* The least loaded. But a worker that submits from a completion keeps the request, unless another
+ * has clearly less to do: it need not be woken. */
+static struct worker *choose_worker(struct workers *workers)
 {
 	struct worker *best = &workers->worker[0];
 
-	for (unsigned i = 1; i < workers->count; i++) {
-		struct worker *worker = &workers->worker[i];
-
-		if (atomic_load_explicit(&worker->load, memory_order_relaxed) <
-		    atomic_load_explicit(&best->load, memory_order_relaxed))
-			best = worker;
-	}
+	for (unsigned i = 1; i < workers->count; i++)
+		if (load_of(&workers->worker[i]) < load_of(best))
+			best = &workers->worker[i];
+	if (self >= workers->worker && self < workers->worker + workers->count &&
+	    load_of(self) <= load_of(best) + OWN_WORK)
+		best = self;
 	return best;
 }
 
 void workers_submit(struct workers *workers, struct ndio_request *request)
 {
-	struct worker *worker = least_loaded(workers);
+	struct worker *worker = choose_worker(workers);
 
 	request_get(request, REF_WORKER);
 	request->worker = worker;

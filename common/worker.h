@@ -6,11 +6,13 @@
 
 struct workers;
 
-/* Starts up to count workers: fewer where the target takes fewer queues. NULL with a message,
- * and *errnum the positive errno. Starts threads: not across a fork. */
+/* Starts up to count workers: fewer where the target takes fewer queues. after_round, unless it
+ * is NULL, is called on each worker's thread whenever it has called done() for all that had
+ * landed, so that these can be told together. NULL with a message, and *errnum the positive
+ * errno. Starts threads: not across a fork. */
 struct workers *workers_open(struct volume *volume, unsigned count,
-			     const struct channel_options *options, int *errnum,
-			     struct error *err);
+			     const struct channel_options *options, void (*after_round)(void),
+			     int *errnum, struct error *err);
 
 /* Waits until every request has completed; with cancel those that aren't done are failed with
  * -ECANCELED instead, and still complete once. No more may be submitted. Not to be called

@@ -294,7 +294,7 @@ static int open_workers(void)
 	struct error err;
 	int errnum;
 
-	workers = workers_open(volume, config.connections, &options, &errnum, &err);
+	workers = workers_open(volume, config.connections, &options, NULL, &errnum, &err);
 	if (!workers)
 		nbdkit_error("%s", err.text);
 	return workers ? 0 : -1;

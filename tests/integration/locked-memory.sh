@@ -30,9 +30,11 @@ limit() { # KIB
 	limits=(prlimit --memlock="$(($1 * 1024)):$(($1 * 1024))")
 }
 
-# kilobytes PID: that are locked.
+# kilobytes SERVER: that are locked, once it answers: it writes its pid file a little before it
+# has locked all.
 kilobytes() {
-	awk '$1 == "VmLck:" { print $2 }' "/proc/$1/status"
+	nbdinfo --size "$(uri "$1")" >"$T/size" &&
+		awk '$1 == "VmLck:" { print $2 }' "/proc/$(cat "$T/$1.pid")/status"
 }
 
 # Large, small and odd requests, by several connections.
@@ -68,15 +70,14 @@ REGISTERED="bounce memory is not registered .*the locked-memory limit"
 
 # too_low KIB NAME ARG...: it serves, and says that bounce memory isn't locked.
 too_low() {
-	local name="$2, a limit of $1 KiB" pid
+	local name="$2, a limit of $1 KiB"
 
 	limit "$1"
 	shift 2
 	ok "$name: starts" start_nobody disk "$@" || return
 	ok "$name: says that bounce memory isn't locked" said disk "$LOCKED"
 	is "$name: once" "$(grep -cE "$LOCKED" "$T/disk.log")" 1
-	pid=$(cat "$T/disk.pid")
-	ok "$name: and stays below the limit" [ "$(($(kilobytes "$pid") * 1024))" -le \
+	ok "$name: and stays below the limit" [ "$(($(kilobytes disk) * 1024))" -le \
 		"${limits[1]##*:}" ]
 	ok "$name: the data are right" verify disk
 	ok "$name: and it ends well" stop_server disk
@@ -88,7 +89,7 @@ too_low 64 "LUKS" "$T/luks" "$key"
 too_low $((bounce - page)) "LUKS, all but a page" "$T/luks" "$key"
 limit 64
 start_nobody disk "$T/luks" "$key"
-ok "the key is locked all the same" [ "$(kilobytes "$(cat "$T/disk.pid")")" -ge "$page" ]
+ok "the key is locked all the same" [ "$(kilobytes disk)" -ge "$page" ]
 if grep -qE "io_uring is refused .(Function not|Operation not)" "$T/disk.log"; then
 	skip "no io_uring here"
 else
@@ -114,10 +115,10 @@ limit 8192
 ok "a limit of 8 MiB: starts" start_nobody disk "$T/luks" "$key"
 is "a limit of 8 MiB: says nothing" "$(cat "$T/disk.log")" ""
 is "a limit of 8 MiB: the key and bounce memory are locked" \
-	"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce + page))
+	"$(kilobytes disk)" $((bounce + page))
 ok "a limit of 8 MiB: the data are right" verify disk
 is "a limit of 8 MiB: and still that much is locked" \
-	"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce + page))
+	"$(kilobytes disk)" $((bounce + page))
 stop_server disk
 ok "pin=on needs more" nobody_refused "pin=on: can't lock a request of 64 MiB" "$T/luks" \
 	"$key" pin=on
@@ -136,7 +137,7 @@ ok "in the background" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload
 until [ -s "$T/behind.pid" ]; do sleep 0.02; done
 pid=$(cat "$T/behind.pid")
 server_pids[behind]=$pid
-is "the key and bounce memory are locked in the background" "$(kilobytes "$pid")" \
+is "the key and bounce memory are locked in the background" "$(kilobytes behind)" \
 	$((bounce + page))
 ok "where the data are right" verify behind
 kill "$pid"
@@ -147,14 +148,14 @@ no_limit() {
 	ok "pin=on, no limit: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" "$key" pin=on
 	ok "pin=on, no limit: the data are right" verify disk
 	is "pin=on, no limit: no request's memory stays locked" \
-		"$(kilobytes "$(cat "$T/disk.pid")")" $((bounce_large + page))
+		"$(kilobytes disk)" $((bounce_large + page))
 	ok "pin=on, no limit: and it ends well" stop_server disk
 	ok "lock=on, no limit: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" "$key" lock=on
 	if [ -n "$NDIO_SANITIZE" ]; then
 		skip "sanitizers turn mlockall off"
 	else
 		ok "lock=on, no limit: more than the bounce memory is locked" \
-			[ "$(kilobytes "$(cat "$T/disk.pid")")" -gt $((bounce_large + 1024)) ]
+			[ "$(kilobytes disk)" -gt $((bounce_large + 1024)) ]
 	fi
 	ok "lock=on, no limit: the data are right" verify disk
 	ok "lock=on, no limit: and it ends well" stop_server disk

@@ -333,7 +333,8 @@ static void truncated(void **state)
 	volume_format("disk", 20, LUKS2);
 	volumes_run("truncate -s 20000 disk");
 	refused("disk", VOLUME_PASSPHRASE, EINVAL,
-		"disk: the LUKS header is damaged beyond repair");
+		"disk: the LUKS header is damaged beyond repair, or the rest of it is missing: "
+		"there are only 20000 bytes");
 }
 
 static void luks1_truncated(void **state)
@@ -342,7 +343,8 @@ static void luks1_truncated(void **state)
 	volume_format("disk", 20, LUKS1);
 	volumes_run("truncate -s 100000 disk");
 	refused("disk", VOLUME_PASSPHRASE, EINVAL,
-		"disk: the LUKS header is damaged beyond repair");
+		"disk: the LUKS header is damaged beyond repair, or the rest of it is missing: "
+		"there are only 100000 bytes");
 }
 
 static void random_file(void **state)
