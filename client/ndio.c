@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -354,9 +355,18 @@ static void bring_home(struct call *call)
 	iter_copy_to(&it, call->copy, call->copy_len);
 }
 
+/* It may hold plaintext. */
+static void free_copy(struct call *call)
+{
+	if (call->copy)
+		OPENSSL_cleanse(call->copy, call->copy_len);
+	free(call->copy);
+	call->copy = NULL;
+}
+
 static void free_call(struct call *call)
 {
-	free(call->copy);
+	free_copy(call);
 	free(call->caller_bv);
 	free(call);
 }
@@ -383,10 +393,8 @@ static void finish(struct call *call)
 	request_put(call->request, REF_CALLER);
 	if (call->copy)
 		atomic_fetch_sub(&call->owner->copy_used, call->copy_len);
-	if (!call->bring_home) { /* not kept until somebody fetches the completion */
-		free(call->copy);
-		call->copy = NULL;
-	}
+	if (!call->bring_home) /* not kept until somebody fetches the completion */
+		free_copy(call);
 	if (completion.queue) {
 		call->entry.reaped = call_reaped;
 		queue_add_later(completion.queue, &call->entry);
@@ -457,6 +465,9 @@ static int prepare(struct call *call, struct ask *ask, struct iovec *own)
 {
 	int ret = 0;
 
+	if (ask->flags & ~(unsigned)(NDIO_FUA | NDIO_PIN | NDIO_COPY | NDIO_MAY_TRIM |
+				     NDIO_FAST_ZERO))
+		return -EINVAL;
 	call->bring_home = must_bring_home(ask);
 	if (call->bring_home && call->completion.callback)
 		return -EOPNOTSUPP;
@@ -521,7 +532,7 @@ static int run_call(struct ndio_volume *handle, struct ask ask)
 	}
 	if (call.copy_len)
 		atomic_fetch_sub(&handle->copy_used, call.copy_len);
-	free(call.copy);
+	free_copy(&call);
 	free(call.caller_bv);
 	return ret < 0 ? refuse(handle, &ask, ret) : 0;
 }
