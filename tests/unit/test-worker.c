@@ -63,7 +63,7 @@ static void open_workers(void)
 	struct error err;
 	int errnum;
 
-	workers = workers_open(volume, WORKERS, &channel_options, &errnum, &err);
+	workers = workers_open(volume, WORKERS, &channel_options, NULL, &errnum, &err);
 	assert_non_null(workers);
 }
 
