@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define IV_LEN        16
+#define AES_BLOCK     16
 #define ESSIV_KEY_LEN 32
 #define UNIT          512
 
@@ -59,6 +60,11 @@ static const struct kind *kind_find(const char *name, size_t key_len, struct err
 int cipher_supported(const char *name, size_t key_len, struct error *err)
 {
 	return kind_find(name, key_len, err) ? 0 : -ENOTSUP;
+}
+
+unsigned cipher_granule(const char *name, unsigned sector)
+{
+	return strstr(name, "-xts-") ? AES_BLOCK : sector;
 }
 
 static EVP_CIPHER_CTX *context_new(const char *openssl, const void *key, bool encrypt)

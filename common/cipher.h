@@ -15,6 +15,10 @@
  * 0, or -ENOTSUP with a message that names the cipher (or the key's length in bits). */
 int cipher_supported(const char *name, size_t key_len, struct error *err);
 
+/* How many bytes of a sector hang together: a change to one of them changes the ciphertext of
+ * others among them only. A block of AES with XTS; the sector where it is chained. */
+unsigned cipher_granule(const char *name, unsigned sector);
+
 /* The working state of one thread: OpenSSL contexts, set up once. key is copied into them and
  * may go afterwards. sector is 512, 1024, 2048 or 4096 bytes. NULL with a message. */
 struct cipher;

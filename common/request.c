@@ -113,7 +113,7 @@ static int take_memory(struct ndio_request *request, const struct iovec *iov, si
 }
 
 /* Where the range lock is needed: a block that is read, changed and written back must not
- * cross another write; and a read must not see such a block half written, since a cipher
+ * cross another write; and a read must not see such a block half written, where a cipher
  * makes the neighbour's bytes in it change too. */
 static void set_range(struct ndio_request *request)
 {
@@ -123,7 +123,7 @@ static void set_range(struct ndio_request *request)
 	if (request->len == 0 || volume->block == 1)
 		return;
 	if (request->op == OP_READ) {
-		if (!volume->encrypted)
+		if (!volume->reads_tear)
 			return;
 		request->range.mode = RANGE_READ;
 	} else if (!changes_data(request->op)) {

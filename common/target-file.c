@@ -640,6 +640,7 @@ static void find_capabilities(struct file_target *file)
 	struct stat st;
 
 	file->fua_by_sync = fstatfs(file->fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
+	target->atomic = target->direct ? target->align : 1;
 	target->max_len = MAX_LEN;
 	target->max_other = UINT64_MAX / 2 + 1;
 	target->max_queues = UINT_MAX;

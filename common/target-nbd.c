@@ -140,6 +140,7 @@ static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct e
 	target->size = size;
 	target->align = minimum > 0 ? minimum : 1;
 	target->mem_align = 1;
+	target->atomic = 1; /* who knows what the server does */
 	target->max_len = maximum > 0 ? maximum : DEFAULT_MAX_LEN;
 	if (!is_aligned(target->align, target->align) || target->align > MAX_ALIGN ||
 	    target->max_len < target->align)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "align.h"
+#include "cipher.h"
 #include "secret.h"
 #include "target-nbd.h"
 
@@ -108,6 +109,12 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 	return 0;
 }
 
+bool volume_reads_tear(const struct volume *volume)
+{
+	return volume->encrypted &&
+	       volume->target->atomic < cipher_granule(volume->luks.cipher, volume->luks.sector);
+}
+
 static void set_capabilities(struct volume *volume, const struct volume_options *options)
 {
 	const struct target *target = volume->target;
@@ -117,6 +124,7 @@ static void set_capabilities(struct volume *volume, const struct volume_options 
 	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
 	volume->can_extents = !volume->encrypted && target->can_extents;
 	volume->can_cache = target->can_cache;
+	volume->reads_tear = volume_reads_tear(volume);
 }
 
 struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err)

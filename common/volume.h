@@ -37,6 +37,7 @@ struct volume {
 	uint64_t size;        /* bytes, whole blocks */
 	bool readonly;
 	bool can_trim, can_fast_zero, can_extents, can_cache;
+	bool reads_tear; /* see volume_reads_tear() */
 
 	struct range_lock ranges;
 	struct request_cache requests;
@@ -48,6 +49,11 @@ struct volume {
  * with a message, and *errnum the positive errno. The result may cross a fork if
  * pin_after_fork() is called in the child, since the key is locked memory. */
 struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err);
+
+/* Could a read that races a partial write of its neighbour in the same block see the neighbour's
+ * change half done, and so decrypt bytes wrongly that nobody writes? Not where the disk replaces
+ * as much at once as hangs together in the cipher; direct I/O does so for whole sectors of it. */
+bool volume_reads_tear(const struct volume *volume);
 
 /* Every channel is closed and every request freed. NULL is fine. */
 void volume_close(struct volume *volume);

@@ -379,6 +379,7 @@ static struct fake_target *fake_new(const struct fake_options *options)
 		.name = strdup("fake"),
 		.size = fake->data_end + options->data_offset,
 		.align = options->align,
+		.atomic = options->align,
 		.mem_align = options->mem_align ? options->mem_align : 1,
 		.max_len = options->max_len ? options->max_len : 1 << 20,
 		.direct = true,
@@ -435,6 +436,7 @@ struct volume *fake_volume(const struct fake_options *options, struct fake_targe
 	volume->size = options->size;
 	volume->can_trim = volume->can_cache = true;
 	volume->can_fast_zero = volume->can_extents = !options->cipher;
+	volume->reads_tear = volume_reads_tear(volume);
 	return volume;
 }
 

@@ -317,9 +317,28 @@ static void ranges_are_whole_blocks(void **state)
 	assert_no_range(OP_READ, 1, 1000);
 	assert_no_range(OP_FLUSH, 0, 0);
 	assert_no_range(OP_EXTENTS, 1, 1000);
-	volume->encrypted = true;
+	volume->reads_tear = true;
 	assert_range(OP_READ, 1, 1000, RANGE_READ, 0, 1024);
-	volume->encrypted = false;
+	volume->reads_tear = false;
+}
+
+/* The target replaces 512 bytes at once here. */
+static void reads_tear_where_more_hangs_together_than_is_replaced_at_once(void **state)
+{
+	struct volume v = {.target = volume->target, .encrypted = true};
+
+	v.luks.sector = 4096;
+	snprintf(v.luks.cipher, sizeof(v.luks.cipher), "aes-xts-plain64");
+	assert_false(volume_reads_tear(&v));
+	volume->target->atomic = 1;
+	assert_true(volume_reads_tear(&v));
+	volume->target->atomic = 512;
+	snprintf(v.luks.cipher, sizeof(v.luks.cipher), "aes-cbc-essiv:sha256");
+	assert_true(volume_reads_tear(&v));
+	v.luks.sector = 512;
+	assert_false(volume_reads_tear(&v));
+	v.encrypted = false;
+	assert_false(volume_reads_tear(&v));
 }
 
 /* ---- references ---- */
@@ -590,6 +609,7 @@ int main(void)
 		TEST(what_a_volume_cannot_do_is_refused),
 		TEST(a_trim_keeps_to_whole_blocks),
 		TEST(ranges_are_whole_blocks),
+		TEST(reads_tear_where_more_hangs_together_than_is_replaced_at_once),
 		TEST(the_last_reference_frees),
 		TEST(the_channel_keeps_it_until_it_is_done),
 		TEST(the_first_error_is_kept),
