@@ -23,8 +23,9 @@
 #define FILE_PIECES         24
 #define DEFAULT_CONNECTIONS 4
 #define MAX_CONNECTIONS     64
-#define NBD_PIECES          12
-#define PIECE_LEN           (128 * 1024)
+#define NBD_PIECES          6
+#define NBD_PIECE_LEN       (256 * 1024)
+#define FILE_PIECE_LEN      (128 * 1024)
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
 
 struct ndio_volume {
@@ -89,7 +90,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 	};
 	const struct channel_options channel_options = {
 		.pieces = nbd ? NBD_PIECES : FILE_PIECES,
-		.piece_len = PIECE_LEN,
+		.piece_len = nbd ? NBD_PIECE_LEN : FILE_PIECE_LEN,
 	};
 	struct error err = { 0 };
 	int errnum;
