@@ -7,7 +7,7 @@ VERSION := 0.1.0
 ## CC=gcc              or clang
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
-## TESTS="bvec luks"   check only what has one of these words in its name
+## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
 ## V=1                 show the commands
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -35,6 +35,7 @@ TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++
+VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.
@@ -62,6 +63,8 @@ COMMAND      := $(B)/ndio
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
+VM          := $(call chosen,$(filter-out %/lib.sh,$(wildcard tests/vm/*.sh)))
+KERNEL      := build/vm/kernel
 
 # Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
 CFLAGS   ?= -O2 -g
@@ -103,7 +106,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check demo deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm demo deps vm-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -115,6 +118,15 @@ check: deps all $(UNIT) $(CLIENTS) $(FIRST) ## install what is missing, build, a
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
+
+check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
+	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
+	$(Q)$(TEST_ENV) prove --failures --comments --timer --exec tests/run-one $(VM)
+
+# Only unpacked, and kept until `make clean`.
+$(KERNEL): | vm-deps
+	$(call say,FETCH,linux-image-cloud-amd64)
+	$(Q)tests/vm/get-kernel $@
 
 demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show that it is sealed
 	$(Q)$(TEST_ENV) bash tests/demo.sh
@@ -130,7 +142,9 @@ define find_missing
 endef
 
 deps: ## install the Debian packages that are missing, if any
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS),$(HEADERS)); \
+vm-deps: ## and those of check-vm
+deps vm-deps:
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(if $(filter vm-deps,$@),$(VM_TOOLS)),$(HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
@@ -167,21 +181,21 @@ clean: ## remove everything that was built
 
 help: ## show this
 	@echo 'Targets:'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
 		while IFS='	' read -r t text; do printf '  %-10s %s\n' "$$t" "$$text"; done
 	@echo 'Variables:'
 	@sed -n 's/^## /  /p' Makefile
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out deps vm-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
 pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
-$(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps)
+$(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
 	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
 	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
 	@mkdir -p $(@D); { \

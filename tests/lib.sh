@@ -14,6 +14,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 T=$(mktemp -d "${TMPDIR:-/tmp}/ndio-test.XXXXXX") || exit 1
 declare -A server_pids=()
 test_count=0
+test_failures=0
 
 # The passphrase of every volume made here; no newline, so its file is a key file as well.
 (umask 077 && printf 'correct horse battery staple' >"$T/pass")
@@ -56,7 +57,10 @@ diag() {
 
 result() { # STATUS NAME
 	test_count=$((test_count + 1))
-	[ "$1" = 0 ] || printf 'not '
+	[ "$1" = 0 ] || {
+		test_failures=$((test_failures + 1))
+		printf 'not '
+	}
 	echo "ok $test_count - $2"
 	return "$1"
 }

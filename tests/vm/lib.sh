@@ -1,0 +1,114 @@
+# Helpers for tests with a virtual machine: `. tests/vm/lib.sh` first, in place of tests/lib.sh.
+# The machine runs Debian's kernel in software emulation, needs no root, and sees the host's
+# loopback as 10.0.2.2. A test boots it once and tells it what to do, from outside; init has
+# the functions that run inside.
+# shellcheck shell=bash
+
+# shellcheck source=../lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=../nbd.sh
+. "$root/tests/nbd.sh"
+kernel=$root/build/vm/kernel
+
+GUEST_TIMEOUT=120
+declare -A ports=()
+key=passphrase=+$T/pass
+
+# boot CPUS [PROGRAM...]: with these beside nbd-client.
+boot() {
+	local cpus=$1
+
+	shift
+	[ "$(uname -m)" = x86_64 ] || skip_all "the guest is amd64, as is its kernel"
+	[ -e "$kernel" ] || { diag "no $kernel: make check-vm fetches it"; exit 1; }
+	: >"$T/console"
+	"$root/tests/vm/make-initramfs" "$kernel" "$T/initramfs" nbd-client "$@" || exit 1
+	mkfifo "$T/guest.in" "$T/guest.out"
+	exec {to_guest}<>"$T/guest.in" {from_guest}<>"$T/guest.out"
+	start_server vm nice qemu-system-x86_64 -accel tcg -cpu max -smp "$cpus" -m 512M \
+		-nodefaults -no-user-config -display none -no-reboot -pidfile "$T/vm.pid" \
+		-kernel "$kernel/vmlinuz" -initrd "$T/initramfs" \
+		-append "console=ttyS0 loglevel=6 panic=-1 random.trust_cpu=on" \
+		-serial "file:$T/console" \
+		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
+		-device virtio-serial-pci -chardev "pipe,id=guest,path=$T/guest" \
+		-device virtserialport,chardev=guest || exit 1
+	ok "the machine boots" guest 'uname -r; grep MemTotal /proc/meminfo' || exit 1
+	rm "$T/initramfs"
+}
+
+# guest COMMAND...: runs it in the guest, and prints what it prints. A guest that doesn't answer
+# is stopped.
+guest() {
+	local part='' reply='' deadline=$((SECONDS + GUEST_TIMEOUT))
+
+	[ -n "${server_pids[vm]:-}" ] || { echo "there is no guest any more"; return 125; }
+	printf '%s\n' "$(printf '%s' "$*" | base64 -w 0)" >&"$to_guest"
+	until IFS= read -r -t 1 -u "$from_guest" part; do
+		reply+=$part
+		if ! kill -0 "${server_pids[vm]}" 2>/dev/null || [ $SECONDS -gt $deadline ]; then
+			echo "no answer from the guest to: $*"
+			{
+				kill -KILL "${server_pids[vm]}"
+				wait "${server_pids[vm]}"
+			} 2>/dev/null
+			unset "server_pids[vm]"
+			return 124
+		fi
+	done
+	reply+=$part
+	base64 -d <<<"${reply#* }"
+	return "${reply%% *}"
+}
+
+# sound_kernel [REGEX]: the guest's kernel never complained, nor said this.
+sound_kernel() {
+	ok "the guest's kernel found nothing wrong" not \
+		grep -aE "BUG:|WARNING:|Oops|Call Trace|blocked for more than${1:+|$1}" "$T/console"
+}
+
+# serve NAME ARG...: the plugin, on a loopback port of the system's choice, ${ports[NAME]}.
+serve() {
+	local name=$1 socket
+
+	shift
+	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
+		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" \
+		"$NDIO_PLUGIN" "$@" || return
+	for socket in "/proc/${server_pids[$name]}/fd"/*; do
+		socket=$(readlink "$socket")
+		[[ $socket = socket:* ]] || continue
+		socket=${socket//[^0-9]/}
+		ports[$name]=$(awk -v inode="$socket" '$10 == inode && $4 == "0A" {
+			print substr($2, index($2, ":") + 1) }' /proc/net/tcp)
+		[ -z "${ports[$name]}" ] || break
+	done
+	ports[$name]=$((16#${ports[$name]}))
+}
+
+# tcp_uri NAME: of what serve serves, for clients on the host.
+tcp_uri() {
+	echo "nbd://127.0.0.1:${ports[$1]}"
+}
+
+# plaintext FILE OUTPUT: what a volume holds, through the plugin.
+plaintext() {
+	start_nbdkit reader "$NDIO_PLUGIN" "$1" "$key" && rm -f "$2" && nbdcopy "$(uri reader)" "$2" &&
+		stop_server reader
+}
+
+checksum() { # FILE
+	sha256sum <"$1" | cut -d' ' -f1
+}
+
+tear_down() {
+	local status=$?
+
+	if [ "$status" != 0 ] || [ "$test_failures" != 0 ]; then
+		diag "The guest's console:"
+		diag "$(tail -n 200 "$T/console" | tr -d '\r')"
+	fi
+	unmount_all
+	clean_up
+}
+trap tear_down EXIT
