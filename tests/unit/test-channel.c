@@ -901,7 +901,8 @@ static void chain_next(struct ndio_request *previous)
 		request->done = chain_next;
 		request->opaque = chain;
 		request->range.granted = never_granted;
-		assert_true(range_acquire(&volume->ranges, &request->range));
+		if (request->has_range)
+			assert_true(range_acquire(&volume->ranges, &request->range));
 		channel_start(channel, request);
 		request_put(request, REF_CALLER);
 	}
