@@ -20,11 +20,12 @@ peak() { # SERVER: the most memory that it had, in MiB
 direct() { # NAME
 	ok "$1: direct" run_fio --name=direct --filename=/dev/nbd0 --ioengine=libaio --direct=1 \
 		--iodepth=16 --rw=randwrite --bsrange=4k-128k --bs_unaligned=0 \
-		--numjobs=2 --size=16m --offset_increment=16m \
+		--numjobs=2 --size=12m --offset_increment=12m \
 		--verify=crc32c-intel --do_verify=1
 }
 
 # The most dirty pages that the guest ever has while fio writes, in MiB, go to /run/peak.
+# shellcheck disable=SC2016
 guest 'watch_dirty() {
 	local peak=0 dirty
 
@@ -39,7 +40,7 @@ guest 'watch_dirty() {
 # The pages are kept back until they are many, and written out at once.
 buffered() { # NAME
 	local name=$1 dirty server
-	local job="--name=buffered --directory=/mnt --ioengine=psync --bs=256k --size=128m \
+	local job="--name=buffered --directory=/mnt --ioengine=psync --bs=256k --size=112m \
 		--verify=pattern --verify_pattern=%o"
 
 	ok "$name: a file system" guest "mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 /mnt &&
