@@ -272,10 +272,14 @@ static void read_records(struct tls *tls)
 	}
 }
 
-bool tls_poll_fd(const struct tls *tls, struct pollfd *fd)
+bool tls_poll_fd(struct tls *tls, struct pollfd *fd)
 {
-	bool has_room = tls->in.end == 0 && !tls->over;
+	bool has_room;
 
+	/* What libnbd has read since has made room; nobody else would tell. */
+	if (tls->in.end > 0)
+		hand_inner(tls);
+	has_room = tls->in.end == 0 && !tls->over;
 	fd->events = (has_room && tls->waits_for == TO_READ ? POLLIN : 0) |
 		     (tls->sealed.end > 0 ? POLLOUT : 0);
 	fd->fd = fd->events ? tls->fd : -1;
