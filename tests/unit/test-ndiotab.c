@@ -202,6 +202,7 @@ static void a_wrong_option_is_named(void **state)
 {
 	assert_bad_line("nbd0 /disk none sync", "unknown option \"sync\"");
 	assert_bad_line("nbd0 /disk none sync=1", "unknown option \"sync\"");
+	assert_bad_line("nbd0 /disk none discard,sync,read-only", "unknown option \"sync\"");
 	assert_bad_line("nbd0 /disk none discard,", "unknown option \"\"");
 	assert_bad_line("nbd0 /disk none =", "unknown option \"\"");
 	assert_bad_line("nbd0 /disk none discard=on", "option discard takes no value");
