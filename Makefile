@@ -34,7 +34,7 @@ TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
-	      openssl:openssl g++:g++
+	      openssl:openssl g++:g++ systemd-analyze:systemd
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
@@ -50,6 +50,7 @@ SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
+UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
@@ -110,7 +111,7 @@ say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) ## build the plugin, library, command and man pages
+all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -157,6 +158,7 @@ PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugind
 MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 install: all ## install below PREFIX
@@ -169,12 +171,14 @@ install: all ## install below PREFIX
 	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
 	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
+	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 
 uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
 		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
-		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)')
+		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)') \
+		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build
@@ -280,6 +284,10 @@ $(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -O2 -fPIC -shared -Wl,-z,initfirst -o $@ $<
+
+$(B)/systemd/%: systemd/%.in FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@BINDIR@|$(PREFIX)/bin|' -e 's|@PLUGINDIR@|$(PLUGINDIR)|' $< >$@
 
 # man/NAME.SECTION.pod
 $(B)/man/%: man/%.pod
