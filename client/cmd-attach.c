@@ -103,8 +103,9 @@ static const char *take_option(struct command_line *line, int option, const char
 {
 	switch (option) {
 	case OPT_TAB_FILE:
+		line->tab = true;
 		line->tab_file = value;
-		/* fallthrough */
+		return NULL;
 	case OPT_TAB:
 		line->tab = true;
 		return NULL;
