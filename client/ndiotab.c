@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +10,11 @@
 #include <sys/stat.h>
 
 #include "align.h"
+#include "attach.h"
 #include "cmd.h"
+#include "kernel-device.h"
 
 #define MAX_FILE   (64 * 1024) /* bytes; it also bounds the time that the checks take */
-#define MAX_DEVICE ((1 << 20) - 1)
 #define BLANKS     " \t"
 
 struct tab {
@@ -37,9 +37,9 @@ static const struct tab_option {
 	{ "read-only", MEMBER(read_only), OPTION_FLAG, 0, 0 },
 	{ "discard", MEMBER(discard), OPTION_FLAG, 0, 0 },
 	{ "header", MEMBER(header), OPTION_PATH, 0, 0 },
-	{ "connections", MEMBER(connections), OPTION_NUMBER, 1, 64 },
+	{ "connections", MEMBER(connections), OPTION_NUMBER, 1, ATTACH_CONNECTIONS_MAX },
 	{ "block-size", MEMBER(block_size), OPTION_NUMBER, 512, 4096 },
-	{ "timeout", MEMBER(timeout), OPTION_NUMBER, 5, 86400 },
+	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))
 
@@ -48,14 +48,12 @@ static const struct tab_option {
 /* "nbd0" and "/dev/nbd0" become "nbd0". */
 static bool read_device(const char *text, char device[16])
 {
-	uint64_t number;
+	unsigned index;
 
-	if (strncmp(text, "/dev/", 5) == 0)
-		text += 5;
-	if (strncmp(text, "nbd", 3) != 0 || !cmd_parse_number(text + 3, MAX_DEVICE, &number))
+	if (!kernel_device_parse(text, &index))
 		return false;
-	snprintf(device, 16, "nbd%" PRIu64, number);
-	return strcmp(device, text) == 0; /* not nbd007 */
+	snprintf(device, 16, "nbd%u", index);
+	return true;
 }
 
 static struct ndiotab_entry *find_entry(const struct tab *tab, const char *device)
