@@ -69,21 +69,13 @@ sound_kernel() {
 
 # serve NAME ARG...: the plugin, on a loopback port of the system's choice, ${ports[NAME]}.
 serve() {
-	local name=$1 socket
+	local name=$1
 
 	shift
 	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
 		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" \
 		"$NDIO_PLUGIN" "$@" || return
-	for socket in "/proc/${server_pids[$name]}/fd"/*; do
-		socket=$(readlink "$socket")
-		[[ $socket = socket:* ]] || continue
-		socket=${socket//[^0-9]/}
-		ports[$name]=$(awk -v inode="$socket" '$10 == inode && $4 == "0A" {
-			print substr($2, index($2, ":") + 1) }' /proc/net/tcp)
-		[ -z "${ports[$name]}" ] || break
-	done
-	ports[$name]=$((16#${ports[$name]}))
+	ports[$name]=$(port_of "$name")
 }
 
 # tcp_uri NAME: of what serve serves, for clients on the host.
