@@ -79,7 +79,6 @@ if ! ok "make install" install_copy PREFIX="$prefix"; then
 	exit 1
 fi
 attach=$units/ndio-attach@.service
-export=$units/ndio-export@.service
 is "the units are installed" "$(cd "$units" && echo *)" \
 	"ndio-attach@.service ndio-export@.service ndio-export@.socket"
 is "nothing was left to fill in" "$(grep -l '@[A-Z]*@' "$units"/*)" ""

@@ -55,7 +55,7 @@ runs "a TLS key and a disk" prepare-server
 is "the key is the owner's" "$(stat -c %a "$T/etc/ndio/tls.psk" "$T/srv/disk.luks" | tr '\n' ' ')" "600 600 "
 runs "the disk is served" serve
 runs "the client sees it" look
-like "over TLS" "$(cat "$T/ok.out")" 'TLS'
+like "over TLS" "$(cat "$T/ok.out")" 'with TLS'
 ok "nobody else does" not ndio info "nbd://localhost:$port/"
 sed 's/:.*/:0123456789abcdef/' etc/ndio/tls.psk >etc/ndio/other.psk
 ok "nor with another key" not ndio info "${disk/tls.psk/other.psk}"
@@ -78,7 +78,7 @@ mkdir "$T/etc/ndio/tls" strangers
 cp ca/ca-cert.pem ca/server-*.pem ca/client-*.pem "$T/etc/ndio/tls"
 runs "the disk is served with them" serve-certificates
 runs "the client sees it" look-certificates
-like "over TLS" "$(cat "$T/ok.out")" 'TLS'
+like "over TLS" "$(cat "$T/ok.out")" 'with TLS'
 ok "it is the same volume" ndio info --key-file "$T/etc/ndio/disk.key" "$disk"
 cp ca/ca-cert.pem strangers
 ok "nobody without a certificate does" not ndio info "${disk%tls-*}tls-certificates=$T/strangers"
