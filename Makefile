@@ -51,7 +51,8 @@ UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
-MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
+MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
+MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
 # The library is these and the engine; the rest of client/ is the command.
@@ -296,6 +297,11 @@ $(B)/man/%: man/%.pod
 	$(Q)podchecker -warnings $< >$@.log 2>&1 || { cat $@.log >&2; exit 1; }
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
+
+# The other names of a page.
+$(MAN_NAMES):
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '.so man8/ndio-attach.8' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d)
