@@ -32,7 +32,18 @@ make_mounts() {
 	mkdir "$T/mounts" "$T/early" "$T/late"
 	printf '%s %s ext4 _netdev,x-systemd.requires=ndio-attach@%s.service 0 2\n' \
 		/dev/nbd0 /mnt nbd0 /dev/nbd1p1 /srv nbd1 /dev/nbd2 /var nbd2 >"$T/fstab"
+	echo "/dev/nbd3 /opt ext4 defaults 0 0" >>"$T/fstab"
+	printf '[Unit]\nWants=opt.mount ndio-attach@nbd3.service local-fs.target\n' >"$T/mounts/all.target"
 	SYSTEMD_FSTAB=$T/fstab "$generator" "$T/mounts" "$T/early" "$T/late"
+}
+
+# spoilt SCRIPT UNIT: the same, with the unit file changed by sed, and back.
+spoilt() {
+	sed -i.orig "$1" "$attach" && not verify "$2"
+	local status=$?
+
+	mv "$attach.orig" "$attach"
+	return "$status"
 }
 
 # setting FILE NAME: all that a unit file gives this, on one line.
@@ -92,8 +103,9 @@ ok "systemd takes ndio-export@" verify ndio-export@10809.socket ndio-export@1080
 ok "mounts" make_mounts
 ok "systemd takes mounts that need it, early ones too" verify mnt.mount srv.mount var.mount \
 	ndio-attach@nbd0.service
-sed -i '/^DefaultDependencies=/d' "$attach"
-ok "and would notice a loop" not verify var.mount
+ok "and would notice a circle" spoilt '/^DefaultDependencies=/d' var.mount
+ok "a mount that isn't for the network is in no circle" verify all.target
+ok "and would be" spoilt '/^Wants=remote/s/$/ blockdev@dev-%i.target\nBefore=blockdev@dev-%i.target/' all.target
 
 make_luks2 "$T/disk.luks" 20M
 (umask 077 && printf 'alice:%s\n' "$(openssl rand -hex 32)" >"$T/psk")
