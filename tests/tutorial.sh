@@ -4,6 +4,11 @@
 
 tutorial=$root/man/ndio-tutorial.7.pod
 
+# The steps that need a kernel with nbd, for a guest, in this order, after those of
+# tests/integration/tutorial.sh up to format: $disk is set, and /etc/ndio/disk.key is there.
+# shellcheck disable=SC2034
+tutorial_guest=(attach mount detach)
+
 # tutorial_steps: the names of all, in their order.
 tutorial_steps() {
 	sed -n 's/^=for tutorial //p' "$tutorial"

@@ -6,8 +6,7 @@
 . "$root/tests/command.sh"
 . "$root/tests/tutorial.sh"
 
-# Elsewhere: in a virtual machine; and those that change the machine itself.
-in_guest=(attach mount detach)
+# Those that change the machine itself.
 nowhere=(install fetch-tls-key boot-server boot-client boot-client-stop)
 done_here=()
 
@@ -90,6 +89,6 @@ ok "nor does one that trusts another authority" not ndio info \
 ok "the server ends well" stop_server disk
 
 is "every step of the page is known" "$(tutorial_steps | sort)" \
-	"$(printf '%s\n' "${done_here[@]}" "${in_guest[@]}" "${nowhere[@]}" | sort)"
+	"$(printf '%s\n' "${done_here[@]}" "${tutorial_guest[@]}" "${nowhere[@]}" | sort)"
 is "every command is in a step" "$(tutorial_loose)" ""
 done_testing
