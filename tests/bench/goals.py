@@ -74,6 +74,8 @@ def judge(samples):
     rows = []
     for goal in GOALS:
         row = {"row": goal.row, "bound": goal.bound, "goal": goal.goal, "pass": None}
+        if goal.or_disk:
+            row["or_disk"] = goal.or_disk
         values = by_round(samples, goal, goal.a, goal.b, goal.sign)
         if values:
             result = describe(values)
@@ -83,7 +85,7 @@ def judge(samples):
         of_disk = goal.or_disk and by_round(samples, goal, goal.a, ("disk", 1), "/")
         if of_disk:
             result = describe(of_disk)
-            row |= {"of_disk": result, "or_disk": goal.or_disk,
+            row |= {"of_disk": result,
                     "pass": bool(row["pass"]) or result["median"] >= goal.or_disk}
         rows.append(row)
     return rows

@@ -30,8 +30,8 @@ fua = true
 
 # luks: the version of the volume that it decrypts, 0 for the bytes of the LUKS1 file as they
 # are, None for others. reference: who checks what it writes, and writes what it is checked
-# with; None if it keeps nothing, or is the reference itself. For LUKS2 there is no other program without root than
-# our own: the tests in the virtual machine compare that with the kernel.
+# with; None if it keeps nothing, or is the reference itself. For LUKS2 no other program works
+# without root than our own: the tests in the virtual machine compare that with the kernel.
 CONTENDERS = {contender.who: contender for contender in [
     Contender("disk", "raw disk (fio, io_uring)", None, 0),
     Contender("null", "nbdkit null", NBDKIT + ["null", "size={size}"]),
