@@ -97,6 +97,16 @@ plaintext() {
 		stop_server reader
 }
 
+# same_on_host VOLUME: the files of the guest's /run/sums, out of the volume's plaintext, without
+# mounting it.
+same_on_host() {
+	plaintext "$1" "$T/plain" && e2fsck -fn "$T/plain" || return
+	rm -rf "$T/tree"
+	mkdir "$T/tree"
+	debugfs -R "rdump / $T/tree" "$T/plain" && guest cat /run/sums >"$T/sums" &&
+		(cd "$T/tree" && sha256sum -c "$T/sums")
+}
+
 checksum() { # FILE
 	sha256sum <"$1" | cut -d' ' -f1
 }
