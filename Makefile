@@ -224,7 +224,10 @@ $(B)/%.o: %.c $(B)/config.mk
 $(B)/server/plugin.o: BASE += -Wno-missing-prototypes
 $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 
+# The command's objects are here for its unit tests.
 $(B)/common.a: $(COMMON)
+$(B)/client.a: $(filter-out $(B)/client/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
+$(B)/common.a $(B)/client.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
@@ -259,7 +262,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
-$(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
+$(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 

@@ -119,12 +119,17 @@ static int save_facts(const struct attach_spec *spec, const struct attachment *a
 		      struct error *err)
 {
 	char *path = cmd_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
-	const struct attachment_facts facts = {
+	struct kernel_device_facts device;
+	struct attachment_facts facts = {
 		.locator = path ? path : (char *)spec->locator,
 		.connections = spec->connections,
 		.timeout = spec->timeout,
 	};
-	int ret = attachment_save(attachment, &facts, err);
+	int ret;
+
+	kernel_device_facts(attachment->index, &device);
+	facts.before = device.counts;
+	ret = attachment_save(attachment, &facts, err);
 
 	free(path);
 	return ret < 0 ? step_failed(ret, "noting what is attached", err) : 0;

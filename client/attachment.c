@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "json.h"
-#include "kernel-device.h"
 
 #define STATE     "state.json"
 #define STATE_NEW "state.json.new"
@@ -155,6 +154,10 @@ int attachment_save(const struct attachment *attachment, const struct attachment
 	json_add_text(object, "since", since);
 	json_add_number(object, "connections", facts->connections);
 	json_add_number(object, "timeout", facts->timeout);
+	json_add_number(object, "reads_before", facts->before.reads);
+	json_add_number(object, "read_bytes_before", facts->before.read_bytes);
+	json_add_number(object, "writes_before", facts->before.writes);
+	json_add_number(object, "written_bytes_before", facts->before.written_bytes);
 	if (!path_in(attachment, STATE, path) || !path_in(attachment, STATE_NEW, path_new))
 		ret = error_set(err, ENAMETOOLONG, "%s: too long a path", attachment->dir);
 	else if (json_object_to_file_ext(path_new, object, JSON_C_TO_STRING_PLAIN) < 0 ||
@@ -171,6 +174,11 @@ static const char *text_of(struct json_object *object, const char *name)
 	return text ? text : "";
 }
 
+static uint64_t number_of(struct json_object *object, const char *name)
+{
+	return json_object_get_uint64(json_object_object_get(object, name));
+}
+
 int attachment_load(const struct attachment *attachment, struct attachment_facts *facts,
 		    struct error *err)
 {
@@ -185,8 +193,12 @@ int attachment_load(const struct attachment *attachment, struct attachment_facts
 		return error_set(err, EINVAL, "%s: not what was written there", path);
 	facts->locator = strdup(text_of(object, "locator"));
 	snprintf(facts->since, sizeof(facts->since), "%s", text_of(object, "since"));
-	facts->connections = json_object_get_int(json_object_object_get(object, "connections"));
-	facts->timeout = json_object_get_int(json_object_object_get(object, "timeout"));
+	facts->connections = number_of(object, "connections");
+	facts->timeout = number_of(object, "timeout");
+	facts->before.reads = number_of(object, "reads_before");
+	facts->before.read_bytes = number_of(object, "read_bytes_before");
+	facts->before.writes = number_of(object, "writes_before");
+	facts->before.written_bytes = number_of(object, "written_bytes_before");
 	json_object_put(object);
 	return facts->locator ? 0 : error_set(err, ENOMEM, "out of memory");
 }

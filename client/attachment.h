@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "kernel-device.h"
 
 struct attachment {
 	unsigned index;        /* of /dev/nbdN */
@@ -22,6 +23,7 @@ struct attachment_facts {
 	char since[32];        /* RFC 3339 */
 	unsigned connections;
 	unsigned timeout;      /* seconds */
+	struct kernel_device_counts before; /* what the kernel had counted then */
 };
 
 /* Finds its paths. -ENAMETOOLONG with a message where a socket can't have such a path. */

@@ -6,6 +6,7 @@
 #include "attach.h"
 #include "cmd.h"
 #include "kernel-device.h"
+#include "ndiotab.h"
 
 const char help_attach[] =
 	"Usage: ndio attach [OPTION...] LOCATOR [DEVICE]\n"
@@ -43,8 +44,17 @@ static const struct option options[] = {
 	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
 	{ "block-size", required_argument, NULL, OPT_BLOCK_SIZE },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
+	{ "tab", no_argument, NULL, OPT_TAB },
+	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
+};
+
+struct command_line {
+	struct attach_spec spec;
+	bool tab;             /* the argument is the device of a line */
+	const char *tab_file;
+	bool has_spec;        /* an option was given that such a line has itself */
 };
 
 static bool take_number(const char *value, unsigned min, unsigned max, unsigned *number)
@@ -58,15 +68,15 @@ static bool take_number(const char *value, unsigned min, unsigned max, unsigned 
 }
 
 /* What is wrong with it, or NULL. */
-static const char *take_option(struct attach_spec *spec, int option, const char *value)
+static const char *take_spec(struct attach_spec *spec, int option, const char *value)
 {
+	static const char twice[] = "a key comes from one --key-file or --key-fd";
+
 	switch (option) {
 	case OPT_KEY_FILE:
-		return key_source_set_file(&spec->key, value) ? NULL :
-		       "a key comes from one --key-file or --key-fd";
+		return key_source_set_file(&spec->key, value) ? NULL : twice;
 	case OPT_KEY_FD:
-		return key_source_set_fd(&spec->key, value) ? NULL :
-		       "a key comes from one --key-file or --key-fd";
+		return key_source_set_fd(&spec->key, value) ? NULL : twice;
 	case OPT_HEADER:
 		spec->header = value;
 		return NULL;
@@ -89,12 +99,36 @@ static const char *take_option(struct attach_spec *spec, int option, const char 
 	}
 }
 
-static const char *take_arguments(struct attach_spec *spec, int argc, char **argv)
+static const char *take_option(struct command_line *line, int option, const char *value)
 {
+	switch (option) {
+	case OPT_TAB_FILE:
+		line->tab = true;
+		line->tab_file = value;
+		return NULL;
+	case OPT_TAB:
+		line->tab = true;
+		return NULL;
+	default:
+		line->has_spec = true;
+		return take_spec(&line->spec, option, value);
+	}
+}
+
+static const char *take_arguments(struct command_line *line, int argc, char **argv)
+{
+	unsigned index;
+
+	if (line->tab) {
+		if (line->has_spec)
+			return "with --tab all else is said in the file";
+		return argc == 1 && kernel_device_parse(argv[0], &index) ? NULL :
+		       "with --tab it takes one device: nbd0, nbd1, ...";
+	}
 	if (argc < 1 || argc > 2)
 		return "it takes a locator, and perhaps a device";
-	spec->locator = argv[0];
-	if (argc == 2 && !kernel_device_parse(argv[1], &spec->index))
+	line->spec.locator = argv[0];
+	if (argc == 2 && !kernel_device_parse(argv[1], &line->spec.index))
 		return "a device is nbd0, nbd1, ...";
 	return NULL;
 }
@@ -110,13 +144,41 @@ static int run(const struct attach_spec *spec)
 	return CMD_OK;
 }
 
+static int run_tab(const char *path, const char *device, struct attach_spec *spec)
+{
+	struct ndiotab_entry entry;
+	struct error err = { 0 };
+	int status;
+
+	if (ndiotab_find(path, device, &entry, &err) < 0)
+		return cmd_error("%s", err.text);
+	kernel_device_parse(entry.device, &spec->index);
+	spec->locator = entry.locator;
+	spec->header = entry.header;
+	spec->key.file = entry.key_file;
+	spec->key.agents = true;
+	spec->read_only = entry.read_only;
+	spec->discard = entry.discard;
+	spec->block_size = entry.block_size;
+	if (entry.connections)
+		spec->connections = entry.connections;
+	if (entry.timeout)
+		spec->timeout = entry.timeout;
+	status = run(spec);
+	ndiotab_entry_clear(&entry);
+	return status;
+}
+
 int cmd_attach(int argc, char **argv)
 {
-	struct attach_spec spec = {
-		.key = KEY_SOURCE_NONE,
-		.index = ATTACH_ANY,
-		.connections = ATTACH_CONNECTIONS,
-		.timeout = ATTACH_TIMEOUT,
+	struct command_line line = {
+		.spec = {
+			.key = KEY_SOURCE_NONE,
+			.index = ATTACH_ANY,
+			.connections = ATTACH_CONNECTIONS,
+			.timeout = ATTACH_TIMEOUT,
+		},
+		.tab_file = NDIOTAB_PATH,
 	};
 	const char *wrong = NULL;
 	int option;
@@ -128,9 +190,11 @@ int cmd_attach(int argc, char **argv)
 			fputs(help_attach, stdout);
 			return CMD_OK;
 		}
-		wrong = take_option(&spec, option, optarg);
+		wrong = take_option(&line, option, optarg);
 	}
 	if (!wrong)
-		wrong = take_arguments(&spec, argc - optind, argv + optind);
-	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&spec);
+		wrong = take_arguments(&line, argc - optind, argv + optind);
+	if (wrong)
+		return cmd_usage(argv[0], "%s", wrong);
+	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : run(&line.spec);
 }

@@ -47,6 +47,17 @@ static const char *state_of(const struct attachment *attachment)
 	}
 }
 
+/* A device that was made anew counts from 0 again. */
+static void subtract(struct kernel_device_counts *counts, const struct kernel_device_counts *before)
+{
+	if (counts->reads < before->reads || counts->writes < before->writes)
+		return;
+	counts->reads -= before->reads;
+	counts->read_bytes -= before->read_bytes;
+	counts->writes -= before->writes;
+	counts->written_bytes -= before->written_bytes;
+}
+
 static int read_row(unsigned index, struct row *row, struct error *err)
 {
 	struct attachment attachment;
@@ -60,6 +71,7 @@ static int read_row(unsigned index, struct row *row, struct error *err)
 	row->state = state_of(&attachment);
 	row->gateway = gateway_find(attachment.socket);
 	kernel_device_facts(index, &row->device);
+	subtract(&row->device.counts, &row->facts.before);
 	return 0;
 }
 
@@ -77,8 +89,8 @@ static void print_row(const struct row *row)
 	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name,
 	       cmd_size_text(row->device.size, size), row->state,
 	       row->facts.locator ? row->facts.since : "?",
-	       cmd_size_text(row->device.read_bytes, read),
-	       cmd_size_text(row->device.written_bytes, written),
+	       cmd_size_text(row->device.counts.read_bytes, read),
+	       cmd_size_text(row->device.counts.written_bytes, written),
 	       row->facts.locator ? cmd_clean(row->facts.locator, locator, sizeof(locator)) : "?",
 	       row->device.read_only ? " (read-only)" : "");
 }
@@ -95,10 +107,10 @@ static struct json_object *json_row(const struct row *row)
 	json_add_text(object, "since", row->facts.since);
 	json_add_number(object, "size", row->device.size);
 	json_add_flag(object, "read_only", row->device.read_only);
-	json_add_number(object, "reads", row->device.reads);
-	json_add_number(object, "read_bytes", row->device.read_bytes);
-	json_add_number(object, "writes", row->device.writes);
-	json_add_number(object, "written_bytes", row->device.written_bytes);
+	json_add_number(object, "reads", row->device.counts.reads);
+	json_add_number(object, "read_bytes", row->device.counts.read_bytes);
+	json_add_number(object, "writes", row->device.counts.writes);
+	json_add_number(object, "written_bytes", row->device.counts.written_bytes);
 	json_add_number(object, "gateway_pid", row->gateway);
 	json_add_number(object, "timeout", row->facts.timeout);
 	json_add_number(object, "connections", row->facts.connections);

@@ -292,51 +292,48 @@ static int64_t now_ms(void)
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
 
-static bool is_connected(struct nbd_handle *nbd, int64_t cookie)
+/* > 0: yes; 0: not yet; < 0: it won't be. libnbd answers the second only once. */
+static int is_connected(struct nbd_handle *nbd, int64_t cookie)
 {
 	(void)cookie;
-	return nbd_aio_is_ready(nbd);
+	return nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd) ? -1 : nbd_aio_is_ready(nbd);
 }
 
-static bool is_answered(struct nbd_handle *nbd, int64_t cookie)
+static int is_answered(struct nbd_handle *nbd, int64_t cookie)
 {
-	return nbd_aio_command_completed(nbd, cookie) != 0;
+	return nbd_aio_command_completed(nbd, cookie);
 }
 
-/* False: not in time, or the connection is dead. */
-static bool wait_until(struct nbd_handle *nbd, bool (*is_true)(struct nbd_handle *, int64_t),
-		       int64_t cookie, int64_t deadline)
+static enum gateway_health wait_until(struct nbd_handle *nbd,
+				      int (*is_true)(struct nbd_handle *, int64_t),
+				      int64_t cookie, int64_t deadline)
 {
-	while (!is_true(nbd, cookie)) {
+	int ret;
+
+	while ((ret = is_true(nbd, cookie)) == 0) {
 		int64_t left = deadline - now_ms();
 
-		if (left <= 0 || nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd) ||
-		    nbd_poll(nbd, left) < 0)
-			return false;
+		if (left <= 0)
+			return GATEWAY_SILENT;
+		if (nbd_poll(nbd, left) < 0 && nbd_aio_is_ready(nbd))
+			return GATEWAY_FAILING; /* not the connection: poll itself */
 	}
-	return true;
-}
-
-/* What went wrong, if it wasn't the clock. */
-static enum gateway_health not_done(int64_t deadline)
-{
-	return now_ms() < deadline ? GATEWAY_FAILING : GATEWAY_SILENT;
+	return ret > 0 ? GATEWAY_WELL : GATEWAY_FAILING;
 }
 
 static enum gateway_health read_block(struct nbd_handle *nbd, const char *socket, void *block,
 				      int64_t deadline)
 {
+	enum gateway_health health;
 	int64_t cookie;
 
-	if (nbd_aio_connect_unix(nbd, socket) < 0 ||
-	    !wait_until(nbd, is_connected, 0, deadline))
-		return not_done(deadline);
-	if (nbd_get_size(nbd) < BLOCK)
-		return GATEWAY_WELL; /* nothing to read */
+	if (nbd_aio_connect_unix(nbd, socket) < 0)
+		return GATEWAY_FAILING;
+	health = wait_until(nbd, is_connected, 0, deadline);
+	if (health != GATEWAY_WELL || nbd_get_size(nbd) < BLOCK)
+		return health;
 	cookie = nbd_aio_pread(nbd, block, BLOCK, 0, NBD_NULL_COMPLETION, 0);
-	if (cookie < 0 || !wait_until(nbd, is_answered, cookie, deadline))
-		return not_done(deadline);
-	return nbd_aio_command_completed(nbd, cookie) > 0 ? GATEWAY_WELL : GATEWAY_FAILING;
+	return cookie < 0 ? GATEWAY_FAILING : wait_until(nbd, is_answered, cookie, deadline);
 }
 
 enum gateway_health gateway_check(const char *socket, unsigned ms)

@@ -87,10 +87,10 @@ void kernel_device_facts(unsigned index, struct kernel_device_facts *facts)
 	facts->read_only = sysfs_numbers(index, "ro", &ro, 1) == 1 && ro;
 	if (sysfs_numbers(index, "stat", stat, 7) < 7)
 		return;
-	facts->reads = stat[0];
-	facts->read_bytes = stat[2] * SECTOR;
-	facts->writes = stat[4];
-	facts->written_bytes = stat[6] * SECTOR;
+	facts->counts.reads = stat[0];
+	facts->counts.read_bytes = stat[2] * SECTOR;
+	facts->counts.writes = stat[4];
+	facts->counts.written_bytes = stat[6] * SECTOR;
 }
 
 int kernel_device_load_module(struct error *err)
@@ -199,8 +199,11 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 	struct readers readers = { .index = index, .wanted = connect->connections };
 
 	for (unsigned i = 0; i < CONNECT_MAX; i++) {
-		int ret = run_connect(index, connect, err);
+		int ret;
 
+		if (interrupt_caught())
+			return error_set(err, EINTR, "interrupted");
+		ret = run_connect(index, connect, err);
 		if (ret < 0)
 			return ret;
 		if (!patience(READY_MS, is_ready, &index))
@@ -212,8 +215,6 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 		kernel_device_wait_free(index, READY_MS);
 		if (ret < 0)
 			return ret;
-		if (interrupt_caught())
-			return error_set(err, EINTR, "interrupted");
 	}
 	return error_set(err, EIO, "/dev/nbd%u: the kernel doesn't read all of its %u connections",
 			 index, connect->connections);

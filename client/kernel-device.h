@@ -17,11 +17,15 @@ struct kernel_device_connect {
 	unsigned timeout;     /* seconds */
 };
 
-/* Since it was connected. */
+/* All that was done since the kernel made it. */
+struct kernel_device_counts {
+	uint64_t reads, read_bytes, writes, written_bytes;
+};
+
 struct kernel_device_facts {
 	uint64_t size; /* bytes */
 	bool read_only;
-	uint64_t reads, read_bytes, writes, written_bytes;
+	struct kernel_device_counts counts;
 };
 
 /* "nbd7" or "/dev/nbd7": its number. False: neither. */
@@ -36,6 +40,7 @@ bool kernel_device_exists(unsigned index);
 /* Is it connected, or was it and is still open somewhere? */
 bool kernel_device_attached(unsigned index);
 
+/* Of one that isn't there all is 0. */
 void kernel_device_facts(unsigned index, struct kernel_device_facts *facts);
 
 /* Connects it and returns when it can be used. */
