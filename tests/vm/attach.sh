@@ -27,7 +27,7 @@ lists() { # NAME
 	local now since
 
 	like "$1: ndio list" "$(guest ndio list)" \
-		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +LOCATOR"$'\n'"nbd0 +32.0 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
+		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +LOCATOR"$'\n'"nbd0 +32 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
 	is "$1: ndio list --json" \
 		"$(listed /dev/nbd0 locator state size read_only timeout connections)" \
 		"$disk attached $((32 * MIB)) False 90 4"
@@ -39,6 +39,8 @@ lists() { # NAME
 counts() {
 	local before after
 
+	# Who opens it first looks for partitions.
+	guest "dd if=/dev/nbd0 of=/dev/null count=1"
 	read -ra before <<<"$(listed /dev/nbd0 reads read_bytes writes written_bytes)"
 	ok "the counters: some I/O" guest "
 		dd if=/dev/zero of=/dev/nbd0 bs=64k count=3 oflag=direct &&
@@ -88,11 +90,10 @@ gateway_is_safe() {
 			END { exit !(kb[\"Locked:\"] > 0.95 * kb[\"Pss:\"] && kb[\"Rss:\"] < 65536) }' \
 			/proc/$pid/smaps_rollup"
 	ok "the gateway: root reaches its socket" guest "ndio info '$socket'"
-	like "the gateway: nobody else does" "$(guest "setpriv --reuid 1000 --regid 1000 \
+	like "the gateway: nobody else does" "$(guest "/bin/setpriv --reuid 1000 --regid 1000 \
 		--clear-groups ndio info '$socket' 2>&1; echo status \$?")" "Permission denied.*status 1"
-	is "the gateway: its folder and what is in there" \
-		"$(guest "cd /run/ndio && stat -c '%A %U %n' nbd0 nbd0/* | tr '\n' ' '; cd /")" \
-		"drwx------ root nbd0 srwx------ root nbd0/socket -rw------- root nbd0/state.json "
+	is "the gateway: only root may enter its folder" \
+		"$(guest "stat -c '%u %a' /run/ndio/nbd0")" "0 700"
 	ok "the gateway: nothing tells the key" guest "
 		! grep -F '$(cat "$T/pass")' /run/ndio/nbd0/s*.json /proc/$pid/cmdline \
 			/proc/$pid/environ /run/messages &&
@@ -153,7 +154,7 @@ connections() { # NAME
 }
 
 options() {
-	local queue=/sys/block/nbd0/queue size
+	local queue=/sys/block/nbd0/queue
 
 	# /run/random is what the second disk starts with.
 	ok "--read-only" ndio_attach --read-only "$second"
@@ -173,21 +174,27 @@ options() {
 		blkdiscard -o $MIB -l $MIB /dev/nbd0"
 	ok "detach" guest ndio detach nbd0
 
-	for size in 1024 2048 4096; do
-		ok "--block-size $size" ndio_attach --block-size $size "$second"
-		is "--block-size $size: the device's" "$(guest cat $queue/logical_block_size)" $size
-		ok "--block-size $size: reads and writes" guest "
-			dd if=/run/random of=/dev/nbd0 bs=$size count=9 seek=5 oflag=direct &&
-			forget_caches &&
-			dd if=/dev/nbd0 bs=$size skip=5 count=9 | cmp -n $((size * 9)) - /run/random"
-		ok "--block-size $size: detach" guest ndio detach nbd0
-	done
+	block_size 1024 "$second"
+	block_size 4096 "$second"
+	block_size 512 "$disk"
+}
+
+# Larger than the disk's sectors, and smaller.
+block_size() { # SIZE LOCATOR
+	ok "--block-size $1" ndio_attach --block-size "$1" "$2"
+	is "--block-size $1: the device's" \
+		"$(guest cat /sys/block/nbd0/queue/logical_block_size)" "$1"
+	ok "--block-size $1: reads and writes" guest "
+		dd if=/run/random of=/dev/nbd0 bs=$1 count=9 seek=5 oflag=direct &&
+		forget_caches &&
+		dd if=/dev/nbd0 bs=$1 skip=5 count=9 | cmp -n $(($1 * 9)) - /run/random"
+	ok "--block-size $1: detach" guest ndio detach nbd0
 }
 
 # A file instead of a server, with its header elsewhere.
 local_file() {
 	ok "a file: with a detached header" guest "
-		truncate -s 4m /run/data && truncate -s 20m /run/header &&
+		truncate -s 4M /run/data && truncate -s 20M /run/header &&
 		ndio format --key-file /run/pass --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
 			--header /run/header /run/data"
 	ok "a file: attach" guest "cd /run && ndio attach --key-file pass --header header data; cd /"
@@ -197,6 +204,36 @@ local_file() {
 	ok "a file: read" guest "
 		ndio attach --key-file /run/pass --header /run/header /run/data &&
 		head -c 192k /dev/nbd0 | cmp - -n 196608 /run/random && ndio detach nbd0"
+}
+
+# A passphrase that isn't in a file is asked for, by systemd where there is no terminal.
+tab() {
+	ok "the table: is written" guest "mkdir -p /etc && cat >/etc/ndiotab <<EOF
+# DEVICE LOCATOR KEYFILE OPTIONS
+nbd3 $disk	/run/pass	read-only,connections=2,timeout=11
+
+nbd5	$second none
+EOF
+cat >/run/bin/systemd-ask-password <<'EOF'
+#!/bin/sh
+echo \"\$*\" >/run/asked
+cat /run/pass
+EOF
+chmod 755 /run/bin/*"
+	is "the table: its lines are attached" \
+		"$(guest "ndio attach --tab nbd3; PATH=/run/bin:/bin ndio attach --tab /dev/nbd5")" \
+		/dev/nbd3$'\n'/dev/nbd5
+	is "the table: with their options" \
+		"$(listed /dev/nbd3 locator read_only connections timeout)" "$disk True 2 11"
+	is "the table: and without any" \
+		"$(listed /dev/nbd5 locator read_only connections timeout)" "$second False 4 90"
+	like "the table: the question names the disk" "$(guest cat /run/asked)" "$second"
+	ok "the table: detach" guest "ndio detach nbd3 && ndio detach nbd5"
+	guest "sed -i 's/read-only/read-onyl/' /etc/ndiotab && cp /etc/ndiotab /run/tab &&
+		rm /etc/ndiotab"
+	undone "the table: a mistake" "/run/tab:2: unknown option .*read-onyl" \
+		ndio attach --tab-file /run/tab --tab nbd5
+	undone "the table: none" "/etc/ndiotab: No such file" ndio attach --tab nbd3
 }
 
 # By itself the kernel shows nbd0 to nbd15.
@@ -217,6 +254,7 @@ on_the_host
 side_by_side
 options
 local_file
+tab
 many_devices
 ok "the servers end well" eval 'stop_server disk && stop_server second'
 sound_kernel 'I/O error|timed out'

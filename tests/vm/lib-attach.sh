@@ -20,21 +20,16 @@ boot_ndio() {
 
 	# The processes that run this program, but for those that have ended.
 	running() { # PROGRAM
-		local exe
-
-		for exe in /proc/[0-9]*/exe; do
-			[ \"\$(readlink \$exe)\" != \$1 ] || echo \$exe | cut -d/ -f3
-		done
+		ls -l /proc/[0-9]*/exe 2>/dev/null | sed -n \"s,.* /proc/\\([0-9]*\\)/exe -> \$1\$,\\1,p\"
 	}
 
 	# Of all attached disks.
 	nothing_left() {
-		ls -A /run/ndio
-		running /bin/nbdkit
-		ls -d /sys/block/*/pid
-		[ -z \"\$(ls -A /run/ndio; running /bin/nbdkit)\" ] &&
-			! ls -d /sys/block/*/pid 2>/dev/null
-	} 2>/dev/null"
+		local left=\"\$(ls -d /run/ndio/* /sys/block/nbd*/pid 2>/dev/null; running /bin/nbdkit)\"
+
+		echo \"\$left\"
+		[ -z \"\$left\" ]
+	}"
 }
 
 # locator NAME: of what serve serves, for the guest.

@@ -69,12 +69,26 @@ sound_kernel() {
 
 # serve NAME ARG...: the plugin, on a loopback port of the system's choice, ${ports[NAME]}.
 serve() {
-	local name=$1 socket
+	local name=$1
 
 	shift
-	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
-		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" \
-		"$NDIO_PLUGIN" "$@" || return
+	serve_preloaded "$name" "$NDIO_PRELOAD" "$NDIO_PLUGIN" "$@"
+}
+
+# serve_stock NAME NBDKIT-ARG...: without a plugin of ours.
+serve_stock() {
+	local name=$1
+
+	shift
+	serve_preloaded "$name" "" "$@"
+}
+
+serve_preloaded() { # NAME PRELOAD NBDKIT-ARG...
+	local name=$1 preload=$2 socket
+
+	shift 2
+	start_server "$name" env LD_PRELOAD="$preload" nbdkit --foreground \
+		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" "$@" || return
 	for socket in "/proc/${server_pids[$name]}/fd"/*; do
 		socket=$(readlink "$socket")
 		[[ $socket = socket:* ]] || continue
