@@ -65,7 +65,7 @@ COMMAND      := $(B)/ndio
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
-VM          := $(call chosen,$(filter-out %/lib.sh,$(wildcard tests/vm/*.sh)))
+VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel
 
 # Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
