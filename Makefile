@@ -37,7 +37,7 @@ TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
-	      openssl:openssl g++:g++
+	      openssl:openssl g++:g++ systemd-analyze:systemd
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
@@ -54,7 +54,9 @@ SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
-MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
+UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
+MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
+MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
 # The library is these and the engine; the rest of client/ is the command.
@@ -67,7 +69,7 @@ COMMAND      := $(B)/ndio
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
-VM          := $(call chosen,$(filter-out %/lib.sh,$(wildcard tests/vm/*.sh)))
+VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel
 
 # Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
@@ -114,7 +116,7 @@ say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) ## build the plugin, library, command and man pages
+all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -168,6 +170,7 @@ PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugind
 MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 install: all ## install below PREFIX
@@ -180,12 +183,14 @@ install: all ## install below PREFIX
 	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
 	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
+	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 
 uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
 		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
-		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)')
+		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)') \
+		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build
@@ -236,7 +241,10 @@ $(B)/%.o: %.c $(B)/config.mk
 $(B)/server/plugin.o: BASE += -Wno-missing-prototypes
 $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 
+# The command's objects are here for its unit tests.
 $(B)/common.a: $(COMMON)
+$(B)/client.a: $(filter-out $(B)/client/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
+$(B)/common.a $(B)/client.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
@@ -271,7 +279,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
-$(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
+$(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 
@@ -290,6 +298,10 @@ $(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -O2 -fPIC -shared -Wl,-z,initfirst -o $@ $<
 
+$(B)/systemd/%: systemd/%.in FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@BINDIR@|$(PREFIX)/bin|' -e 's|@PLUGINDIR@|$(PLUGINDIR)|' $< >$@
+
 # man/NAME.SECTION.pod
 $(B)/man/%: man/%.pod
 	$(call say,MAN,$<)
@@ -297,6 +309,11 @@ $(B)/man/%: man/%.pod
 	$(Q)podchecker -warnings $< >$@.log 2>&1 || { cat $@.log >&2; exit 1; }
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
+
+# The other names of a page.
+$(MAN_NAMES):
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '.so man8/ndio-attach.8' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d)

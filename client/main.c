@@ -13,6 +13,9 @@ static const struct command commands[] = {
 	{ "info", "show what a volume is, and its server", help_info, cmd_info },
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
+	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
+	{ "detach", "let such a device go", help_detach, cmd_detach },
+	{ "list", "show such devices", help_list, cmd_list },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -41,7 +44,7 @@ static int show_usage(void)
 	       "  -V, --version  show the version\n"
 	       "\n"
 	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense.\n"
-	       "See ndio(1), and ndio-COMMAND(1) for each command.\n");
+	       "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
 	return CMD_OK;
 }
 
