@@ -189,6 +189,12 @@ static bool all_read(void *opaque)
 	return count >= readers->wanted;
 }
 
+static void let_go(unsigned index)
+{
+	kernel_device_disconnect(index, NULL);
+	kernel_device_wait_free(index, READY_MS);
+}
+
 /* The kernel reads each connection in a work item that never ends. Where starting threads for
  * them takes it longer than 10 ms, its rescuer takes several, and begins with the second when the
  * first ends, which is never (Linux 6.1): what comes over that connection is lost, and the
@@ -204,6 +210,9 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 		if (interrupt_caught())
 			return error_set(err, EINTR, "interrupted");
 		ret = run_connect(index, connect, err);
+		/* Interrupted, it may have done its work before. */
+		if (ret == -EINTR && kernel_device_attached(index))
+			let_go(index);
 		if (ret < 0)
 			return ret;
 		if (!patience(READY_MS, is_ready, &index))
@@ -211,8 +220,7 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 					"doesn't show it", index);
 		else if (readers.wanted == 1 || patience(READERS_MS, all_read, &readers))
 			return 0;
-		kernel_device_disconnect(index, NULL);
-		kernel_device_wait_free(index, READY_MS);
+		let_go(index);
 		if (ret < 0)
 			return ret;
 	}
