@@ -42,9 +42,12 @@ step() { # NAME
 		s|server\.example/|localhost:$port/|g; s|server\.example|localhost|g"
 }
 
+# Each rests on those before.
 runs() { # NAME STEP
 	done_here+=("$2")
-	ok "$1" step "$2"
+	ok "$1" step "$2" && return
+	done_testing
+	exit 1
 }
 
 mkdir "$T/etc" "$T/srv" "$T/root"
