@@ -107,7 +107,7 @@ int kernel_device_load_module(struct error *err)
 		ret = program_run(argv, -1, &output, err);
 	if (ret > 0)
 		ret = error_set(err, ENODEV, "the kernel has no nbd module: %s",
-				program_last_line(&output));
+				program_reason(&output, "modprobe: FATAL: "));
 	return ret;
 }
 
@@ -120,7 +120,7 @@ static int run_client(const char *const argv[], const char *step, unsigned index
 
 	if (ret > 0)
 		ret = error_set(err, EIO, "/dev/nbd%u: %s (nbd-client): %s", index, step,
-				program_last_line(&output));
+				program_reason(&output, "Error: "));
 	return ret;
 }
 
