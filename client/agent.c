@@ -48,6 +48,8 @@ int agent_end(struct agent *agent, struct error *err)
 	int status;
 
 	close(agent->fd);
+	if (!err)
+		kill(agent->pid, SIGTERM);
 	while (waitpid(agent->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)

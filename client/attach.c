@@ -60,12 +60,22 @@ static int find_block_size(const struct attach_spec *spec, unsigned *block_size,
 
 /* ---- a device to attach it to ---- */
 
-/* Whatever a command that died has left there. */
-static int clean(struct attachment *attachment, struct error *err)
+static int refuse_attached(unsigned index, struct error *err)
+{
+	if (!kernel_device_attached(index))
+		return 0;
+	return error_set(err, EBUSY, "/dev/nbd%u is attached already", index);
+}
+
+/* Ends and removes whatever a command that died has left. The lock is kept all the while: who had it
+ * meanwhile could attach the device, and its gateway would be taken for such a leftover. */
+static int clean(const struct attachment *attachment, struct error *err)
 {
 	int ret = gateway_stop(attachment->socket, true, err);
 
-	return ret < 0 ? ret : attachment_remove(attachment, err);
+	if (ret == 0)
+		attachment_clear(attachment);
+	return ret;
 }
 
 /* On success the folder is locked and empty. */
@@ -73,18 +83,18 @@ static int claim(struct attachment *attachment, unsigned index, struct error *er
 {
 	int ret = attachment_init(attachment, index, err);
 
-	if (ret == 0 && kernel_device_attached(index))
-		ret = error_set(err, EBUSY, "/dev/nbd%u is attached already", index);
+	if (ret == 0)
+		ret = refuse_attached(index, err);
 	if (ret == 0)
 		ret = attachment_lock(attachment, err);
-	/* Once more, under the lock. */
-	if (ret == 0 && kernel_device_attached(index)) {
-		attachment_unlock(attachment);
-		ret = error_set(err, EBUSY, "/dev/nbd%u is attached already", index);
-	}
+	if (ret < 0)
+		return ret;
+	ret = refuse_attached(index, err); /* once more, under the lock */
 	if (ret == 0)
 		ret = clean(attachment, err);
-	return ret < 0 ? ret : attachment_lock(attachment, err);
+	if (ret < 0)
+		attachment_unlock(attachment);
+	return ret;
 }
 
 static int claim_any(struct attachment *attachment, struct error *err)
@@ -193,14 +203,14 @@ static int attach_with_key(const struct attach_spec *spec, const struct key *key
 static int check_device(const struct attach_spec *spec, struct error *err)
 {
 	struct attachment attachment;
+	int ret;
 
 	if (geteuid() != 0)
 		return error_set(err, EPERM, "only root can attach a device");
 	if (spec->index == ATTACH_ANY)
 		return attachment_init(&attachment, 0, err);
-	if (kernel_device_attached(spec->index))
-		return error_set(err, EBUSY, "/dev/nbd%u is attached already", spec->index);
-	return attachment_init(&attachment, spec->index, err);
+	ret = refuse_attached(spec->index, err);
+	return ret < 0 ? ret : attachment_init(&attachment, spec->index, err);
 }
 
 /* They are looked for again where they are run; this is before anything is asked or done. */

@@ -35,14 +35,22 @@ static bool path_in(const struct attachment *attachment, const char *file, char 
 int attachment_init(struct attachment *attachment, unsigned index, struct error *err)
 {
 	const size_t longest = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+	const char *dir = run_dir();
+	size_t len = strlen(dir);
 
 	attachment->index = index;
 	attachment->lock = -1;
-	if (snprintf(attachment->dir, PATH_MAX, "%s/nbd%u", run_dir(), index) >= PATH_MAX ||
+	if (dir[0] != '/')
+		return error_set(err, EINVAL, "NDIO_RUN_DIR: %s is not an absolute path", dir);
+	/* One path for each socket: a gateway is known by it. */
+	while (len > 0 && dir[len - 1] == '/')
+		len--;
+	if (len > longest ||
+	    snprintf(attachment->dir, PATH_MAX, "%.*s/nbd%u", (int)len, dir, index) >= PATH_MAX ||
 	    !path_in(attachment, SOCKET, attachment->socket) ||
 	    strlen(attachment->socket) > longest)
 		return error_set(err, ENAMETOOLONG, "the path of a socket has at most %zu bytes: "
-				 "%s/nbd%u/" SOCKET, longest, run_dir(), index);
+				 "%s/nbd%u/" SOCKET, longest, dir, index);
 	return 0;
 }
 
@@ -53,16 +61,39 @@ bool attachment_exists(const struct attachment *attachment)
 
 /* ---- the lock ---- */
 
-static int make_folders(const struct attachment *attachment, struct error *err)
+/* Makes it, if it isn't there, and opens it. Who else may do there what mode keeps to the owner could
+ * put something of his own in it. */
+static int open_folder(const char *path, mode_t mode, struct error *err)
 {
-	const char *folder = run_dir();
+	struct stat st;
+	int fd;
 
-	if (mkdir(folder, 0755) == 0 || errno == EEXIST) {
-		folder = attachment->dir;
-		if (mkdir(folder, 0700) == 0 || errno == EEXIST)
-			return 0;
-	}
-	return error_set(err, errno, "%s: %s", folder, strerror(errno));
+	do {
+		if (mkdir(path, mode) < 0 && errno != EEXIST)
+			return error_set(err, errno, "%s: %s", path, strerror(errno));
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	} while (fd < 0 && errno == ENOENT); /* another command has removed it meanwhile */
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 077 & ~mode) == 0)
+		return fd;
+	close(fd);
+	return error_set(err, EPERM, "%s: not a folder that only its owner may %s", path,
+			 mode & 077 ? "change" : "enter");
+}
+
+static int check_run_dir(const struct attachment *attachment, struct error *err)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s", attachment->dir);
+	*strrchr(path, '/') = '\0';
+	fd = open_folder(path, 0755, err);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
 }
 
 /* Who had it before may have removed it since it was opened. */
@@ -74,28 +105,15 @@ static bool is_still_there(const struct attachment *attachment, int fd)
 	       opened.st_ino == there.st_ino && opened.st_dev == there.st_dev;
 }
 
-static int open_folder(const struct attachment *attachment, struct error *err)
-{
-	int fd = open(attachment->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat st;
-
-	if (fd < 0)
-		return error_set(err, errno, "%s: %s", attachment->dir, strerror(errno));
-	if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & 077) == 0)
-		return fd;
-	close(fd);
-	return error_set(err, EPERM, "%s: not a folder that only its owner may enter",
-			 attachment->dir);
-}
-
 int attachment_lock(struct attachment *attachment, struct error *err)
 {
-	for (;;) {
-		int ret = make_folders(attachment, err);
-		int fd = ret < 0 ? ret : open_folder(attachment, err);
+	int ret = check_run_dir(attachment, err);
 
-		if (fd == -ENOENT)
-			continue;
+	if (ret < 0)
+		return ret;
+	for (;;) {
+		int fd = open_folder(attachment->dir, 0700, err);
+
 		if (fd < 0)
 			return fd;
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
@@ -118,13 +136,19 @@ void attachment_unlock(struct attachment *attachment)
 	attachment->lock = -1;
 }
 
-int attachment_remove(struct attachment *attachment, struct error *err)
+void attachment_clear(const struct attachment *attachment)
 {
 	static const char *const files[] = { SOCKET, STATE, STATE_NEW };
-	int ret = 0;
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 		unlinkat(attachment->lock, files[i], 0);
+}
+
+int attachment_remove(struct attachment *attachment, struct error *err)
+{
+	int ret = 0;
+
+	attachment_clear(attachment);
 	if (rmdir(attachment->dir) < 0)
 		ret = error_set(err, errno, "%s: %s", attachment->dir, strerror(errno));
 	attachment_unlock(attachment);

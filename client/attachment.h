@@ -26,16 +26,20 @@ struct attachment_facts {
 	struct kernel_device_counts before; /* what the kernel had counted then */
 };
 
-/* Finds its paths. -ENAMETOOLONG with a message where a socket can't have such a path. */
+/* Finds its paths. -ENAMETOOLONG with a message where a socket can't have such a path; -EINVAL where
+ * $NDIO_RUN_DIR isn't an absolute one. */
 int attachment_init(struct attachment *attachment, unsigned index, struct error *err);
 
 /* Makes the folder, if it isn't there, and locks it until attachment_unlock() or the end of this
- * process. -EBUSY: another command has it; -EPERM, ... */
+ * process. -EBUSY: another command has it; -EPERM: somebody else could have put it there; ... */
 int attachment_lock(struct attachment *attachment, struct error *err);
 void attachment_unlock(struct attachment *attachment);
 
 /* Is there such a folder? */
 bool attachment_exists(const struct attachment *attachment);
+
+/* Empties a locked one. */
+void attachment_clear(const struct attachment *attachment);
 
 /* Removes a locked one, and unlocks it. */
 int attachment_remove(struct attachment *attachment, struct error *err);

@@ -37,7 +37,7 @@ static const char *state_of(const struct attachment *attachment)
 		return "detached";
 	switch (gateway_check(attachment->socket, ANSWER_MS)) {
 	case GATEWAY_WELL:
-		return "attached";
+		return kernel_device_readers(attachment->index) > 0 ? "attached" : "failing";
 	case GATEWAY_GONE:
 		return "no gateway";
 	case GATEWAY_SILENT:
@@ -58,6 +58,7 @@ static void subtract(struct kernel_device_counts *counts, const struct kernel_de
 	counts->written_bytes -= before->written_bytes;
 }
 
+/* -ENOENT: it is gone by now. */
 static int read_row(unsigned index, struct row *row, struct error *err)
 {
 	struct attachment attachment;
@@ -65,7 +66,7 @@ static int read_row(unsigned index, struct row *row, struct error *err)
 
 	if (ret == 0)
 		ret = attachment_load(&attachment, &row->facts, err);
-	if (ret < 0 && ret != -ENOENT)
+	if (ret < 0 && (ret != -ENOENT || !attachment_exists(&attachment)))
 		return ret;
 	row->index = index;
 	row->state = state_of(&attachment);
@@ -133,12 +134,13 @@ static int run(bool json)
 		print_head();
 	for (int i = 0; i < count; i++) {
 		struct row row = { .index = indices[i] };
+		int ret = read_row(indices[i], &row, &err);
 
-		if (read_row(indices[i], &row, &err) < 0)
+		if (ret < 0 && ret != -ENOENT)
 			status = cmd_error("%s", err.text);
-		else if (json)
+		else if (ret == 0 && json)
 			json_object_array_add(array, json_row(&row));
-		else
+		else if (ret == 0)
 			print_row(&row);
 		attachment_facts_clear(&row.facts);
 	}

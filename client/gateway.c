@@ -22,11 +22,12 @@
 #include "interrupt.h"
 #include "program.h"
 
-#define PLUGIN   "nbdkit-ndio-plugin.so"
-#define FIRST_MS 60000 /* until it must answer for the first time */
-#define STOP_MS  30000 /* until it must have ended: it waits for the server */
-#define KILL_MS  10000
-#define BLOCK    512 /* bytes that are read to see whether it answers */
+#define PLUGIN       "nbdkit-ndio-plugin.so"
+#define FIRST_MS     60000 /* until it must answer for the first time */
+#define STOP_MS      30000 /* until it must have ended: it waits for the server */
+#define KILL_MS      10000
+#define BLOCK        512   /* bytes that are read to see whether it answers */
+#define INTERRUPT_MS 100   /* how often it is looked whether one came meanwhile */
 
 /* ---- the key's way into nbdkit ---- */
 
@@ -41,23 +42,25 @@ struct key_file {
 
 static int key_file_make(struct key_file *file, const struct key *key, struct error *err)
 {
-	file->size = key->len > 0 ? key->len : 1;
+	file->size = key->len;
 	file->memory = MAP_FAILED;
 	file->fd = memfd_create("ndio-key", MFD_CLOEXEC);
-	if (file->fd >= 0 && ftruncate(file->fd, key->len) == 0)
+	snprintf(file->path, sizeof(file->path), "/proc/self/fd/%d", file->fd);
+	if (file->fd >= 0 && file->size == 0)
+		return 0; /* an empty key is just a wrong one, and can't be mapped */
+	if (file->fd >= 0 && ftruncate(file->fd, file->size) == 0)
 		file->memory = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED,
 				    file->fd, 0);
 	if (file->memory == MAP_FAILED || mlock(file->memory, file->size) < 0)
 		return error_set(err, errno, "no locked memory for the key: %s", strerror(errno));
-	memcpy(file->memory, key->data, key->len);
-	snprintf(file->path, sizeof(file->path), "/proc/self/fd/%d", file->fd);
+	memcpy(file->memory, key->data, file->size);
 	return 0;
 }
 
-static void key_file_close(struct key_file *file, size_t len)
+static void key_file_close(struct key_file *file)
 {
 	if (file->memory != MAP_FAILED) {
-		OPENSSL_cleanse(file->memory, len);
+		OPENSSL_cleanse(file->memory, file->size);
 		munmap(file->memory, file->size);
 	}
 	if (file->fd >= 0)
@@ -220,7 +223,7 @@ int gateway_start(const struct gateway_spec *spec, struct error *err)
 	ret = key_file_make(&key, spec->key, err);
 	if (ret == 0)
 		ret = run_nbdkit(spec, nbdkit, &key, err);
-	key_file_close(&key, spec->key->len);
+	key_file_close(&key);
 	if (ret == 0)
 		ret = wait_until_well(spec->socket, err);
 	if (ret < 0)
@@ -230,25 +233,58 @@ int gateway_start(const struct gateway_spec *spec, struct error *err)
 
 /* ---- finding and stopping ---- */
 
-/* Is this process's command line one that make_arguments() made for the socket? */
-static bool serves(const char *pid, const char *socket)
+/* At most size - 1 bytes of /proc/PID/file, and a NUL. How many, 0 where there are none. */
+static size_t read_proc(pid_t pid, const char *file, char *text, size_t size)
 {
-	static const char option[] = "--unix";
-	char path[300], text[4096];
+	char path[64];
 	ssize_t len;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%s/cmdline", pid);
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	len = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[len > 0 ? len : 0] = '\0';
-	for (const char *arg = text; arg < text + len; arg += strlen(arg) + 1)
+	len = fd < 0 ? 0 : read(fd, text, size - 1);
+	if (fd >= 0)
+		close(fd);
+	if (len < 0)
+		len = 0;
+	text[len] = '\0';
+	return len;
+}
+
+/* Anybody can give a program any command line, and start those that change their user. So it has to
+ * be ours in every way: by the user who started it as well. The owner of the folder in /proc
+ * doesn't tell: it is root for any process that can't be dumped. */
+static bool is_ours(pid_t pid)
+{
+	static const char line[] = "\nUid:";
+	char text[4096], *uids;
+	unsigned real, effective, saved, fs, me = geteuid();
+
+	read_proc(pid, "status", text, sizeof(text));
+	uids = strstr(text, line);
+	return uids && sscanf(uids + strlen(line), "%u %u %u %u", &real, &effective, &saved,
+			      &fs) == 4 &&
+	       real == me && effective == me && saved == me && fs == me;
+}
+
+/* Is this process's command line one that make_arguments() made for the socket? */
+static bool has_socket(pid_t pid, const char *socket)
+{
+	static const char option[] = "--unix";
+	char text[2 * PATH_MAX], *next;
+	char *end = text + read_proc(pid, "cmdline", text, sizeof(text));
+
+	for (char *arg = text; arg < end; arg = next) {
+		next = arg + strlen(arg) + 1;
 		if (strcmp(arg, option) == 0)
-			return strcmp(arg + sizeof(option), socket) == 0;
+			return next < end && strcmp(next, socket) == 0;
+	}
 	return false;
+}
+
+static bool serves(pid_t pid, const char *socket)
+{
+	return has_socket(pid, socket) && is_ours(pid);
 }
 
 pid_t gateway_find(const char *socket)
@@ -260,30 +296,11 @@ pid_t gateway_find(const char *socket)
 	if (!proc)
 		return 0;
 	while (pid == 0 && (entry = readdir(proc)))
-		if (isdigit((unsigned char)entry->d_name[0]) && serves(entry->d_name, socket))
+		if (isdigit((unsigned char)entry->d_name[0]) && serves(atoi(entry->d_name), socket))
 			pid = atoi(entry->d_name);
 	closedir(proc);
 	return pid;
 }
-
-int gateway_stop(const char *socket, bool kill, struct error *err)
-{
-	pid_t pid = gateway_find(socket);
-	struct pollfd process = { .fd = pid ? pidfd_open(pid, 0) : -1, .events = POLLIN };
-	int ret = 0;
-
-	if (process.fd < 0)
-		return 0;
-	/* The number may be another process's by now. */
-	if (gateway_find(socket) == pid &&
-	    (pidfd_send_signal(process.fd, kill ? SIGKILL : SIGTERM, NULL, 0) < 0 ||
-	     poll(&process, 1, kill ? KILL_MS : STOP_MS) != 1))
-		ret = error_set(err, EBUSY, "the gateway (process %d) doesn't end", pid);
-	close(process.fd);
-	return ret;
-}
-
-/* ---- asking it ---- */
 
 static int64_t now_ms(void)
 {
@@ -292,6 +309,51 @@ static int64_t now_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
+
+/* A signal of our own doesn't cut it short. */
+static bool ends_within(int pidfd, unsigned ms)
+{
+	struct pollfd process = { .fd = pidfd, .events = POLLIN };
+	int64_t deadline = now_ms() + ms, left = ms;
+	int ret;
+
+	do {
+		ret = poll(&process, 1, left);
+		left = deadline - now_ms();
+	} while (ret < 0 && errno == EINTR && left > 0);
+	return ret == 1;
+}
+
+static int stop(pid_t pid, const char *socket, bool kill, struct error *err)
+{
+	int process = pidfd_open(pid, 0);
+	int ret = 0;
+
+	if (process < 0)
+		return errno == ESRCH ? 0 : error_set(err, errno, "the gateway (process %d): %s", pid,
+						      strerror(errno));
+	/* The number may be another process's by now. */
+	if (serves(pid, socket)) {
+		pidfd_send_signal(process, kill ? SIGKILL : SIGTERM, NULL, 0);
+		if (!ends_within(process, kill ? KILL_MS : STOP_MS))
+			ret = error_set(err, EBUSY, "the gateway (process %d) doesn't end", pid);
+	}
+	close(process);
+	return ret;
+}
+
+/* One that was just going into the background is two. */
+int gateway_stop(const char *socket, bool kill, struct error *err)
+{
+	pid_t pid;
+	int ret = 0;
+
+	while (ret == 0 && (pid = gateway_find(socket)) > 0)
+		ret = stop(pid, socket, kill, err);
+	return ret;
+}
+
+/* ---- asking it ---- */
 
 /* > 0: yes; 0: not yet; < 0: it won't be. libnbd answers the second only once. */
 static int is_connected(struct nbd_handle *nbd, int64_t cookie)
@@ -314,9 +376,10 @@ static enum gateway_health wait_until(struct nbd_handle *nbd,
 	while ((ret = is_true(nbd, cookie)) == 0) {
 		int64_t left = deadline - now_ms();
 
-		if (left <= 0)
+		if (left <= 0 || interrupt_caught())
 			return GATEWAY_SILENT;
-		if (nbd_poll(nbd, left) < 0 && nbd_aio_is_ready(nbd))
+		if (nbd_poll(nbd, left < INTERRUPT_MS ? left : INTERRUPT_MS) < 0 &&
+		    nbd_aio_is_ready(nbd) && nbd_get_errno() != EINTR)
 			return GATEWAY_FAILING; /* not the connection: poll itself */
 	}
 	return ret > 0 ? GATEWAY_WELL : GATEWAY_FAILING;

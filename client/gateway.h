@@ -1,5 +1,5 @@
 /* gateway: the private nbdkit between the kernel and a remote disk: it runs the plugin, in the
- * background, on a Unix socket, and is known by that socket's path alone. */
+ * background, on a Unix socket, and is known by our user and that socket's path alone. */
 #ifndef NDIO_GATEWAY_H
 #define NDIO_GATEWAY_H
 
@@ -36,7 +36,8 @@ enum gateway_health {
 	GATEWAY_FAILING, /* it answers with an error */
 };
 
-/* Reads the first block through it, waiting for at most ms milliseconds. */
+/* Reads the first block through it, waiting for at most ms milliseconds. An interrupt
+ * (interrupt.h) ends the wait: GATEWAY_SILENT. */
 enum gateway_health gateway_check(const char *socket, unsigned ms);
 
 #endif

@@ -16,6 +16,7 @@
 
 #define SECTOR       512  /* sysfs counts these, whatever the device's own are */
 #define READY_MS     10000
+#define FREE_MS      10000
 #define READERS_MS   3000 /* until the kernel has started to read all connections */
 #define CONNECT_MAX  5    /* attempts */
 
@@ -107,23 +108,41 @@ int kernel_device_load_module(struct error *err)
 		ret = program_run(argv, -1, &output, err);
 	if (ret > 0)
 		ret = error_set(err, ENODEV, "the kernel has no nbd module: %s",
-				program_last_line(&output));
+				program_reason(&output, "modprobe: FATAL: "));
 	return ret;
 }
 
 /* ---- nbd-client ---- */
 
-static int run_client(const char *const argv[], const char *step, unsigned index, struct error *err)
+/* pid is of the process that ran, if it did. */
+static int run_client(const char *const argv[], const char *step, unsigned index, pid_t *pid,
+		      struct error *err)
 {
-	struct program_output output;
+	struct program_output output = { .pid = -1 };
 	int ret = program_run(argv, -1, &output, err);
 
+	*pid = output.pid;
 	if (ret > 0)
 		ret = error_set(err, EIO, "/dev/nbd%u: %s (nbd-client): %s", index, step,
-				program_last_line(&output));
+				program_reason(&output, "Error: "));
 	return ret;
 }
 
+/* Did this process connect it? */
+static bool is_connected_by(unsigned index, pid_t pid)
+{
+	uint64_t number;
+
+	return sysfs_numbers(index, "pid", &number, 1) == 1 && number == (uint64_t)pid;
+}
+
+static void let_go(unsigned index)
+{
+	kernel_device_disconnect(index, NULL);
+	kernel_device_wait_free(index, FREE_MS);
+}
+
+/* Even if nbd-client fails, or is interrupted, the kernel may have it: then it lets go again. */
 static int run_connect(unsigned index, const struct kernel_device_connect *connect,
 		       struct error *err)
 {
@@ -132,12 +151,18 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 			       "-connections", connections, "-block-size", block_size,
 			       "-timeout", timeout, NULL };
 	int ret = program_find("nbd-client", "nbd-client", path, err);
+	pid_t pid;
 
+	if (ret < 0)
+		return ret;
 	snprintf(device, sizeof(device), "/dev/nbd%u", index);
 	snprintf(connections, sizeof(connections), "%u", connect->connections);
 	snprintf(block_size, sizeof(block_size), "%u", connect->block_size);
 	snprintf(timeout, sizeof(timeout), "%u", connect->timeout);
-	return ret < 0 ? ret : run_client(argv, "connecting the kernel", index, err);
+	ret = run_client(argv, "connecting the kernel", index, &pid, err);
+	if (ret < 0 && is_connected_by(index, pid))
+		let_go(index);
+	return ret;
 }
 
 static bool is_ready(void *opaque)
@@ -149,50 +174,53 @@ static bool is_ready(void *opaque)
 	       sysfs_numbers(*index, "size", &size, 1) == 1 && size > 0;
 }
 
-struct readers {
-	unsigned index, wanted;
-};
-
-/* The name of a kernel thread that works on something ends in "+" and what it works on. */
+/* The name of a kernel thread that works on something ends in "+" and what it works on. Anybody can
+ * take such a name, but not be a child of kthreadd, process 2. */
 static bool reads_for(const char *pid, const char *work)
 {
-	char path[300], name[64];
-	const char *plus;
+	char path[300], stat[512] = "", *end, *plus;
+	int parent = 0;
 	FILE *stream;
-	bool found;
 
-	snprintf(path, sizeof(path), "/proc/%s/comm", pid);
+	snprintf(path, sizeof(path), "/proc/%s/stat", pid);
 	stream = fopen(path, "re");
 	if (!stream)
 		return false;
-	found = fgets(name, sizeof(name), stream) && (plus = strrchr(name, '+')) &&
-		strncmp(plus + 1, work, strlen(work)) == 0;
+	end = fgets(stat, sizeof(stat), stream) ? strrchr(stat, ')') : NULL;
 	fclose(stream);
-	return found;
+	if (!end || sscanf(end, ") %*c %d", &parent) != 1 || parent != 2)
+		return false;
+	*end = '\0';
+	plus = strrchr(stat, '+');
+	return plus && strcmp(plus + 1, work) == 0;
 }
 
-static bool all_read(void *opaque)
+unsigned kernel_device_readers(unsigned index)
 {
-	const struct readers *readers = opaque;
 	struct dirent *entry;
 	unsigned count = 0;
 	char work[32];
 	DIR *proc = opendir("/proc");
 
 	if (!proc)
-		return false;
-	snprintf(work, sizeof(work), "nbd%u-recv", readers->index);
+		return 0;
+	snprintf(work, sizeof(work), "nbd%u-recv", index);
 	while ((entry = readdir(proc)))
 		if (isdigit((unsigned char)entry->d_name[0]) && reads_for(entry->d_name, work))
 			count++;
 	closedir(proc);
-	return count >= readers->wanted;
+	return count;
 }
 
-static void let_go(unsigned index)
+struct readers {
+	unsigned index, wanted;
+};
+
+static bool all_read(void *opaque)
 {
-	kernel_device_disconnect(index, NULL);
-	kernel_device_wait_free(index, READY_MS);
+	const struct readers *readers = opaque;
+
+	return kernel_device_readers(readers->index) >= readers->wanted;
 }
 
 /* The kernel reads each connection in a work item that never ends. Where starting threads for
@@ -210,9 +238,6 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 		if (interrupt_caught())
 			return error_set(err, EINTR, "interrupted");
 		ret = run_connect(index, connect, err);
-		/* Interrupted, it may have done its work before. */
-		if (ret == -EINTR && kernel_device_attached(index))
-			let_go(index);
 		if (ret < 0)
 			return ret;
 		if (!patience(READY_MS, is_ready, &index))
@@ -245,9 +270,10 @@ int kernel_device_disconnect(unsigned index, struct error *err)
 	char path[PATH_MAX], device[32];
 	const char *const argv[] = { path, "-d", device, NULL };
 	int ret = program_find("nbd-client", "nbd-client", path, err);
+	pid_t pid;
 
 	snprintf(device, sizeof(device), "/dev/nbd%u", index);
-	return ret < 0 ? ret : run_client(argv, "disconnecting", index, err);
+	return ret < 0 ? ret : run_client(argv, "disconnecting", index, &pid, err);
 }
 
 static bool is_free(void *opaque)

@@ -40,10 +40,14 @@ bool kernel_device_exists(unsigned index);
 /* Is it connected, or was it and is still open somewhere? */
 bool kernel_device_attached(unsigned index);
 
+/* How many of its connections the kernel reads. 0: it has given up on all of them, which is for good,
+ * and every request fails. */
+unsigned kernel_device_readers(unsigned index);
+
 /* Of one that isn't there all is 0. */
 void kernel_device_facts(unsigned index, struct kernel_device_facts *facts);
 
-/* Connects it and returns when it can be used. */
+/* Connects it and returns when it can be used. When it fails, it isn't connected. */
 int kernel_device_connect(unsigned index, const struct kernel_device_connect *connect,
 			  struct error *err);
 

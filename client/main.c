@@ -1,9 +1,12 @@
 /* main: finds the subcommand and runs it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "ndio.h"
@@ -106,8 +109,22 @@ static int close_stdout(int status)
 	return status == CMD_OK ? CMD_FAILED : status;
 }
 
+/* A standard descriptor that is closed would become the first file that is opened, and what is
+ * printed would go there. Its place is taken so that using it is still an error. */
+static bool keep_places(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!keep_places())
+		return CMD_FAILED;
 	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
+	signal(SIGCHLD, SIG_DFL); /* who ignores it, and has us do so, keeps us from waiting */
 	return close_stdout(dispatch(argc, argv));
 }

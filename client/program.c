@@ -19,12 +19,14 @@
 
 #define INTERRUPT_MS 100 /* how often it is looked whether one came */
 
-/* False where the name doesn't fit, or there is no such program. */
+/* False where the name doesn't fit, or there is no such program: a folder isn't one. */
 static bool is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
 {
 	int n = snprintf(path, PATH_MAX, "%.*s/%s", (int)len, dir, name);
+	struct stat st;
 
-	return n < PATH_MAX && access(path, X_OK) == 0;
+	return n < PATH_MAX && access(path, X_OK) == 0 && stat(path, &st) == 0 &&
+	       S_ISREG(st.st_mode);
 }
 
 int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err)
@@ -42,6 +44,8 @@ int program_find(const char *name, const char *package, char path[PATH_MAX], str
 	return error_set(err, ENOENT, "%s isn't installed: apt-get install %s", name, package);
 }
 
+/* What it leaves in the background outlives our caller: Ctrl-C and the end of a terminal must not
+ * reach it, and it must not keep open (and so locked, or unended) what our caller has given us. */
 static void run_child(const char *const argv[], int fd, int output, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY);
@@ -49,8 +53,9 @@ static void run_child(const char *const argv[], int fd, int output, pid_t parent
 	signal(SIGPIPE, SIG_DFL);
 	umask(077);
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
-	    dup2(output, STDERR_FILENO) < 0 || (fd >= 0 && fcntl(fd, F_SETFD, 0) < 0) ||
-	    prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+	    dup2(output, STDERR_FILENO) < 0 || setsid() < 0 ||
+	    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ||
+	    (fd >= 0 && fcntl(fd, F_SETFD, 0) < 0) || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		_exit(126);
 	if (getppid() == parent) /* else it has ended already */
 		execv(argv[0], (char *const *)argv);
@@ -104,16 +109,21 @@ int program_run(const char *const argv[], int fd, struct program_output *output,
 			wait_for(pid, err);
 	n = pread(file, output->text, sizeof(output->text) - 1, 0);
 	output->text[n > 0 ? n : 0] = '\0';
+	output->pid = pid;
 	close(file);
 	return ret;
 }
 
-const char *program_last_line(struct program_output *output)
+const char *program_reason(struct program_output *output, const char *mark)
 {
-	char *end = output->text + strlen(output->text), *start;
+	const char *last = "it says nothing";
+	char *rest = output->text, *line;
 
-	while (end > output->text && (end[-1] == '\n' || end[-1] == ' '))
-		*--end = '\0';
-	start = strrchr(output->text, '\n');
-	return end == output->text ? "it says nothing" : start ? start + 1 : output->text;
+	while ((line = strsep(&rest, "\n"))) {
+		if (strncmp(line, mark, strlen(mark)) == 0)
+			return line + strlen(mark);
+		if (line[strspn(line, " ")])
+			last = line;
+	}
+	return last;
 }
