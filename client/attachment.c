@@ -38,6 +38,8 @@ int attachment_init(struct attachment *attachment, unsigned index, struct error 
 
 	attachment->index = index;
 	attachment->lock = -1;
+	if (run_dir()[0] != '/') /* the gateway, and the next command, are in other folders */
+		return error_set(err, EINVAL, "NDIO_RUN_DIR=%s is not an absolute path", run_dir());
 	if (snprintf(attachment->dir, PATH_MAX, "%s/nbd%u", run_dir(), index) >= PATH_MAX ||
 	    !path_in(attachment, SOCKET, attachment->socket) ||
 	    strlen(attachment->socket) > longest)

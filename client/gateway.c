@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -230,6 +231,16 @@ int gateway_start(const struct gateway_spec *spec, struct error *err)
 
 /* ---- finding and stopping ---- */
 
+/* A path can be written in several ways, and they stay the same socket. */
+static bool is_same(const char *path, const char *socket)
+{
+	struct stat st, wanted;
+
+	return strcmp(path, socket) == 0 ||
+	       (stat(path, &st) == 0 && stat(socket, &wanted) == 0 &&
+		st.st_ino == wanted.st_ino && st.st_dev == wanted.st_dev);
+}
+
 /* Is this process's command line one that make_arguments() made for the socket? */
 static bool serves(const char *pid, const char *socket)
 {
@@ -247,7 +258,7 @@ static bool serves(const char *pid, const char *socket)
 	text[len > 0 ? len : 0] = '\0';
 	for (const char *arg = text; arg < text + len; arg += strlen(arg) + 1)
 		if (strcmp(arg, option) == 0)
-			return strcmp(arg + sizeof(option), socket) == 0;
+			return is_same(arg + sizeof(option), socket);
 	return false;
 }
 
