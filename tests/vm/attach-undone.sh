@@ -92,6 +92,8 @@ folders() {
 		"NDIO_RUN_DIR=$long $attach"
 	undone "too long a path, by far" "the path of a socket has at most 107" \
 		"NDIO_RUN_DIR=/run/$(printf '%05000d' 0) $attach"
+	undone "a relative path" "NDIO_RUN_DIR=other is not an absolute path" \
+		"NDIO_RUN_DIR=other $attach"
 	undone "a file is in the way" "/run/pass.*Not a directory" "NDIO_RUN_DIR=/run/pass $attach"
 	guest "mkdir /run/ndio/nbd0 && chmod 777 /run/ndio/nbd0"
 	guest_refuses "a folder that all may enter" "/run/ndio/nbd0: not a folder" "$attach nbd0"
@@ -102,7 +104,7 @@ folders() {
 	is "another folder" "$(guest "NDIO_RUN_DIR=/run/other/ $attach; ls /run/other/nbd0")" \
 		/dev/nbd0$'\n'"socket"$'\n'"state.json"
 	is "is another list" "$(guest "ndio list; NDIO_RUN_DIR=/run/other ndio list | wc -l")" 2
-	ok "and detach" guest "NDIO_RUN_DIR=/run/other ndio detach nbd0 && nothing_left"
+	ok "and detach" guest "NDIO_RUN_DIR=/run//other ndio detach nbd0 && nothing_left"
 }
 
 # imitate PROGRAM SCRIPT: while PATH is $imitated, this is what is run in its place.
@@ -154,9 +156,16 @@ exec /bin/nbd-client \"\$@\""
 	guest "rm /run/bin/*"
 }
 
-# The server goes, or stops to answer, between the first look and the gateway's.
+# The server stops to answer, or goes, between the first look and the gateway's.
 server_goes() {
 	hold nbdkit
+	ok "the server stops: the gateway is about to start" start_held
+	kill -STOP "${server_pids[disk]}"
+	guest "touch /run/go; sleep 2; kill -TERM \$pid"
+	like "the server stops: attach can be interrupted" "$(end_held)" \
+		"^ndio: .*interrupted.*status 1$"
+	ok "the server stops: leaves nothing" guest nothing_left
+	kill -CONT "${server_pids[disk]}"
 	ok "the server goes: the gateway is about to start" start_held
 	stop_server disk
 	guest "touch /run/go"
