@@ -11,7 +11,9 @@ boot_ndio 2
 make_luks2 "$T/volume" 20M --sector-size 4096
 serve disk "$T/volume" || exit 1
 disk=$(locator disk)
-attach="ndio attach --key-file /run/pass $disk"
+# One connection is the fastest; that of several some aren't read, has a test of its own below.
+attach_one="ndio attach --key-file /run/pass --connections 1"
+attach="$attach_one $disk"
 nobody="/bin/setpriv --reuid 1000 --regid 1000 --clear-groups"
 
 # without FILE: it can't be found in the guest until `guest with` brings it back.
@@ -149,7 +151,7 @@ echo >>/run/attempts
 [ \$(wc -l </run/attempts) -gt 1 ] || set -- \$(echo \"\$@\" | sed 's/-connections 4/-connections 1/')
 exec /bin/nbd-client \"\$@\""
 	is "connections that aren't read: attached once more" \
-		"$(guest "PATH=$imitated $attach; wc -l </run/attempts")" /dev/nbd0$'\n'2
+		"$(guest "PATH=$imitated $attach --connections 4; wc -l </run/attempts")" /dev/nbd0$'\n'2
 	ok "connections that aren't read: all are in the end" guest "
 		[ \$(cat /proc/[0-9]*/comm 2>/dev/null | grep -c '+nbd0-recv') = 4 ] &&
 		ndio detach nbd0 && nothing_left"
@@ -174,7 +176,7 @@ server_goes() {
 	ok "the server goes: leaves nothing" guest nothing_left
 	serve disk "$T/volume" || exit 1
 	disk=$(locator disk)
-	attach="ndio attach --key-file /run/pass $disk"
+	attach="$attach_one $disk"
 }
 
 # interrupted NAME: attach is held by what hold has said.
@@ -239,12 +241,12 @@ killed_sometime() {
 at_once() {
 	hold nbdkit
 	ok "two at once: one is at work" start_held
-	guest_refuses "two at once: the other is refused" "nbd0: another command" "$attach nbd0"
-	guest_refuses "two at once: nor is it detached" "nbd0: another command" ndio detach nbd0
+	guest_refuses "two at once: the other" "nbd0: another command" "$attach nbd0"
+	guest_refuses "two at once: detach" "nbd0: another command" ndio detach nbd0
 	is "two at once: or gets another device" "$(guest "$attach")" /dev/nbd1
 	guest "touch /run/go"
 	is "two at once: the first one goes on" "$(end_held)" /dev/nbd0$'\n'"status 0"
-	ok "two at once: detach" guest "ndio detach nbd0 && ndio detach nbd1 && nothing_left"
+	ok "two at once: both go" guest "ndio detach nbd0 && ndio detach nbd1 && nothing_left"
 	guest "rm /run/bin/*"
 }
 
