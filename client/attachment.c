@@ -41,7 +41,7 @@ int attachment_init(struct attachment *attachment, unsigned index, struct error 
 	attachment->index = index;
 	attachment->lock = -1;
 	if (dir[0] != '/')
-		return error_set(err, EINVAL, "NDIO_RUN_DIR: %s is not an absolute path", dir);
+		return error_set(err, EINVAL, "NDIO_RUN_DIR=%s is not an absolute path", dir);
 	/* One path for each socket: a gateway is known by it. */
 	while (len > 0 && dir[len - 1] == '/')
 		len--;

@@ -239,13 +239,34 @@ chmod 755 /run/bin/*"
 # By itself the kernel shows nbd0 to nbd15.
 many_devices() {
 	ok "more devices than the kernel shows: nbd16" ndio_attach "$disk" nbd16
-	ok "more devices than the kernel shows: reads" guest "
+	ok "more devices than the kernel shows: reads and writes" guest "
+		dd if=/run/other of=/dev/nbd16 bs=64k conv=fsync && forget_caches &&
 		head -c 2m /dev/nbd16 | cmp - /run/other && ndio detach nbd16"
 	ok "all that it shows are taken" guest "
 		rmmod nbd && modprobe nbd nbds_max=1 && attach ${ports[second]} /dev/nbd0"
 	is "all that it shows are taken: another one is made" "$(ndio_attach "$disk")" /dev/nbd1
 	ok "all that it shows are taken: detach" guest "ndio detach nbd1 && detach /dev/nbd0"
 	ok "nothing is left" guest nothing_left
+}
+
+# A file system in memory takes all that there is, and the largest process is the gateway. The
+# kernel says a lot then.
+no_memory() {
+	local pid
+
+	ok "no memory: attach" ndio_attach "$disk" nbd0
+	pid=$(listed /dev/nbd0 gateway_pid)
+	ok "no memory: a file system" guest "
+		mkfs.ext4 -q -b 4096 /dev/nbd0 && mount /dev/nbd0 /mnt && mkdir /run/hog &&
+		mount -t tmpfs -o size=1G none /run/hog"
+	# What is freed by the shell itself needs no memory.
+	guest "write_tree; dd if=/dev/zero of=/run/hog/file bs=256k; : >/run/hog/file" >/dev/null
+	ok "no memory: somebody was killed" grep -a "Out of memory: Killed process" "$T/console"
+	is "no memory: but not the gateway" "$(listed /dev/nbd0 gateway_pid state)" "$pid attached"
+	ok "no memory: the file system is sound" guest "
+		umount /run/hog && forget_caches && same_tree && umount /mnt &&
+			e2fsck -fn /dev/nbd0"
+	ok "no memory: detach" guest "ndio detach nbd0 && nothing_left"
 }
 
 first_attach
@@ -256,6 +277,7 @@ options
 local_file
 tab
 many_devices
-ok "the servers end well" eval 'stop_server disk && stop_server second'
 sound_kernel 'I/O error|timed out'
+no_memory
+ok "the servers end well" eval 'stop_server disk && stop_server second'
 done_testing
