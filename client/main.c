@@ -19,6 +19,7 @@ static const struct command commands[] = {
 	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
 	{ "detach", "let such a device go", help_detach, cmd_detach },
 	{ "list", "show such devices", help_list, cmd_list },
+	{ "psk", "make a key for TLS", help_psk, cmd_psk },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
