@@ -66,11 +66,6 @@ static unsigned sysfs_numbers(unsigned index, const char *file, uint64_t *number
 	return count;
 }
 
-bool kernel_device_exists(unsigned index)
-{
-	return sysfs_has(index, "");
-}
-
 bool kernel_device_attached(unsigned index)
 {
 	return sysfs_has(index, "pid");

@@ -34,9 +34,6 @@ bool kernel_device_parse(const char *name, unsigned *index);
 /* Loads the module, if it isn't there. 0 or a negative errno with a message. */
 int kernel_device_load_module(struct error *err);
 
-/* Does the kernel show it? It makes more of them when asked to connect one. */
-bool kernel_device_exists(unsigned index);
-
 /* Is it connected, or was it and is still open somewhere? */
 bool kernel_device_attached(unsigned index);
 
