@@ -32,25 +32,34 @@ static bool path_in(const struct attachment *attachment, const char *file, char 
 	return snprintf(path, PATH_MAX, "%s/%s", attachment->dir, file) < PATH_MAX;
 }
 
+/* One way of writing it, since a gateway is known by its socket's path: no slash but where one is
+ * needed. False: too long. */
+static bool tidy(const char *dir, char path[PATH_MAX])
+{
+	size_t len = 0;
+
+	for (const char *c = dir; *c && len < PATH_MAX - 1; c++)
+		if (*c != '/' || (c[1] && c[1] != '/'))
+			path[len++] = *c;
+	path[len] = '\0';
+	return len < PATH_MAX - 1;
+}
+
 int attachment_init(struct attachment *attachment, unsigned index, struct error *err)
 {
 	const size_t longest = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
-	const char *dir = run_dir();
-	size_t len = strlen(dir);
+	char dir[PATH_MAX];
 
 	attachment->index = index;
 	attachment->lock = -1;
-	if (dir[0] != '/')
-		return error_set(err, EINVAL, "NDIO_RUN_DIR: %s is not an absolute path", dir);
-	/* One path for each socket: a gateway is known by it. */
-	while (len > 0 && dir[len - 1] == '/')
-		len--;
-	if (len > longest ||
-	    snprintf(attachment->dir, PATH_MAX, "%.*s/nbd%u", (int)len, dir, index) >= PATH_MAX ||
+	if (run_dir()[0] != '/')
+		return error_set(err, EINVAL, "NDIO_RUN_DIR=%s is not an absolute path", run_dir());
+	if (!tidy(run_dir(), dir) ||
+	    snprintf(attachment->dir, PATH_MAX, "%s/nbd%u", dir, index) >= PATH_MAX ||
 	    !path_in(attachment, SOCKET, attachment->socket) ||
 	    strlen(attachment->socket) > longest)
-		return error_set(err, ENAMETOOLONG, "%s/nbd%u/" SOCKET ": the path of a socket has at "
-				 "most %zu bytes", dir, index, longest);
+		return error_set(err, ENAMETOOLONG, "the path of a socket has at most %zu bytes: "
+				 "%s/nbd%u/" SOCKET, longest, run_dir(), index);
 	return 0;
 }
 

@@ -151,11 +151,12 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	add(args, "lock=on");
 }
 
-/* What it says while it starts: the first error is the reason, the rest is passed on. */
+/* What it says while it starts: the first error is the reason, the rest is passed on, but for
+ * lines that only go on where one of these left off. */
 static const char *read_output(struct program_output *output)
 {
 	static const char error[] = "nbdkit: error: ";
-	static const char mine[] = "nbdkit: ndio: ";
+	static const char any[] = "nbdkit: ", mine[] = "nbdkit: ndio: ";
 	const char *reason = NULL;
 	char *rest = output->text, *line;
 
@@ -164,7 +165,7 @@ static const char *read_output(struct program_output *output)
 			reason = line + strlen(error);
 		else if (strncmp(line, mine, strlen(mine)) == 0)
 			cmd_notice(NULL, line + strlen(mine));
-		else if (*line)
+		else if (strncmp(line, any, strlen(any)) == 0)
 			cmd_notice(NULL, line);
 	return reason ? reason : "nbdkit doesn't say why";
 }

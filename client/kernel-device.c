@@ -132,6 +132,12 @@ static bool is_connected_by(unsigned index, pid_t pid)
 	return sysfs_numbers(index, "pid", &number, 1) == 1 && number == (uint64_t)pid;
 }
 
+static void let_go(unsigned index)
+{
+	kernel_device_disconnect(index, NULL);
+	kernel_device_wait_free(index, FREE_MS);
+}
+
 /* Even if nbd-client fails, or is interrupted, the kernel may have it: then it lets go again. */
 static int run_connect(unsigned index, const struct kernel_device_connect *connect,
 		       struct error *err)
@@ -150,10 +156,8 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 	snprintf(block_size, sizeof(block_size), "%u", connect->block_size);
 	snprintf(timeout, sizeof(timeout), "%u", connect->timeout);
 	ret = run_client(argv, "connecting the kernel", index, &pid, err);
-	if (ret < 0 && is_connected_by(index, pid)) {
-		kernel_device_disconnect(index, NULL);
-		kernel_device_wait_free(index, FREE_MS);
-	}
+	if (ret < 0 && is_connected_by(index, pid))
+		let_go(index);
 	return ret;
 }
 
@@ -237,8 +241,7 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 					"doesn't show it", index);
 		else if (readers.wanted == 1 || patience(READERS_MS, all_read, &readers))
 			return 0;
-		kernel_device_disconnect(index, NULL);
-		kernel_device_wait_free(index, FREE_MS);
+		let_go(index);
 		if (ret < 0)
 			return ret;
 	}

@@ -94,7 +94,7 @@ static void test_relative_path(void **state)
 {
 	use("run");
 	assert_int_equal(attachment_init(&attachment, 0, &err), -EINVAL);
-	assert_string_equal(err.text, "NDIO_RUN_DIR: run is not an absolute path");
+	assert_string_equal(err.text, "NDIO_RUN_DIR=run is not an absolute path");
 }
 
 /* "/nbd0/socket" and a NUL are 13 of the 108 bytes of a socket's address. */
