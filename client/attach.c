@@ -171,8 +171,10 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 	ret = save_facts(spec, attachment, err);
 	if (ret == 0)
 		ret = connect_kernel(spec, attachment, block_size, err);
-	if (ret < 0)
+	if (ret < 0) {
 		gateway_stop(attachment->socket, true, NULL);
+		kernel_device_let_go_dead(attachment->index);
+	}
 	return ret;
 }
 

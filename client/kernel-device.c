@@ -18,7 +18,7 @@
 #define SECTOR       512  /* sysfs counts these, whatever the device's own are */
 #define READY_MS     10000
 #define FREE_MS      10000
-#define READERS_MS   3000 /* until the kernel has started to read all connections */
+#define READERS_MS   3000 /* until the kernel has started to read all connections, or ended it */
 #define CONNECT_MAX  5    /* attempts */
 
 bool kernel_device_parse(const char *name, unsigned *index)
@@ -110,35 +110,17 @@ int kernel_device_load_module(struct error *err)
 
 /* ---- nbd-client ---- */
 
-/* pid is of the process that ran, if it did. */
-static int run_client(const char *const argv[], const char *step, unsigned index, pid_t *pid,
-		      struct error *err)
+static int run_client(const char *const argv[], const char *step, unsigned index, struct error *err)
 {
-	struct program_output output = { .pid = -1 };
+	struct program_output output;
 	int ret = program_run(argv, -1, &output, err);
 
-	*pid = output.pid;
 	if (ret > 0)
 		ret = error_set(err, EIO, "/dev/nbd%u: %s (nbd-client): %s", index, step,
 				program_reason(&output, "Error: "));
 	return ret;
 }
 
-/* Did this process connect it? */
-static bool is_connected_by(unsigned index, pid_t pid)
-{
-	uint64_t number;
-
-	return sysfs_numbers(index, "pid", &number, 1) == 1 && number == (uint64_t)pid;
-}
-
-static void let_go(unsigned index)
-{
-	kernel_device_disconnect(index, NULL);
-	kernel_device_wait_free(index, FREE_MS);
-}
-
-/* Even if nbd-client fails, or is interrupted, the kernel may have it: then it lets go again. */
 static int run_connect(unsigned index, const struct kernel_device_connect *connect,
 		       struct error *err)
 {
@@ -147,18 +129,12 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 			       "-connections", connections, "-block-size", block_size,
 			       "-timeout", timeout, NULL };
 	int ret = program_find("nbd-client", "nbd-client", path, err);
-	pid_t pid;
 
-	if (ret < 0)
-		return ret;
 	snprintf(device, sizeof(device), "/dev/nbd%u", index);
 	snprintf(connections, sizeof(connections), "%u", connect->connections);
 	snprintf(block_size, sizeof(block_size), "%u", connect->block_size);
 	snprintf(timeout, sizeof(timeout), "%u", connect->timeout);
-	ret = run_client(argv, "connecting the kernel", index, &pid, err);
-	if (ret < 0 && is_connected_by(index, pid))
-		let_go(index);
-	return ret;
+	return ret < 0 ? ret : run_client(argv, "connecting the kernel", index, err);
 }
 
 static bool is_ready(void *opaque)
@@ -217,6 +193,23 @@ static bool all_read(void *opaque)
 	const struct readers *readers = opaque;
 
 	return kernel_device_readers(readers->index) >= readers->wanted;
+}
+
+static void let_go(unsigned index)
+{
+	kernel_device_disconnect(index, NULL);
+	kernel_device_wait_free(index, FREE_MS);
+}
+
+static bool none_reads(void *opaque)
+{
+	return kernel_device_readers(*(unsigned *)opaque) == 0;
+}
+
+void kernel_device_let_go_dead(unsigned index)
+{
+	if (kernel_device_attached(index) && patience(READERS_MS, none_reads, &index))
+		let_go(index);
 }
 
 /* The kernel reads each connection in a work item that never ends. Where starting threads for
@@ -316,10 +309,9 @@ int kernel_device_disconnect(unsigned index, struct error *err)
 	char path[PATH_MAX], device[32];
 	const char *const argv[] = { path, "-d", device, NULL };
 	int ret = program_find("nbd-client", "nbd-client", path, err);
-	pid_t pid;
 
 	snprintf(device, sizeof(device), "/dev/nbd%u", index);
-	return ret < 0 ? ret : run_client(argv, "disconnecting", index, &pid, err);
+	return ret < 0 ? ret : run_client(argv, "disconnecting", index, err);
 }
 
 static bool is_free(void *opaque)

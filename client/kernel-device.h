@@ -45,7 +45,8 @@ unsigned kernel_device_readers(unsigned index);
 /* Of one that isn't there all is 0. */
 void kernel_device_facts(unsigned index, struct kernel_device_facts *facts);
 
-/* Connects it and returns when it can be used. When it fails, it isn't connected. */
+/* Connects it and returns when it can be used. When this fails, or is interrupted, it may be connected
+ * even so: the server has to be ended then, and kernel_device_let_go_dead() is due. */
 int kernel_device_connect(unsigned index, const struct kernel_device_connect *connect,
 			  struct error *err);
 
@@ -59,6 +60,9 @@ pid_t kernel_device_user(unsigned index);
 
 /* Disconnects it, whoever uses it. What is in flight fails. */
 int kernel_device_disconnect(unsigned index, struct error *err);
+
+/* Disconnects it if its server has ended, and leaves it alone if it is connected to another one. */
+void kernel_device_let_go_dead(unsigned index);
 
 /* Waits until the kernel has let go of it. -EBUSY: not within ms milliseconds. */
 int kernel_device_wait_free(unsigned index, unsigned ms);

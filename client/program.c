@@ -109,7 +109,6 @@ int program_run(const char *const argv[], int fd, struct program_output *output,
 			wait_for(pid, err);
 	n = pread(file, output->text, sizeof(output->text) - 1, 0);
 	output->text[n > 0 ? n : 0] = '\0';
-	output->pid = pid;
 	close(file);
 	return ret;
 }

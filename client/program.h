@@ -3,13 +3,12 @@
 #define NDIO_PROGRAM_H
 
 #include <limits.h>
-#include <sys/types.h>
 
 #include "error.h"
 
+/* What it printed on standard output and error, cut to fit. */
 struct program_output {
-	char text[4096]; /* what it printed on standard output and error, cut to fit */
-	pid_t pid;       /* which process it was; it has ended */
+	char text[4096];
 };
 
 /* Finds a program in PATH, and in /usr/sbin and /sbin, which PATH may lack. 0, or -ENOENT with a

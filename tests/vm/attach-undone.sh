@@ -143,6 +143,12 @@ end_held() {
 imitations() {
 	imitate nbd-client "[ \"\$1\" = -d ] || echo 'no such luck' >&2; exit 1"
 	undone "nbd-client fails" "connecting the kernel .*no such luck" "PATH=$imitated $attach"
+	imitate nbd-client "[ \"\$1\" = -d ] || /bin/nbd-client 10.0.2.2 ${ports[disk]} /dev/nbd0
+exec /bin/nbd-client \"\$@\""
+	guest_refuses "somebody else is faster" "connecting the kernel .*Failed to setup device" \
+		"PATH=$imitated $attach nbd0"
+	ok "somebody else is faster: and keeps the device" guest "
+		head -c 6 /dev/nbd0 | grep LUKS && detach /dev/nbd0 && nothing_left"
 	imitate nbd-client "exit 0"
 	undone "nbd-client does nothing" "the kernel doesn't show it" "PATH=$imitated $attach"
 	# As when the kernel reads only one of them.

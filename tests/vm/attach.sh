@@ -68,6 +68,9 @@ first_attach() {
 	ok "it is still there" guest same_tree
 	is "and listed" "$(listed /dev/nbd0 state)" attached
 	ok "unmount" guest umount /mnt
+	guest "sleep 1000 </dev/nbd0 & opener=\$!"
+	guest_refuses "detach while a program has it open" "process [0-9]+ has it open" ndio detach nbd0
+	ok "it is still there" guest "head -c 64k /dev/nbd0 | wc -c && kill \$opener"
 	is "detach says nothing" "$(guest ndio detach nbd0; echo "status $?")" "status 0"
 	ok "nothing is left" guest nothing_left
 }
