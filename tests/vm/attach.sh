@@ -106,6 +106,7 @@ gateway_is_safe() {
 
 second_attach() {
 	is "attach again" "$(ndio_attach "$disk" nbd0)" /dev/nbd0
+	is "its counters begin anew" "$(listed /dev/nbd0 writes written_bytes)" "0 0"
 	ok "every file is as it was written" guest read_file_system /dev/nbd0
 	gateway_is_safe
 	ok "detach" guest ndio detach /dev/nbd0
