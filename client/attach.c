@@ -14,9 +14,11 @@
 #include "header.h"
 #include "interrupt.h"
 #include "kernel-device.h"
+#include "patience.h"
 #include "program.h"
 
-#define FREE_MS 10000 /* until the kernel has let go of a device that was disconnected */
+#define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
+#define FREE_MS   10000 /* until the kernel has let go of a device that was disconnected */
 
 bool attach_block_size_valid(unsigned block_size)
 {
@@ -246,9 +248,28 @@ int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 
 /* ---- letting go ---- */
 
-/* While fd is open nobody can mount it, and it only goes away when that is closed. */
+struct users {
+	unsigned index;
+	pid_t one; /* of them, or 0 */
+};
+
+static bool is_unused(void *opaque)
+{
+	struct users *users = opaque;
+
+	users->one = kernel_device_user(users->index);
+	return users->one == 0;
+}
+
+/* While fd is open nobody can mount it, and it only goes away when that is closed. Who has it open
+ * without a claim, like qemu or dd, doesn't fail our own, but loses what he writes from now on. */
 static int flush_and_disconnect(unsigned index, int fd, struct error *err)
 {
+	struct users users = { .index = index };
+
+	if (!patience(UNUSED_MS, is_unused, &users))
+		return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open", index,
+				 users.one);
 	if (fsync(fd) < 0)
 		return error_set(err, errno, "/dev/nbd%u: flushing it: %s (see --force)", index,
 				 strerror(errno));
@@ -267,7 +288,8 @@ static int detach_gently(const struct attachment *attachment, struct error *err)
 		ret = flush_and_disconnect(index, fd, err);
 		close(fd);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
-			ret = error_set(err, EBUSY, "/dev/nbd%u: somebody has it open", index);
+			ret = error_set(err, EBUSY, "/dev/nbd%u is disconnected, but still open "
+					"somewhere: detach it once more after that", index);
 		if (ret < 0)
 			return ret;
 	}

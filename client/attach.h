@@ -24,7 +24,8 @@ struct attach_spec {
 	unsigned index;       /* of /dev/nbdN, or ATTACH_ANY */
 	unsigned connections; /* to the server, and of the kernel to the gateway */
 	unsigned block_size;  /* bytes; 0: the volume's sector */
-	unsigned timeout;     /* seconds until the kernel fails a request */
+	unsigned timeout;     /* seconds until the kernel gives a connection up that doesn't
+			       * answer, and sends what waits over the next one */
 	bool read_only, discard;
 };
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -64,11 +65,6 @@ static unsigned sysfs_numbers(unsigned index, const char *file, uint64_t *number
 		count++;
 	fclose(stream);
 	return count;
-}
-
-bool kernel_device_exists(unsigned index)
-{
-	return sysfs_has(index, "");
 }
 
 bool kernel_device_attached(unsigned index)
@@ -263,6 +259,56 @@ int kernel_device_claim(unsigned index, struct error *err)
 	if (fd < 0 && errno == EBUSY)
 		return error_set(err, EBUSY, "%s is in use: is it mounted?", path);
 	return fd < 0 ? error_set(err, errno, "%s: %s", path, strerror(errno)) : fd;
+}
+
+/* ---- who has it open ---- */
+
+/* The device itself or a partition of it. The names of open files are asked for, and not the files:
+ * one of them may be on a server that doesn't answer. */
+static bool is_open(int fds, const char *fd, const char *device)
+{
+	char path[PATH_MAX];
+	ssize_t len = readlinkat(fds, fd, path, sizeof(path) - 1);
+	size_t device_len = strlen(device);
+
+	path[len > 0 ? len : 0] = '\0';
+	return strncmp(path, device, device_len) == 0 &&
+	       (path[device_len] == '\0' || path[device_len] == 'p');
+}
+
+static bool has_open(const char *pid, const char *device)
+{
+	struct dirent *entry;
+	bool found = false;
+	char path[300];
+	DIR *fds;
+
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	fds = opendir(path);
+	if (!fds)
+		return false;
+	while (!found && (entry = readdir(fds)))
+		found = is_open(dirfd(fds), entry->d_name, device);
+	closedir(fds);
+	return found;
+}
+
+pid_t kernel_device_user(unsigned index)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	char device[32];
+	pid_t user = 0;
+
+	if (!proc)
+		return 0;
+	snprintf(device, sizeof(device), "/dev/nbd%u", index);
+	while (user == 0 && (entry = readdir(proc)))
+		if (isdigit((unsigned char)entry->d_name[0]) && atoi(entry->d_name) != getpid() &&
+		    has_open(entry->d_name, device))
+			user = atoi(entry->d_name);
+	closedir(proc);
+	return user;
 }
 
 int kernel_device_disconnect(unsigned index, struct error *err)

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "error.h"
 
@@ -14,7 +15,7 @@ struct kernel_device_connect {
 	const char *socket;   /* path of the server's */
 	unsigned connections;
 	unsigned block_size;  /* bytes */
-	unsigned timeout;     /* seconds */
+	unsigned timeout;     /* seconds, of each connection */
 };
 
 /* All that was done since the kernel made it. */
@@ -34,9 +35,6 @@ bool kernel_device_parse(const char *name, unsigned *index);
 /* Loads the module, if it isn't there. 0 or a negative errno with a message. */
 int kernel_device_load_module(struct error *err);
 
-/* Does the kernel show it? It makes more of them when asked to connect one. */
-bool kernel_device_exists(unsigned index);
-
 /* Is it connected, or was it and is still open somewhere? */
 bool kernel_device_attached(unsigned index);
 
@@ -54,6 +52,10 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 /* Opens it so that nobody else can mount or otherwise claim it meanwhile. A descriptor; -EBUSY
  * where somebody has. */
 int kernel_device_claim(unsigned index, struct error *err);
+
+/* A process that has it open, or a partition of it, besides this one; 0: none. A claim doesn't find
+ * those that have made none. */
+pid_t kernel_device_user(unsigned index);
 
 /* Disconnects it, whoever uses it. What is in flight fails. */
 int kernel_device_disconnect(unsigned index, struct error *err);
