@@ -67,7 +67,9 @@ first_attach() {
 	guest_refuses "detach while it is mounted" "/dev/nbd0.* in use" ndio detach nbd0
 	ok "it is still there" guest same_tree
 	is "and listed" "$(listed /dev/nbd0 state)" attached
-	ok "unmount" guest umount /mnt
+	ok "unmount" guest "umount /mnt; sleep 1000 </dev/nbd0 & pid=\$!"
+	guest_refuses "detach while it is open" "/dev/nbd0 is in use: process [0-9]+" ndio detach nbd0
+	guest "kill \$pid; wait \$pid"
 	is "detach says nothing" "$(guest ndio detach nbd0; echo "status $?")" "status 0"
 	ok "nothing is left" guest nothing_left
 }
