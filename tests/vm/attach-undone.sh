@@ -7,7 +7,7 @@
 # shellcheck source=lib-attach.sh
 . "$(dirname "$0")/lib-attach.sh"
 
-boot_ndio 2
+boot_ndio 2 strace
 make_luks2 "$T/volume" 20M --sector-size 4096
 serve disk "$T/volume" || exit 1
 disk=$(locator disk)
@@ -119,20 +119,28 @@ EOF
 chmod 755 /run/bin/$1"
 }
 
-# It waits for /run/go, where the rest of what it does is going on.
-hold() { # PROGRAM [SCRIPT-BEFORE]
+# It waits for /run/go before it does anything.
+hold() { # PROGRAM
 	imitate "$1" "[ \"\$1\" != -d ] || exec /bin/$1 \"\$@\"
-${2:-}
 : >/run/held
 while [ ! -e /run/go ]; do sleep 0.1; done
 exec /bin/$1 \"\$@\""
 }
 
+# The kernel has the device for some seconds when nbd-client hasn't ended yet.
+hold_end() {
+	imitate nbd-client "[ \"\$1\" != -d ] || exec /bin/nbd-client \"\$@\"
+exec strace -D -o /dev/null -e trace=exit_group -e inject=exit_group:delay_enter=5000000 \
+	/bin/nbd-client \"\$@\""
+}
+
+# start_held [COMMAND]: attaches in the background, until it is held; COMMAND comes at once then.
+held=/run/held
 start_held() {
 	guest "rm -f /run/held /run/go
 		PATH=$imitated $attach nbd0 >/run/attach.out 2>&1 &
 		pid=\$!
-		await 60 test -e /run/held"
+		await 60 eval '[ -e $held ] || ! kill -0 \$pid' && [ -e $held ] && { ${1:-true}; }"
 }
 
 # What attach said, and its status.
@@ -187,44 +195,50 @@ server_goes() {
 
 # interrupted NAME: attach is held by what hold has said.
 interrupted() {
-	ok "interrupted $1: gets there" start_held
-	guest "kill -TERM \$pid"
+	ok "interrupted $1: gets there" start_held "kill -TERM \$pid"
 	like "interrupted $1: ends" "$(end_held)" "^ndio: .*interrupted.*status 1$"
 	ok "interrupted $1: leaves nothing" guest nothing_left
 }
 
-# killed NAME STATE COMMAND: what is listed afterwards, if anything, and what clears it away.
+# killed NAME STATE: as what it is listed afterwards.
 killed() {
-	local name="killed $1" state=$2
+	ok "killed $1: gets there" start_held "kill -KILL \$pid"
+	like "killed $1: ends" "$(end_held)" "status 137$"
+	is "killed $1: is listed as $2" "$(listed /dev/nbd0 state)" "$2"
+}
 
-	shift 2
-	ok "$name: gets there" start_held
-	guest "kill -KILL \$pid"
-	like "$name: ends" "$(end_held)" "status 137$"
-	if [ "$state" ]; then
-		is "$name: is listed as $state" "$(listed /dev/nbd0 state)" "$state"
-	fi
-	ok "$name: then $*" guest "$*"
-	is "$name: a new attach" "$(guest "$attach nbd0")" /dev/nbd0
-	is "$name: a single gateway" "$(guest "running /bin/nbdkit | wc -l")" 1
-	ok "$name: reads" guest "head -c 64k /dev/nbd0 | wc -c"
-	ok "$name: detach" guest "ndio detach nbd0"
-	ok "$name: nothing is left" guest nothing_left
+# What was left is cleared away.
+attaches_anew() { # NAME
+	is "$1: a new attach" "$(guest "$attach nbd0")" /dev/nbd0
+	is "$1: a single gateway" "$(guest "running /bin/nbdkit | wc -l")" 1
+	ok "$1: reads" guest "head -c 64k /dev/nbd0 >/dev/null"
+	detaches "$1"
+}
+
+detaches() { # NAME
+	ok "$1: detach" guest "ndio detach nbd0"
+	ok "$1: nothing is left" guest nothing_left
 }
 
 leftovers() {
 	hold nbdkit
 	interrupted "before the gateway"
-	killed "before the gateway" "detached" true
+	killed "before the gateway" detached
+	attaches_anew "killed before the gateway"
 	guest "rm /run/bin/*"
 	hold nbd-client
 	interrupted "before the kernel"
-	killed "before the kernel" "detached" true
-	killed "before the kernel" "detached" "ndio detach nbd0 && nothing_left"
-	hold nbd-client "/bin/nbd-client \"\$@\""
+	killed "before the kernel" detached
+	attaches_anew "killed before the kernel"
+	killed "before the kernel" detached
+	detaches "killed before the kernel"
+	hold_end
+	held=/sys/block/nbd0/pid
 	interrupted "when the kernel has it"
-	killed "when the kernel has it" "attached" "ndio detach nbd0 && nothing_left"
+	killed "when the kernel has it" attached
+	detaches "killed when the kernel has it"
 	guest "rm /run/bin/*"
+	held=/run/held
 }
 
 # Whenever it happens to be.

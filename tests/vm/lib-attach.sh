@@ -23,12 +23,20 @@ boot_ndio() {
 		ls -l /proc/[0-9]*/exe 2>/dev/null | sed -n \"s,.* /proc/\\([0-9]*\\)/exe -> \$1\$,\\1,p\"
 	}
 
-	# Of all attached disks.
+	# Of all attached disks. What there is, is told and cleared away, so that it fails one test
+	# and not the next.
 	nothing_left() {
 		local left=\"\$(ls -d /run/ndio/* /sys/block/nbd*/pid 2>/dev/null; running /bin/nbdkit)\"
+		local device
 
+		[ \"\$left\" ] || return 0
 		echo \"\$left\"
-		[ -z \"\$left\" ]
+		kill -9 \$(running /bin/nbdkit)
+		for device in \$(ls -d /sys/block/nbd*/pid | cut -d/ -f4); do
+			detach /dev/\$device
+		done
+		rm -rf /run/ndio
+		return 1
 	}"
 }
 

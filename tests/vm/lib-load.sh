@@ -35,7 +35,7 @@ load_in_guest() {
 		mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 /mnt || return
 		write_files >/dev/null 2>&1 &
 		read_device >/dev/null 2>&1 &
-		await 60 acknowledged 30
+		await 60 acknowledged 15
 	}
 
 	stop_load() {
