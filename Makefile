@@ -30,7 +30,7 @@ LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:libu
 ENGINE_PC  := libcrypto libcryptsetup liburing json-c libnbd
 COMMAND_PC := blkid
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
-TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
+TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
@@ -50,6 +50,8 @@ SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
+SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
+PRELOADS     := $(B)/tests/gnutls-key-update.so
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
@@ -114,7 +116,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) ## build the plugin, library, comman
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(CLIENTS) $(FIRST) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
@@ -273,10 +275,15 @@ $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
-$(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
+$(SERVERS): %: %.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
+
+# What goes into programs that aren't ours.
+$(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -O2 -fPIC -shared -Wl,-z,initfirst -o $@ $<
+	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
 # man/NAME.SECTION.pod
 $(B)/man/%: man/%.pod
@@ -287,4 +294,4 @@ $(B)/man/%: man/%.pod
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
-	 $(CLIENTS:=.d)
+	 $(CLIENTS:=.d) $(SERVERS:=.d)
