@@ -108,7 +108,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm demo deps vm-deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm check-speed demo deps vm-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -124,6 +124,9 @@ check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install wh
 check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove --failures --comments --timer --exec tests/run-one $(VM)
+
+check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
+	$(Q)$(TEST_ENV) prove --verbose --exec tests/run-one tests/speed/tls.sh
 
 # Only unpacked, and kept until `make clean`.
 $(KERNEL): | vm-deps
@@ -197,7 +200,7 @@ endif
 pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
-$(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
+$(B)/config.mk: FORCE | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
 	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
 	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
 	@mkdir -p $(@D); { \
