@@ -8,12 +8,14 @@ VERSION := 0.1.0
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
 ## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
+## FUZZ_TIME=60        seconds for each fuzzer
 ## V=1                 show the commands
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 SANITIZE ?=
 WERROR   ?=
 TESTS    ?=
+FUZZ_TIME ?= 60
 V        ?=
 ifeq ($(origin CC),default)
 CC := gcc
@@ -35,6 +37,8 @@ TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++
+FUZZ_TOOLS := clang:clang
+FUZZ_HEADERS := sanitizer/asan_interface.h:libclang-rt-dev
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
@@ -51,6 +55,7 @@ UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
+FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(B)/tests/gnutls-key-update.so
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
@@ -108,7 +113,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed demo deps vm-deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm check-speed fuzz run-fuzzers demo deps vm-deps fuzz-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -124,6 +129,19 @@ check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install wh
 check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove --failures --comments --timer --exec tests/run-one $(VM)
+
+# In a build of its own; what is new in the corpus stays there.
+fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
+	$(Q)$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined run-fuzzers
+
+run-fuzzers: fuzz-deps $(FUZZERS)
+	$(Q)for f in $(FUZZERS); do \
+		name=$${f##*/fuzz-}; mkdir -p $$f.corpus; \
+		echo "== $$name, $(FUZZ_TIME) seconds"; \
+		ASAN_OPTIONS=quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
+			$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name || exit; \
+	done
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/run-one tests/speed/tls.sh
@@ -148,8 +166,9 @@ endef
 
 deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
-deps vm-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(if $(filter vm-deps,$@),$(VM_TOOLS)),$(HEADERS)); \
+fuzz-deps: ## and those of fuzz
+deps vm-deps fuzz-deps:
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(if $(filter vm-deps,$@),$(VM_TOOLS)) $(if $(filter fuzz-deps,$@),$(FUZZ_TOOLS)),$(HEADERS) $(if $(filter fuzz-deps,$@),$(FUZZ_HEADERS))); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
@@ -193,14 +212,14 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out deps vm-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz deps vm-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
 pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
-$(B)/config.mk: FORCE | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
+$(B)/config.mk: FORCE | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
 	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
 	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
 	@mkdir -p $(@D); { \
@@ -278,6 +297,10 @@ $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
+$(FUZZERS): %: %.o $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS)
+
 $(SERVERS): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
@@ -297,4 +320,4 @@ $(B)/man/%: man/%.pod
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
-	 $(CLIENTS:=.d) $(SERVERS:=.d)
+	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d)

@@ -3,7 +3,6 @@
 # error, no read is wrong, no acknowledged write is lost, and nothing hangs. See mitm.py for what
 # is done; what fails can be had again by its seed.
 . "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
 . "$(dirname "$0")/../tls.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
