@@ -137,10 +137,11 @@ fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
 run-fuzzers: fuzz-deps $(FUZZERS)
 	$(Q)for f in $(FUZZERS); do \
 		name=$${f##*/fuzz-}; mkdir -p $$f.corpus; \
-		echo "== $$name, $(FUZZ_TIME) seconds"; \
 		ASAN_OPTIONS=quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
-			$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -verbosity=0 \
-			-print_final_stats=1 -artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name || exit; \
+			$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -print_final_stats=1 \
+			-artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name >$$f.log 2>&1 || \
+			{ tail -n 60 $$f.log; exit 1; }; \
+		echo "$$name: $$(sed -n 's/^Done \([0-9]* runs in [0-9]* second\)/\1/p' $$f.log), nothing found"; \
 	done
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
@@ -299,7 +300,7 @@ $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 
 $(FUZZERS): %: %.o $(B)/common.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS)
+	$(Q)$(CC) $(filter-out -shared-libsan,$(LINK)) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) -lm
 
 $(SERVERS): %: %.o
 	$(call say,LINK,$@)
