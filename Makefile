@@ -25,11 +25,11 @@ LD       := ld
 OBJCOPY  := objcopy
 
 # What is needed, and the Debian package that has it: to build, and more to check.
-LIBS       := libcrypto:libssl-dev libcryptsetup:libcryptsetup-dev liburing:liburing-dev \
-	      json-c:libjson-c-dev libnbd:libnbd-dev blkid:libblkid-dev \
-	      nbdkit:nbdkit-plugin-dev
+LIBS       := libcrypto:libssl-dev libssl:libssl-dev libcryptsetup:libcryptsetup-dev \
+	      liburing:liburing-dev json-c:libjson-c-dev libnbd:libnbd-dev \
+	      libxml-2.0:libxml2-dev blkid:libblkid-dev nbdkit:nbdkit-plugin-dev
 # What the engine itself uses; and the command besides.
-ENGINE_PC  := libcrypto libcryptsetup liburing json-c libnbd
+ENGINE_PC  := libcrypto libssl libcryptsetup liburing json-c libnbd libxml-2.0
 COMMAND_PC := blkid
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev

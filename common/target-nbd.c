@@ -4,18 +4,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <libnbd.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <time.h>
 
 #include "align.h"
+#include "clock.h"
 #include "subrequest.h"
 
-#define ANSWER_TIMEOUT  30                 /* seconds until a server must have answered */
 #define DEFAULT_MAX_LEN (32 * 1024 * 1024) /* what every server takes, by the protocol */
 #define MAX_OTHER       (1024 * 1024 * 1024)
 #define MAX_ALIGN       (64 * 1024)        /* the protocol's limit for the minimum */
@@ -23,7 +20,8 @@
 
 struct nbd_target {
 	struct target target;
-	struct nbd_handle *first; /* until a queue takes it over */
+	struct nbd_server server;
+	struct nbd_link first; /* until a queue takes it over; or zeroed */
 	unsigned connections;
 	uint64_t secret; /* see mark() */
 	struct target_nbd_facts facts;
@@ -31,7 +29,7 @@ struct nbd_target {
 
 struct target_queue {
 	struct nbd_target *owner;
-	struct nbd_handle *nbd;
+	struct nbd_link link;
 	unsigned in_flight;
 	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
 	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
@@ -50,74 +48,9 @@ bool target_nbd_is_uri(const char *locator)
 	       strspn(locator, "abcdefghijklmnopqrstuvwxyz+-.") == (size_t)(end - locator);
 }
 
-/* libnbd starts its messages with the name of its function. */
-static const char *nbd_reason(void)
+static int read_facts(struct nbd_target *owner, struct error *err)
 {
-	const char *text = nbd_get_error();
-	const char *colon = text ? strstr(text, ": ") : NULL;
-
-	return colon && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text ? text : "unknown error";
-}
-
-static int nbd_errno(void)
-{
-	int errnum = nbd_get_errno();
-
-	return errnum ? errnum : EIO;
-}
-
-/* ---- connecting ---- */
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
-/* A server that takes the connection and says nothing must not hang us. */
-static int finish_connecting(struct nbd_handle *nbd, const char *uri, struct error *err)
-{
-	int64_t deadline = now_ms() + ANSWER_TIMEOUT * 1000;
-
-	while (!nbd_aio_is_ready(nbd)) {
-		int64_t left = deadline - now_ms();
-
-		if (nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd))
-			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
-		if (left <= 0)
-			return error_set(err, ETIMEDOUT, "%s: no answer within %d seconds", uri,
-					 ANSWER_TIMEOUT);
-		if (nbd_poll(nbd, left) < 0)
-			return error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
-	}
-	return 0;
-}
-
-static int connect_uri(const char *uri, struct nbd_handle **result, struct error *err)
-{
-	struct nbd_handle *nbd = nbd_create();
-	int ret;
-
-	if (!nbd)
-		return error_set(err, ENOMEM, "%s: %s", uri, nbd_reason());
-	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
-	nbd_set_pread_initialize(nbd, false);
-	nbd_set_uri_allow_local_file(nbd, true);
-	if (nbd_add_meta_context(nbd, CONTEXT) < 0 || nbd_aio_connect_uri(nbd, uri) < 0)
-		ret = error_set(err, nbd_errno(), "%s: %s", uri, nbd_reason());
-	else
-		ret = finish_connecting(nbd, uri, err);
-	if (ret < 0)
-		nbd_close(nbd);
-	else
-		*result = nbd;
-	return ret;
-}
-
-static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct error *err)
-{
+	struct nbd_handle *nbd = owner->first.nbd;
 	struct target_nbd_facts *facts = &owner->facts;
 	struct target *target = &owner->target;
 	int64_t size = nbd_get_size(nbd);
@@ -129,7 +62,9 @@ static int read_facts(struct nbd_target *owner, struct nbd_handle *nbd, struct e
 		return error_set(err, EPROTO, "%s: the server's size of the export makes no sense",
 				 target->name);
 	facts->protocol = nbd_get_protocol(nbd);
-	facts->tls = nbd_get_tls_negotiated(nbd) > 0;
+	facts->tls = owner->first.tls || nbd_get_tls_negotiated(nbd) > 0;
+	if (owner->first.tls)
+		tls_read_facts(owner->first.tls, &facts->tls_facts);
 	facts->structured_replies = nbd_get_structured_replies_negotiated(nbd) > 0;
 	facts->multi_conn = nbd_can_multi_conn(nbd) > 0;
 	facts->can_fua = nbd_can_fua(nbd) > 0;
@@ -281,7 +216,7 @@ static uint32_t command_flags(const struct ndio_subrequest *sub)
 
 static int64_t send_command(struct ndio_subrequest *sub)
 {
-	struct nbd_handle *nbd = sub->queue->nbd;
+	struct nbd_handle *nbd = sub->queue->link.nbd;
 	const nbd_completion_callback done = { .callback = command_done, .user_data = sub };
 	const nbd_chunk_callback chunk = { .callback = chunk_read, .user_data = sub };
 	const nbd_extent_callback extent = { .callback = extents_read, .user_data = sub };
@@ -311,11 +246,6 @@ static int64_t send_command(struct ndio_subrequest *sub)
 	return -1;
 }
 
-static bool is_up(const struct target_queue *queue)
-{
-	return !nbd_aio_is_dead(queue->nbd) && !nbd_aio_is_closed(queue->nbd);
-}
-
 static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	sub->queue = queue;
@@ -323,37 +253,14 @@ static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	if (send_command(sub) < 0) {
 		queue->in_flight--;
 		/* Without a connection libnbd finds the call itself invalid. */
-		sub->result = is_up(queue) ? -nbd_errno() : -ENOTCONN;
+		sub->result = nbd_link_is_up(&queue->link) ? -nbd_link_errno() : -ENOTCONN;
 		add_landed(queue, sub);
 	}
 }
 
-/* libnbd sends at once what the socket takes. */
 static void nbd_submit(struct target_queue *queue)
 {
-	(void)queue;
-}
-
-/* One look at the socket, asleep or not. True if wake_fd can be read. */
-static bool look(struct target_queue *queue, bool sleep, int wake_fd)
-{
-	struct pollfd fds[2] = { { .fd = -1 }, { .fd = wake_fd, .events = POLLIN } };
-	unsigned direction = 0;
-
-	if (is_up(queue)) {
-		direction = nbd_aio_get_direction(queue->nbd);
-		fds[0].fd = nbd_aio_get_fd(queue->nbd);
-		fds[0].events = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
-				(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
-	}
-	if (poll(fds, 2, sleep ? -1 : 0) <= 0)
-		return false;
-	/* A failure of these kills the connection, which fails all that is in flight. */
-	if ((direction & LIBNBD_AIO_DIRECTION_READ) && (fds[0].revents & (POLLIN | POLLHUP | POLLERR)))
-		nbd_aio_notify_read(queue->nbd);
-	else if (fds[0].revents & (POLLOUT | POLLHUP | POLLERR))
-		nbd_aio_notify_write(queue->nbd);
-	return fds[1].revents;
+	nbd_link_submit(&queue->link);
 }
 
 static void send_again(struct target_queue *queue)
@@ -373,7 +280,8 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 
 	do {
 		sleep = wait && !queue->landed && (queue->in_flight || wake_fd >= 0);
-		woken = (sleep || queue->in_flight) && look(queue, sleep, wake_fd);
+		woken = (sleep || queue->in_flight) &&
+			nbd_link_look(&queue->link, sleep ? -1 : 0, wake_fd);
 		send_again(queue);
 	} while (sleep && !woken && !queue->landed);
 	list = queue->landed;
@@ -382,21 +290,21 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 	return list;
 }
 
-/* libnbd finds the connection closed and fails what is in flight. */
 static void nbd_cancel(struct target_queue *queue)
 {
-	if (is_up(queue))
-		shutdown(nbd_aio_get_fd(queue->nbd), SHUT_RDWR);
+	nbd_link_cut(&queue->link);
 }
 
 /* ---- the queue and the target ---- */
 
-static void disconnect(struct nbd_handle *nbd)
+/* The connection that found out what the export is, or another. */
+static int open_link(struct nbd_target *owner, struct nbd_link *link, struct error *err)
 {
-	/* Sends NBD_CMD_DISC, if it can, and waits for nothing. */
-	if (nbd && nbd_aio_is_ready(nbd))
-		nbd_aio_disconnect(nbd, 0);
-	nbd_close(nbd);
+	if (!owner->first.nbd)
+		return nbd_link_open(link, &owner->server, CONTEXT, err);
+	*link = owner->first;
+	owner->first = (struct nbd_link){ 0 };
+	return 0;
 }
 
 static struct target_queue *nbd_queue_open(struct target *target, unsigned depth,
@@ -413,16 +321,14 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 	}
 	queue->owner = owner;
 	queue->landed_end = &queue->landed;
-	queue->nbd = owner->first;
-	owner->first = NULL;
-	if (!queue->nbd && connect_uri(target->name, &queue->nbd, err) < 0) {
+	if (open_link(owner, &queue->link, err) < 0) {
 		free(queue);
 		return NULL;
 	}
-	if (nbd_get_size(queue->nbd) != (int64_t)target->size) {
+	if (nbd_get_size(queue->link.nbd) != (int64_t)target->size) {
 		error_set(err, EPROTO, "%s: its size has changed between two connections",
 			  target->name);
-		disconnect(queue->nbd);
+		nbd_link_close(&queue->link);
 		free(queue);
 		return NULL;
 	}
@@ -432,34 +338,33 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 static void nbd_queue_close(struct target_queue *queue)
 {
 	assert(queue->in_flight == 0 && !queue->landed && !queue->again);
-	disconnect(queue->nbd);
+	nbd_link_close(&queue->link);
 	free(queue);
 }
 
 /* Waits for a command, but no longer than a server may take. Then the connection is given up, so
  * that nothing lands in the caller's memory later. */
-static int finish_command(struct nbd_handle *nbd, int64_t cookie)
+static int finish_command(struct nbd_link *link, int64_t cookie)
 {
-	int64_t deadline = now_ms() + ANSWER_TIMEOUT * 1000;
+	int64_t deadline = clock_ms() + NBD_ANSWER_TIMEOUT * 1000;
 	bool given_up = false;
 	int ret;
 
-	while ((ret = nbd_aio_command_completed(nbd, cookie)) == 0) {
-		int64_t left = deadline - now_ms();
+	while ((ret = nbd_aio_command_completed(link->nbd, cookie)) == 0) {
+		int64_t left = deadline - clock_ms();
 
 		if (left <= 0 && !given_up) {
-			shutdown(nbd_aio_get_fd(nbd), SHUT_RDWR);
+			nbd_link_cut(link);
 			given_up = true;
 		}
-		/* What it fails with is the command's error as well. */
-		nbd_poll(nbd, left > 0 ? left : 1);
+		nbd_link_look(link, left > 0 ? left : 1, -1);
 	}
-	return ret > 0 ? 0 : given_up ? -ETIMEDOUT : -nbd_errno();
+	return ret > 0 ? 0 : given_up ? -ETIMEDOUT : -nbd_link_errno();
 }
 
 static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t offset)
 {
-	struct nbd_handle *nbd = to_nbd(target)->first;
+	struct nbd_link *link = &to_nbd(target)->first;
 	int64_t cookie;
 	int ret;
 
@@ -467,8 +372,8 @@ static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t o
 		return 0;
 	len = min_u64(len, target->size - offset);
 	memset(buf, 0, len); /* what a hostile server leaves out */
-	cookie = nbd_aio_pread(nbd, buf, len, offset, NBD_NULL_COMPLETION, 0);
-	ret = cookie < 0 ? -nbd_errno() : finish_command(nbd, cookie);
+	cookie = nbd_aio_pread(link->nbd, buf, len, offset, NBD_NULL_COMPLETION, 0);
+	ret = cookie < 0 ? -nbd_link_errno() : finish_command(link, cookie);
 	return ret < 0 ? ret : (int64_t)len;
 }
 
@@ -476,7 +381,8 @@ static void nbd_target_close(struct target *target)
 {
 	struct nbd_target *owner = to_nbd(target);
 
-	disconnect(owner->first);
+	nbd_link_close(&owner->first);
+	nbd_server_clear(&owner->server);
 	free(target->name);
 	free(owner);
 }
@@ -502,13 +408,13 @@ void target_nbd_facts(const struct target *target, struct target_nbd_facts *fact
 	*facts = to_nbd(target)->facts;
 }
 
-int target_nbd_open(const char *uri, unsigned connections, bool readonly,
+int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		    struct target **target, struct error *err)
 {
 	struct nbd_target *owner = calloc(1, sizeof(*owner));
-	int ret = -ENOMEM;
+	int ret;
 
-	assert(connections > 0);
+	assert(options->connections > 0);
 	if (owner)
 		owner->target.name = strdup(uri);
 	if (!owner || !owner->target.name) {
@@ -516,17 +422,20 @@ int target_nbd_open(const char *uri, unsigned connections, bool readonly,
 		return error_set(err, ENOMEM, "%s: no memory", uri);
 	}
 	owner->target.ops = &nbd_ops;
-	owner->connections = connections;
+	owner->connections = options->connections;
 	if (getrandom(&owner->secret, sizeof(owner->secret), 0) < 0)
-		owner->secret = now_ms() * (uintptr_t)owner;
-	ret = connect_uri(uri, &owner->first, err);
+		owner->secret = clock_ms() * (uintptr_t)owner;
+	ret = nbd_server_init(&owner->server, owner->target.name, options->tls_by,
+			      &options->notice, err);
 	if (ret == 0)
-		ret = read_facts(owner, owner->first, err);
+		ret = nbd_link_open(&owner->first, &owner->server, CONTEXT, err);
+	if (ret == 0)
+		ret = read_facts(owner, err);
 	if (ret < 0) {
 		nbd_target_close(&owner->target);
 		return ret;
 	}
-	owner->target.readonly |= readonly;
+	owner->target.readonly |= options->readonly;
 	*target = &owner->target;
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* target-nbd: an export of an NBD server, by libnbd.
+/* target-nbd: an export of an NBD server.
  *
  * Each queue is one connection; the first to be opened takes over the one that found out what
  * the export is. A server that doesn't allow several (NBD_FLAG_CAN_MULTI_CONN) gets one. What
@@ -9,20 +9,29 @@
 #include <stdbool.h>
 
 #include "error.h"
+#include "nbd-link.h"
 #include "target.h"
 
 /* Is this locator an NBD URI, and not a path? By its scheme. */
 bool target_nbd_is_uri(const char *locator);
 
-/* Connects to any URI that libnbd takes. connections is how many queues there may be at the
- * most. 0 or a negative errno with a message that starts with the URI. */
-int target_nbd_open(const char *uri, unsigned connections, bool readonly,
+struct target_nbd_options {
+	unsigned connections; /* how many queues there may be at the most; at least 1 */
+	bool readonly;
+	enum tls_by tls_by;
+	struct notice notice; /* told why a connection was lost, in the thread that uses it */
+};
+
+/* Connects to any URI that nbd-uri.h knows. 0, or a negative errno with a message that starts with
+ * the URI. */
+int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		    struct target **target, struct error *err);
 
 /* What only an NBD server has, for reports. */
 struct target_nbd_facts {
 	const char *protocol;  /* as libnbd names it */
 	bool tls;
+	struct tls_facts tls_facts; /* empty where TLS is libnbd's, which doesn't tell */
 	bool structured_replies;
 	bool multi_conn;
 	bool can_fua;

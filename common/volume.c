@@ -22,7 +22,13 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 		       enum direct_mode direct, struct error *err)
 {
 	if (options->uri)
-		return target_nbd_open(options->uri, options->connections, options->readonly,
+		return target_nbd_open(options->uri,
+				       &(struct target_nbd_options){
+					       .connections = options->connections,
+					       .readonly = options->readonly,
+					       .tls_by = options->tls_by,
+					       .notice = options->notice,
+				       },
 				       &volume->target, err);
 	return target_file_open(options->file, direct, options->readonly, &options->notice,
 				&volume->target, err);

@@ -11,12 +11,14 @@
 #include "request.h"
 #include "stats.h"
 #include "target-file.h"
+#include "target-nbd.h"
 #include "target.h"
 
 struct volume_options {
 	const char *file;   /* path of the target; or else */
 	const char *uri;    /* an NBD server's export */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
+	enum tls_by tls_by; /* for URIs of nbds */
 	const char *header; /* path of a detached LUKS header, or NULL */
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
@@ -24,7 +26,7 @@ struct volume_options {
 	enum direct_mode direct;
 	bool readonly;      /* a target that can't be written is read-only anyway */
 	bool discard;       /* pass trims of an encrypted volume through */
-	struct notice notice;
+	struct notice notice; /* of a server: also later, in the threads that use it */
 };
 
 struct volume {
