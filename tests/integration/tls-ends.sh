@@ -26,6 +26,20 @@ breaks() {
 	end_server bad
 }
 
+# says NAME REGEX [PARAMETER] -- OPTION...: why a copy fails.
+says() {
+	local name=$1 regex=$2 parameter=
+
+	[ "$3" = -- ] || parameter=$3
+	while [ "$1" != -- ]; do shift; done
+	shift
+	start_tls_server bad backend -k "$psk" "$@"
+	timeout 30 "$ndio" copy "$(with_psk bad)$parameter" null: >"$T/said" 2>&1
+	is "$name: a copy fails" $? 1
+	like "$name: and says why" "$(cat "$T/said")" "$regex"
+	end_server bad
+}
+
 # In mid-transfer: reads and writes send other amounts to us.
 breaking() {
 	local what
@@ -33,6 +47,12 @@ breaking() {
 	for what in garbage cut reset end notify; do
 		breaks "$what" -x $what@done+3000
 	done
+	says garbage "changed on its way|makes no sense as TLS" -- -x garbage@done+300000
+	says cut "in the middle of a record" -- -x cut@done+300000
+	says reset "reset" -- -x reset@done+300000
+	says end "without TLS's close_notify" -- -x end@done+300000
+	says notify "the server closed the connection" -- -x notify@done+300000
+	says renegotiation "renegotiation" "&tls-version=1.2" -- -V 1.2 -n 5
 }
 
 # What it takes from the processor while a server says nothing any more, and that it can be
