@@ -242,9 +242,16 @@ static void print_disk(const struct report *report)
 
 static void print_server(const struct report *report)
 {
-	line("server:", "NBD (%s), %s TLS, %s replies", report->disk.protocol,
-	     report->disk.tls ? "with" : "without",
-	     report->disk.structured_replies ? "structured" : "simple");
+	const struct ndio_info *disk = &report->disk;
+	char clean[sizeof(disk->tls_peer)];
+
+	line("server:", "NBD (%s), %s TLS, %s replies", disk->protocol,
+	     disk->tls ? "with" : "without", disk->structured_replies ? "structured" : "simple");
+	if (disk->tls_version[0])
+		line("TLS:", "%s, %s", disk->tls_version, disk->tls_cipher);
+	if (disk->tls_version[0])
+		line("TLS peer:", "%s", disk->tls_peer[0] ?
+		     cmd_clean(disk->tls_peer, clean, sizeof(clean)) : "not verified");
 	block_line("block minimum:", report->disk.block_minimum);
 	block_line("block preferred:", report->disk.block_preferred);
 	block_line("block maximum:", report->disk.block_maximum);
@@ -373,6 +380,11 @@ static struct json_object *json_server(const struct report *report)
 	add_text(object, "uri", report->request->locator);
 	add_text(object, "protocol", report->disk.protocol);
 	add_flag(object, "tls", report->disk.tls);
+	if (report->disk.tls_version[0]) {
+		add_text(object, "tls_version", report->disk.tls_version);
+		add_text(object, "tls_cipher", report->disk.tls_cipher);
+		add_text(object, "tls_peer", report->disk.tls_peer);
+	}
 	add_flag(object, "structured_replies", report->disk.structured_replies);
 	add_number(object, "block_minimum", report->disk.block_minimum);
 	add_number(object, "block_preferred", report->disk.block_preferred);

@@ -107,6 +107,12 @@ static int direct_for(const struct endpoint_spec *spec, unsigned flags)
 								       NDIO_DIRECT_AUTO;
 }
 
+/* Without a key most are beside the point, but not why an encrypted connection was lost. */
+static bool wants_notices(const struct endpoint_spec *spec)
+{
+	return spec->unlock || strncmp(spec->locator, "nbds", 4) == 0;
+}
+
 static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
 		     const struct key *key, struct error *err)
 {
@@ -117,7 +123,7 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.header = spec->header,
 		.flags = flags,
 		.direct = direct_for(spec, flags),
-		.notice = spec->unlock ? cmd_notice : NULL,
+		.notice = wants_notices(spec) ? cmd_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
 	int ret = ndio_open(spec->locator, &options, &endpoint->volume);

@@ -77,6 +77,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 		.file = nbd ? NULL : locator,
 		.uri = nbd ? locator : NULL,
 		.connections = handle->connections,
+		.tls_by = options->tls == NDIO_TLS_LIBNBD ? TLS_BY_LIBNBD : TLS_BY_OPENSSL,
 		.header = options->header,
 		.unlock = options->key,
 		.pass = options->key,
@@ -125,6 +126,8 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 	if (all.connections > MAX_CONNECTIONS)
 		return message_set(EINVAL, "%u connections are more than %u", all.connections,
 				   MAX_CONNECTIONS);
+	if (all.tls != NDIO_TLS_OPENSSL && all.tls != NDIO_TLS_LIBNBD)
+		return message_set(EINVAL, "there is no TLS number %d", all.tls);
 	if (all.header && !all.key)
 		return message_set(EINVAL, "%s: a detached header without a key", locator);
 	handle = calloc(1, sizeof(*handle));
@@ -201,6 +204,23 @@ static int give(void *theirs, const void *ours, size_t our_size)
 	return 0;
 }
 
+static void tell_server(const struct target *target, struct ndio_info *info)
+{
+	struct target_nbd_facts facts;
+
+	target_nbd_facts(target, &facts);
+	info->nbd = 1;
+	info->tls = facts.tls;
+	info->block_minimum = facts.block_minimum;
+	info->block_preferred = facts.block_preferred;
+	info->block_maximum = facts.block_maximum;
+	info->structured_replies = facts.structured_replies;
+	snprintf(info->protocol, sizeof(info->protocol), "%s", facts.protocol);
+	snprintf(info->tls_version, sizeof(info->tls_version), "%s", facts.tls_facts.version);
+	snprintf(info->tls_cipher, sizeof(info->tls_cipher), "%s", facts.tls_facts.cipher);
+	snprintf(info->tls_peer, sizeof(info->tls_peer), "%s", facts.tls_facts.peer);
+}
+
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 {
 	const struct volume *v = volume->volume;
@@ -220,17 +240,8 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 		memcpy(all.cipher, v->luks.cipher, sizeof(all.cipher));
 	}
 	if (target_is_nbd(v->target)) {
-		struct target_nbd_facts facts;
-
-		target_nbd_facts(v->target, &facts);
-		all.nbd = 1;
-		all.tls = facts.tls;
 		all.connections = workers_count(volume->workers);
-		all.block_minimum = facts.block_minimum;
-		all.block_preferred = facts.block_preferred;
-		all.block_maximum = facts.block_maximum;
-		all.structured_replies = facts.structured_replies;
-		snprintf(all.protocol, sizeof(all.protocol), "%s", facts.protocol);
+		tell_server(v->target, &all);
 	}
 	return give(info, &all, sizeof(all));
 }

@@ -42,6 +42,11 @@ enum ndio_direct {
 	NDIO_DIRECT_OFF,
 };
 
+enum ndio_tls {
+	NDIO_TLS_OPENSSL,
+	NDIO_TLS_LIBNBD, /* slower, and only what libnbd verifies: -EINVAL for the rest */
+};
+
 struct ndio_options {
 	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows */
 	const void *key;     /* passphrase, or a key file's content; NULL: no encryption here */
@@ -51,10 +56,12 @@ struct ndio_options {
 	int direct;          /* enum ndio_direct; files only */
 	unsigned connections; /* to an NBD server that allows several; 0: 4 */
 	size_t copy_memory;  /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
-	/* Told of what the user should know though nothing failed; in the thread that opens.
-	 * NULL: nobody is. */
+	/* Told of what the user should know though nothing failed, in the thread that opens; and
+	 * why the TLS connection to a server was lost, in one of the library's threads. NULL:
+	 * nobody is. */
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
+	int tls;             /* enum ndio_tls: whose, for nbds URIs */
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -63,7 +70,8 @@ struct ndio_options {
  * as its derivation takes.
  *
  * -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
- * LUKS feature that isn't supported; -ENOENT, -EACCES, -ECONNREFUSED, -ETIMEDOUT, ... */
+ * LUKS feature that isn't supported; -EACCES this side or the server isn't who it should be, by
+ * TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
 int ndio_open(const char *locator, const struct ndio_options *options,
 	      struct ndio_volume **volume);
 
@@ -108,6 +116,10 @@ struct ndio_info {
 	uint32_t block_minimum, block_preferred, block_maximum; /* bytes; 0: it doesn't tell */
 	char protocol[32];    /* "newstyle-fixed" */
 	int structured_replies;
+	char tls_version[16]; /* "TLSv1.3"; these three are "" without TLS, or with libnbd's */
+	char tls_cipher[48];  /* "TLS_AES_128_GCM_SHA256" */
+	char tls_peer[256];   /* "user NAME", or the subject of the server's certificate; "": it
+				 isn't verified */
 };
 
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);

@@ -46,6 +46,7 @@ static struct {
 	char *file, *header;
 	const char *uri;
 	unsigned connections;
+	enum tls_by tls;
 	enum direct_mode direct;
 	bool discard, pin, lock;
 	bool have_key;
@@ -173,6 +174,19 @@ static int config_direct(const char *value)
 	return 0;
 }
 
+static int config_tls(const char *value)
+{
+	if (strcmp(value, "openssl") == 0)
+		config.tls = TLS_BY_OPENSSL;
+	else if (strcmp(value, "libnbd") == 0)
+		config.tls = TLS_BY_LIBNBD;
+	else {
+		nbdkit_error("tls=%s: must be openssl or libnbd", value);
+		return -1;
+	}
+	return 0;
+}
+
 static int config_bool(bool *flag, const char *value)
 {
 	int ret = nbdkit_parse_bool(value);
@@ -225,6 +239,8 @@ static int ndio_config(const char *key, const char *value)
 		return config_uri(value);
 	if (strcmp(key, "connections") == 0)
 		return config_connections(value);
+	if (strcmp(key, "tls") == 0)
+		return config_tls(value);
 	if (strcmp(key, "header") == 0)
 		return config_path(key, &config.header, value);
 	if (strcmp(key, "passphrase") == 0)
@@ -260,6 +276,7 @@ static int ndio_config_complete(void)
 	"[file=]<PATH>       The file or block device to serve; or else\n"        \
 	"uri=<URI>           another NBD server's export.\n"                      \
 	"connections=<N>     To that server, if it allows several (default: 4).\n" \
+	"tls=openssl|libnbd  Whose TLS encrypts nbds URIs (default: openssl).\n"  \
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"      \
 	"keyfile=<PATH>      Unlock it with all bytes of a file.\n"               \
 	"header=<PATH>       A detached LUKS header.\n"                           \
@@ -360,6 +377,20 @@ static int try_lock_memory(void)
 	return pin_after_fork() < 0 ? -1 : 0;
 }
 
+/* For nbdkit --verbose. */
+static void debug_server(void)
+{
+	struct target_nbd_facts facts;
+
+	if (!target_is_nbd(volume->target))
+		return;
+	target_nbd_facts(volume->target, &facts);
+	if (facts.tls_facts.version[0])
+		nbdkit_debug("%s: %s, %s, %s", volume->target->name, facts.tls_facts.version,
+			     facts.tls_facts.cipher, facts.tls_facts.peer[0] ?
+			     facts.tls_facts.peer : "a server that is not verified");
+}
+
 /* Before the fork: opens and unlocks, and tries all that has to be done again after it, so
  * that what fails is seen on the user's terminal. */
 static int ndio_get_ready(void)
@@ -368,6 +399,7 @@ static int ndio_get_ready(void)
 		.file = config.file,
 		.uri = config.uri,
 		.connections = config.connections,
+		.tls_by = config.tls,
 		.header = config.header,
 		.unlock = config.have_key,
 		.pass = config.pass,
@@ -385,6 +417,7 @@ static int ndio_get_ready(void)
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
+	debug_server();
 	if (config.pin && try_pin() < 0)
 		return -1;
 	if (config.lock && try_lock_memory() < 0)
