@@ -1,4 +1,6 @@
-/* ndio-records [-c CONNECTIONS] read LOCATOR | write LOCATOR [FILE] | verify LOCATOR FILE
+/* ndio-records [-c CONNECTIONS] [-l] read LOCATOR | write LOCATOR [FILE] | verify LOCATOR FILE
+ *
+ * -l: with libnbd's TLS.
  *
  * A disk of numbered records, each of which tells its number; several are in flight.
  *
@@ -144,10 +146,12 @@ static void parse(int argc, char **argv)
 	static const char *const names[] = { "read", "write", "verify" };
 	int opt, arguments;
 
-	while ((opt = getopt(argc, argv, "c:")) != -1) {
-		if (opt != 'c')
-			fail("see the start of ndio-records.c");
-		opening.connections = atoi(optarg);
+	while ((opt = getopt(argc, argv, "c:l")) != -1) {
+		switch (opt) {
+		case 'c': opening.connections = atoi(optarg); break;
+		case 'l': opening.tls = NDIO_TLS_LIBNBD; break;
+		default: fail("see the start of ndio-records.c");
+		}
 	}
 	arguments = argc - optind;
 	while (arguments > 0 && what <= VERIFY && strcmp(argv[optind], names[what]) != 0)
