@@ -315,6 +315,11 @@ const char *tls_context_name(const struct tls_context *context)
 	return context->name;
 }
 
+bool tls_context_verifies(const struct tls_context *context)
+{
+	return context->verify;
+}
+
 const char *tls_context_version(const struct tls_context *context)
 {
 	return context->version;

@@ -28,6 +28,7 @@ int tls_context_check(const struct tls_context *context, SSL *ssl, struct error 
  * must have, or NULL; "1.3" or "1.2": the least version of TLS. */
 const char *tls_context_user(const struct tls_context *context);
 const char *tls_context_name(const struct tls_context *context);
+bool tls_context_verifies(const struct tls_context *context); /* certificates */
 const char *tls_context_version(const struct tls_context *context);
 
 #endif

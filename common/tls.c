@@ -412,7 +412,7 @@ static void print_subject(X509 *certificate, char *text, size_t size)
 	int n = 0;
 
 	if (bio && X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0,
-				      XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) > 0)
+				      XN_FLAG_RFC2253) > 0)
 		n = BIO_read(bio, text, size - 1);
 	text[n > 0 ? n : 0] = '\0';
 	BIO_free(bio);
@@ -420,15 +420,19 @@ static void print_subject(X509 *certificate, char *text, size_t size)
 
 void tls_read_facts(const struct tls *tls, struct tls_facts *facts)
 {
-	const char *user = tls_context_user(tls->context);
 	X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
+	const char *user = tls_context_user(tls->context);
+	const char *name = tls_context_name(tls->context);
 
+	*facts = (struct tls_facts){ .resumed = tls->resumed };
 	snprintf(facts->version, sizeof(facts->version), "%s", SSL_get_version(tls->ssl));
 	snprintf(facts->cipher, sizeof(facts->cipher), "%s", SSL_get_cipher_name(tls->ssl));
-	facts->peer[0] = '\0';
-	facts->resumed = tls->resumed;
 	if (user)
 		snprintf(facts->peer, sizeof(facts->peer), "user %s", user);
-	else if (certificate)
+	else if (certificate && tls_context_verifies(tls->context))
 		print_subject(certificate, facts->peer, sizeof(facts->peer));
+	else
+		return;
+	if (!facts->peer[0]) /* the name is elsewhere in the certificate */
+		snprintf(facts->peer, sizeof(facts->peer), "%s", name ? name : "(no subject)");
 }

@@ -59,7 +59,8 @@ void tls_close(struct tls *tls);
 struct tls_facts {
 	char version[16]; /* "TLSv1.3" */
 	char cipher[48];  /* "TLS_AES_128_GCM_SHA256" */
-	char peer[256];   /* "user NAME", or the subject of the server's certificate */
+	char peer[256];   /* "user NAME", or the subject of the server's certificate; "": it
+			   * isn't verified */
 	bool resumed;     /* the server knew us by a ticket */
 };
 void tls_read_facts(const struct tls *tls, struct tls_facts *facts);
