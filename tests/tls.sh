@@ -145,16 +145,15 @@ qemu_psk=(--object "tls-creds-psk,id=tls,dir=${psk%/*},endpoint=server" --tls-cr
 qemu_x509=(--object "tls-creds-x509,id=tls,dir=$tls,endpoint=server,verify-peer=on" --tls-creds tls)
 
 # start_tls_server NAME BACKEND OPTION...: the tests' own, see tls-server.c, in front of another
-# server of ours; on a Unix socket, or with -p on a port.
+# server of ours. start_tcp_tls_server: on a port.
 start_tls_server() {
-	local name=$1 backend=$2 option socket=(-u "$T/$1.sock")
+	start_server "$1" "$NDIO_BUILD/tests/servers/tls-server" -i "$T/$1.pid" -u "$T/$1.sock" \
+		"${@:3}" "$T/$2.sock"
+}
 
-	shift 2
-	for option in "$@"; do
-		[ "$option" != -p ] || socket=()
-	done
-	start_server "$name" "$NDIO_BUILD/tests/servers/tls-server" -i "$T/$name.pid" \
-		"${socket[@]}" "$@" "$T/$backend.sock"
+start_tcp_tls_server() {
+	start_server "$1" "$NDIO_BUILD/tests/servers/tls-server" -i "$T/$1.pid" -p "$T/$1.port" \
+		"${@:3}" "$T/$2.sock"
 }
 
 # end_server NAME: by force, one that has nothing to say at its end.

@@ -33,8 +33,8 @@ says() {
 	[ "$3" = -- ] || parameter=$3
 	while [ "$1" != -- ]; do shift; done
 	shift
-	start_tls_server bad backend -k "$psk" "$@"
-	timeout 30 "$ndio" copy "$(with_psk bad)$parameter" null: >"$T/said" 2>&1
+	start_tcp_tls_server bad backend -k "$psk" "$@" # where there are resets
+	timeout 30 "$ndio" copy "$(tcp_with_psk bad)$parameter" null: >"$T/said" 2>&1
 	is "$name: a copy fails" $? 1
 	like "$name: and says why" "$(cat "$T/said")" "$regex"
 	end_server bad
