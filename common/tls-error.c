@@ -27,8 +27,8 @@ static int explain_certificate(const struct tls_context *context, long result, s
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
 	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
-		return error_set(err, BY_US, "the server's certificate is signed by nobody that "
-				 "ca-cert.pem trusts");
+		return error_set(err, BY_US, "the server's certificate is signed by no authority that "
+				 "is trusted here (ca-cert.pem)");
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
 		return error_set(err, BY_US, "the server's certificate is not for \"%s\"", name);
@@ -130,6 +130,23 @@ static int explain_reason(const struct tls_context *context, const struct tls_fa
 	}
 }
 
+/* With TLS 1.3 the server looks at our certificate when the handshake is over for us, and some say
+ * nothing when they don't like it. */
+static bool may_be_our_certificate(const struct tls_failure *failure)
+{
+	return failure->up && failure->asked && !failure->heard &&
+	       (failure->ended || failure->io_error);
+}
+
+static int explain_our_certificate(SSL *ssl, struct error *err)
+{
+	if (!SSL_get_certificate(ssl))
+		return error_set(err, BY_US, "the server closed the connection: it wants a "
+				 "certificate of ours, client-cert.pem and client-key.pem");
+	return error_set(err, BY_US, "the server closed the connection: perhaps it doesn't take our "
+			 "certificate, client-cert.pem");
+}
+
 static int explain_end(const struct tls_context *context, const struct tls_failure *failure,
 		       struct error *err)
 {
@@ -156,6 +173,8 @@ int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_fa
 		ret = wrong_key(context, err);
 	else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		ret = explain_certificate(context, result, err);
+	else if (may_be_our_certificate(failure))
+		ret = explain_our_certificate(ssl, err);
 	else if (failure->ended)
 		ret = explain_end(context, failure, err);
 	else if (failure->io_error)

@@ -40,6 +40,8 @@ struct tls {
 	enum { NOTHING, TO_READ, TO_WRITE } waits_for;
 	bool up;      /* the handshake is over */
 	bool resumed;
+	bool asked;   /* the server wants to know who we are */
+	bool heard;   /* something came after the handshake */
 	bool leaving; /* the server may close it as it likes */
 	bool over;    /* nothing more comes from the server */
 	bool deaf;    /* it takes nothing any more */
@@ -148,18 +150,26 @@ static bool send_sealed(struct tls *tls)
 
 /* ---- failures ---- */
 
-static void fail(struct tls *tls)
+static int explain(const struct tls *tls, struct error *err)
 {
 	const struct tls_failure failure = {
 		.up = tls->up,
+		.asked = tls->asked,
+		.heard = tls->heard,
 		.ended = tls->end_read,
 		.cut = tls->end_read && SSL_has_pending(tls->ssl),
 		.io_error = tls->io_error,
 	};
+
+	return tls_explain(tls->context, tls->ssl, &failure, err);
+}
+
+static void fail(struct tls *tls)
+{
 	bool lost = tls->end_read || tls->io_error;
 
 	if (!tls->over && !(tls->leaving && lost))
-		tls_explain(tls->context, tls->ssl, &failure, &tls->why);
+		explain(tls, &tls->why);
 	ERR_clear_error();
 	tls->over = true;
 	send_sealed(tls); /* OpenSSL's alert, if it goes */
@@ -258,6 +268,7 @@ static void read_records(struct tls *tls)
 			return;
 		}
 		in->end += n;
+		tls->heard = true;
 	}
 }
 
@@ -285,8 +296,18 @@ bool tls_pump_in(struct tls *tls, short revents)
 
 /* ---- opening ---- */
 
+static int asked_who_we_are(SSL *ssl, void *opaque)
+{
+	struct tls *tls = opaque;
+
+	(void)ssl;
+	tls->asked = true;
+	return 1; /* with what there is */
+}
+
 static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
 {
+	SSL_set_cert_cb(tls->ssl, asked_who_we_are, tls);
 	for (;;) {
 		int ret, error;
 		bool sent;
@@ -297,15 +318,8 @@ static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
 		sent = send_sealed(tls);
 		if (ret == 1 && sent)
 			return 0;
-		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
-			const struct tls_failure failure = {
-				.ended = tls->end_read,
-				.cut = tls->end_read && SSL_has_pending(tls->ssl),
-				.io_error = tls->io_error,
-			};
-
-			return tls_explain(tls->context, tls->ssl, &failure, err);
-		}
+		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
+			return explain(tls, err);
 		if (nbd_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline) < 0)
 			return error_set(err, ETIMEDOUT, "the server doesn't finish the handshake");
 	}
