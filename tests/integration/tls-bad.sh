@@ -97,7 +97,7 @@ server_certificates() {
 	make_ca "$T/other-ca"
 	issue "$T/other-ca" "$T/unknown" server
 	served "$T/unknown"
-	refuses "one of an unknown CA" "signed by nobody" "$(tcp_with_certificates disk)"
+	refuses "one of an unknown CA" "signed by no authority" "$(tcp_with_certificates disk)"
 }
 
 # Through a CA in between, whose certificate the server forgets, or sends along.
@@ -111,7 +111,7 @@ chain() {
 	issue "$middle" "$T/long" server
 	cp "$ca/ca-cert.pem" "$T/long"
 	served "$T/long"
-	refuses "a chain with a gap" "signed by nobody" "$(tcp_with_certificates disk)"
+	refuses "a chain with a gap" "signed by no authority" "$(tcp_with_certificates disk)"
 	cat "$T/between/middle-cert.pem" >>"$T/long/server-cert.pem"
 	served "$T/long"
 	accepts "a chain without one" "$(tcp_with_certificates disk)"
@@ -148,7 +148,7 @@ unix_sockets() {
 
 	for name in expired self unknown purpose; do
 		start_stock unix --tls=require --tls-certificates="$T/$name" memory 1M
-		refuses "Unix socket: $name" "expired|self|signed by nobody|purpose" \
+		refuses "Unix socket: $name" "expired|self|signed by no authority|purpose" \
 			"$(with_certificates unix | sed s/.tls-hostname=localhost//)"
 		stop_server unix
 	done

@@ -8,7 +8,7 @@
 model=$NDIO_BUILD/tests/clients/ndio-model
 requests=60
 [ -z "$NDIO_SANITIZE" ] || requests=25
-size=$((24 << 20))
+size=$((8 << 20))
 
 # closed_well NAME: no connection of the server's ended without TLS's own end.
 closed_well() {

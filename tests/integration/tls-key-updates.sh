@@ -13,7 +13,7 @@ size=$((24 << 20))
 updated() {
 	local name=$1 uri=$2 deadline=$((SECONDS + 60)) before
 
-	while [ "$(grep -c '^key update.*asks for one: 0' "$T/disk.log")" -lt 5 ]; do
+	while [ "$(grep -c '^key update.*asks for one: 0' "$T/disk.log")" -lt 3 ]; do
 		if [ $SECONDS -gt $deadline ]; then
 			diag "too few: $(cat "$T/disk.log")"
 			return 1
