@@ -306,14 +306,14 @@ static void wait_at_most(const struct server *server, unsigned ms)
 /* Asks for new keys again and again, and reads the answers only when the client stops reading. */
 static void flood_with_updates(struct server *server)
 {
-	unsigned tries = 0;
+	int64_t deadline = clock_ms() + TIMEOUT;
 	size_t written, n;
 	char c;
 
 	wait_at_most(server, 10);
 	for (unsigned i = 0; i < UPDATES; i++) {
 		SSL_key_update(server->ssl, SSL_KEY_UPDATE_REQUESTED);
-		while (!SSL_write_ex(server->ssl, "x", 1, &written) && tries++ < 1000)
+		while (!SSL_write_ex(server->ssl, "x", 1, &written) && clock_ms() < deadline)
 			SSL_read_ex(server->ssl, &c, 1, &n);
 	}
 	wait_at_most(server, 0);
