@@ -10,6 +10,7 @@ VERSION := 0.1.0
 ## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
 ## BENCH="--rounds 15" bench and bench-quick: options and parts; --help lists them
 ## BENCH_DIR=          where they make their disks, some GiB; default: below build/
+## FUZZ_TIME=60        seconds for each fuzzer
 ## V=1                 show the commands
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -17,6 +18,7 @@ SANITIZE ?=
 WERROR   ?=
 TESTS    ?=
 BENCH    ?=
+FUZZ_TIME ?= 60
 V        ?=
 ifeq ($(origin CC),default)
 CC := gcc
@@ -33,12 +35,14 @@ LIBS       := libcrypto:libssl-dev libssl:libssl-dev libcryptsetup:libcryptsetup
 ENGINE_PC  := libcrypto libssl libcryptsetup liburing json-c libnbd libxml-2.0
 COMMAND_PC := blkid
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
-TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev
+TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
+FUZZ_TOOLS := clang:clang
+FUZZ_HEADERS := sanitizer/asan_interface.h:libclang-rt-dev
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
@@ -55,6 +59,9 @@ UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
+SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
+FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
+PRELOADS     := $(B)/tests/gnutls-key-update.so
 MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
@@ -112,7 +119,8 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm demo bench bench-quick deps vm-deps bench-deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm check-speed fuzz run-fuzzers demo bench bench-quick deps vm-deps \
+	bench-deps fuzz-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -120,7 +128,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, librar
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(CLIENTS) $(FIRST) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
@@ -128,6 +136,23 @@ check: deps all $(UNIT) $(CLIENTS) $(FIRST) ## install what is missing, build, a
 check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove --failures --comments --timer --exec tests/run-one $(VM)
+
+# In a build of its own; what is new in the corpus stays there.
+fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
+	$(Q)$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined run-fuzzers
+
+run-fuzzers: fuzz-deps $(FUZZERS)
+	$(Q)for f in $(FUZZERS); do \
+		name=$${f##*/fuzz-}; mkdir -p $$f.corpus; \
+		ASAN_OPTIONS=quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
+			$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -print_final_stats=1 \
+			-artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name >$$f.log 2>&1 || \
+			{ tail -n 60 $$f.log; exit 1; }; \
+		echo "$$name: $$(sed -n 's/^Done \([0-9]* runs in [0-9]* second\)/\1/p' $$f.log), nothing found"; \
+	done
+
+check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
+	$(Q)$(TEST_ENV) prove --verbose --exec tests/run-one tests/speed/tls.sh
 
 # Only unpacked, and kept until `make clean`.
 $(KERNEL): | vm-deps
@@ -155,9 +180,13 @@ endef
 deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
 bench-deps: ## and those of bench
-deps vm-deps bench-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) \
-		$(if $(filter vm-deps,$@),$(VM_TOOLS)) $(if $(filter bench-deps,$@),$(BENCH_TOOLS)),$(HEADERS)); \
+fuzz-deps: ## and those of fuzz
+vm-deps: MORE_TOOLS := $(VM_TOOLS)
+bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
+fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
+fuzz-deps: MORE_HEADERS := $(FUZZ_HEADERS)
+deps vm-deps bench-deps fuzz-deps:
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS) $(MORE_HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
@@ -204,15 +233,19 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out deps vm-deps bench-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
 pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
-$(B)/config.mk: FORCE | $(if $(filter check demo,$(MAKECMDGOALS)),deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
-		$(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps)
+# Those of the goals come first.
+first_deps = $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) \
+	     $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
+	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
+	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)
+$(B)/config.mk: FORCE | $(first_deps)
 	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
 	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
 	@mkdir -p $(@D); { \
@@ -293,10 +326,19 @@ $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
-$(B)/tests/sanitizer-first.so: tests/sanitizer-first.c
+$(FUZZERS): %: %.o $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(filter-out -shared-libsan,$(LINK)) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) -lm
+
+$(SERVERS): %: %.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
+
+# What goes into programs that aren't ours.
+$(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -O2 -fPIC -shared -Wl,-z,initfirst -o $@ $<
+	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
 $(B)/systemd/%: systemd/%.in FORCE
 	$(Q)mkdir -p $(@D)
@@ -316,4 +358,4 @@ $(MAN_NAMES):
 	$(Q)echo '.so man8/ndio-attach.8' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
-	 $(CLIENTS:=.d)
+	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d)

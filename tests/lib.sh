@@ -177,6 +177,24 @@ start_qemu_nbd() {
 		--pid-file "$T/$name.pid" "$@"
 }
 
+# start_nbd_server NAME FILE [LINE...]: the file is the export "disk"; lines are of its section,
+# those of $nbd_server of the server's. It only serves many connections as a daemon, which is none
+# of the shell's children.
+nbd_server=()
+start_nbd_server() {
+	local name=$1 deadline=$((SECONDS + 20))
+
+	rm -f "$T/$name.sock" "$T/$name.pid"
+	printf '%s\n' '[generic]' "unixsock = $T/$name.sock" "user = $(id -un)" "group = $(id -gn)" \
+		"${nbd_server[@]}" '[disk]' "exportname = $2" "${@:3}" >"$T/$name.conf"
+	nbd-server -C "$T/$name.conf" -p "$T/$name.pid" >"$T/$name.log" 2>&1
+	until [ -s "$T/$name.pid" ] && [ -S "$T/$name.sock" ]; do
+		[ $SECONDS -le $deadline ] || return
+		sleep 0.02
+	done
+	server_pids[$name]=$(cat "$T/$name.pid")
+}
+
 # What sanitizers said in a log, by paragraphs, but for memory that nbdkit's own code allocated:
 # it leaks that of connections which it is stopped with.
 findings() { # FILE
