@@ -23,11 +23,12 @@ struct command {
 };
 
 /* Each in its cmd-NAME.c. */
-extern const char help_format[], help_info[], help_copy[], help_key[];
+extern const char help_format[], help_info[], help_copy[], help_key[], help_psk[];
 int cmd_format(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_copy(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_psk(int argc, char **argv);
 
 /* Prints "ndio: ..." and a newline on stderr. Unprintable characters become '?': names of
  * files and what servers say can be hostile to a terminal. Returns CMD_FAILED. */

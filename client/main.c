@@ -13,6 +13,7 @@ static const struct command commands[] = {
 	{ "info", "show what a volume is, and its server", help_info, cmd_info },
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
+	{ "psk", "make a key for TLS", help_psk, cmd_psk },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -227,7 +227,7 @@ static int connect_link(struct nbd_link *link, const char *context, struct error
 	return ret < 0 ? ret : finish_connecting(link, deadline, err);
 }
 
-int nbd_link_open(struct nbd_link *link, const struct nbd_server *server, const char *context,
+int nbd_link_open(struct nbd_link *link, struct nbd_server *server, const char *context,
 		  struct error *err)
 {
 	int ret;
@@ -272,9 +272,8 @@ static void tell_failure(struct nbd_link *link)
 {
 	const char *failure = tls_failure(link->tls);
 
-	if (!failure || link->told || !link->connected)
+	if (!failure || !link->connected || atomic_exchange(&link->server->told, true))
 		return;
-	link->told = true;
 	notice_tell(&link->server->notice, "%s: %s", link->server->name, failure);
 }
 

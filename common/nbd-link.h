@@ -4,6 +4,7 @@
 #define NDIO_NBD_LINK_H
 
 #include <libnbd.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ struct nbd_server {
 	struct nbd_uri uri;
 	struct tls_context *tls; /* or NULL */
 	struct notice notice;
+	atomic_bool told; /* why a connection was lost: the first is enough */
 };
 
 /* Reads what the URI says, and the keys and certificates that it names. name and notice's opaque
@@ -35,16 +37,15 @@ int nbd_server_init(struct nbd_server *server, const char *name, enum tls_by by,
 void nbd_server_clear(struct nbd_server *server); /* harmless on a zeroed struct */
 
 struct nbd_link {
-	const struct nbd_server *server;
+	struct nbd_server *server;
 	struct nbd_handle *nbd;
 	struct tls *tls; /* or NULL */
-	bool connected;  /* from then on a failure is told, once */
-	bool told;
+	bool connected;  /* from then on a failure is told */
 };
 
 /* Connects, up to where commands can be sent. Blocks, but not for longer than
  * NBD_ANSWER_TIMEOUT. 0, or a negative errno with a message that starts with the URI. */
-int nbd_link_open(struct nbd_link *link, const struct nbd_server *server, const char *context,
+int nbd_link_open(struct nbd_link *link, struct nbd_server *server, const char *context,
 		  struct error *err);
 
 /* Ends it, and says so to the server if it still listens. Harmless on a zeroed struct. */

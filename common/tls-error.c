@@ -199,7 +199,8 @@ int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_fa
 	else if (failure->ended)
 		ret = explain_end(context, failure, err);
 	else if (failure->io_error)
-		ret = error_set(err, failure->io_error, "%s", strerror(failure->io_error));
+		ret = error_set(err, failure->io_error, "the connection broke: %s",
+				strerror(failure->io_error));
 	else if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
 		ret = explain_alert(context, failure, reason - SSL_AD_REASON_OFFSET, err);
 	else

@@ -443,7 +443,7 @@ static int ndio_after_fork(void)
 		return -1;
 	}
 	/* What a change of user (nbdkit --user) has undone since get_ready. */
-	if (config.have_key)
+	if (config.have_key || (config.uri && strncmp(config.uri, "nbds", 4) == 0))
 		secret_no_dumps();
 	if (config.pin && try_pin() < 0)
 		return -1;

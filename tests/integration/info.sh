@@ -169,10 +169,10 @@ wrong() {
 		ok "a usage error: ndio $wrong" usage "$ndio" $wrong
 	done
 	like "--version" "$("$ndio" --version)" '^ndio [0-9]+\.[0-9]+\.[0-9]+$'
-	for command in format info copy key; do
+	for command in format info copy key psk; do
 		is "help $command" "$("$ndio" help $command)" "$("$ndio" $command --help)"
 	done
-	like "--help names the commands" "$("$ndio" --help)" "format.*info.*copy.*key"
+	like "--help names the commands" "$("$ndio" --help)" "format.*info.*copy.*key.*psk"
 }
 
 files

@@ -35,10 +35,10 @@ complete_option() { # COMMAND OPTION
 	[[ " ${COMPREPLY[*]} " = *" $2 "* ]]
 }
 
-for page in ndio ndio-format ndio-info ndio-key; do
+for page in ndio ndio-format ndio-info ndio-key ndio-psk; do
 	ok "the examples of $page(1) run" examples_run $page
 done
-for command in format info key copy; do
+for command in format info key copy psk; do
 	missing=
 	[ -e "$root/man/ndio-$command.1.pod" ] || continue
 	for option in $(options_of $command); do
