@@ -343,7 +343,8 @@ static void unwind_rests(struct ndio_subrequest *sub)
 {
 	sub->start -= sub->landed;
 	sub->len += sub->landed;
-	sub->io_base = (uint8_t *)sub->io_base - sub->landed;
+	if (sub->io_base) /* one without data has none */
+		sub->io_base = (uint8_t *)sub->io_base - sub->landed;
 	sub->landed = 0;
 }
 
