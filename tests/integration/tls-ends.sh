@@ -55,6 +55,14 @@ breaking() {
 	says renegotiation "renegotiation" "&tls-version=1.2" -- -V 1.2 -n 5
 }
 
+# It refuses what we send and says nothing more, but doesn't close the connection.
+deaf() {
+	start_tls_server bad backend -k "$psk" -x deaf@done+1000000
+	timeout 30 "$records" -c 1 read "$(with_psk bad)" >"$T/said" 2>&1
+	is "a server that takes nothing more" $? 1
+	end_server bad
+}
+
 # What it takes from the processor while a server says nothing any more, and that it can be
 # interrupted.
 stalls() {
@@ -81,6 +89,7 @@ truncate -s $size "$T/disk"
 "$records" write "$T/disk" >/dev/null
 start_stock backend --threads 1 file "$T/disk"
 breaking
+deaf
 stalls
 ok "the server behind it ends cleanly" stop_server backend
 done_testing

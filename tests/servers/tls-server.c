@@ -13,10 +13,11 @@
  *   -U MS           a key update so often; with -R it asks for the client's as well
  *   -n MS           asks for a renegotiation so often (TLS 1.2)
  *   -x WHAT@PLACE   in each connection, once: garbage (64 bytes of noise), cut (the stream ends,
- *                   perhaps inside a record), reset, stall (nothing is sent or received any more),
- *                   end (the stream ends behind a record, without close_notify), notify (it ends,
- *                   with one). PLACE counts the bytes sent since TLS began, or, as done+N, since
- *                   the handshake was done.
+ *                   perhaps inside a record), reset (TCP only), stall (nothing is sent or received
+ *                   any more), deaf (what the client sends from then on is refused; Unix sockets
+ *                   only), end (the stream ends behind a record, without close_notify), notify (it
+ *                   ends, with one). PLACE counts the bytes sent since TLS began, or, as done+N,
+ *                   since the handshake was done.
  *   -g HEX -r HEX   sent for a greeting, and as the reply to STARTTLS: then no TLS follows, and the
  *                   client's options are only counted; "" is silence
  *
@@ -55,11 +56,11 @@
 		exit(1);                      \
 	} while (0)
 
-enum action { NOTHING, GARBAGE, CUT, RESET, STALL, END, NOTIFY };
+enum action { NOTHING, GARBAGE, CUT, RESET, STALL, DEAF, END, NOTIFY };
 
 static const char *const actions[] = {
 	[GARBAGE] = "garbage", [CUT] = "cut", [RESET] = "reset",
-	[STALL] = "stall",     [END] = "end", [NOTIFY] = "notify",
+	[STALL] = "stall",     [DEAF] = "deaf", [END] = "end", [NOTIFY] = "notify",
 };
 
 struct raw {
@@ -163,6 +164,8 @@ static void act(struct connection *c)
 		send(c->fd, noise, sizeof(noise), MSG_NOSIGNAL);
 	} else if (options.action == STALL) {
 		c->stalled = true;
+	} else if (options.action == DEAF) {
+		shutdown(c->fd, SHUT_RD);
 	} else if (options.action == RESET) {
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 		shutdown(c->fd, SHUT_RD);
@@ -503,6 +506,8 @@ static bool move_up(struct connection *c, short *tls_events, short *backend_even
 				if (events)
 					return true;
 				c->up_ended = true;
+				if (c->acted && options.action == DEAF)
+					return true;
 				shutdown(c->backend, SHUT_WR);
 				if (SSL_get_shutdown(c->ssl) & SSL_RECEIVED_SHUTDOWN) {
 					say(c, "the client's close_notify");
