@@ -12,7 +12,7 @@
 
 MIB=$((1 << 20))
 
-boot_ndio 2 mkfs.ext4 e2fsck
+boot_ndio 2 mkfs.ext4 e2fsck perl
 tree_in_guest
 
 # The disks: one that the guest formats, one from the host.
@@ -70,7 +70,13 @@ first_attach() {
 	ok "unmount" guest "umount /mnt; sleep 1000 </dev/nbd0 & pid=\$!"
 	guest_refuses "detach while it is open" "/dev/nbd0 is in use: process [0-9]+" ndio detach nbd0
 	guest "kill \$pid; wait \$pid"
+	# O_PATH, which needs no permission.
+	guest "/bin/setpriv --reuid 1000 --regid 1000 --clear-groups \
+		perl -e 'sysopen(F, \"/dev/nbd0\", 010000000) or die; sleep 1000' & pid=\$!; sleep 1"
+	ok "somebody has its name, not the device" guest "kill -0 \$pid &&
+		ls -l /proc/\$pid/fd | grep /dev/nbd0"
 	is "detach says nothing" "$(guest ndio detach nbd0; echo "status $?")" "status 0"
+	guest "kill \$pid"
 	ok "nothing is left" guest nothing_left
 }
 
