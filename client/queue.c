@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "message.h"
@@ -158,23 +159,43 @@ void ndio_queue_free(struct ndio_queue *queue)
 	free(queue);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+/* Milliseconds, 0 when it is past. */
+static int until(int64_t deadline)
+{
+	int64_t left = deadline - now_ms();
+
+	return left > 0 ? left : 0;
+}
+
 int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max, int timeout_ms)
 {
 	struct queue_entry *list, *next;
-	int count = 0;
+	int64_t deadline = 0;
+	int count = 0, left = timeout_ms;
 
 	if (max <= 0)
 		return message_set(EINVAL, "no room for events");
 	list = take(queue, max);
-	while (!list && timeout_ms != 0) {
+	if (!list && timeout_ms > 0)
+		deadline = now_ms() + timeout_ms;
+	while (!list && left != 0) {
 		struct pollfd fd = { .fd = queue->fd, .events = POLLIN };
-		int ret = poll(&fd, 1, timeout_ms);
+		int ret = poll(&fd, 1, left);
 
 		if (ret < 0)
 			return message_set(errno, "waiting for completions: %s", strerror(errno));
 		list = take(queue, max);
+		/* It may have been readable for what was fetched before. */
 		if (timeout_ms > 0)
-			break;
+			left = until(deadline);
 	}
 	for (; list; list = next) {
 		next = list->next;

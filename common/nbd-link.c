@@ -93,7 +93,7 @@ static int send_all(int fd, const uint8_t *bytes, size_t len)
 static int start_tls(int fd, struct starttls *starttls, int64_t deadline, struct error *err)
 {
 	uint8_t bytes[512];
-	int ret = 0;
+	int ret = 0, sent;
 
 	while (ret != STARTTLS_BEGIN) {
 		ssize_t n;
@@ -109,8 +109,11 @@ static int start_tls(int fd, struct starttls *starttls, int64_t deadline, struct
 		ret = n < 0 ? 0 : starttls_feed(starttls, bytes, n, err);
 		if (ret < 0)
 			return ret;
-		if (ret == STARTTLS_SEND && send_all(fd, starttls->send, STARTTLS_SEND) < 0)
-			return error_set(err, errno, "the server closed the connection before TLS");
+		if (ret != STARTTLS_SEND)
+			continue;
+		sent = send_all(fd, starttls->send, STARTTLS_SEND);
+		if (sent < 0)
+			return error_set(err, -sent, "the server closed the connection before TLS");
 	}
 	return 0;
 }
@@ -215,7 +218,8 @@ static int connect_link(struct nbd_link *link, const char *context, struct error
 	if (nbd_add_meta_context(link->nbd, context) < 0)
 		return not_connected(link, err);
 	if (server->tls) {
-		nbd_set_export_name(link->nbd, server->uri.export_name);
+		if (nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
+			return not_connected(link, err);
 		ret = connect_tls(link, deadline, err);
 	} else if (nbd_aio_connect_uri(link->nbd, server->name) < 0) {
 		return not_connected(link, err);

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #define NBD_PORT 10809
+#define MAX_PORT 99999998 /* what libxml2 gives for larger ones is one more */
 #define HOST_CID 2 /* VMADDR_CID_HOST: vsock's server where the URI names none */
 
 static int no_memory(const char *text, struct error *err)
@@ -72,7 +73,7 @@ static int set_parameter(struct nbd_uri *uri, const char *name, const char *valu
 		if (!makes_sense(parameters[i].name, value))
 			return error_set(err, EINVAL, "%s: %s=%s makes no sense", text,
 					 parameters[i].name, value);
-		if (strncmp(name, "tls-", 4) == 0 && !uri->tls)
+		if (strncmp(parameters[i].name, "tls-", 4) == 0 && !uri->tls)
 			return error_set(err, EINVAL, "%s: %s without TLS: the URI must start with "
 					 "nbds", text, parameters[i].name);
 		return keep(to, value, text, err);
@@ -181,6 +182,8 @@ static int take_authority(struct nbd_uri *uri, const xmlURI *xml, const char *te
 	int ret = 0;
 
 	uri->port = xml->port > 0 ? xml->port : NBD_PORT;
+	if (uri->port > MAX_PORT)
+		return error_set(err, EINVAL, "%s: the port is too large", text);
 	if (xml->user)
 		ret = keep(&uri->user, xml->user, text, err);
 	if (ret == 0 && uri->transport == NBD_TCP)
@@ -203,10 +206,14 @@ static int check_form(const xmlURI *xml, const char *text, struct error *err)
 	return 0;
 }
 
-static int check_together(const struct nbd_uri *uri, const char *text, struct error *err)
+static int check_together(const struct nbd_uri *uri, bool has_server, const char *text,
+			  struct error *err)
 {
 	if (uri->transport == NBD_UNIX && !uri->socket)
 		return error_set(err, EINVAL, "%s: it needs socket=PATH", text);
+	if (uri->transport == NBD_UNIX && has_server)
+		return error_set(err, EINVAL, "%s: with +unix there is no server but socket=PATH; the "
+				 "name in its certificate is tls-hostname=NAME", text);
 	if (uri->transport != NBD_UNIX && uri->socket)
 		return error_set(err, EINVAL, "%s: socket= without +unix", text);
 	if (uri->tls_psk_file && (uri->tls_certificates || uri->tls_hostname ||
@@ -233,7 +240,8 @@ static int take_all(struct nbd_uri *uri, const xmlURI *xml, const char *text, st
 		ret = keep(&uri->export_name, export_name, text, err);
 	if (ret == 0)
 		ret = take_query(uri, xml->query_raw, text, err);
-	return ret < 0 ? ret : check_together(uri, text, err);
+	return ret < 0 ? ret : check_together(uri, xml->port > 0 || (xml->server && *xml->server),
+					      text, err);
 }
 
 int nbd_uri_parse(const char *text, struct nbd_uri *uri, struct error *err)

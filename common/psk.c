@@ -17,6 +17,8 @@ int psk_check_mode(int fd, const char *path, struct error *err)
 
 	if (fstat(fd, &st) < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return error_set(err, EISDIR, "%s: %s", path, strerror(EISDIR));
 	if (st.st_mode & (S_IRWXG | S_IRWXO))
 		return error_set(err, EACCES, "%s: a secret key that others may read or change: "
 				 "chmod 600 %s", path, path);

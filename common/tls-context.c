@@ -300,7 +300,9 @@ int tls_context_check(const struct tls_context *context, SSL *ssl, struct error 
 	if (context->psk.user && !used_psk(ssl))
 		return error_set(err, EACCES, "the server doesn't know the key of \"%s\"",
 				 context->psk.user);
-	if (!context->psk.user && context->verify && SSL_get_verify_result(ssl) != X509_V_OK)
+	/* Where there is no certificate, the result is that it is fine. */
+	if (!context->psk.user && context->verify &&
+	    (!SSL_get0_peer_certificate(ssl) || SSL_get_verify_result(ssl) != X509_V_OK))
 		return error_set(err, EACCES, "the server's certificate isn't valid");
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "psk.h"
@@ -23,11 +24,14 @@ static const char *in_folder(const char *folder, const char *name, struct path *
 	return path->text;
 }
 
+/* Also when it is a link that leads nowhere, or can't be looked at: to read it then fails. */
 static bool is_there(const char *folder, const char *name)
 {
+	struct stat st;
 	struct path path;
 
-	return access(in_folder(folder, name, &path), F_OK) == 0;
+	return lstat(in_folder(folder, name, &path), &st) == 0 ||
+	       (errno != ENOENT && errno != ENOTDIR);
 }
 
 /* What OpenSSL says of a file: that it can't be opened, or isn't what it should be. */

@@ -66,7 +66,17 @@ static int too_old(const struct tls_context *context, struct error *err)
 			 can_be_older ? " (tls-version=1.2 in the URI takes an older one)" : "");
 }
 
-static int explain_alert(const struct tls_context *context, int alert, struct error *err)
+/* What the server doesn't take once the handshake is over, can't be our key. */
+static int explain_late_alert(int alert, struct error *err)
+{
+	if (alert == SSL_AD_BAD_RECORD_MAC || alert == SSL_AD_DECRYPT_ERROR)
+		return error_set(err, EPROTO, "what we sent to the server was changed on its way");
+	return error_set(err, EPROTO, "the server ends the connection: %s",
+			 SSL_alert_desc_string_long(alert));
+}
+
+static int explain_alert(const struct tls_context *context, const struct tls_failure *failure,
+			 int alert, struct error *err)
 {
 	const char *text = SSL_alert_desc_string_long(alert);
 
@@ -80,6 +90,8 @@ static int explain_alert(const struct tls_context *context, int alert, struct er
 	case SSL_AD_ILLEGAL_PARAMETER:
 	case SSL_AD_BAD_RECORD_MAC:
 	case SSL_AD_MISSING_EXTENSION:
+		if (failure->up)
+			return explain_late_alert(alert, err);
 		if (tls_context_user(context))
 			return wrong_key(context, err);
 		return error_set(err, EPROTO, "the server ends the handshake: %s", text);
@@ -96,11 +108,18 @@ static int explain_alert(const struct tls_context *context, int alert, struct er
 		return error_set(err, BY_US, "the server doesn't take our certificate, "
 				 "client-cert.pem: %s", text);
 	default:
-		return error_set(err, EPROTO, "the server ends the connection: %s", text);
+		return explain_late_alert(alert, err);
 	}
 }
 
 /* ---- what we say ---- */
+
+static const char *reason_text(unsigned long code)
+{
+	const char *text = ERR_reason_error_string(code);
+
+	return text ? text : "OpenSSL doesn't say why";
+}
 
 static int explain_reason(const struct tls_context *context, const struct tls_failure *failure,
 			  int reason, struct error *err)
@@ -122,11 +141,11 @@ static int explain_reason(const struct tls_context *context, const struct tls_fa
 	case SSL_R_NO_RENEGOTIATION:
 	case SSL_R_TOO_MANY_KEY_UPDATES:
 		return error_set(err, EPROTO, "the server wants what TLS forbids or we refuse: %s",
-				 ERR_reason_error_string(ERR_peek_last_error()));
+				 reason_text(ERR_peek_last_error()));
 	default:
 		return error_set(err, EPROTO, "%s makes no sense as TLS: %s",
 				 failure->up ? "what the server sent" : "the server's handshake",
-				 ERR_reason_error_string(ERR_peek_error()));
+				 reason_text(ERR_peek_error()));
 	}
 }
 
@@ -173,6 +192,8 @@ int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_fa
 		ret = wrong_key(context, err);
 	else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		ret = explain_certificate(context, result, err);
+	else if (failure->again)
+		ret = error_set(err, EPROTO, "the server asked for a renegotiation, which is refused");
 	else if (may_be_our_certificate(failure))
 		ret = explain_our_certificate(ssl, err);
 	else if (failure->ended)
@@ -181,7 +202,7 @@ int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_fa
 		ret = error_set(err, failure->io_error, "the connection broke: %s",
 				strerror(failure->io_error));
 	else if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
-		ret = explain_alert(context, reason - SSL_AD_REASON_OFFSET, err);
+		ret = explain_alert(context, failure, reason - SSL_AD_REASON_OFFSET, err);
 	else
 		ret = explain_reason(context, failure, reason, err);
 	ERR_clear_error();

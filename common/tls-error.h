@@ -13,6 +13,7 @@ struct tls_failure {
 	bool up;        /* the handshake was over */
 	bool asked;     /* the server wanted a certificate of ours */
 	bool heard;     /* something came after the handshake */
+	bool again;     /* the server wanted another one */
 	bool ended;     /* the stream came to an end */
 	bool cut;       /* in the middle of a record */
 	int io_error;   /* positive errno of the socket, or 0 */

@@ -42,6 +42,7 @@ struct tls {
 	bool resumed;
 	bool asked;   /* the server wants to know who we are */
 	bool heard;   /* something came after the handshake */
+	bool again;   /* the server wants another one */
 	bool leaving; /* the server may close it as it likes */
 	bool over;    /* nothing more comes from the server */
 	bool deaf;    /* it takes nothing any more */
@@ -128,6 +129,13 @@ static int attach_bio(struct tls *tls)
 
 /* ---- sending ---- */
 
+/* Why may still be there to be read; see read_ended(). */
+static void go_deaf(struct tls *tls)
+{
+	tls->deaf = true;
+	tls->waits_for = NOTHING;
+}
+
 /* True when all is gone. */
 static bool send_sealed(struct tls *tls)
 {
@@ -142,7 +150,7 @@ static bool send_sealed(struct tls *tls)
 		if (n >= 0)
 			sealed->at += n;
 		else if (errno != EINTR)
-			tls->deaf = true; /* why may still be there to be read */
+			go_deaf(tls);
 	}
 	*sealed = (struct span){ 0 };
 	return true;
@@ -156,6 +164,7 @@ static int explain(const struct tls *tls, struct error *err)
 		.up = tls->up,
 		.asked = tls->asked,
 		.heard = tls->heard,
+		.again = tls->again,
 		.ended = tls->end_read,
 		.cut = tls->end_read && SSL_has_pending(tls->ssl),
 		.io_error = tls->io_error,
@@ -214,11 +223,12 @@ void tls_pump_out(struct tls *tls)
 
 /* ---- from the server to libnbd ---- */
 
-/* True when there is something for libnbd to read, the end too. */
+/* True when there is something new for libnbd to read, the end too. */
 static bool hand_inner(struct tls *tls)
 {
 	struct span *in = &tls->in;
-	bool handed = in->end > 0;
+	size_t before = in->at;
+	bool handed;
 	ssize_t n = 1;
 
 	while (in->at < in->end && n > 0) {
@@ -229,6 +239,7 @@ static bool hand_inner(struct tls *tls)
 		else if (errno != EAGAIN)
 			in->at = in->end; /* libnbd is gone */
 	}
+	handed = in->at > before;
 	if (in->at == in->end)
 		*in = (struct span){ 0 };
 	if (!tls->over || in->end > 0)
@@ -241,6 +252,10 @@ static void read_ended(struct tls *tls)
 {
 	switch (SSL_get_error(tls->ssl, 0)) {
 	case SSL_ERROR_WANT_READ:
+		if (tls->deaf) { /* and says nothing: what it was asked, it never heard */
+			tls->io_error = EPIPE;
+			fail(tls);
+		}
 		tls->waits_for = TO_READ;
 		break;
 	case SSL_ERROR_WANT_WRITE:
@@ -274,17 +289,16 @@ static void read_records(struct tls *tls)
 
 bool tls_poll_fd(struct tls *tls, struct pollfd *fd)
 {
-	bool has_room;
+	/* What is left was too much for the socket, which libnbd may have emptied since. If it is
+	 * still full, libnbd's end of it can be read, and whoever waits for that is woken. */
+	bool handed = tls->in.end > 0 && hand_inner(tls);
+	bool has_room = tls->in.end == 0 && !tls->over;
 
-	/* What libnbd has read since has made room; nobody else would tell. */
-	if (tls->in.end > 0)
-		hand_inner(tls);
-	has_room = tls->in.end == 0 && !tls->over;
 	fd->events = (has_room && tls->waits_for == TO_READ ? POLLIN : 0) |
 		     (tls->sealed.end > 0 ? POLLOUT : 0);
 	fd->fd = fd->events ? tls->fd : -1;
 	fd->revents = 0;
-	return has_room && tls->waits_for == NOTHING;
+	return handed || (has_room && tls->waits_for == NOTHING);
 }
 
 bool tls_pump_in(struct tls *tls, short revents)
@@ -309,6 +323,19 @@ static int asked_who_we_are(SSL *ssl, void *opaque)
 	return 1; /* with what there is */
 }
 
+/* OpenSSL refuses it, and then it is the server's turn. Only TLS 1.2 has that. */
+static void look_for_renegotiation(int writing, int version, int type, const void *message,
+				   size_t len, SSL *ssl, void *opaque)
+{
+	struct tls *tls = opaque;
+
+	(void)version;
+	(void)ssl;
+	if (!writing && type == SSL3_RT_HANDSHAKE && len > 0 &&
+	    *(const uint8_t *)message == SSL3_MT_HELLO_REQUEST)
+		tls->again = true;
+}
+
 static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
 {
 	SSL_set_cert_cb(tls->ssl, asked_who_we_are, tls);
@@ -322,6 +349,8 @@ static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
 		sent = send_sealed(tls);
 		if (ret == 1 && sent)
 			return 0;
+		if (error == SSL_ERROR_ZERO_RETURN)
+			tls->end_read = true; /* as good as */
 		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
 			return explain(tls, err);
 		if (nbd_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline) < 0)
@@ -356,6 +385,10 @@ int tls_open(struct tls_context *context, int fd, int64_t deadline, struct tls *
 		return ret;
 	}
 	tls->up = true;
+	if (SSL_version(tls->ssl) == TLS1_2_VERSION) {
+		SSL_set_msg_callback(tls->ssl, look_for_renegotiation);
+		SSL_set_msg_callback_arg(tls->ssl, tls);
+	}
 	/* A pre-shared key counts as reused, too. */
 	tls->resumed = SSL_session_reused(tls->ssl) &&
 		       SSL_SESSION_has_ticket(SSL_get_session(tls->ssl));

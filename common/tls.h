@@ -36,8 +36,7 @@ int tls_inner_socket(struct tls *tls, const void *greeting, size_t len, size_t s
 /* Encrypts and sends what was written to the other end, as far as the socket takes it. */
 void tls_pump_out(struct tls *tls);
 
-/* What to wait for before the next round, besides the other end, which can be read where there is
- * anything for libnbd. True: no need to wait. */
+/* What to wait for before the next round. True: no need to wait. */
 bool tls_poll_fd(struct tls *tls, struct pollfd *fd);
 
 /* Receives, decrypts and hands over what there is, or some of it. When the server, or someone on

@@ -177,6 +177,24 @@ start_qemu_nbd() {
 		--pid-file "$T/$name.pid" "$@"
 }
 
+# start_nbd_server NAME FILE [LINE...]: the file is the export "disk"; lines are of its section,
+# those of $nbd_server of the server's. It only serves many connections as a daemon, which is none
+# of the shell's children.
+nbd_server=()
+start_nbd_server() {
+	local name=$1 deadline=$((SECONDS + 20))
+
+	rm -f "$T/$name.sock" "$T/$name.pid"
+	printf '%s\n' '[generic]' "unixsock = $T/$name.sock" "user = $(id -un)" "group = $(id -gn)" \
+		"${nbd_server[@]}" '[disk]' "exportname = $2" "${@:3}" >"$T/$name.conf"
+	nbd-server -C "$T/$name.conf" -p "$T/$name.pid" >"$T/$name.log" 2>&1
+	until [ -s "$T/$name.pid" ] && [ -S "$T/$name.sock" ]; do
+		[ $SECONDS -le $deadline ] || return
+		sleep 0.02
+	done
+	server_pids[$name]=$(cat "$T/$name.pid")
+}
+
 # What sanitizers said in a log, by paragraphs, but for memory that nbdkit's own code allocated:
 # it leaks that of connections which it is stopped with.
 findings() { # FILE
@@ -209,6 +227,20 @@ stop_server() {
 		diag "$name ended with status $status: $(tail -n 80 "$log")"
 		return 1
 	fi
+}
+
+# port_of NAME: the TCP port that it listens on, over IPv4.
+port_of() {
+	local socket port
+
+	for socket in "/proc/${server_pids[$1]}/fd"/*; do
+		socket=$(readlink "$socket")
+		[[ $socket = socket:* ]] || continue
+		port=$(awk -v inode="${socket//[^0-9]/}" '$10 == inode && $4 == "0A" {
+			print substr($2, index($2, ":") + 1) }' /proc/net/tcp)
+		[ -z "$port" ] || { echo $((16#$port)) && return; }
+	done
+	return 1
 }
 
 # uri NAME [EXPORT]

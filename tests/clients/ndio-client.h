@@ -49,6 +49,7 @@ struct opening {
 	unsigned connections;
 	unsigned flags; /* enum ndio_open_flag */
 	size_t copy_memory;
+	int tls; /* enum ndio_tls */
 };
 
 static inline int try_open(const struct opening *opening, struct ndio_volume **volume)
@@ -58,6 +59,7 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 		.connections = opening->connections,
 		.flags = opening->flags,
 		.copy_memory = opening->copy_memory,
+		.tls = opening->tls,
 	};
 	char key[512];
 	FILE *file;

@@ -3,42 +3,11 @@
 # holds a piece of the plaintext, the passphrase or the volume key.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../nbd.sh"
+. "$(dirname "$0")/../record.sh"
 
-record="$(dirname "$0")/../record.py"
 key=$T/pass
 requests=150
 [ -z "$NDIO_SANITIZE" ] || requests=50
-
-# A server with a volume, and a relay in front of it that records.
-start_recorded() { # FILE
-	rm -f "$T/record"
-	start_stock inner file "$1" &&
-		start_server relay /usr/bin/python3 "$record" "$T/relay.sock" "$T/inner.sock" \
-			"$T/record"
-}
-
-stop_recorded() {
-	{
-		kill -KILL "${server_pids[relay]}"
-		wait "${server_pids[relay]}"
-		unset "server_pids[relay]"
-	} 2>/dev/null
-	stop_server inner
-}
-
-# seen PLAIN FILE: how many of some pieces of the plaintext, 32 bytes each, are in the file.
-seen() {
-	/usr/bin/python3 - "$1" "$2" <<'PY'
-import sys
-plain, data = (open(name, "rb").read() for name in sys.argv[1:3])
-step = max(len(plain) // 150, 4096) + 13
-pieces = [plain[at:at + 32] for at in range(0, len(plain) - 32, step)]
-# Zeroes say nothing.
-pieces = [piece for piece in pieces if len(set(piece)) > 4]
-assert len(pieces) > 20, len(pieces)
-print(sum(piece in data for piece in pieces))
-PY
-}
 
 no_volume_key() { # FILE
 	rm -f "$T/volume-key"
@@ -64,21 +33,21 @@ random "$T/plain" 6M
 
 # That the test sees plaintext where there is some.
 truncate -s 8M "$T/raw"
-start_recorded "$T/raw"
+start_recorded file "$T/raw"
 "$NDIO_BUILD/tests/clients/ndio-model" -n $requests -o "$T/model" "$(uri relay)" >/dev/null
 stop_recorded
 like "without a key the record has it" "$(seen "$T/model" "$T/record")" '^[1-9]'
 like "without a key the file has it" "$(seen "$T/model" "$T/raw")" '^[1-9]'
 
 make_luks2 "$T/luks" 24M --sector-size 4096
-start_recorded "$T/luks"
+start_recorded file "$T/luks"
 ok "the library writes and reads" "$NDIO_BUILD/tests/clients/ndio-model" -n $requests -k "$key" \
 	-o "$T/model" "$(uri relay)"
 ok "the server ends cleanly" stop_recorded
 sealed "the library" "$T/model" "$T/luks"
 
 make_luks1 "$T/luks" 24M
-start_recorded "$T/luks"
+start_recorded file "$T/luks"
 start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri relay)" passphrase=+"$key"
 ok "the gateway writes" fill gate "$T/plain"
 ok "and reads" bash -c 'nbdcopy "$1" "$2" && cmp -n 6291456 "$2" "$3"' - "$(uri gate)" \

@@ -15,22 +15,6 @@ make_volume() { # FILE BYTES [OPTION...]
 		--offset 2048 "${@:3}" >/dev/null
 }
 
-# start_nbd_server NAME FILE: it only serves many connections as a daemon, which is none of the
-# shell's children.
-start_nbd_server() {
-	local name=$1 deadline=$((SECONDS + 20))
-
-	rm -f "$T/$name.sock" "$T/$name.pid"
-	printf '%s\n' '[generic]' "unixsock = $T/$name.sock" "user = $(id -un)" "group = $(id -gn)" \
-		'[disk]' "exportname = $2" 'flush = true' 'fua = true' 'trim = true' >"$T/$name.conf"
-	nbd-server -C "$T/$name.conf" -p "$T/$name.pid" >"$T/$name.log" 2>&1
-	until [ -s "$T/$name.pid" ] && [ -S "$T/$name.sock" ]; do
-		[ $SECONDS -le $deadline ] || return
-		sleep 0.02
-	done
-	server_pids[$name]=$(cat "$T/$name.pid")
-}
-
 # The blocks that a file takes, in KiB.
 takes() {
 	du -k "$1" | cut -f1
@@ -75,7 +59,7 @@ make_place() {
 		plugin) start_nbdkit "$name.$kind" "$NDIO_PLUGIN" "$file" ;;
 		qemu) start_qemu_nbd "$name.$kind" --format raw "$file" ;;
 		nbd-server)
-			start_nbd_server "$name.$kind" "$file"
+			start_nbd_server "$name.$kind" "$file" 'flush = true' 'fua = true' 'trim = true'
 			locator[$name.$kind]=$(uri "$name.$kind" disk)
 			;;
 		esac

@@ -27,22 +27,6 @@ on_server() {
 	ok "$1: the server ends cleanly" stop_server disk
 }
 
-# start_nbd_server NAME FILE LINE...: it only serves many connections as a daemon, which is none of the
-# shell's children.
-start_nbd_server() {
-	local name=$1 deadline=$((SECONDS + 20))
-
-	rm -f "$T/$name.sock" "$T/$name.pid"
-	printf '%s\n' '[generic]' "unixsock = $T/$name.sock" "user = $(id -un)" "group = $(id -gn)" \
-		'[disk]' "exportname = $2" "${@:3}" >"$T/$name.conf"
-	nbd-server -C "$T/$name.conf" -p "$T/$name.pid" >"$T/$name.log" 2>&1
-	until [ -s "$T/$name.pid" ] && [ -S "$T/$name.sock" ]; do
-		[ $SECONDS -le $deadline ] || return
-		sleep 0.02
-	done
-	server_pids[$name]=$(cat "$T/$name.pid")
-}
-
 # What a file's LUKS volume holds, as qemu sees it, is what the model says.
 same_for_qemu() { # FILE MODEL
 	qemu-img convert --image-opts --object "secret,id=key,file=$key" -O raw \

@@ -1,0 +1,136 @@
+#!/bin/bash
+# nbds: wherever a server can be named: the gateway, also in the background, the command, volumes
+# with a key; what was agreed on is told; and whose TLS it is can be chosen, where libnbd's checks
+# as much as ours.
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../nbd.sh"
+. "$(dirname "$0")/../tls.sh"
+
+records=$NDIO_BUILD/tests/clients/ndio-records
+key=$T/pass
+
+# has NAME JSON-FIELD REGEX: in what ndio info says of the server.
+has() {
+	like "$1" "$(/usr/bin/python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["server"][sys.argv[2]])' "$T/json" "$2")" "$3"
+}
+
+facts() {
+	start_stock disk --tls=require --tls-psk="$psk" memory 1M
+	ok "info, with a key" bash -c '"$1" info --json "$2" >"$3"' - "$ndio" "$(with_psk disk)" \
+		"$T/json"
+	has "the version" tls_version '^TLSv1\.3$'
+	has "the suite" tls_cipher '^TLS_(AES_128_GCM|CHACHA20_POLY1305)_SHA256$'
+	has "the user" tls_peer '^user alice$'
+	like "for people, too" "$("$ndio" info "$(with_psk disk)")" 'TLSv1\.3, TLS_.*user alice'
+	stop_server disk
+
+	start_stock disk --tls=require --tls-certificates="$tls" memory 1M
+	"$ndio" info --json "$(with_certificates disk)" >"$T/json"
+	has "the certificate's name" tls_peer 'CN *= *localhost'
+	"$ndio" info --json "$(with_certificates disk | sed s/.tls-hostname=localhost//)\
+&tls-verify-peer=no" >"$T/json"
+	has "or that there is none" tls_version '^TLSv1\.3$'
+	stop_server disk
+
+	start_stock disk --tls=off memory 1M
+	"$ndio" info --json "$(uri disk)" >"$T/json"
+	has "no TLS" tls '^False$'
+	stop_server disk
+}
+
+# ---- a volume with a key ----
+
+volumes() {
+	start_stock disk --tls=require --tls-psk="$psk" memory 24M
+	ok "a volume is made" "$ndio" format --key-file "$key" --pbkdf pbkdf2 \
+		--pbkdf-force-iterations 1000 "$(with_psk disk)"
+	random "$T/data" 5M
+	ok "and filled" "$ndio" copy --dst-key-file "$key" "$T/data" "$(with_psk disk)"
+	ok "and read" "$ndio" copy --src-key-file "$key" "$(with_psk disk)" "$T/back"
+	ok "every byte" cmp -n 5242880 "$T/data" "$T/back"
+	ok "its keys" "$ndio" key list "$(with_psk disk)"
+}
+
+# ---- the gateway, in front of that volume ----
+
+# While it is still a child of this shell, and after it went into the background.
+gateways() {
+	local deadline=$((SECONDS + 30))
+
+	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" passphrase=+"$key"
+	ok "the gateway reads" bash -c 'nbdcopy "$1" - | cmp -n 5242880 - "$2"' - "$(uri gate)" \
+		"$T/data"
+	random "$T/data" 5M
+	ok "and writes" fill gate "$T/data"
+	ok "and ends cleanly" stop_server gate
+
+	LD_PRELOAD=$NDIO_PRELOAD nbdkit --unix "$T/back.sock" --pidfile "$T/back.pid" \
+		"$NDIO_PLUGIN" uri="$(with_psk disk)" passphrase=+"$key" >"$T/back.log" 2>&1 </dev/null
+	until [ -s "$T/back.pid" ] || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	ok "in the background it reads" bash -c 'nbdcopy "$1" - | cmp -n 5242880 - "$2"' - \
+		"$(uri back)" "$T/data"
+	kill "$(cat "$T/back.pid")"
+	ok "and ends" timeout 20 tail --pid="$(cat "$T/back.pid")" -f /dev/null
+
+	make_psk "$bad_psk" alice
+	ok "a wrong key is told at the start" refused "key" \
+		uri="$(with_psk disk | sed "s|$psk|$bad_psk|")"
+	stop_server disk
+}
+
+# A server with TLS that goes away behind it.
+server_goes() {
+	local pid
+
+	start_stock disk --tls=require --tls-psk="$psk" --filter=delay memory 8M rdelay=50ms
+	pid=${server_pids[disk]}
+	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" connections=2
+	ok "its server dies: clients get EIO" py gate "
+import os, signal
+h.pread(512, 0)
+os.kill($pid, signal.SIGKILL)
+for i in range(4):
+    fails('EIO', h.pread, 65536, i * 65536)"
+	{ wait "$pid"; } 2>/dev/null
+	unset "server_pids[disk]"
+	ok "and it ends cleanly" stop_server gate
+}
+
+# ---- libnbd's ----
+
+libnbd() {
+	truncate -s 2M "$T/raw"
+	"$records" write "$T/raw" >/dev/null
+	start_stock disk --tls=require --tls-psk="$psk" file "$T/raw"
+	ok "libnbd's TLS: the library reads" "$records" -l read "$(with_psk disk)"
+	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" tls=libnbd
+	ok "libnbd's TLS: the gateway reads" holds gate "$T/raw"
+	ok "and ends cleanly" stop_server gate
+	ok "it doesn't know a version" refused "tls-version" tls=libnbd \
+		uri="$(with_psk disk)&tls-version=1.2"
+	ok "no such TLS" refused "tls=gnutls" tls=gnutls uri="$(with_psk disk)"
+	stop_server disk
+
+	start_tcp_nbdkit disk --tls=require --tls-certificates="$tls" file "$T/raw"
+	ok "libnbd's TLS: certificates by TCP" "$records" -l read "$(tcp_with_certificates disk)"
+	ok "but not by other names" refused "tls-hostname" tls=libnbd \
+		uri="$(tcp_with_certificates disk)&tls-hostname=localhost"
+	ok "nor unverified" refused "tls-verify-peer" tls=libnbd \
+		uri="$(tcp_with_certificates disk)&tls-verify-peer=no"
+	stop_server disk
+	start_stock disk --tls=require --tls-certificates="$tls" file "$T/raw"
+	ok "nor on a Unix socket, where it looks at none" refused "verifies no certificate" \
+		tls=libnbd uri="nbds+unix:///?socket=$T/disk.sock&tls-certificates=$tls"
+	stop_server disk
+}
+
+make_tls
+facts
+volumes
+gateways
+server_goes
+libnbd
+done_testing
