@@ -8,6 +8,8 @@ VERSION := 0.1.0
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
 ## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
+## BENCH="--rounds 15" bench and bench-quick: options and parts; --help lists them
+## BENCH_DIR=          where they make their disks, some GiB; default: below build/
 ## FUZZ_TIME=60        seconds for each fuzzer
 ## V=1                 show the commands
 PREFIX   ?= /usr/local
@@ -15,6 +17,7 @@ DESTDIR  ?=
 SANITIZE ?=
 WERROR   ?=
 TESTS    ?=
+BENCH    ?=
 FUZZ_TIME ?= 60
 V        ?=
 ifeq ($(origin CC),default)
@@ -36,7 +39,8 @@ TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
-	      openssl:openssl g++:g++
+	      openssl:openssl g++:g++ systemd-analyze:systemd
+BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
 FUZZ_HEADERS := sanitizer/asan_interface.h:libclang-rt-dev
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
@@ -54,10 +58,12 @@ SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
+UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(B)/tests/gnutls-key-update.so
-MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod))
+MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
+MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
 # The library is these and the engine; the rest of client/ is the command.
@@ -70,7 +76,7 @@ COMMAND      := $(B)/ndio
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
-VM          := $(call chosen,$(filter-out %/lib.sh,$(wildcard tests/vm/*.sh)))
+VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel
 
 # Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
@@ -113,11 +119,12 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed fuzz run-fuzzers demo deps vm-deps fuzz-deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm check-speed fuzz run-fuzzers demo bench bench-quick deps vm-deps \
+	bench-deps fuzz-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) ## build the plugin, library, command and man pages
+all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -155,6 +162,11 @@ $(KERNEL): | vm-deps
 demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show that it is sealed
 	$(Q)$(TEST_ENV) bash tests/demo.sh
 
+bench: ## measure ndio beside other servers and clients, for an hour or two, into build/bench
+bench-quick: ## only what has goals, in some minutes, indicative
+bench bench-quick: bench-deps all $(CLIENTS)
+	$(Q)$(TEST_ENV) python3 -B tests/bench/bench.py $(if $(filter bench-quick,$@),--quick) $(BENCH)
+
 # For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
 # tools and headers.
 define find_missing
@@ -167,9 +179,14 @@ endef
 
 deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
+bench-deps: ## and those of bench
 fuzz-deps: ## and those of fuzz
-deps vm-deps fuzz-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(if $(filter vm-deps,$@),$(VM_TOOLS)) $(if $(filter fuzz-deps,$@),$(FUZZ_TOOLS)),$(HEADERS) $(if $(filter fuzz-deps,$@),$(FUZZ_HEADERS))); \
+vm-deps: MORE_TOOLS := $(VM_TOOLS)
+bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
+fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
+fuzz-deps: MORE_HEADERS := $(FUZZ_HEADERS)
+deps vm-deps bench-deps fuzz-deps:
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS) $(MORE_HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
@@ -182,6 +199,7 @@ PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugind
 MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 install: all ## install below PREFIX
@@ -194,12 +212,14 @@ install: all ## install below PREFIX
 	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
 	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
+	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 
 uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
 		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
-		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)')
+		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)') \
+		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build
@@ -207,20 +227,25 @@ clean: ## remove everything that was built
 help: ## show this
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
-		while IFS='	' read -r t text; do printf '  %-10s %s\n' "$$t" "$$text"; done
+		while IFS='	' read -r t text; do printf '  %-11s %s\n' "$$t" "$$text"; done
 	@echo 'Variables:'
 	@sed -n 's/^## /  /p' Makefile
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz deps vm-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
 pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/null)
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
-$(B)/config.mk: FORCE | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps) $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps)
+# Those of the goals come first.
+first_deps = $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) \
+	     $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
+	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
+	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)
+$(B)/config.mk: FORCE | $(first_deps)
 	@$(call find_missing,$(LIBS) $(if $(filter unit,$(MAKECMDGOALS)),$(TEST_LIBS)),$(TOOLS)); \
 	[ -z "$$need" ] || { echo "ndio needs$$need: apt-get install$$pkgs (or make deps)" >&2; exit 1; }
 	@mkdir -p $(@D); { \
@@ -249,7 +274,10 @@ $(B)/%.o: %.c $(B)/config.mk
 $(B)/server/plugin.o: BASE += -Wno-missing-prototypes
 $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 
+# The command's objects are here for its unit tests.
 $(B)/common.a: $(COMMON)
+$(B)/client.a: $(filter-out $(B)/client/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
+$(B)/common.a $(B)/client.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
@@ -284,7 +312,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
-$(UNIT): %: %.o $(UNIT_SHARED) $(B)/common.a
+$(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 
@@ -312,6 +340,10 @@ $(B)/tests/%.so: tests/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
+$(B)/systemd/%: systemd/%.in FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@BINDIR@|$(PREFIX)/bin|' -e 's|@PLUGINDIR@|$(PLUGINDIR)|' $< >$@
+
 # man/NAME.SECTION.pod
 $(B)/man/%: man/%.pod
 	$(call say,MAN,$<)
@@ -319,6 +351,11 @@ $(B)/man/%: man/%.pod
 	$(Q)podchecker -warnings $< >$@.log 2>&1 || { cat $@.log >&2; exit 1; }
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
+
+# The other names of a page.
+$(MAN_NAMES):
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '.so man8/ndio-attach.8' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d)

@@ -179,12 +179,12 @@ static int format_device(struct header *header, const struct request *request, u
 	int ret;
 
 	snprintf(cipher, sizeof(cipher), "%.*s", (int)(dash - request->cipher), request->cipher);
-	ret = crypt_format(header->cd, request->type, cipher, dash + 1, request->uuid, NULL,
+	ret = crypt_format(header->memfd.cd, request->type, cipher, dash + 1, request->uuid, NULL,
 			   choose_key_bits(request) / 8,
 			   is_luks2(request) ? (void *)&luks2 : (void *)&luks1);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: making the LUKS header: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return header_measure(header, err);
 }
 
@@ -211,7 +211,7 @@ static int format_detached(struct header *header, const struct request *request,
 static int check_size(const struct header *header, const struct request *request,
 		      unsigned sector, uint64_t data_size, struct error *err)
 {
-	uint64_t offset = crypt_get_data_offset(header->cd) * HEADER_UNIT;
+	uint64_t offset = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT;
 	char text[16];
 
 	if (request->sector > HEADER_UNIT && !is_aligned(data_size, request->sector))
@@ -231,7 +231,7 @@ static int make_header(struct header *header, const struct request *request, uin
 {
 	unsigned sector = choose_sector(request, data_size);
 	uint64_t size = request->header || data_size < ROOM ? ROOM : data_size;
-	int ret = header_make(header, round_down(size, sector), err);
+	int ret = luks_memfd_make(&header->memfd, round_down(size, sector), err);
 
 	if (ret == 0)
 		ret = kdf_apply(&request->kdf, header, request->type, err);
@@ -253,12 +253,12 @@ static int add_key(struct header *header, const struct request *request, struct 
 	ret = key_read(&request->key_source, prompt, true, &key, err);
 	if (ret < 0)
 		return ret;
-	ret = crypt_keyslot_add_by_volume_key(header->cd, CRYPT_ANY_SLOT, NULL, 0, key.data,
+	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, CRYPT_ANY_SLOT, NULL, 0, key.data,
 					      key.len);
 	key_clear(&key);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a key slot: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return 0;
 }
 
@@ -267,7 +267,7 @@ static int add_key(struct header *header, const struct request *request, struct 
 /* How much of the beginning the new header owns: all before the data, or its own length. */
 static uint64_t header_end(const struct header *header, const struct request *request)
 {
-	uint64_t offset = crypt_get_data_offset(header->cd) * HEADER_UNIT;
+	uint64_t offset = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT;
 
 	return request->header || offset < header->len ? header->len : offset;
 }

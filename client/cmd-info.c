@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "cmd.h"
 #include "facts.h"
 #include "header.h"
+#include "json.h"
 #include "key-input.h"
 
 const char help_info[] =
@@ -299,21 +299,6 @@ static void print_report(const struct report *report)
 
 /* ---- for programs ---- */
 
-static void add_text(struct json_object *object, const char *name, const char *text)
-{
-	json_object_object_add(object, name, json_object_new_string(text));
-}
-
-static void add_number(struct json_object *object, const char *name, uint64_t number)
-{
-	json_object_object_add(object, name, json_object_new_uint64(number));
-}
-
-static void add_flag(struct json_object *object, const char *name, bool flag)
-{
-	json_object_object_add(object, name, json_object_new_boolean(flag));
-}
-
 static struct json_object *json_abilities(uint32_t can)
 {
 	struct json_object *array = json_object_new_array();
@@ -328,15 +313,15 @@ static struct json_object *json_slot(const struct slot_facts *slot)
 {
 	struct json_object *object = json_object_new_object();
 
-	add_number(object, "slot", slot->number);
-	add_text(object, "priority", slot->priority);
-	add_text(object, "pbkdf", slot->pbkdf);
+	json_add_number(object, "slot", slot->number);
+	json_add_text(object, "priority", slot->priority);
+	json_add_text(object, "pbkdf", slot->pbkdf);
 	if (slot->hash[0])
-		add_text(object, "hash", slot->hash);
-	add_number(object, "iterations", slot->iterations);
+		json_add_text(object, "hash", slot->hash);
+	json_add_number(object, "iterations", slot->iterations);
 	if (slot->memory_kib) {
-		add_number(object, "memory_kib", slot->memory_kib);
-		add_number(object, "threads", slot->threads);
+		json_add_number(object, "memory_kib", slot->memory_kib);
+		json_add_number(object, "threads", slot->threads);
 	}
 	return object;
 }
@@ -355,20 +340,20 @@ static struct json_object *json_luks(const struct report *report)
 	const struct header_facts *luks = &report->luks;
 	struct json_object *object = json_object_new_object();
 
-	add_number(object, "version", luks->version);
+	json_add_number(object, "version", luks->version);
 	if (report->request->header)
-		add_text(object, "header", report->request->header);
-	add_text(object, "uuid", luks->uuid);
-	add_text(object, "label", luks->label);
-	add_text(object, "cipher", luks->cipher);
-	add_number(object, "key_bits", luks->key_bits);
-	add_number(object, "sector_size", luks->sector);
-	add_number(object, "data_offset", luks->data_offset);
-	add_number(object, "payload_size", payload_of(report));
-	add_text(object, "integrity", luks->integrity);
-	add_text(object, "requirements", luks->requirements);
-	add_flag(object, "unlocked", report->unlocked);
-	add_number(object, "memory_to_unlock_kib", luks->memory_kib);
+		json_add_text(object, "header", report->request->header);
+	json_add_text(object, "uuid", luks->uuid);
+	json_add_text(object, "label", luks->label);
+	json_add_text(object, "cipher", luks->cipher);
+	json_add_number(object, "key_bits", luks->key_bits);
+	json_add_number(object, "sector_size", luks->sector);
+	json_add_number(object, "data_offset", luks->data_offset);
+	json_add_number(object, "payload_size", payload_of(report));
+	json_add_text(object, "integrity", luks->integrity);
+	json_add_text(object, "requirements", luks->requirements);
+	json_add_flag(object, "unlocked", report->unlocked);
+	json_add_number(object, "memory_to_unlock_kib", luks->memory_kib);
 	json_object_object_add(object, "key_slots", json_slots(luks));
 	return object;
 }
@@ -377,18 +362,18 @@ static struct json_object *json_server(const struct report *report)
 {
 	struct json_object *object = json_object_new_object();
 
-	add_text(object, "uri", report->request->locator);
-	add_text(object, "protocol", report->disk.protocol);
-	add_flag(object, "tls", report->disk.tls);
+	json_add_text(object, "uri", report->request->locator);
+	json_add_text(object, "protocol", report->disk.protocol);
+	json_add_flag(object, "tls", report->disk.tls);
 	if (report->disk.tls_version[0]) {
-		add_text(object, "tls_version", report->disk.tls_version);
-		add_text(object, "tls_cipher", report->disk.tls_cipher);
-		add_text(object, "tls_peer", report->disk.tls_peer);
+		json_add_text(object, "tls_version", report->disk.tls_version);
+		json_add_text(object, "tls_cipher", report->disk.tls_cipher);
+		json_add_text(object, "tls_peer", report->disk.tls_peer);
 	}
-	add_flag(object, "structured_replies", report->disk.structured_replies);
-	add_number(object, "block_minimum", report->disk.block_minimum);
-	add_number(object, "block_preferred", report->disk.block_preferred);
-	add_number(object, "block_maximum", report->disk.block_maximum);
+	json_add_flag(object, "structured_replies", report->disk.structured_replies);
+	json_add_number(object, "block_minimum", report->disk.block_minimum);
+	json_add_number(object, "block_preferred", report->disk.block_preferred);
+	json_add_number(object, "block_maximum", report->disk.block_maximum);
 	return object;
 }
 
@@ -396,19 +381,16 @@ static void print_json(const struct report *report)
 {
 	struct json_object *object = json_object_new_object();
 
-	add_text(object, "locator", report->request->locator);
-	add_text(object, "kind", kind_of(report));
-	add_number(object, "size", report->disk.target_size);
-	add_flag(object, "read_only", report->readonly);
+	json_add_text(object, "locator", report->request->locator);
+	json_add_text(object, "kind", kind_of(report));
+	json_add_number(object, "size", report->disk.target_size);
+	json_add_flag(object, "read_only", report->readonly);
 	json_object_object_add(object, "can", json_abilities(report->disk.can));
 	if (report->nbd)
 		json_object_object_add(object, "server", json_server(report));
 	if (report->is_luks)
 		json_object_object_add(object, "luks", json_luks(report));
-	puts(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY |
-							    JSON_C_TO_STRING_SPACED |
-							    JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(object);
+	json_print(object);
 }
 
 /* ---- the command line ---- */

@@ -89,7 +89,7 @@ static int no_slot_opens(const struct header *header, int slot, struct error *er
 
 static bool is_active(struct header *header, int slot)
 {
-	crypt_keyslot_info status = crypt_keyslot_status(header->cd, slot);
+	crypt_keyslot_info status = crypt_keyslot_status(header->memfd.cd, slot);
 
 	return status == CRYPT_SLOT_ACTIVE || status == CRYPT_SLOT_ACTIVE_LAST;
 }
@@ -98,7 +98,7 @@ static bool is_active(struct header *header, int slot)
 static int unlock(struct header *header, int slot, const struct key *key,
 		  struct volume_key *volume_key, struct error *err)
 {
-	int len = crypt_get_volume_key_size(header->cd);
+	int len = crypt_get_volume_key_size(header->memfd.cd);
 	int ret;
 
 	if (slot != CRYPT_ANY_SLOT && !is_active(header, slot))
@@ -110,13 +110,13 @@ static int unlock(struct header *header, int slot, const struct key *key,
 	volume_key->data = secret_alloc(len, err);
 	if (!volume_key->data)
 		return -ENOMEM;
-	ret = crypt_volume_key_get(header->cd, slot, volume_key->data, &volume_key->len,
+	ret = crypt_volume_key_get(header->memfd.cd, slot, volume_key->data, &volume_key->len,
 				   key->len ? key->data : "", key->len);
 	if (ret == -EPERM)
 		return no_slot_opens(header, slot, err);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: opening a key slot: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return ret;
 }
 
@@ -129,25 +129,25 @@ static void forget(struct volume_key *volume_key)
 static int fill_slot(struct header *header, const struct request *request, int slot,
 		     const struct volume_key *volume_key, struct error *err)
 {
-	int ret = kdf_apply(&request->kdf, header, crypt_get_type(header->cd), err);
+	int ret = kdf_apply(&request->kdf, header, crypt_get_type(header->memfd.cd), err);
 
 	if (ret < 0)
 		return ret;
-	ret = crypt_keyslot_add_by_volume_key(header->cd, slot, volume_key->data, volume_key->len,
+	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, slot, volume_key->data, volume_key->len,
 					      request->new_key.data, request->new_key.len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return ret;
 }
 
 static int empty_slot(struct header *header, int slot, struct error *err)
 {
-	int ret = crypt_keyslot_destroy(header->cd, slot);
+	int ret = crypt_keyslot_destroy(header->memfd.cd, slot);
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s: removing key slot %d: %s", header->name, slot,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return header_write_back(header, HEADER_REMOVED, err);
 }
 
@@ -184,8 +184,8 @@ static int change(struct header *header, const struct request *request, struct e
 	if (slot < 0)
 		return slot;
 	if (header->version == 2)
-		crypt_keyslot_set_priority(header->cd, slot,
-					   crypt_keyslot_get_priority(header->cd, old_slot));
+		crypt_keyslot_set_priority(header->memfd.cd, slot,
+					   crypt_keyslot_get_priority(header->memfd.cd, old_slot));
 	ret = header_write_back(header, HEADER_ADDED, err);
 	if (ret < 0)
 		return ret;
@@ -212,7 +212,7 @@ static int remove_slot(struct header *header, const struct request *request, str
 	}
 	if (slot == CRYPT_ANY_SLOT)
 		slot = ret;
-	if (crypt_keyslot_status(header->cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
+	if (crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
 		return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing "
 				 "opens the volume any more (--force removes it)", header->name,
 				 slot);

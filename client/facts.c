@@ -68,11 +68,11 @@ static int read_json(struct header *header, struct header_facts *facts, struct e
 {
 	struct json_object *json;
 	const char *text;
-	int ret = crypt_dump_json(header->cd, &text, 0);
+	int ret = crypt_dump_json(header->memfd.cd, &text, 0);
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s: reading the LUKS2 metadata: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	json = json_tokener_parse(text);
 	if (!json)
 		return error_set(err, EINVAL, "%s: the LUKS2 metadata are no JSON", header->name);
@@ -143,7 +143,7 @@ static void read_cipher(struct crypt_device *cd, struct header_facts *facts)
 
 int facts_read(struct header *header, struct header_facts *facts, struct error *err)
 {
-	struct crypt_device *cd = header->cd;
+	struct crypt_device *cd = header->memfd.cd;
 	int key_len = crypt_get_volume_key_size(cd);
 
 	memset(facts, 0, sizeof(*facts));

@@ -131,7 +131,7 @@ static void find_copies(struct edit *edit, bool second_goes_first)
 
 static void find_used(struct edit *edit)
 {
-	struct crypt_device *cd = edit->header->cd;
+	struct crypt_device *cd = edit->header->memfd.cd;
 	int max = crypt_keyslot_max(crypt_get_type(cd));
 
 	assert(max <= MAX_SLOTS);
@@ -256,7 +256,7 @@ static void signals_hold(sigset_t *before)
 
 static int map_memfd(struct header *header, uint64_t len, uint8_t **now, struct error *err)
 {
-	*now = mmap(NULL, len, PROT_READ, MAP_SHARED, header->fd, 0);
+	*now = mmap(NULL, len, PROT_READ, MAP_SHARED, header->memfd.fd, 0);
 	if (*now == MAP_FAILED)
 		return error_set(err, errno, "%s: reading the new LUKS header: %s", header->name,
 				 strerror(errno));

@@ -10,14 +10,7 @@
 #include "cmd.h"
 
 #define MIB        (UINT64_C(1) << 20)
-#define META_MAX   (8 * MIB)   /* two copies of the largest LUKS2 metadata */
-#define HEADER_MAX (160 * MIB) /* LUKS2 allows key areas of 128 MiB, after 8 MiB */
-#define SECOND_MIN (UINT64_C(16) << 10) /* where a second copy may start: this, doubled, */
-#define SECOND_MAX (4 * MIB)            /* up to this */
-#define MAGIC_LEN  6
-
-static const char magic_first[] = "LUKS\xba\xbe";
-static const char magic_second[] = "SKUL\xba\xbe";
+#define META_MAX   (8 * MIB) /* two copies of the largest LUKS2 metadata */
 
 /* ---- the volume ---- */
 
@@ -49,7 +42,7 @@ void header_init(struct header *header, const char *locator)
 {
 	memset(header, 0, sizeof(*header));
 	header->name = locator;
-	header->fd = -1;
+	luks_memfd_init(&header->memfd, locator);
 }
 
 int header_open(struct header *header, bool readonly, struct error *err)
@@ -71,9 +64,7 @@ int header_open(struct header *header, bool readonly, struct error *err)
 
 void header_close(struct header *header)
 {
-	crypt_free(header->cd);
-	if (header->fd >= 0)
-		close(header->fd);
+	luks_memfd_close(&header->memfd);
 	free(header->before);
 	ndio_close(header->volume, NDIO_CLOSE_CANCEL);
 	header_init(header, NULL);
@@ -106,60 +97,9 @@ int header_flush(struct header *header, const char *step, struct error *err)
 
 /* ---- the memfd ---- */
 
-/* Without a callback libcryptsetup prints. */
-static void keep_log(int level, const char *text, void *opaque)
-{
-	struct header *header = opaque;
-
-	if (level != CRYPT_LOG_ERROR)
-		return;
-	snprintf(header->log, sizeof(header->log), "%s", text);
-	header->log[strcspn(header->log, "\n")] = '\0';
-}
-
-const char *header_reason(const struct header *header, int ret)
-{
-	return header->log[0] ? header->log : strerror(-ret);
-}
-
-int header_make(struct header *header, uint64_t size, struct error *err)
-{
-	char path[32];
-	int ret;
-
-	header->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
-	if (header->fd < 0 || ftruncate(header->fd, size) < 0)
-		return error_set(err, errno, "%s: making a place for the LUKS header: %s",
-				 header->name, strerror(errno));
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", header->fd);
-	ret = crypt_init(&header->cd, path);
-	if (ret < 0)
-		return error_set(err, -ret, "%s: opening the LUKS header: %s", header->name,
-				 strerror(-ret));
-	crypt_set_log_callback(header->cd, keep_log, header);
-	return 0;
-}
-
 static int out_of_memory(const struct header *header, struct error *err)
 {
 	return error_set(err, ENOMEM, "%s: no memory for its LUKS header", header->name);
-}
-
-static int write_memfd(const struct header *header, const uint8_t *buf, uint64_t len,
-		       uint64_t offset, struct error *err)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(header->fd, buf, len, offset);
-
-		if (n <= 0)
-			return error_set(err, n < 0 ? errno : EIO,
-					 "%s: copying the LUKS header: %s", header->name,
-					 strerror(n < 0 ? errno : EIO));
-		buf += n;
-		len -= n;
-		offset += n;
-	}
-	return 0;
 }
 
 /* Reads what is missing of the volume's bytes before end. */
@@ -180,7 +120,7 @@ static int copy_until(struct header *header, uint64_t end, struct error *err)
 	ret = header_read_bytes(header, before + from, end - from, from,
 				"reading the LUKS header", err);
 	if (ret == 0)
-		ret = write_memfd(header, before + from, end - from, from, err);
+		ret = luks_memfd_write(&header->memfd, before + from, end - from, from, err);
 	if (ret == 0)
 		header->before_len = end;
 	return ret;
@@ -188,58 +128,10 @@ static int copy_until(struct header *header, uint64_t end, struct error *err)
 
 /* ---- loading ---- */
 
-static bool magic_at(const struct header *header, uint64_t offset, const char *magic)
-{
-	return offset + MAGIC_LEN <= header->before_len &&
-	       memcmp(header->before + offset, magic, MAGIC_LEN) == 0;
-}
-
-static bool magic_found(const struct header *header)
-{
-	if (magic_at(header, 0, magic_first))
-		return true;
-	for (uint64_t offset = SECOND_MIN; offset <= SECOND_MAX; offset *= 2)
-		if (magic_at(header, offset, magic_second))
-			return true;
-	return false;
-}
-
-static int find_luks2_end(struct header *header, struct error *err)
-{
-	uint64_t keys;
-	int ret = crypt_get_metadata_size(header->cd, &header->copy_len, &keys);
-
-	if (ret < 0)
-		return error_set(err, -ret, "%s: measuring the LUKS header: %s", header->name,
-				 header_reason(header, ret));
-	header->len = 2 * header->copy_len + keys;
-	return 0;
-}
-
-static void find_luks1_end(struct header *header)
-{
-	uint64_t offset, len;
-
-	header->len = 2 * HEADER_UNIT;
-	for (int slot = 0; slot < crypt_keyslot_max(CRYPT_LUKS1); slot++)
-		if (crypt_keyslot_area(header->cd, slot, &offset, &len) == 0 &&
-		    header->len < offset + len)
-			header->len = offset + len;
-}
-
 int header_measure(struct header *header, struct error *err)
 {
-	int ret = 0;
-
-	header->version = strcmp(crypt_get_type(header->cd), CRYPT_LUKS2) == 0 ? 2 : 1;
-	if (header->version == 2)
-		ret = find_luks2_end(header, err);
-	else
-		find_luks1_end(header);
-	if (ret == 0 && header->len > HEADER_MAX)
-		return error_set(err, EINVAL, "%s: the LUKS header says that it has %llu bytes",
-				 header->name, (unsigned long long)header->len);
-	return ret;
+	header->version = luks_memfd_version(&header->memfd);
+	return luks_memfd_measure(&header->memfd, &header->len, &header->copy_len, err);
 }
 
 static int find_stale_copy(struct header *header, struct error *err)
@@ -255,7 +147,7 @@ static int find_stale_copy(struct header *header, struct error *err)
 	if (!second)
 		return out_of_memory(header, err);
 	header->second_is_stale =
-		pread(header->fd, second, len, len) != (ssize_t)len ||
+		pread(header->memfd.fd, second, len, len) != (ssize_t)len ||
 		memcmp(second, header->before + len, len) != 0;
 	free(second);
 	return 0;
@@ -263,26 +155,14 @@ static int find_stale_copy(struct header *header, struct error *err)
 
 int header_load(struct header *header, struct error *err)
 {
-	int ret = header_make(header, header->size, err);
+	int ret = luks_memfd_make(&header->memfd, header->size, err);
 
 	if (ret == 0)
-		ret = copy_until(header, SECOND_MAX + HEADER_UNIT, err);
-	if (ret < 0)
-		return ret;
-	if (!magic_found(header))
-		return error_set(err, ENODATA, "%s: not a LUKS volume", header->name);
-	ret = copy_until(header, META_MAX, err);
-	if (ret < 0)
-		return ret;
-	ret = crypt_load(header->cd, CRYPT_LUKS, NULL);
-	/* A memfd has no bad blocks: -EIO is one that is too short. */
-	if (ret == -EINVAL || ret == -EIO)
-		return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair, or "
-				 "the volume is cut off", header->name);
-	if (ret < 0)
-		return error_set(err, -ret, "%s: loading the LUKS header: %s", header->name,
-				 header_reason(header, ret));
-	ret = header_measure(header, err);
+		ret = copy_until(header, META_MAX, err);
+	if (ret == 0)
+		ret = luks_memfd_load(&header->memfd, err);
+	if (ret == 0)
+		ret = header_measure(header, err);
 	if (ret == 0)
 		ret = find_stale_copy(header, err);
 	return ret;

@@ -6,12 +6,12 @@
 #ifndef NDIO_HEADER_H
 #define NDIO_HEADER_H
 
-#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "error.h"
+#include "luks-memfd.h"
 #include "ndio.h"
 
 #define HEADER_UNIT 512 /* bytes: libcryptsetup's offsets, and a LUKS1 sector */
@@ -21,15 +21,13 @@ struct header {
 	struct ndio_volume *volume; /* of it, opened without a key */
 	struct ndio_info info;      /* of that */
 	uint64_t size;              /* bytes of the file, device or export */
-	int fd;                     /* the memfd; -1 before it is loaded or made */
-	struct crypt_device *cd;
+	struct luks_memfd memfd;    /* made by header_load() or by the caller */
 	unsigned version;           /* 1 or 2 */
 	uint64_t copy_len;          /* LUKS2: bytes of each of the two copies of the metadata */
 	uint64_t len;               /* bytes from the start that hold the copies and key areas */
 	uint8_t *before;            /* what the volume has there, once it was read */
 	uint64_t before_len;        /* bytes of it */
 	bool second_is_stale;       /* libcryptsetup repaired the second copy, in the memfd */
-	char log[256];              /* the last error that libcryptsetup told */
 };
 
 /* Sets it up, with nothing opened. header_close() is due from here on, whatever fails. */
@@ -45,14 +43,8 @@ int header_load(struct header *header, struct error *err);
 /* Reads what is left: the key areas. Needed before a key is tried or set. */
 int header_load_areas(struct header *header, struct error *err);
 
-/* Makes the memfd, of size bytes, and libcryptsetup's device on it. */
-int header_make(struct header *header, uint64_t size, struct error *err);
-
 /* Finds version, copy_len and len of what libcryptsetup has loaded or formatted. */
 int header_measure(struct header *header, struct error *err);
-
-/* What libcryptsetup said of its own failure, or else what errno means. */
-const char *header_reason(const struct header *header, int ret);
 
 /* A call of the library failed: puts its message together as "name: step: reason". Returns
  * ret. */

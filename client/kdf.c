@@ -60,9 +60,9 @@ int kdf_apply(const struct kdf_options *options, struct header *header, const ch
 		pbkdf.time_ms = 0;
 		pbkdf.flags = CRYPT_PBKDF_NO_BENCHMARK;
 	}
-	ret = crypt_set_pbkdf_type(header->cd, &pbkdf);
+	ret = crypt_set_pbkdf_type(header->memfd.cd, &pbkdf);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: the key derivation: %s", header->name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "cmd.h"
 #include "secret.h"
 
@@ -289,6 +290,29 @@ static int read_terminal(const char *prompt, bool is_new, struct key *key, struc
 	return ret;
 }
 
+static bool has_terminal(void)
+{
+	int fd = open_terminal();
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static int read_agent(const char *prompt, struct key *key, struct error *err)
+{
+	struct agent agent;
+	char clean[512];
+	int ret = agent_start(&agent, cmd_clean(prompt, clean, sizeof(clean)), err);
+	int ended;
+
+	if (ret < 0)
+		return ret;
+	ret = read_all(agent.fd, "from systemd-ask-password", key, err);
+	ended = agent_end(&agent, ret < 0 ? NULL : err);
+	return ret < 0 ? ret : ended;
+}
+
 int key_read(const struct key_source *source, const char *prompt, bool is_new,
 	     struct key *key, struct error *err)
 {
@@ -300,6 +324,8 @@ int key_read(const struct key_source *source, const char *prompt, bool is_new,
 		ret = read_descriptor(descriptor_of(source), key, err);
 	else if (source->file)
 		ret = read_file(source->file, key, err);
+	else if (source->agents && !has_terminal())
+		ret = read_agent(prompt, key, err);
 	else
 		ret = read_terminal(prompt, is_new, key, err);
 	if (ret == 0 && is_new && key->len == 0)

@@ -20,8 +20,9 @@ struct key {
 struct key_source {
 	const char *file; /* every byte of it is the key; "-": stdin; or NULL */
 	int fd;           /* every byte until its end; or -1 */
+	bool agents;      /* without a terminal, systemd's password agents are asked */
 };
-#define KEY_SOURCE_NONE { .file = NULL, .fd = -1 }
+#define KEY_SOURCE_NONE { .file = NULL, .fd = -1, .agents = false }
 
 /* Did the command line name a file or a descriptor? */
 bool key_source_given(const struct key_source *source);

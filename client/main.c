@@ -1,9 +1,12 @@
 /* main: finds the subcommand and runs it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "ndio.h"
@@ -13,6 +16,9 @@ static const struct command commands[] = {
 	{ "info", "show what a volume is, and its server", help_info, cmd_info },
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
+	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
+	{ "detach", "let such a device go", help_detach, cmd_detach },
+	{ "list", "show such devices", help_list, cmd_list },
 	{ "psk", "make a key for TLS", help_psk, cmd_psk },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -42,7 +48,7 @@ static int show_usage(void)
 	       "  -V, --version  show the version\n"
 	       "\n"
 	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense.\n"
-	       "See ndio(1), and ndio-COMMAND(1) for each command.\n");
+	       "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
 	return CMD_OK;
 }
 
@@ -104,8 +110,22 @@ static int close_stdout(int status)
 	return status == CMD_OK ? CMD_FAILED : status;
 }
 
+/* A standard descriptor that is closed would become the first file that is opened, and what is
+ * printed would go there. Its place is taken so that using it is still an error. */
+static bool keep_places(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!keep_places())
+		return CMD_FAILED;
 	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
+	signal(SIGCHLD, SIG_DFL); /* who ignores it, and has us do so, keeps us from waiting */
 	return close_stdout(dispatch(argc, argv));
 }

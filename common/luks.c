@@ -4,33 +4,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
-#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "cipher.h"
+#include "luks-memfd.h"
 #include "secret.h"
 
 #define UNIT         512
 #define MIB          (UINT64_C(1) << 20)
-#define HEADER_FIRST (16 * MIB)  /* holds both copies of any LUKS2 header */
-#define HEADER_MAX   (160 * MIB) /* LUKS2 allows key areas of 128 MiB, after 8 MiB */
+#define HEADER_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
 #define COPY_CHUNK   MIB
-#define MAGIC_LEN    6
-
-static const char magic_first[] = "LUKS\xba\xbe";
-static const char magic_second[] = "SKUL\xba\xbe";
 
 struct header {
 	const struct luks_source *source;
-	int fd;          /* the memfd */
+	struct luks_memfd memfd;
 	uint64_t copied; /* bytes of the source that it holds, from the start */
-	struct crypt_device *cd;
-	char log[256]; /* the last error that libcryptsetup told */
 };
 
 static bool is_printable(char c)
@@ -38,47 +29,18 @@ static bool is_printable(char c)
 	return c >= ' ' && c <= '~';
 }
 
-/* A hostile header must not send control sequences to the terminal by way of a message. */
-static void text_clean(char *text)
-{
-	for (; *text; text++)
-		if (!is_printable(*text))
-			*text = '?';
-}
-
-/* Without a callback libcryptsetup prints. */
-static void header_log(int level, const char *text, void *opaque)
-{
-	struct header *header = opaque;
-
-	if (level != CRYPT_LOG_ERROR)
-		return;
-	snprintf(header->log, sizeof(header->log), "%s", text);
-	header->log[strcspn(header->log, "\n")] = '\0';
-	text_clean(header->log);
-}
-
-/* What libcryptsetup said of its own failure, or else what errno means. */
-static const char *header_reason(const struct header *header, int ret)
-{
-	return header->log[0] ? header->log : strerror(-ret);
-}
-
 static int chunk_copy(struct header *header, void *chunk, size_t len, struct error *err)
 {
 	const struct luks_source *source = header->source;
 	int ret = source->read(source->opaque, chunk, len, header->copied);
-	ssize_t n;
 
 	if (ret)
 		return error_set(err, -ret, "%s: reading the LUKS header: %s", source->name,
 				 strerror(-ret));
-	n = pwrite(header->fd, chunk, len, header->copied);
-	if (n != (ssize_t)len)
-		return error_set(err, n < 0 ? errno : EIO, "%s: copying the LUKS header: %s",
-				 source->name, strerror(n < 0 ? errno : EIO));
-	header->copied += len;
-	return 0;
+	ret = luks_memfd_write(&header->memfd, chunk, len, header->copied, err);
+	if (!ret)
+		header->copied += len;
+	return ret;
 }
 
 /* Copies what is missing of the source's bytes before end. */
@@ -100,79 +62,15 @@ static int header_copy(struct header *header, uint64_t end, struct error *err)
 	return ret;
 }
 
-static int header_create(struct header *header, struct error *err)
-{
-	const struct luks_source *source = header->source;
-
-	if (source->size > INT64_MAX)
-		return error_set(err, EINVAL, "%s: its size is impossible", source->name);
-	header->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
-	if (header->fd < 0 || ftruncate(header->fd, source->size))
-		return error_set(err, errno, "%s: making a place for the LUKS header: %s",
-				 source->name, strerror(errno));
-	return header_copy(header, HEADER_FIRST, err);
-}
-
-static bool magic_at(const struct header *header, off_t offset, const char *magic)
-{
-	char found[MAGIC_LEN];
-
-	return pread(header->fd, found, MAGIC_LEN, offset) == MAGIC_LEN &&
-	       !memcmp(found, magic, MAGIC_LEN);
-}
-
-static bool magic_found(const struct header *header)
-{
-	if (magic_at(header, 0, magic_first))
-		return true;
-	/* The second copy of a LUKS2 header follows the first, whose size is one of these. */
-	for (off_t offset = 16 << 10; offset <= 4 << 20; offset *= 2) {
-		if (magic_at(header, offset, magic_second))
-			return true;
-	}
-	return false;
-}
-
-static int header_damaged(const struct header *header, struct error *err)
-{
-	const struct luks_source *source = header->source;
-
-	if (source->size < HEADER_FIRST)
-		return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair, or the "
-				 "rest of it is missing: there are only %" PRIu64 " bytes",
-				 source->name, source->size);
-	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair", source->name);
-}
-
 static int header_load(struct header *header, struct error *err)
 {
-	const char *name = header->source->name;
-	char path[32];
-	int ret;
+	int ret = luks_memfd_make(&header->memfd, header->source->size, err);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", header->fd);
-	ret = crypt_init(&header->cd, path);
-	if (ret)
-		return error_set(err, -ret, "%s: opening the LUKS header: %s", name,
-				 strerror(-ret));
-	crypt_set_log_callback(header->cd, header_log, header);
-	ret = crypt_load(header->cd, CRYPT_LUKS, NULL);
-	/* A memfd has no bad blocks: -EIO is one that is too short. */
-	if ((ret == -EINVAL || ret == -EIO) && magic_found(header))
-		return header_damaged(header, err);
-	if (ret == -EINVAL || ret == -EIO)
-		return error_set(err, EINVAL, "%s: not a LUKS volume", name);
-	if (ret)
-		return error_set(err, -ret, "%s: loading the LUKS header: %s", name,
-				 header_reason(header, ret));
-	return 0;
-}
-
-static void header_close(struct header *header)
-{
-	crypt_free(header->cd);
-	if (header->fd >= 0)
-		close(header->fd);
+	if (!ret)
+		ret = header_copy(header, HEADER_FIRST, err);
+	if (!ret)
+		ret = luks_memfd_load(&header->memfd, err);
+	return ret == -ENODATA ? -EINVAL : ret;
 }
 
 static struct json_object *json_member(struct json_object *object, const char *name)
@@ -281,7 +179,7 @@ static int segment_find(const struct header *header, struct json_object *json,
 	struct json_object_iterator first;
 
 	if (!json_object_is_type(segments, json_type_object))
-		return header_damaged(header, err);
+		return luks_memfd_damaged(&header->memfd, err);
 	if (json_object_object_length(segments) != 1)
 		return error_set(err, ENOTSUP, "%s: %d data segments are not supported",
 				 header->source->name, json_object_object_length(segments));
@@ -317,13 +215,13 @@ static int luks2_read(struct header *header, struct luks *luks, struct error *er
 	const char *text;
 	int ret;
 
-	ret = crypt_dump_json(header->cd, &text, 0);
+	ret = crypt_dump_json(header->memfd.cd, &text, 0);
 	if (ret)
 		return error_set(err, -ret, "%s: reading the LUKS2 metadata: %s",
-				 header->source->name, header_reason(header, ret));
+				 header->source->name, luks_memfd_reason(&header->memfd, ret));
 	json = json_tokener_parse(text);
 	if (!json)
-		return header_damaged(header, err);
+		return luks_memfd_damaged(&header->memfd, err);
 	ret = requirements_refuse(header, json, err);
 	if (!ret)
 		ret = segment_find(header, json, &segment, err);
@@ -335,11 +233,13 @@ static int luks2_read(struct header *header, struct luks *luks, struct error *er
 
 static void luks1_read(struct header *header, struct luks *luks)
 {
-	snprintf(luks->cipher, sizeof(luks->cipher), "%s-%s", crypt_get_cipher(header->cd),
-		 crypt_get_cipher_mode(header->cd));
-	text_clean(luks->cipher);
+	snprintf(luks->cipher, sizeof(luks->cipher), "%s-%s", crypt_get_cipher(header->memfd.cd),
+		 crypt_get_cipher_mode(header->memfd.cd));
+	for (char *c = luks->cipher; *c; c++)
+		if (!is_printable(*c))
+			*c = '?';
 	luks->sector = UNIT;
-	luks->data_offset = crypt_get_data_offset(header->cd) * UNIT;
+	luks->data_offset = crypt_get_data_offset(header->memfd.cd) * UNIT;
 }
 
 static int geometry_check(const struct header *header, const struct luks *luks,
@@ -368,7 +268,7 @@ static int no_key_slot(const struct header *header, struct error *err)
 
 static int cipher_check(const struct header *header, struct luks *luks, struct error *err)
 {
-	int key_len = crypt_get_volume_key_size(header->cd);
+	int key_len = crypt_get_volume_key_size(header->memfd.cd);
 	struct error reason;
 
 	if (key_len <= 0)
@@ -383,7 +283,7 @@ static int header_read(struct header *header, struct luks *luks, struct error *e
 {
 	int ret = 0;
 
-	luks->version = strcmp(crypt_get_type(header->cd), CRYPT_LUKS2) ? 1 : 2;
+	luks->version = luks_memfd_version(&header->memfd);
 	if (luks->version == 2)
 		ret = luks2_read(header, luks, err);
 	else
@@ -395,38 +295,13 @@ static int header_read(struct header *header, struct luks *luks, struct error *e
 	return ret;
 }
 
-static uint64_t luks1_key_areas_end(struct header *header)
-{
-	uint64_t end = 0, offset, len;
-
-	for (int slot = 0; slot < crypt_keyslot_max(CRYPT_LUKS1); slot++) {
-		if (crypt_keyslot_status(header->cd, slot) < CRYPT_SLOT_ACTIVE ||
-		    crypt_keyslot_area(header->cd, slot, &offset, &len))
-			continue;
-		if (end < offset + len)
-			end = offset + len;
-	}
-	return end;
-}
-
-static uint64_t luks2_key_areas_end(struct header *header)
-{
-	uint64_t metadata, keyslots;
-
-	if (crypt_get_metadata_size(header->cd, &metadata, &keyslots))
-		return 0;
-	return 2 * metadata + keyslots;
-}
-
 /* The key slots' material lies behind the header that was needed for loading. */
-static int key_areas_copy(struct header *header, unsigned version, struct error *err)
+static int key_areas_copy(struct header *header, struct error *err)
 {
-	uint64_t end = version == 2 ? luks2_key_areas_end(header) : luks1_key_areas_end(header);
+	uint64_t end;
+	int ret = luks_memfd_measure(&header->memfd, &end, NULL, err);
 
-	if (end > HEADER_MAX)
-		return error_set(err, EINVAL, "%s: the LUKS header says that it has %llu bytes",
-				 header->source->name, (unsigned long long)end);
-	return header_copy(header, end, err);
+	return ret ? ret : header_copy(header, end, err);
 }
 
 static int key_unlock(struct header *header, const void *pass, size_t pass_len,
@@ -439,7 +314,7 @@ static int key_unlock(struct header *header, const void *pass, size_t pass_len,
 	luks->key = secret_alloc(luks->key_len, err);
 	if (!luks->key)
 		return -ENOMEM;
-	ret = crypt_volume_key_get(header->cd, CRYPT_ANY_SLOT, luks->key, &len,
+	ret = crypt_volume_key_get(header->memfd.cd, CRYPT_ANY_SLOT, luks->key, &len,
 				   pass_len ? pass : "", pass_len);
 	if (ret == -EPERM)
 		return error_set(err, EPERM, "%s: no key slot opens with %s", name,
@@ -448,7 +323,7 @@ static int key_unlock(struct header *header, const void *pass, size_t pass_len,
 		return no_key_slot(header, err);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: opening the key slots: %s", name,
-				 header_reason(header, ret));
+				 luks_memfd_reason(&header->memfd, ret));
 	if (len != luks->key_len)
 		return error_set(err, EINVAL, "%s: the key slots hold keys of several lengths",
 				 name);
@@ -458,22 +333,21 @@ static int key_unlock(struct header *header, const void *pass, size_t pass_len,
 int luks_unlock(const struct luks_source *source, const void *pass, size_t pass_len,
 		struct luks *luks, struct error *err)
 {
-	struct header header = {.source = source, .fd = -1};
+	struct header header = { .source = source };
 	int ret;
 
 	memset(luks, 0, sizeof(*luks));
-	ret = header_create(&header, err);
-	if (!ret)
-		ret = header_load(&header, err);
+	luks_memfd_init(&header.memfd, source->name);
+	ret = header_load(&header, err);
 	if (!ret)
 		ret = header_read(&header, luks, err);
 	if (!ret)
-		ret = key_areas_copy(&header, luks->version, err);
+		ret = key_areas_copy(&header, err);
 	if (!ret)
 		ret = key_unlock(&header, pass, pass_len, luks, err);
 	if (ret)
 		luks_clear(luks);
-	header_close(&header);
+	luks_memfd_close(&header.memfd);
 	return ret;
 }
 

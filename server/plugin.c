@@ -18,6 +18,7 @@
 #include "lender.h"
 #include "pin.h"
 #include "secret.h"
+#include "shield.h"
 #include "target-nbd.h"
 #include "volume.h"
 #include "worker.h"
@@ -357,21 +358,22 @@ static int try_pin(void)
 	return -1;
 }
 
-/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
-static int lock_memory(void)
+static int raise_shield(const struct notice *listener)
 {
-	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) {
-		nbdkit_error("lock=on: can't lock the server's memory: %s (the locked-memory "
-			     "limit, ulimit -l, must be unlimited)", strerror(errno));
-		return -1;
-	}
-	return 0;
+	struct error err;
+
+	if (shield_raise(listener, &err) == 0)
+		return 0;
+	nbdkit_error("%s", err.text);
+	return -1;
 }
 
-/* A fork loses locked memory: this only tells whether it can be had. */
-static int try_lock_memory(void)
+/* A fork loses locked memory: this tells whether it can be had, and what else can't. */
+static int try_shield(void)
 {
-	if (lock_memory() < 0)
+	const struct notice listener = { .tell = notice };
+
+	if (raise_shield(&listener) < 0)
 		return -1;
 	munlockall();
 	return pin_after_fork() < 0 ? -1 : 0;
@@ -420,7 +422,7 @@ static int ndio_get_ready(void)
 	debug_server();
 	if (config.pin && try_pin() < 0)
 		return -1;
-	if (config.lock && try_lock_memory() < 0)
+	if (config.lock && try_shield() < 0)
 		return -1;
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
@@ -436,6 +438,7 @@ static int ndio_get_ready(void)
 
 static int ndio_after_fork(void)
 {
+	const struct notice nobody = { .tell = NULL }; /* all was told before */
 	int ret = pin_after_fork();
 
 	if (ret < 0) {
@@ -447,7 +450,7 @@ static int ndio_after_fork(void)
 		secret_no_dumps();
 	if (config.pin && try_pin() < 0)
 		return -1;
-	if (config.lock && lock_memory() < 0)
+	if (config.lock && raise_shield(&nobody) < 0)
 		return -1;
 	return config.uri ? open_workers() : open_lender(false);
 }

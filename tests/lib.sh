@@ -229,6 +229,20 @@ stop_server() {
 	fi
 }
 
+# port_of NAME: the TCP port that it listens on, over IPv4.
+port_of() {
+	local socket port
+
+	for socket in "/proc/${server_pids[$1]}/fd"/*; do
+		socket=$(readlink "$socket")
+		[[ $socket = socket:* ]] || continue
+		port=$(awk -v inode="${socket//[^0-9]/}" '$10 == inode && $4 == "0A" {
+			print substr($2, index($2, ":") + 1) }' /proc/net/tcp)
+		[ -z "$port" ] || { echo $((16#$port)) && return; }
+	done
+	return 1
+}
+
 # uri NAME [EXPORT]
 uri() {
 	echo "nbd+unix:///${2:-}?socket=$T/$1.sock"

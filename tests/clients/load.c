@@ -1,9 +1,10 @@
 /* load [OPTION...] URI: keeps requests in flight, one after the other over the volume, and
- * says how many were done. Their content is of no interest.
+ * says how many were done and in what time. Their content is of no interest.
  *
  *   -c CONNECTIONS=1  -d DEPTH=1 (requests in flight on each)  -s SIZE=4096
  *   -n REQUESTS (default: without end)  -w PERCENT=100 (writes; the others read)
- *   -r (random places, at any byte)  -f (a flush at the end) */
+ *   -r (random places, at any byte)  -R (random multiples of SIZE)  -f (a flush at the end)
+ *   -v (with -w 0 and one request in flight: every byte read must be what this program writes) */
 #include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -17,7 +18,7 @@
 static struct {
 	unsigned connections, depth, percent;
 	uint64_t size, requests;
-	bool random, flush;
+	bool random, aligned, flush, verify;
 } options = { .connections = 1, .depth = 1, .percent = 100, .size = BLOCK,
 	      .requests = UINT64_MAX };
 
@@ -32,6 +33,8 @@ static int completed(void *opaque, int *error)
 
 	if (*error)
 		fail("load: %s", strerror(*error));
+	if (options.verify && memcmp(to_read, to_write, options.size) != 0)
+		fail("load: what was read isn't what was written");
 	--*count;
 	done++;
 	return 1;
@@ -43,7 +46,9 @@ static void send_one(unsigned c)
 	uint64_t at = position;
 	int64_t cookie;
 
-	if (options.random)
+	if (options.aligned)
+		at = random_below(&random_state, volume_size / options.size) * options.size;
+	else if (options.random)
 		at = random_below(&random_state, volume_size - options.size + 1);
 	else
 		position = position + 2 * options.size <= volume_size ?
@@ -101,7 +106,7 @@ static void parse(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "c:d:s:n:w:rf")) != -1) {
+	while ((opt = getopt(argc, argv, "c:d:s:n:w:rRfv")) != -1) {
 		uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (opt) {
@@ -111,17 +116,22 @@ static void parse(int argc, char **argv)
 		case 'n': options.requests = value; break;
 		case 'w': options.percent = value; break;
 		case 'r': options.random = true; break;
+		case 'R': options.aligned = true; break;
 		case 'f': options.flush = true; break;
+		case 'v': options.verify = true; break;
 		default: fail("load: see the start of load.c");
 		}
 	}
 	if (optind + 1 != argc || options.connections < 1 ||
-	    options.connections > MAX_CONNECTIONS || options.depth < 1 || options.size < 1)
+	    options.connections > MAX_CONNECTIONS || options.depth < 1 || options.size < 1 ||
+	    (options.verify && (options.connections > 1 || options.depth > 1 || options.percent > 0)))
 		fail("load: see the start of load.c");
 }
 
 int main(int argc, char **argv)
 {
+	double before;
+
 	parse(argc, argv);
 	for (unsigned c = 0; c < options.connections; c++)
 		handles[c] = connect_to(argv[optind]);
@@ -131,13 +141,14 @@ int main(int argc, char **argv)
 	to_write = malloc(options.size);
 	to_read = malloc(options.size);
 	memset(to_write, 0x5a, options.size);
+	before = now();
 	run();
 	if (options.flush && nbd_flush(handles[0], 0) < 0)
 		fail("load: %s", nbd_get_error());
+	printf("%llu requests in %.6f seconds\n", (unsigned long long)done, now() - before);
 	for (unsigned c = 0; c < options.connections; c++)
 		disconnect(handles[c]);
 	free(to_write);
 	free(to_read);
-	printf("%llu requests\n", (unsigned long long)done);
 	return 0;
 }

@@ -3,6 +3,7 @@
 # pkg-config, in C and in C++, shared and static, and they run. The library exports its own names
 # alone, and the programs in its man page are real ones.
 . "$(dirname "$0")/../lib.sh"
+. "$root/tests/install.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "what is installed has no sanitizer"
 
@@ -11,13 +12,6 @@ into=$T/root
 libs=$into/usr/lib
 warnings=(-Wall -Wextra -Werror)
 flags=()
-
-# From a copy, so that nothing changes under the tests that run beside this one.
-install_copy() {
-	mkdir -p "$T/src" &&
-		tar -C "$root" --exclude=./.git --exclude='./build/*-*' -cf - . | tar -C "$T/src" -xf - &&
-		make -C "$T/src" -s install DESTDIR="$into" PREFIX=/usr CC="${CC:-gcc}"
-}
 
 # flags_of ARG...: sets flags to what pkg-config says of what is installed.
 flags_of() {
@@ -87,7 +81,7 @@ int main(int argc, char **argv)
 }
 EOT
 
-if ! ok "make install" install_copy; then
+if ! ok "make install" install_copy DESTDIR="$into" PREFIX=/usr; then
 	done_testing
 	exit 1
 fi
@@ -143,6 +137,6 @@ for ((i = 1; i <= count; i++)); do
 		"$T/program$i" "$T/nothing" "$T/pass"
 done
 
-ok "make uninstall" make -C "$T/src" -s uninstall DESTDIR="$into" PREFIX=/usr CC="${CC:-gcc}"
+ok "make uninstall" in_copy uninstall DESTDIR="$into" PREFIX=/usr
 is "leaves nothing" "$(find "$into" ! -type d)" ""
 done_testing

@@ -69,21 +69,27 @@ sound_kernel() {
 
 # serve NAME ARG...: the plugin, on a loopback port of the system's choice, ${ports[NAME]}.
 serve() {
-	local name=$1 socket
+	local name=$1
 
 	shift
-	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
-		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" \
-		"$NDIO_PLUGIN" "$@" || return
-	for socket in "/proc/${server_pids[$name]}/fd"/*; do
-		socket=$(readlink "$socket")
-		[[ $socket = socket:* ]] || continue
-		socket=${socket//[^0-9]/}
-		ports[$name]=$(awk -v inode="$socket" '$10 == inode && $4 == "0A" {
-			print substr($2, index($2, ":") + 1) }' /proc/net/tcp)
-		[ -z "${ports[$name]}" ] || break
-	done
-	ports[$name]=$((16#${ports[$name]}))
+	serve_preloaded "$name" "$NDIO_PRELOAD" "$NDIO_PLUGIN" "$@"
+}
+
+# serve_stock NAME NBDKIT-ARG...: without a plugin of ours.
+serve_stock() {
+	local name=$1
+
+	shift
+	serve_preloaded "$name" "" "$@"
+}
+
+serve_preloaded() { # NAME PRELOAD NBDKIT-ARG...
+	local name=$1 preload=$2
+
+	shift 2
+	start_server "$name" env LD_PRELOAD="$preload" nbdkit --foreground \
+		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" "$@" || return
+	ports[$name]=$(port_of "$name")
 }
 
 # tcp_uri NAME: of what serve serves, for clients on the host.
@@ -95,6 +101,16 @@ tcp_uri() {
 plaintext() {
 	start_nbdkit reader "$NDIO_PLUGIN" "$1" "$key" && rm -f "$2" && nbdcopy "$(uri reader)" "$2" &&
 		stop_server reader
+}
+
+# same_on_host VOLUME: the files of the guest's /run/sums, out of the volume's plaintext, without
+# mounting it.
+same_on_host() {
+	plaintext "$1" "$T/plain" && e2fsck -fn "$T/plain" || return
+	rm -rf "$T/tree"
+	mkdir "$T/tree"
+	debugfs -R "rdump / $T/tree" "$T/plain" && guest cat /run/sums >"$T/sums" &&
+		(cd "$T/tree" && sha256sum -c "$T/sums")
 }
 
 checksum() { # FILE

@@ -1,0 +1,338 @@
+#include "attach.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "attachment.h"
+#include "cmd.h"
+#include "facts.h"
+#include "gateway.h"
+#include "header.h"
+#include "interrupt.h"
+#include "kernel-device.h"
+#include "patience.h"
+#include "program.h"
+
+#define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
+#define FREE_MS   10000 /* until the kernel has let go of a device that was disconnected */
+
+bool attach_block_size_valid(unsigned block_size)
+{
+	return block_size == 512 || block_size == 1024 || block_size == 2048 || block_size == 4096;
+}
+
+/* Puts the step before what went wrong in it. Returns ret. */
+static int step_failed(int ret, const char *step, struct error *err)
+{
+	struct error reason = *err;
+
+	return error_set(err, -ret, "%s: %s", step, reason.text);
+}
+
+/* ---- finding out what it is ---- */
+
+static int read_facts(struct header *header, struct header_facts *facts, struct error *err)
+{
+	int ret = header_open(header, true, err);
+
+	if (ret == 0)
+		ret = header_load(header, err);
+	return ret < 0 ? ret : facts_read(header, facts, err);
+}
+
+/* Without the key: so that one isn't asked for in vain. */
+static int find_block_size(const struct attach_spec *spec, unsigned *block_size, struct error *err)
+{
+	struct header_facts facts;
+	struct header header;
+	int ret;
+
+	header_init(&header, spec->header ? spec->header : spec->locator);
+	ret = read_facts(&header, &facts, err);
+	header_close(&header);
+	if (ret < 0)
+		return step_failed(ret, "looking at the disk", err);
+	*block_size = spec->block_size ? spec->block_size : facts.sector;
+	return 0;
+}
+
+/* ---- a device to attach it to ---- */
+
+static int refuse_attached(unsigned index, struct error *err)
+{
+	if (!kernel_device_attached(index))
+		return 0;
+	return error_set(err, EBUSY, "/dev/nbd%u is attached already", index);
+}
+
+/* Ends and removes whatever a command that died has left. The lock is kept all the while: who had it
+ * meanwhile could attach the device, and its gateway would be taken for such a leftover. */
+static int clean(const struct attachment *attachment, struct error *err)
+{
+	int ret = gateway_stop(attachment->socket, true, err);
+
+	if (ret == 0)
+		attachment_clear(attachment);
+	return ret;
+}
+
+/* On success the folder is locked and empty. */
+static int claim(struct attachment *attachment, unsigned index, struct error *err)
+{
+	int ret = attachment_init(attachment, index, err);
+
+	if (ret == 0)
+		ret = refuse_attached(index, err);
+	if (ret == 0)
+		ret = attachment_lock(attachment, err);
+	if (ret < 0)
+		return ret;
+	ret = refuse_attached(index, err); /* once more, under the lock */
+	if (ret == 0)
+		ret = clean(attachment, err);
+	if (ret < 0)
+		attachment_unlock(attachment);
+	return ret;
+}
+
+static int claim_any(struct attachment *attachment, struct error *err)
+{
+	int ret = -EBUSY;
+
+	for (unsigned index = 0; ret == -EBUSY && index < KERNEL_DEVICES_MAX; index++)
+		ret = claim(attachment, index, err);
+	return ret;
+}
+
+/* ---- the steps ---- */
+
+static int start_gateway(const struct attach_spec *spec, const struct attachment *attachment,
+			 const struct key *key, struct error *err)
+{
+	const struct gateway_spec gateway = {
+		.socket = attachment->socket,
+		.locator = spec->locator,
+		.header = spec->header,
+		.key = key,
+		.connections = spec->connections,
+		.read_only = spec->read_only,
+		.discard = spec->discard,
+	};
+	int ret = gateway_start(&gateway, err);
+
+	return ret < 0 ? step_failed(ret, "starting the gateway", err) : 0;
+}
+
+static int save_facts(const struct attach_spec *spec, const struct attachment *attachment,
+		      struct error *err)
+{
+	char *path = cmd_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
+	struct kernel_device_facts device;
+	struct attachment_facts facts = {
+		.locator = path ? path : (char *)spec->locator,
+		.connections = spec->connections,
+		.timeout = spec->timeout,
+	};
+	int ret;
+
+	kernel_device_facts(attachment->index, &device);
+	facts.before = device.counts;
+	ret = attachment_save(attachment, &facts, err);
+
+	free(path);
+	return ret < 0 ? step_failed(ret, "noting what is attached", err) : 0;
+}
+
+static int connect_kernel(const struct attach_spec *spec, const struct attachment *attachment,
+			  unsigned block_size, struct error *err)
+{
+	const struct kernel_device_connect connect = {
+		.socket = attachment->socket,
+		.connections = spec->connections,
+		.block_size = block_size,
+		.timeout = spec->timeout,
+	};
+
+	return kernel_device_connect(attachment->index, &connect, err);
+}
+
+static int attach_claimed(const struct attach_spec *spec, const struct attachment *attachment,
+			  const struct key *key, unsigned block_size, struct error *err)
+{
+	int ret = start_gateway(spec, attachment, key, err);
+
+	if (ret < 0)
+		return ret;
+	/* Before the kernel has it, so that it is never attached and unknown. */
+	ret = save_facts(spec, attachment, err);
+	if (ret == 0)
+		ret = connect_kernel(spec, attachment, block_size, err);
+	if (ret < 0) {
+		gateway_stop(attachment->socket, true, NULL);
+		kernel_device_let_go_dead(attachment->index);
+	}
+	return ret;
+}
+
+static int read_key(const struct attach_spec *spec, struct key *key, struct error *err)
+{
+	char prompt[256];
+
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
+	return key_read(&spec->key, prompt, false, key, err);
+}
+
+static int attach_with_key(const struct attach_spec *spec, const struct key *key,
+			   unsigned block_size, unsigned *index, struct error *err)
+{
+	struct attachment attachment;
+	int ret = spec->index == ATTACH_ANY ? claim_any(&attachment, err) :
+					      claim(&attachment, spec->index, err);
+
+	if (ret < 0)
+		return ret;
+	*index = attachment.index;
+	ret = attach_claimed(spec, &attachment, key, block_size, err);
+	if (ret < 0)
+		attachment_remove(&attachment, NULL);
+	else
+		attachment_unlock(&attachment);
+	return ret;
+}
+
+static int check_device(const struct attach_spec *spec, struct error *err)
+{
+	struct attachment attachment;
+	int ret;
+
+	if (geteuid() != 0)
+		return error_set(err, EPERM, "only root can attach a device");
+	if (spec->index == ATTACH_ANY)
+		return attachment_init(&attachment, 0, err);
+	ret = refuse_attached(spec->index, err);
+	return ret < 0 ? ret : attachment_init(&attachment, spec->index, err);
+}
+
+/* They are looked for again where they are run; this is before anything is asked or done. */
+static int check_programs(struct error *err)
+{
+	char path[PATH_MAX];
+	int ret = program_find("nbdkit", "nbdkit", path, err);
+
+	return ret < 0 ? ret : program_find("nbd-client", "nbd-client", path, err);
+}
+
+int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
+{
+	struct key key = { 0 };
+	unsigned block_size;
+	int ret = check_device(spec, err);
+
+	if (ret == 0)
+		ret = check_programs(err);
+	if (ret == 0)
+		ret = kernel_device_load_module(err);
+	if (ret == 0)
+		ret = find_block_size(spec, &block_size, err);
+	if (ret == 0)
+		ret = read_key(spec, &key, err);
+	if (ret == 0) {
+		interrupt_catch(-1);
+		ret = attach_with_key(spec, &key, block_size, index, err);
+	}
+	key_clear(&key);
+	return ret;
+}
+
+/* ---- letting go ---- */
+
+struct users {
+	unsigned index;
+	pid_t one; /* of them, or 0 */
+};
+
+static bool is_unused(void *opaque)
+{
+	struct users *users = opaque;
+
+	users->one = kernel_device_user(users->index);
+	return users->one == 0;
+}
+
+/* While fd is open nobody can mount it, and it only goes away when that is closed. Who has it open
+ * without a claim, like qemu or dd, doesn't fail our own, but loses what he writes from now on. */
+static int flush_and_disconnect(unsigned index, int fd, struct error *err)
+{
+	struct users users = { .index = index };
+
+	if (!patience(UNUSED_MS, is_unused, &users))
+		return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open", index,
+				 users.one);
+	if (fsync(fd) < 0)
+		return error_set(err, errno, "/dev/nbd%u: flushing it: %s (see --force)", index,
+				 strerror(errno));
+	return kernel_device_disconnect(index, err);
+}
+
+static int detach_gently(const struct attachment *attachment, struct error *err)
+{
+	unsigned index = attachment->index;
+	int fd, ret;
+
+	if (kernel_device_attached(index)) {
+		fd = kernel_device_claim(index, err);
+		if (fd < 0)
+			return fd;
+		ret = flush_and_disconnect(index, fd, err);
+		close(fd);
+		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
+			ret = error_set(err, EBUSY, "/dev/nbd%u is disconnected, but still open "
+					"somewhere: detach it once more after that", index);
+		if (ret < 0)
+			return ret;
+	}
+	return gateway_stop(attachment->socket, false, err);
+}
+
+/* The gateway goes first: what it still had would otherwise reach the server later, when others
+ * may have written there. */
+static int detach_forced(const struct attachment *attachment, struct error *err)
+{
+	unsigned index = attachment->index;
+	int ret = gateway_stop(attachment->socket, true, err);
+
+	if (ret == 0 && kernel_device_attached(index)) {
+		ret = kernel_device_disconnect(index, err);
+		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
+			cmd_error("/dev/nbd%u is disconnected, but still open somewhere: it is free "
+				  "for others after that (umount?)", index);
+	}
+	return ret;
+}
+
+int detach(unsigned index, bool force, struct error *err)
+{
+	struct attachment attachment;
+	int ret;
+
+	if (geteuid() != 0)
+		return error_set(err, EPERM, "only root can detach a device");
+	ret = attachment_init(&attachment, index, err);
+	if (ret < 0)
+		return ret;
+	if (!attachment_exists(&attachment))
+		return error_set(err, ENODEV, "/dev/nbd%u: ndio attach knows nothing of it", index);
+	ret = attachment_lock(&attachment, err);
+	if (ret < 0)
+		return ret;
+	ret = force ? detach_forced(&attachment, err) : detach_gently(&attachment, err);
+	if (ret < 0) {
+		attachment_unlock(&attachment);
+		return ret;
+	}
+	return attachment_remove(&attachment, err);
+}

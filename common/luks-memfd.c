@@ -1,0 +1,167 @@
+#include "luks-memfd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MIB         (UINT64_C(1) << 20)
+#define LUKS2_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
+#define LUKS1_LEN   1024       /* without its key areas */
+#define MAGIC_LEN   6
+
+static const char magic_first[] = "LUKS\xba\xbe";
+static const char magic_second[] = "SKUL\xba\xbe";
+
+void luks_memfd_init(struct luks_memfd *memfd, const char *name)
+{
+	*memfd = (struct luks_memfd){ .name = name, .fd = -1 };
+}
+
+void luks_memfd_close(struct luks_memfd *memfd)
+{
+	crypt_free(memfd->cd);
+	if (memfd->fd >= 0)
+		close(memfd->fd);
+	luks_memfd_init(memfd, NULL);
+}
+
+/* Without a callback libcryptsetup prints. A hostile header must not send control sequences to the
+ * terminal by way of a message. */
+static void keep_log(int level, const char *text, void *opaque)
+{
+	struct luks_memfd *memfd = opaque;
+
+	if (level != CRYPT_LOG_ERROR)
+		return;
+	snprintf(memfd->log, sizeof(memfd->log), "%s", text);
+	memfd->log[strcspn(memfd->log, "\n")] = '\0';
+	for (char *c = memfd->log; *c; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+}
+
+const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret)
+{
+	return memfd->log[0] ? memfd->log : strerror(-ret);
+}
+
+int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
+{
+	char path[32];
+	int ret;
+
+	if (size > INT64_MAX)
+		return error_set(err, EINVAL, "%s: its size is impossible", memfd->name);
+	memfd->size = size;
+	memfd->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
+	if (memfd->fd < 0 || ftruncate(memfd->fd, size) < 0)
+		return error_set(err, errno, "%s: making a place for the LUKS header: %s",
+				 memfd->name, strerror(errno));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd->fd);
+	ret = crypt_init(&memfd->cd, path);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: opening the LUKS header: %s", memfd->name,
+				 strerror(-ret));
+	crypt_set_log_callback(memfd->cd, keep_log, memfd);
+	return 0;
+}
+
+int luks_memfd_write(struct luks_memfd *memfd, const void *buf, uint64_t len, uint64_t offset,
+		     struct error *err)
+{
+	const uint8_t *from = buf;
+
+	while (len > 0) {
+		ssize_t n = pwrite(memfd->fd, from, len, offset);
+
+		if (n <= 0)
+			return error_set(err, n < 0 ? errno : EIO,
+					 "%s: copying the LUKS header: %s", memfd->name,
+					 strerror(n < 0 ? errno : EIO));
+		from += n;
+		len -= n;
+		offset += n;
+	}
+	return 0;
+}
+
+static bool magic_at(const struct luks_memfd *memfd, off_t offset, const char *magic)
+{
+	char found[MAGIC_LEN];
+
+	return pread(memfd->fd, found, MAGIC_LEN, offset) == MAGIC_LEN &&
+	       !memcmp(found, magic, MAGIC_LEN);
+}
+
+static bool magic_found(const struct luks_memfd *memfd)
+{
+	if (magic_at(memfd, 0, magic_first))
+		return true;
+	/* The second copy of a LUKS2 header follows the first, whose size is one of these. */
+	for (off_t offset = 16 << 10; offset <= 4 << 20; offset *= 2)
+		if (magic_at(memfd, offset, magic_second))
+			return true;
+	return false;
+}
+
+int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err)
+{
+	if (memfd->size < LUKS2_FIRST)
+		return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair, or the "
+				 "rest of it is missing: there are only %" PRIu64 " bytes",
+				 memfd->name, memfd->size);
+	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair", memfd->name);
+}
+
+int luks_memfd_load(struct luks_memfd *memfd, struct error *err)
+{
+	int ret = crypt_load(memfd->cd, CRYPT_LUKS, NULL);
+
+	/* A memfd has no bad blocks: -EIO is one that is too short. */
+	if (ret == -EINVAL || ret == -EIO)
+		return magic_found(memfd) ? luks_memfd_damaged(memfd, err) :
+		       error_set(err, ENODATA, "%s: not a LUKS volume", memfd->name);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: loading the LUKS header: %s", memfd->name,
+				 luks_memfd_reason(memfd, ret));
+	return 0;
+}
+
+unsigned luks_memfd_version(const struct luks_memfd *memfd)
+{
+	return strcmp(crypt_get_type(memfd->cd), CRYPT_LUKS2) == 0 ? 2 : 1;
+}
+
+static uint64_t luks1_end(const struct luks_memfd *memfd)
+{
+	uint64_t end = LUKS1_LEN, offset, len;
+
+	for (int slot = 0; slot < crypt_keyslot_max(CRYPT_LUKS1); slot++)
+		if (crypt_keyslot_area(memfd->cd, slot, &offset, &len) == 0 && end < offset + len)
+			end = offset + len;
+	return end;
+}
+
+int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_len,
+		       struct error *err)
+{
+	uint64_t copy = 0, keys = 0;
+	int ret = 0;
+
+	if (luks_memfd_version(memfd) == 2)
+		ret = crypt_get_metadata_size(memfd->cd, &copy, &keys);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: measuring the LUKS header: %s", memfd->name,
+				 luks_memfd_reason(memfd, ret));
+	*end = copy ? 2 * copy + keys : luks1_end(memfd);
+	if (copy_len)
+		*copy_len = copy;
+	if (*end > LUKS_HEADER_MAX)
+		return error_set(err, EINVAL, "%s: the LUKS header says that it has %" PRIu64
+				 " bytes", memfd->name, *end);
+	return 0;
+}

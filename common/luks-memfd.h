@@ -1,0 +1,50 @@
+/* luks-memfd: a LUKS header in a private memfd, sparse to the volume's size: all that libcryptsetup
+ * ever sees, since it repairs headers by itself and must never write to the user's image. */
+#ifndef NDIO_LUKS_MEMFD_H
+#define NDIO_LUKS_MEMFD_H
+
+#include <libcryptsetup.h>
+#include <stdint.h>
+
+#include "error.h"
+
+#define LUKS_HEADER_MAX (UINT64_C(160) << 20) /* LUKS2 allows key areas of 128 MiB, after 8 MiB */
+
+struct luks_memfd {
+	const char *name;        /* of the volume, for messages; the caller's */
+	uint64_t size;           /* bytes, of the volume and of the memfd */
+	int fd;                  /* -1 before it is made */
+	struct crypt_device *cd; /* libcryptsetup's device on it */
+	char log[256];           /* the last error that libcryptsetup told, fit for a terminal */
+};
+
+/* Nothing is made yet. luks_memfd_close() is due from here on, whatever fails. */
+void luks_memfd_init(struct luks_memfd *memfd, const char *name);
+void luks_memfd_close(struct luks_memfd *memfd);
+
+/* Makes it, empty, and libcryptsetup's device on it. As the others: 0, or a negative errno with a
+ * message that starts with the name. */
+int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err);
+
+/* Puts a part of the volume there. */
+int luks_memfd_write(struct luks_memfd *memfd, const void *buf, uint64_t len, uint64_t offset,
+		     struct error *err);
+
+/* Loads the header. -ENODATA: this isn't LUKS at all; -EINVAL: damaged. */
+int luks_memfd_load(struct luks_memfd *memfd, struct error *err);
+
+/* Where the metadata and key areas of what was loaded or formatted end, in bytes; LUKS2: and how
+ * long each of the two copies of the metadata is, else 0. copy_len may be NULL. */
+int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_len,
+		       struct error *err);
+
+/* 1 or 2, of what was loaded or formatted. */
+unsigned luks_memfd_version(const struct luks_memfd *memfd);
+
+/* For what was loaded and makes no sense: a message that says so, and -EINVAL. */
+int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err);
+
+/* What libcryptsetup said of its own failure, or else what errno means. */
+const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret);
+
+#endif

@@ -1,0 +1,58 @@
+#include "shield.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
+static int lock_memory(struct error *err)
+{
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		return error_set(err, errno, "lock=on: can't lock the server's memory: %s (the "
+				 "locked-memory limit, ulimit -l, must be unlimited)",
+				 strerror(errno));
+	return 0;
+}
+
+/* Memory that the kernel allocates for this process then never waits for writeback, and what it
+ * writes isn't throttled as others' writes are. */
+static int become_flusher(void)
+{
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+		return -errno;
+	return prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1 ? 0 : -ENOTSUP;
+}
+
+static int hide_from_oom_killer(void)
+{
+	static const char never[] = "-1000";
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, never, strlen(never)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int shield_raise(const struct notice *notice, struct error *err)
+{
+	int ret = lock_memory(err);
+
+	if (ret < 0)
+		return ret;
+	ret = become_flusher();
+	if (ret < 0)
+		notice_tell(notice, "lock=on: the server can't become an I/O flusher: %s",
+			    strerror(-ret));
+	ret = hide_from_oom_killer();
+	if (ret < 0)
+		notice_tell(notice, "lock=on: the server can't hide from the OOM killer: %s",
+			    strerror(-ret));
+	return 0;
+}

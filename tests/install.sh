@@ -1,0 +1,15 @@
+# What `make install` puts in place, for tests: `. tests/install.sh` after lib.sh.
+# shellcheck shell=bash disable=SC2154
+
+# install_copy VARIABLE=VALUE...: with these for make, out of a copy in $T/src, so that nothing
+# changes under the tests that run beside this one.
+install_copy() {
+	mkdir -p "$T/src" &&
+		tar -C "$root" --exclude=./.git --exclude='./build/*-*' -cf - . | tar -C "$T/src" -xf - &&
+		in_copy install "$@"
+}
+
+# in_copy TARGET VARIABLE=VALUE...
+in_copy() {
+	make -C "$T/src" -s "$@" CC="${CC:-gcc}"
+}

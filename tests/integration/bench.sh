@@ -1,0 +1,92 @@
+#!/bin/bash
+# The benchmark's harness: small runs of it give figures and a report, and a server that gives
+# wrong data is found out instead of measured.
+. "$(dirname "$0")/../lib.sh"
+
+if [ -n "$NDIO_SANITIZE" ]; then
+	skip_all "a sanitizer's build isn't measured"
+fi
+case $(stat -f -c %T "$NDIO_BUILD") in
+tmpfs | ramfs) skip_all "$NDIO_BUILD is in memory" ;;
+esac
+disks=$(mktemp -d "$NDIO_BUILD/bench-test.XXXXXX")
+trap 'rm -rf "$disks"; clean_up' EXIT
+
+bench() { # OUT ARG...
+	python3 -B "$root/tests/bench/bench.py" --rounds 1 --seconds 0.2 --size 16 --dir "$disks" \
+		--out "$T/$1" "${@:2}"
+}
+
+# holds OUT CONDITION: of its results, r.
+holds() {
+	python3 -c '
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert eval(f"({sys.argv[2]})"), json.dumps(r, indent=1)' "$T/$1/results.json" "$2"
+}
+
+ok "the statistics" python3 -B - "$root/tests/bench" <<-'PYTHON'
+	import collections, sys
+	sys.path.insert(0, sys.argv[1])
+	from samples import Samples, in_rounds, interval
+	assert interval(range(9, 0, -1)) == (2, 8, 1 - 20 / 512)
+	assert interval([3, 1, 2]) == (1, 3, 0.75)
+	assert interval([7]) == (7, 7, 0)
+	places = collections.Counter((n % 3, case) for n, (_, case) in
+	                             enumerate(in_rounds(6, ["a", "b", "c"])))
+	assert set(places.values()) == {2} and len(places) == 9, places
+	samples = Samples()
+	for number, value in enumerate((5, 1, 3)):
+	    samples.add("part", "job", "who", 1, number, {"ms": value})
+	assert samples.summary()[0]["metrics"]["ms"]["median"] == 3
+PYTHON
+
+ok "what has goals is measured" bench quick --quick --jobs seq-read,first-byte \
+	--who ndio,ndio-luks2
+ok "without a problem" holds quick 'r["problems"] == []'
+ok "each sample has a rate, CPU time, memory and latency" holds quick 'all(
+	s[m] > 0 for s in r["samples"] if s["job"] == "seq-read"
+	for m in ("MiB/s", "cpu_s/GiB", "peak_MiB", "p50_us", "p99_us", "p99.9_us"))
+	and len(r["samples"]) == 4'
+ok "the rows that were measured are judged, and no others" holds quick '{
+	g["row"]: g["pass"] is not None for g in r["goals"]}.items() >= {
+	"LUKS2, 4096 over own unencrypted, sequential read": True,
+	"LUKS2, 4096 over own unencrypted, sequential write": False,
+	"time to first byte: a volume of 1 TiB over one of 1 GiB": True}.items()'
+ok "the report has them" grep -q "$T/quick/report.md" \
+	-e '^| LUKS2, 4096 over own unencrypted, sequential read | at least 0.97 | [0-9]'
+if command -v gnuplot >/dev/null; then
+	ok "and a chart" python3 -c 'import sys, xml.dom.minidom as x; x.parse(sys.argv[1])' \
+		"$T/quick/throughput.svg"
+else
+	skip "no gnuplot here"
+fi
+
+ok "clients are measured" bench clients --jobs copy-in-luks --who ndio-copy-luks1 clients
+ok "with a rate" holds clients 'r["samples"][0]["MiB/s"] > 0 and r["problems"] == []'
+
+# A server that remembers what it is told, and never writes it to the disk.
+mkdir "$T/bin"
+cat >"$T/bin/qemu-nbd" <<-'SHELL'
+	#!/bin/bash
+	for word; do
+		case $word in
+		--pid-file=*) pid=${word#*=} ;;
+		--socket=*) socket=${word#*=} ;;
+		esac
+	done
+	exec nbdkit --foreground --exit-with-parent --pidfile "$pid" --unix "$socket" memory 1G
+SHELL
+chmod +x "$T/bin/qemu-nbd"
+PATH=$T/bin:$PATH ok "a server that forgets makes it fail" \
+	not bench liar --quick --jobs seq-write --who qemu-luks1
+ok "says who" holds liar '"qemu-luks1 (1): fio failed" in r["problems"][0]'
+ok "and isn't measured" holds liar 'r["samples"] == []'
+
+if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
+	ok "no disks in memory" not bench memory --dir /dev/shm
+else
+	skip "/dev/shm isn't in memory"
+fi
+is "the disks are gone" "$(ls "$disks")" ""
+done_testing
