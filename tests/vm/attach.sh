@@ -140,6 +140,10 @@ side_by_side() {
 	guest_refuses "two disks: detach doesn't take somebody else's" "/dev/nbd0" ndio detach nbd0
 	ok "two disks: which is still there" guest "head -c 6 /dev/nbd0 | grep LUKS &&
 		detach /dev/nbd0"
+	guest_refuses "two disks: the same one twice" "$disk is attached already, as /dev/nbd1" \
+		"ndio attach --key-file /run/pass $disk"
+	guest_refuses "two disks: a socket that nbdkit would look for elsewhere" "must be absolute" \
+		"ndio attach --key-file /run/pass 'nbd+unix:///?socket=here'"
 	is "two disks: the second one" "$(ndio_attach "$second" nbd0)" /dev/nbd0
 	like "two disks: both are listed, in their order" "$(guest ndio list)" \
 		"nbd0 .* $second"$'\n'"nbd1 .* $disk$"
