@@ -135,7 +135,7 @@ check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install wh
 
 check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
-	$(Q)$(TEST_ENV) prove --failures --comments --timer --exec tests/run-one $(VM)
+	$(Q)$(TEST_ENV) prove -j2 --failures --comments --timer --exec tests/run-one $(VM)
 
 # In a build of its own; what is new in the corpus stays there.
 fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
