@@ -15,8 +15,8 @@ struct agent {
 /* Starts to ask. -ENOENT with a message: there are no such agents here. */
 int agent_start(struct agent *agent, const char *prompt, struct error *err);
 
-/* Waits for it to end. -ENODATA with a message: nobody has typed one. Without err, it is made to end:
- * the passphrase isn't wanted any more. */
+/* Waits for it to end. -ENODATA with a message: nobody has typed one. Without err, it is made to
+ * end: the passphrase isn't wanted any more. */
 int agent_end(struct agent *agent, struct error *err);
 
 #endif

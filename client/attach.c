@@ -72,8 +72,8 @@ static int refuse_attached(unsigned index, struct error *err)
 	return error_set(err, EBUSY, "/dev/nbd%u is attached already", index);
 }
 
-/* Ends and removes whatever a command that died has left. The lock is kept all the while: who had it
- * meanwhile could attach the device, and its gateway would be taken for such a leftover. */
+/* Ends and removes whatever a command that died has left. The lock is kept all the while: who had
+ * it meanwhile could attach the device, and its gateway would be taken for such a leftover. */
 static int clean(const struct attachment *attachment, struct error *err)
 {
 	int ret = gateway_stop(attachment->socket, true, err);

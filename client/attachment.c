@@ -70,8 +70,8 @@ bool attachment_exists(const struct attachment *attachment)
 
 /* ---- the lock ---- */
 
-/* Makes it, if it isn't there, and opens it. Who else may do there what mode keeps to the owner could
- * put something of his own in it. */
+/* Makes it, if it isn't there, and opens it. Who else may do there what mode keeps to the owner
+ * could put something of his own in it. */
 static int open_folder(const char *path, mode_t mode, struct error *err)
 {
 	struct stat st;

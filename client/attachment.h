@@ -26,8 +26,8 @@ struct attachment_facts {
 	struct kernel_device_counts before; /* what the kernel had counted then */
 };
 
-/* Finds its paths. -ENAMETOOLONG with a message where a socket can't have such a path; -EINVAL where
- * $NDIO_RUN_DIR isn't an absolute one. */
+/* Finds its paths. -ENAMETOOLONG with a message where a socket can't have such a path; -EINVAL
+ * where $NDIO_RUN_DIR isn't an absolute one. */
 int attachment_init(struct attachment *attachment, unsigned index, struct error *err);
 
 /* Makes the folder, if it isn't there, and locks it until attachment_unlock() or the end of this

@@ -38,15 +38,15 @@ int kernel_device_load_module(struct error *err);
 /* Is it connected, or was it and is still open somewhere? */
 bool kernel_device_attached(unsigned index);
 
-/* How many of its connections the kernel reads. 0: it has given up on all of them, which is for good,
- * and every request fails. */
+/* How many of its connections the kernel reads. 0: it has given up on all of them, which is for
+ * good, and every request fails. */
 unsigned kernel_device_readers(unsigned index);
 
 /* Of one that isn't there all is 0. */
 void kernel_device_facts(unsigned index, struct kernel_device_facts *facts);
 
-/* Connects it and returns when it can be used. When this fails, or is interrupted, it may be connected
- * even so: the server has to be ended then, and kernel_device_let_go_dead() is due. */
+/* Connects it and returns when it can be used. When this fails, or is interrupted, it may be
+ * connected even so: the server has to be ended then, and kernel_device_let_go_dead() is due. */
 int kernel_device_connect(unsigned index, const struct kernel_device_connect *connect,
 			  struct error *err);
 
