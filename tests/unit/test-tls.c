@@ -337,21 +337,30 @@ static void wait_at_most(const struct server *server, unsigned ms)
 	setsockopt(server->fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
 }
 
-/* Asks for new keys again and again, and reads the answers only when the client stops reading. */
+/* Takes the client's answers as they are, still sealed. OpenSSL wouldn't read them while a request of
+ * its own waits to be sent, and the client takes no more before they are gone. */
+static ssize_t throw_away(const struct server *server)
+{
+	static char buf[64 * 1024];
+
+	return recv(server->fd, buf, sizeof(buf), 0);
+}
+
+/* Asks for new keys again and again, and takes the answers only when the client stops reading. */
 static void flood_with_updates(struct server *server)
 {
 	int64_t deadline = clock_ms() + TIMEOUT;
-	size_t written, n;
-	char c;
+	size_t written;
 
 	wait_at_most(server, 10);
 	for (unsigned i = 0; i < UPDATES; i++) {
 		SSL_key_update(server->ssl, SSL_KEY_UPDATE_REQUESTED);
 		while (!SSL_write_ex(server->ssl, "x", 1, &written) && clock_ms() < deadline)
-			SSL_read_ex(server->ssl, &c, 1, &n);
+			throw_away(server);
 	}
 	wait_at_most(server, 0);
-	echo(server);
+	while (throw_away(server) > 0)
+		;
 }
 
 static void a_flood_of_key_updates_takes_no_memory(void **state)
@@ -371,7 +380,6 @@ static void a_flood_of_key_updates_takes_no_memory(void **state)
 		n = read(client.inner, buf, sizeof(buf));
 		count += n > 0 ? n : 0;
 	}
-	move_all(&client);
 	close_client(&client);
 }
 
