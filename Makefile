@@ -42,7 +42,6 @@ TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      openssl:openssl g++:g++ systemd-analyze:systemd
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
-FUZZ_HEADERS := sanitizer/asan_interface.h:libclang-rt-dev
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
@@ -101,6 +100,7 @@ ifneq ($(findstring clang,$(CC)),)
 ifneq ($(findstring thread,$(SANITIZE)),)
 $(error SANITIZE=thread needs CC=gcc: clang has no shared runtime for it)
 endif
+HEADERS += sanitizer/asan_interface.h:libclang-rt-dev
 PRELOAD := $(shell $(CC) -print-file-name=libclang_rt.$(if $(findstring address,$(SANITIZE)),asan,ubsan_standalone)-$(shell uname -m).so)
 LINK    += -shared-libsan -Wl,-rpath,$(dir $(PRELOAD))
 else
@@ -184,9 +184,8 @@ fuzz-deps: ## and those of fuzz
 vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
-fuzz-deps: MORE_HEADERS := $(FUZZ_HEADERS)
 deps vm-deps bench-deps fuzz-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS) $(MORE_HEADERS)); \
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \

@@ -1,10 +1,12 @@
 #include "attach.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "attachment.h"
@@ -14,6 +16,7 @@
 #include "header.h"
 #include "interrupt.h"
 #include "kernel-device.h"
+#include "nbd-uri.h"
 #include "patience.h"
 #include "program.h"
 
@@ -217,6 +220,75 @@ static int check_device(const struct attach_spec *spec, struct error *err)
 	return ret < 0 ? ret : attachment_init(&attachment, spec->index, err);
 }
 
+/* nbdkit changes to / before it connects again. */
+static int check_uri(const char *text, struct error *err)
+{
+	struct nbd_uri uri;
+	int ret = nbd_uri_parse(text, &uri, err);
+
+	if (ret == 0 && uri.socket && uri.socket[0] != '/')
+		ret = error_set(err, EINVAL, "%s: the path of the socket must be absolute", text);
+	nbd_uri_clear(&uri);
+	return ret;
+}
+
+/* A file system that is mounted there would not see what is written. */
+static int check_block_device(const struct attach_spec *spec, struct error *err)
+{
+	struct stat st;
+	int fd;
+
+	if (spec->read_only || stat(spec->locator, &st) < 0 || !S_ISBLK(st.st_mode))
+		return 0;
+	fd = open(spec->locator, O_RDONLY | O_EXCL | O_CLOEXEC);
+	if (fd < 0 && errno == EBUSY)
+		return error_set(err, EBUSY, "%s is in use: is it mounted?", spec->locator);
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
+/* Whose locator is stored as what is in there: of a path the real one. */
+static int refuse_same(const struct attach_spec *spec, const char *locator, unsigned index,
+		       struct error *err)
+{
+	struct attachment_facts facts;
+	struct kernel_device_facts device;
+	struct attachment other;
+	int ret = 0;
+
+	kernel_device_facts(index, &device);
+	if (!kernel_device_attached(index) || (spec->read_only && device.read_only) ||
+	    attachment_init(&other, index, NULL) < 0)
+		return 0;
+	if (attachment_load(&other, &facts, NULL) == 0 && strcmp(facts.locator, locator) == 0)
+		ret = error_set(err, EBUSY, "%s is attached already, as /dev/nbd%u: two devices would "
+				"not see what the other writes", spec->locator, index);
+	attachment_facts_clear(&facts);
+	return ret;
+}
+
+static int check_not_attached(const struct attach_spec *spec, struct error *err)
+{
+	char *path = cmd_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
+	unsigned indices[KERNEL_DEVICES_MAX];
+	int count = attachment_list(indices, KERNEL_DEVICES_MAX, err);
+	int ret = count < 0 ? count : 0;
+
+	for (int i = 0; ret == 0 && i < count; i++)
+		ret = refuse_same(spec, path ? path : spec->locator, indices[i], err);
+	free(path);
+	return ret;
+}
+
+static int check_locator(const struct attach_spec *spec, struct error *err)
+{
+	int ret = cmd_is_uri(spec->locator) ? check_uri(spec->locator, err) :
+					      check_block_device(spec, err);
+
+	return ret < 0 ? ret : check_not_attached(spec, err);
+}
+
 /* They are looked for again where they are run; this is before anything is asked or done. */
 static int check_programs(struct error *err)
 {
@@ -234,6 +306,8 @@ int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 
 	if (ret == 0)
 		ret = check_programs(err);
+	if (ret == 0)
+		ret = check_locator(spec, err);
 	if (ret == 0)
 		ret = kernel_device_load_module(err);
 	if (ret == 0)

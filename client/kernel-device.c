@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cmd.h"
@@ -256,17 +257,28 @@ int kernel_device_claim(unsigned index, struct error *err)
 
 /* ---- who has it open ---- */
 
-/* The device itself or a partition of it. The names of open files are asked for, and not the files:
- * one of them may be on a server that doesn't answer. */
+static bool is_name_of(const char *name, const char *device)
+{
+	size_t len = strlen(device);
+
+	return strncmp(name, device, len) == 0 && (!name[len] || name[len] == 'p');
+}
+
+/* The device itself or a partition of it. Anybody can have something open that has its name: a file
+ * where he has mounted something of his own, or the device as a path alone (O_PATH), which the link
+ * in /proc lacks the modes of. A file system that doesn't answer isn't asked. */
 static bool is_open(int fds, const char *fd, const char *device)
 {
-	char path[PATH_MAX];
-	ssize_t len = readlinkat(fds, fd, path, sizeof(path) - 1);
-	size_t device_len = strlen(device);
+	char name[PATH_MAX];
+	ssize_t len = readlinkat(fds, fd, name, sizeof(name) - 1);
+	struct statx file;
+	struct stat link;
 
-	path[len > 0 ? len : 0] = '\0';
-	return strncmp(path, device, device_len) == 0 &&
-	       (path[device_len] == '\0' || path[device_len] == 'p');
+	name[len > 0 ? len : 0] = '\0';
+	return is_name_of(name, device) &&
+	       fstatat(fds, fd, &link, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (link.st_mode & (S_IRUSR | S_IWUSR)) != 0 &&
+	       statx(fds, fd, AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 && S_ISBLK(file.stx_mode);
 }
 
 static bool has_open(const char *pid, const char *device)

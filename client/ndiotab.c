@@ -272,10 +272,13 @@ static bool is_loop(const struct tab *tab, const struct ndiotab_entry *entry)
 
 static int check_loops(const struct tab *tab, struct error *err)
 {
-	for (const struct ndiotab_entry *e = tab->entries; e < tab->entries + tab->nr_entries; e++)
+	for (size_t i = 0; i < tab->nr_entries; i++) {
+		const struct ndiotab_entry *e = &tab->entries[i];
+
 		if (is_loop(tab, e))
 			return error_set(err, EINVAL, "%s:%u: a loop: %s is on %s, and so on itself",
 					 tab->path, e->line, e->device, e->locator);
+	}
 	return 0;
 }
 

@@ -324,6 +324,13 @@ static bool send_pieces(struct channel *channel)
 	return ended;
 }
 
+/* Only of one that carries data. */
+static void move_base(struct ndio_subrequest *sub, int64_t by)
+{
+	if (sub->io_base)
+		sub->io_base = (uint8_t *)sub->io_base + by;
+}
+
 /* The target took fewer bytes than asked: asks for the rest. */
 static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 {
@@ -334,7 +341,7 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 	sub->landed += got;
 	sub->start += got;
 	sub->len -= got;
-	sub->io_base = (uint8_t *)sub->io_base + got;
+	move_base(sub, got);
 	issue(channel, sub);
 	return true;
 }
@@ -343,7 +350,7 @@ static void unwind_rests(struct ndio_subrequest *sub)
 {
 	sub->start -= sub->landed;
 	sub->len += sub->landed;
-	sub->io_base = (uint8_t *)sub->io_base - sub->landed;
+	move_base(sub, -(int64_t)sub->landed);
 	sub->landed = 0;
 }
 

@@ -223,11 +223,12 @@ void tls_pump_out(struct tls *tls)
 
 /* ---- from the server to libnbd ---- */
 
-/* True when there is something for libnbd to read, the end too. */
+/* True when there is something new for libnbd to read, the end too. */
 static bool hand_inner(struct tls *tls)
 {
 	struct span *in = &tls->in;
-	bool handed = in->end > 0;
+	size_t before = in->at;
+	bool handed;
 	ssize_t n = 1;
 
 	while (in->at < in->end && n > 0) {
@@ -238,6 +239,7 @@ static bool hand_inner(struct tls *tls)
 		else if (errno != EAGAIN)
 			in->at = in->end; /* libnbd is gone */
 	}
+	handed = in->at > before;
 	if (in->at == in->end)
 		*in = (struct span){ 0 };
 	if (!tls->over || in->end > 0)
@@ -285,15 +287,18 @@ static void read_records(struct tls *tls)
 	}
 }
 
-bool tls_poll_fd(const struct tls *tls, struct pollfd *fd)
+bool tls_poll_fd(struct tls *tls, struct pollfd *fd)
 {
+	/* What is left was too much for the socket, which libnbd may have emptied since. If it is
+	 * still full, libnbd's end of it can be read, and whoever waits for that is woken. */
+	bool handed = tls->in.end > 0 && hand_inner(tls);
 	bool has_room = tls->in.end == 0 && !tls->over;
 
 	fd->events = (has_room && tls->waits_for == TO_READ ? POLLIN : 0) |
 		     (tls->sealed.end > 0 ? POLLOUT : 0);
 	fd->fd = fd->events ? tls->fd : -1;
 	fd->revents = 0;
-	return has_room && tls->waits_for == NOTHING;
+	return handed || (has_room && tls->waits_for == NOTHING);
 }
 
 bool tls_pump_in(struct tls *tls, short revents)

@@ -37,7 +37,7 @@ int tls_inner_socket(struct tls *tls, const void *greeting, size_t len, size_t s
 void tls_pump_out(struct tls *tls);
 
 /* What to wait for before the next round. True: no need to wait. */
-bool tls_poll_fd(const struct tls *tls, struct pollfd *fd);
+bool tls_poll_fd(struct tls *tls, struct pollfd *fd);
 
 /* Receives, decrypts and hands over what there is, or some of it. When the server, or someone on
  * the way, has ended the connection, the other end reads the end of file. True when the other

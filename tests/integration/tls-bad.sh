@@ -269,7 +269,7 @@ bad_tls() {
 	misbehaves "garbage behind it" "TLS|SSL" -x garbage@done+0
 	misbehaves "the handshake is cut off" "cut short" -x cut@60
 	misbehaves "it ends before the handshake" "closed" -x cut@0
-	misbehaves "a reset in the handshake" "reset|TLS" -x reset@60
+	misbehaves "a reset in the handshake" "reset|TLS|broke" -x reset@60
 	misbehaves "it ends behind the handshake" "close|end" -x end@done+0
 	misbehaves "even with close_notify" "close|end" -x notify@done+0
 }

@@ -24,6 +24,7 @@
 
 #define OTHER_USER 65534
 #define WAIT_MS    30000
+#define NAME       "gateway" /* that a copy of this program runs under */
 
 static char folder[4096], socket_path[4200];
 static struct error err;
@@ -87,12 +88,13 @@ static bool has_command_line(void *opaque)
 	len = stream ? fread(text, 1, sizeof(text), stream) : 0;
 	if (stream)
 		fclose(stream);
-	return len == started->len;
+	/* Ours may be as long by chance. */
+	return len == started->len && strcmp(text, NAME) == 0;
 }
 
 static pid_t start_with(struct user user, const char *option, const char *path)
 {
-	const char *const argv[] = { "gateway", option, path, "plugin", NULL };
+	const char *const argv[] = { NAME, option, path, "plugin", NULL };
 	struct started started = { .pid = start_as(user, argv) };
 
 	for (size_t i = 0; argv[i]; i++)

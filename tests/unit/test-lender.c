@@ -125,7 +125,8 @@ static void tear_down(void)
 static int run(enum op op, unsigned flags, uint64_t start, void *memory, size_t len)
 {
 	/* In two runs, where it can be, so that most memory isn't aligned. */
-	struct iovec iov[] = {{memory, len / 3}, {(uint8_t *)memory + len / 3, len - len / 3}};
+	size_t first = memory ? len / 3 : 0;
+	struct iovec iov[] = {{memory, first}, {memory ? (uint8_t *)memory + first : NULL, len - first}};
 	struct ndio_request *request;
 	int ret;
 

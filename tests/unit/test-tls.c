@@ -134,6 +134,16 @@ static void swallow(struct server *server)
 	server->ended_well = SSL_get_error(server->ssl, 0) == SSL_ERROR_ZERO_RETURN;
 }
 
+/* Until the client hangs up. */
+static void pour(struct server *server)
+{
+	static char buf[64 * 1024];
+	size_t written;
+
+	while (SSL_write_ex(server->ssl, buf, sizeof(buf), &written))
+		;
+}
+
 /* ---- the client ---- */
 
 static struct tls_context *make_context(const char *key, const char *options)
@@ -290,6 +300,30 @@ static void keys_change_while_data_move(void **state)
 	(void)state;
 	connect_client(&client, echo_and_change_keys);
 	move_all(&client);
+	close_client(&client);
+}
+
+/* libnbd reads all that there is, and sleeps until there is more. */
+static void what_was_left_is_handed_over(void **state)
+{
+	struct pollfd fds[2] = { { .events = POLLIN } };
+	int64_t deadline = clock_ms() + TIMEOUT;
+	static char buf[64 * 1024];
+	struct client client;
+	bool ready;
+
+	(void)state;
+	connect_client(&client, pour);
+	fds[0].fd = client.inner;
+	do { /* until there is no room any more */
+		assert_true(clock_ms() < deadline);
+		look(&client);
+		ready = tls_poll_fd(client.tls, &fds[1]);
+	} while (ready || fds[1].fd >= 0);
+	while (read(client.inner, buf, sizeof(buf)) > 0)
+		;
+	tls_poll_fd(client.tls, &fds[1]);
+	assert_int_equal(poll(fds, 1, 0), 1);
 	close_client(&client);
 }
 
@@ -670,6 +704,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(data_go_both_ways),
+		cmocka_unit_test(what_was_left_is_handed_over),
 		cmocka_unit_test(keys_change_while_data_move),
 		cmocka_unit_test(a_flood_of_key_updates_takes_no_memory),
 		cmocka_unit_test(a_server_that_does_not_read),

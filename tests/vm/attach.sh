@@ -12,7 +12,7 @@
 
 MIB=$((1 << 20))
 
-boot_ndio 2 mkfs.ext4 e2fsck
+boot_ndio 2 mkfs.ext4 e2fsck perl
 tree_in_guest
 
 # The disks: one that the guest formats, one from the host.
@@ -70,7 +70,13 @@ first_attach() {
 	ok "unmount" guest "umount /mnt; sleep 1000 </dev/nbd0 & pid=\$!"
 	guest_refuses "detach while it is open" "/dev/nbd0 is in use: process [0-9]+" ndio detach nbd0
 	guest "kill \$pid; wait \$pid"
+	# O_PATH, which needs no permission.
+	guest "/bin/setpriv --reuid 1000 --regid 1000 --clear-groups \
+		perl -e 'sysopen(F, \"/dev/nbd0\", 010000000) or die; sleep 1000' & pid=\$!; sleep 1"
+	ok "somebody has its name, not the device" guest "kill -0 \$pid &&
+		ls -l /proc/\$pid/fd | grep /dev/nbd0"
 	is "detach says nothing" "$(guest ndio detach nbd0; echo "status $?")" "status 0"
+	guest "kill \$pid"
 	ok "nothing is left" guest nothing_left
 }
 
@@ -132,6 +138,10 @@ side_by_side() {
 	guest_refuses "two disks: detach doesn't take somebody else's" "/dev/nbd0" ndio detach nbd0
 	ok "two disks: which is still there" guest "head -c 6 /dev/nbd0 | grep LUKS &&
 		detach /dev/nbd0"
+	guest_refuses "two disks: the same one twice" "$disk is attached already, as /dev/nbd1" \
+		"ndio attach --key-file /run/pass $disk"
+	guest_refuses "two disks: a socket that nbdkit would look for elsewhere" "must be absolute" \
+		"ndio attach --key-file /run/pass 'nbd+unix:///?socket=here'"
 	is "two disks: the second one" "$(ndio_attach "$second" nbd0)" /dev/nbd0
 	like "two disks: both are listed, in their order" "$(guest ndio list)" \
 		"nbd0 .* $second"$'\n'"nbd1 .* $disk$"
