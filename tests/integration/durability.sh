@@ -120,6 +120,16 @@ verify_acknowledged() {
 	"$clients/records" verify "$(uri disk)" <"$T/acknowledged"
 }
 
+# Of this record or a later one.
+wait_for_acknowledged() {
+	local deadline=$((SECONDS + 20))
+
+	until [ "$(sort -n "$T/acknowledged" 2>/dev/null | tail -n 1)" -ge "$1" ] 2>/dev/null ||
+		[ $SECONDS -gt $deadline ]; do
+		sleep 0.05
+	done
+}
+
 # killed NAME FILE ROUNDS PLUGIN-OPTION...: a server is killed again and again while records are
 # written; the next one has all that were acknowledged.
 killed() {
@@ -130,6 +140,7 @@ killed() {
 		start_nbdkit disk --threads 4 "$NDIO_PLUGIN" "$file" "$@" || break
 		"$clients/records" write "$(uri disk)" $first >>"$T/acknowledged" 2>"$T/writer.log" &
 		writer=$!
+		wait_for_acknowledged "$first"
 		sleep "0.$((2 + RANDOM % 5))"
 		kill -KILL "${server_pids[disk]}"
 		{
