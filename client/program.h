@@ -16,8 +16,8 @@ struct program_output {
 int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err);
 
 /* Runs argv[0], a path, in a session of its own, with nothing on standard input and files private
- * to the user. fd, unless it is -1, is passed on under its number; no other descriptor is. The program
- * is killed if this one ends; what it leaves in the background isn't. An interrupt (interrupt.h)
+ * to the user. fd, unless it is -1, is passed on under its number; no other descriptor is. The
+ * program is killed if this one ends; what it leaves in the background isn't. An interrupt (interrupt.h)
  * ends it, unless it came before the call.
  *
  * Its exit status, 128 and the number of a signal that killed it; or a negative errno with a

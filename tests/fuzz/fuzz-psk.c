@@ -18,7 +18,11 @@ static int file_of(const uint8_t *bytes, size_t len)
 
 static int hex_digit(int c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+	int lower = c | 32;
+
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
 /* Does the file have this line, USER:KEY? */

@@ -1,5 +1,5 @@
-/* Which process is a gateway, how it is made to end, and whether it answers. In place of nbdkit this
- * program runs itself, with such a command line. */
+/* Which process is a gateway, how it is made to end, and whether it answers. In place of nbdkit
+ * this program runs itself, with such a command line. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -337,8 +337,8 @@ static void wait_at_most(const struct server *server, unsigned ms)
 	setsockopt(server->fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
 }
 
-/* Takes the client's answers as they are, still sealed. OpenSSL wouldn't read them while a request of
- * its own waits to be sent, and the client takes no more before they are gone. */
+/* Takes the client's answers as they are, still sealed. OpenSSL wouldn't read them while a request
+ * of its own waits to be sent, and the client takes no more before they are gone. */
 static ssize_t throw_away(const struct server *server)
 {
 	static char buf[64 * 1024];
