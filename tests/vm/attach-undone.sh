@@ -164,8 +164,9 @@ exec /bin/nbd-client \"\$@\""
 echo >>/run/attempts
 [ \$(wc -l </run/attempts) -gt 1 ] || set -- \$(echo \"\$@\" | sed 's/-connections 4/-connections 1/')
 exec /bin/nbd-client \"\$@\""
-	is "connections that aren't read: attached once more" \
-		"$(guest "PATH=$imitated $attach --connections 4; wc -l </run/attempts")" /dev/nbd0$'\n'2
+	like "connections that aren't read: attached once more, at least" \
+		"$(guest "PATH=$imitated $attach --connections 4; wc -l </run/attempts")" \
+		^/dev/nbd0$'\n'[2-5]$
 	ok "connections that aren't read: all are in the end" guest "
 		[ \$(cat /proc/[0-9]*/comm 2>/dev/null | grep -c '+nbd0-recv') = 4 ] &&
 		ndio detach nbd0 && nothing_left"
