@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "clock.h"
 #include "interrupt.h"
 #include "progress.h"
 #include "todo.h"
@@ -617,21 +618,13 @@ static bool is_stopped(struct copy *copy)
 	return stopped;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
 /* The copy was stopped: lets what is in flight land, but not for long. */
 static void wait_for_landing(struct copy *copy)
 {
-	int64_t end = now_ms() + GRACE_MS, left;
+	int64_t end = clock_ms() + GRACE_MS, left;
 	bool landed = false;
 
-	while (!landed && (left = end - now_ms()) > 0) {
+	while (!landed && (left = end - clock_ms()) > 0) {
 		struct pollfd fd = { .fd = copy->wake_fd, .events = POLLIN };
 
 		pthread_mutex_lock(&copy->lock);

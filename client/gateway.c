@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "cmd.h"
 #include "interrupt.h"
 #include "program.h"
@@ -302,24 +303,16 @@ pid_t gateway_find(const char *socket)
 	return pid;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
 /* A signal of our own doesn't cut it short. */
 static bool ends_within(int pidfd, unsigned ms)
 {
 	struct pollfd process = { .fd = pidfd, .events = POLLIN };
-	int64_t deadline = now_ms() + ms, left = ms;
+	int64_t deadline = clock_ms() + ms, left = ms;
 	int ret;
 
 	do {
 		ret = poll(&process, 1, left);
-		left = deadline - now_ms();
+		left = deadline - clock_ms();
 	} while (ret < 0 && errno == EINTR && left > 0);
 	return ret == 1;
 }
@@ -374,7 +367,7 @@ static enum gateway_health wait_until(struct nbd_handle *nbd,
 	int ret;
 
 	while ((ret = is_true(nbd, cookie)) == 0) {
-		int64_t left = deadline - now_ms();
+		int64_t left = deadline - clock_ms();
 
 		if (left <= 0 || interrupt_caught())
 			return GATEWAY_SILENT;
@@ -408,7 +401,7 @@ enum gateway_health gateway_check(const char *socket, unsigned ms)
 
 	if (!nbd)
 		return GATEWAY_FAILING;
-	health = read_block(nbd, socket, block, now_ms() + ms);
+	health = read_block(nbd, socket, block, clock_ms() + ms);
 	nbd_close(nbd); /* and what is in flight is forgotten */
 	OPENSSL_cleanse(block, sizeof(block));
 	if (health == GATEWAY_FAILING && gateway_find(socket) == 0)

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "message.h"
 
 struct ndio_queue {
@@ -159,18 +160,10 @@ void ndio_queue_free(struct ndio_queue *queue)
 	free(queue);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
 /* Milliseconds, 0 when it is past. */
 static int until(int64_t deadline)
 {
-	int64_t left = deadline - now_ms();
+	int64_t left = deadline - clock_ms();
 
 	return left > 0 ? left : 0;
 }
@@ -185,7 +178,7 @@ int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max
 		return message_set(EINVAL, "no room for events");
 	list = take(queue, max);
 	if (!list && timeout_ms > 0)
-		deadline = now_ms() + timeout_ms;
+		deadline = clock_ms() + timeout_ms;
 	while (!list && left != 0) {
 		struct pollfd fd = { .fd = queue->fd, .events = POLLIN };
 		int ret = poll(&fd, 1, left);
