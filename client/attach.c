@@ -309,9 +309,10 @@ int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 	if (ret == 0)
 		ret = check_locator(spec, err);
 	if (ret == 0)
-		ret = kernel_device_load_module(err);
-	if (ret == 0)
 		ret = find_block_size(spec, &block_size, err);
+	/* The machine is left as it is if there is nothing to attach. */
+	if (ret == 0)
+		ret = kernel_device_load_module(err);
 	if (ret == 0)
 		ret = read_key(spec, &key, err);
 	if (ret == 0) {
