@@ -8,15 +8,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "../fail.h"
+
 #define BLOCK 4096
-
-#define fail(...)                             \
-	do {                                  \
-		fprintf(stderr, __VA_ARGS__); \
-		fputc('\n', stderr);          \
-		exit(1);                      \
-	} while (0)
-
 
 static inline struct nbd_handle *connect_to(const char *uri)
 {

@@ -11,14 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../fail.h"
 #include "ndio.h"
-
-#define fail(...)                             \
-	do {                                  \
-		fprintf(stderr, __VA_ARGS__); \
-		fputc('\n', stderr);          \
-		exit(1);                      \
-	} while (0)
 
 static inline double now(void)
 {

@@ -42,19 +42,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../fail.h"
 #include "nbd-wire.h"
 
 #define MAX_CONNECTIONS 64
 #define FLOW            (64 * 1024)
 #define TIMEOUT         300 /* seconds, of any wait: no test takes as long */
 #define NOISE           64  /* bytes of garbage */
-
-#define fail(...)                             \
-	do {                                  \
-		fprintf(stderr, __VA_ARGS__); \
-		fputc('\n', stderr);          \
-		exit(1);                      \
-	} while (0)
 
 enum action { NOTHING, GARBAGE, CUT, RESET, STALL, DEAF, END, NOTIFY };
 
