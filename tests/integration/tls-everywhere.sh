@@ -23,6 +23,8 @@ facts() {
 	has "the suite" tls_cipher '^TLS_(AES_128_GCM|CHACHA20_POLY1305)_SHA256$'
 	has "the user" tls_peer '^user alice$'
 	like "for people, too" "$("$ndio" info "$(with_psk disk)")" 'TLSv1\.3, TLS_.*user alice'
+	like "and in debug output" "$(LIBNBD_DEBUG=1 "$ndio" info "$(with_psk disk)" 2>&1)" \
+		'ndio: debug: nbds[^ ]*: TLSv1\.3, TLS_[A-Z0-9_]*, user alice'
 	stop_server disk
 
 	start_stock disk --tls=require --tls-certificates="$tls" memory 1M

@@ -303,6 +303,51 @@ static void keys_change_while_data_move(void **state)
 	close_client(&client);
 }
 
+static unsigned nr_records;
+
+/* Of what the server gets. */
+static void count_records(int written, int version, int type, const void *buf, size_t len, SSL *ssl,
+			  void *opaque)
+{
+	(void)version;
+	(void)len;
+	(void)ssl;
+	(void)opaque;
+	if (!written && type == SSL3_RT_HEADER &&
+	    *(const unsigned char *)buf == SSL3_RT_APPLICATION_DATA)
+		nr_records++;
+}
+
+static void count_and_swallow(struct server *server)
+{
+	SSL_set_msg_callback(server->ssl, count_records);
+	swallow(server);
+}
+
+static void records_are_full(void **state)
+{
+	static const char zeroes[64 * 1024];
+	int64_t deadline = clock_ms() + TIMEOUT;
+	struct client client;
+	size_t sent = 0;
+
+	(void)state;
+	nr_records = 0;
+	connect_client(&client, count_and_swallow);
+	while (sent < TOTAL) {
+		ssize_t n = write(client.inner, zeroes, sizeof(zeroes));
+
+		sent += n > 0 ? n : 0;
+		assert_null(tls_failure(client.tls));
+		assert_true(clock_ms() < deadline);
+		look(&client);
+	}
+	tls_goodbye(client.tls);
+	close_client(&client);
+	assert_int_equal(client.server.received, sent);
+	assert_in_range(nr_records, sent / 16384, sent / 16384 + sent / 65536);
+}
+
 /* libnbd reads all that there is, and sleeps until there is more. */
 static void what_was_left_is_handed_over(void **state)
 {
@@ -712,6 +757,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(data_go_both_ways),
+		cmocka_unit_test(records_are_full),
 		cmocka_unit_test(what_was_left_is_handed_over),
 		cmocka_unit_test(keys_change_while_data_move),
 		cmocka_unit_test(a_flood_of_key_updates_takes_no_memory),
