@@ -15,6 +15,17 @@ has() {
 print(json.load(open(sys.argv[1]))["server"][sys.argv[2]])' "$T/json" "$2")" "$3"
 }
 
+# suite CPU: what is agreed on by a client on such a processor.
+suite() {
+	qemu-x86_64 -cpu "$1" "$ndio" info "$(with_psk disk)" 2>&1 | sed -n 's/.*TLSv1.3, //p'
+}
+
+offers_what_is_fast() {
+	[ "$(uname -m)" = x86_64 ] && [ -z "$NDIO_SANITIZE" ] || return
+	is "a processor with AES takes that" "$(suite max)" TLS_AES_128_GCM_SHA256
+	is "one without takes ChaCha20" "$(suite max,-aes)" TLS_CHACHA20_POLY1305_SHA256
+}
+
 facts() {
 	start_stock disk --tls=require --tls-psk="$psk" memory 1M
 	ok "info, with a key" bash -c '"$1" info --json "$2" >"$3"' - "$ndio" "$(with_psk disk)" \
@@ -25,6 +36,7 @@ facts() {
 	like "for people, too" "$("$ndio" info "$(with_psk disk)")" 'TLSv1\.3, TLS_.*user alice'
 	like "and in debug output" "$(LIBNBD_DEBUG=1 "$ndio" info "$(with_psk disk)" 2>&1)" \
 		'ndio: debug: nbds[^ ]*: TLSv1\.3, TLS_[A-Z0-9_]*, user alice'
+	offers_what_is_fast
 	stop_server disk
 
 	start_stock disk --tls=require --tls-certificates="$tls" memory 1M
