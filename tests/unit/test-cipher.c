@@ -1,4 +1,6 @@
+#include <dlfcn.h>
 #include <errno.h>
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -370,6 +372,51 @@ static void freeing_nothing_is_harmless(void **state)
 	cipher_free(NULL);
 }
 
+/* What cipher_new() learns of where OpenSSL keeps an IV. */
+static enum { AS_IT_IS, REFUSED, ELSEWHERE } iv_place;
+
+static unsigned char elsewhere[BLOCK];
+
+/* In place of libcrypto's. */
+int EVP_CIPHER_CTX_get_params(EVP_CIPHER_CTX *ctx, OSSL_PARAM params[])
+{
+	int (*real)(EVP_CIPHER_CTX *, OSSL_PARAM *);
+	OSSL_PARAM *param = OSSL_PARAM_locate(params, OSSL_CIPHER_PARAM_UPDATED_IV);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "EVP_CIPHER_CTX_get_params");
+	if (param && iv_place == REFUSED)
+		return 0;
+	if (param && iv_place == ELSEWHERE)
+		return OSSL_PARAM_set_octet_ptr(param, elsewhere, sizeof(elsewhere));
+	return real(ctx, params);
+}
+
+static void all_is_right_with_iv(int place)
+{
+	iv_place = place;
+	xts_256_ieee_1619_vector_10(NULL);
+	cbc_plain64_agrees_with_the_reference(NULL);
+	cbc_essiv_agrees_with_the_reference(NULL);
+	units_step_by_the_sector_size(NULL);
+	in_place_equals_out_of_place(NULL);
+	iv_place = AS_IT_IS;
+}
+
+static void openssl_may_not_tell_where_ivs_are(void **state)
+{
+	(void)state;
+	all_is_right_with_iv(REFUSED);
+}
+
+static void writing_where_ivs_were_may_do_nothing(void **state)
+{
+	static const unsigned char untouched[BLOCK];
+
+	(void)state;
+	all_is_right_with_iv(ELSEWHERE);
+	assert_memory_not_equal(elsewhere, untouched, BLOCK);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,6 +428,8 @@ int main(void)
 		cmocka_unit_test(cbc_essiv_agrees_with_the_reference),
 		cmocka_unit_test(units_step_by_the_sector_size),
 		cmocka_unit_test(in_place_equals_out_of_place),
+		cmocka_unit_test(openssl_may_not_tell_where_ivs_are),
+		cmocka_unit_test(writing_where_ivs_were_may_do_nothing),
 		cmocka_unit_test(no_bytes_are_fine),
 		cmocka_unit_test(unknown_names_are_refused),
 		cmocka_unit_test(other_key_lengths_are_refused),
