@@ -436,13 +436,13 @@ bool channel_is_idle(const struct channel *channel)
 	return !channel->first && channel->nr_idle == channel->nr_subs;
 }
 
-bool channel_is_pinned(const struct channel *channel)
+size_t channel_bounce_len(const struct channel_options *options)
 {
-	return channel->pool.pinned;
+	return options->pieces * options->piece_len;
 }
 
 static int set_up(struct channel *channel, const struct channel_options *options,
-		  struct error *err)
+		  struct bvec bounce, struct error *err)
 {
 	struct volume *volume = channel->volume;
 	size_t piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
@@ -452,7 +452,7 @@ static int set_up(struct channel *channel, const struct channel_options *options
 	if (piece_len == 0)
 		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
 				 "less than a sector", volume->target->name, volume->target->max_len);
-	ret = pool_init(&channel->pool, piece_len, options->pieces, err);
+	ret = pool_init(&channel->pool, bounce, piece_len, options->pieces, err);
 	if (ret < 0)
 		return ret;
 	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
@@ -467,13 +467,13 @@ static int set_up(struct channel *channel, const struct channel_options *options
 		if (!channel->cipher)
 			return -EINVAL;
 	}
-	channel->queue = volume->target->ops->queue_open(volume->target, options->pieces,
-							 channel->pool.area, err);
+	channel->queue = volume->target->ops->queue_open(volume->target, options->pieces, bounce,
+							 err);
 	return channel->queue ? 0 : -EIO;
 }
 
 struct channel *channel_open(struct volume *volume, const struct channel_options *options,
-			     int *errnum, struct error *err)
+			     struct bvec bounce, int *errnum, struct error *err)
 {
 	struct channel *channel = calloc(1, sizeof(*channel));
 	int ret;
@@ -485,7 +485,7 @@ struct channel *channel_open(struct volume *volume, const struct channel_options
 		return NULL;
 	}
 	channel->volume = volume;
-	ret = set_up(channel, options, err);
+	ret = set_up(channel, options, bounce, err);
 	if (ret < 0) {
 		*errnum = -ret;
 		channel_close(channel);

@@ -17,15 +17,16 @@ struct channel_options {
 	size_t piece_len; /* bytes, whole pages; less is used where the target takes less */
 };
 
+/* What of it a channel needs. */
+size_t channel_bounce_len(const struct channel_options *options);
+
 struct channel;
 
-/* NULL with a message, and *errnum the positive errno. Opens a ring: not across a fork. */
+/* bounce is channel_bounce_len() bytes, on whole pages, which outlive the channel. NULL with a
+ * message, and *errnum the positive errno. Opens a ring: not across a fork. */
 struct channel *channel_open(struct volume *volume, const struct channel_options *options,
-			     int *errnum, struct error *err);
+			     struct bvec bounce, int *errnum, struct error *err);
 void channel_close(struct channel *channel); /* idle; NULL is fine */
-
-/* False where the locked-memory limit kept the bounce memory from being pinned. */
-bool channel_is_pinned(const struct channel *channel);
 
 /* Takes a request whose range is held, with a reference of its own. */
 void channel_start(struct channel *channel, struct ndio_request *request);

@@ -5,10 +5,12 @@
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "bounce.h"
 #include "mutex.h"
 
 struct lender {
 	struct volume *volume;
+	struct bounce bounce; /* of all channels */
 	pthread_mutex_t lock;
 	pthread_cond_t returned;
 	unsigned count;   /* opened */
@@ -22,6 +24,7 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 			   struct error *err)
 {
 	struct lender *lender = calloc(1, sizeof(*lender));
+	size_t share = channel_bounce_len(options);
 
 	if (!lender)
 		goto no_memory;
@@ -32,8 +35,14 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 	lender->free = calloc(count, sizeof(*lender->free));
 	if (!lender->channels || !lender->free)
 		goto no_memory;
+	if (bounce_init(&lender->bounce, count * share, err) < 0) {
+		*errnum = ENOMEM;
+		lender_close(lender);
+		return NULL;
+	}
 	while (lender->count < count) {
-		struct channel *channel = channel_open(volume, options, errnum, err);
+		struct bvec bounce = bounce_share(&lender->bounce, lender->count, share);
+		struct channel *channel = channel_open(volume, options, bounce, errnum, err);
 
 		if (!channel) {
 			lender_close(lender);
@@ -57,6 +66,7 @@ void lender_close(struct lender *lender)
 		return;
 	for (unsigned i = 0; i < lender->count; i++)
 		channel_close(lender->channels[i]);
+	bounce_destroy(&lender->bounce);
 	free(lender->channels);
 	free(lender->free);
 	pthread_cond_destroy(&lender->returned);
@@ -66,10 +76,7 @@ void lender_close(struct lender *lender)
 
 bool lender_is_pinned(const struct lender *lender)
 {
-	for (unsigned i = 0; i < lender->count; i++)
-		if (!channel_is_pinned(lender->channels[i]))
-			return false;
-	return true;
+	return lender->bounce.pinned;
 }
 
 static struct channel *borrow(struct lender *lender)

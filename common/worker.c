@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "bounce.h"
 #include "thread.h"
 
 #define OWN_WORK 4 /* requests that a worker may have more than another and still keep its own */
@@ -34,6 +35,7 @@ enum closing {
 };
 
 struct workers {
+	struct bounce bounce; /* of all channels */
 	unsigned count; /* running */
 	struct worker worker[];
 };
@@ -126,14 +128,15 @@ static void *work(void *opaque)
 /* ---- opening and closing ---- */
 
 static int worker_open(struct worker *worker, struct volume *volume,
-		       const struct channel_options *options, struct error *err)
+		       const struct channel_options *options, struct bvec bounce,
+		       struct error *err)
 {
 	int errnum;
 
 	worker->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (worker->wake_fd < 0)
 		return error_set(err, errno, "no descriptor for a worker: %s", strerror(errno));
-	worker->channel = channel_open(volume, options, &errnum, err);
+	worker->channel = channel_open(volume, options, bounce, &errnum, err);
 	if (!worker->channel) {
 		close(worker->wake_fd);
 		return -errnum;
@@ -151,8 +154,9 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 			     const struct channel_options *options, void (*after_round)(void),
 			     int *errnum, struct error *err)
 {
+	size_t share = channel_bounce_len(options);
 	struct workers *workers;
-	int ret = 0;
+	int ret;
 
 	count = min_u64(count, volume->target->max_queues);
 	workers = calloc(1, sizeof(*workers) + count * sizeof(workers->worker[0]));
@@ -161,9 +165,12 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 		error_set(err, ENOMEM, "no memory for %u workers", count);
 		return NULL;
 	}
+	ret = bounce_init(&workers->bounce, count * share, err);
 	while (workers->count < count && ret == 0) {
+		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
+
 		workers->worker[workers->count].after_round = after_round;
-		ret = worker_open(&workers->worker[workers->count], volume, options, err);
+		ret = worker_open(&workers->worker[workers->count], volume, options, bounce, err);
 		if (ret == 0)
 			workers->count++;
 	}
@@ -190,6 +197,7 @@ void workers_close(struct workers *workers, bool cancel)
 		channel_close(workers->worker[i].channel);
 		close(workers->worker[i].wake_fd);
 	}
+	bounce_destroy(&workers->bounce);
 	free(workers);
 }
 
@@ -200,10 +208,7 @@ unsigned workers_count(const struct workers *workers)
 
 bool workers_are_pinned(const struct workers *workers)
 {
-	for (unsigned i = 0; i < workers->count; i++)
-		if (!channel_is_pinned(workers->worker[i].channel))
-			return false;
-	return true;
+	return workers->bounce.pinned;
 }
 
 /* ---- handing over ---- */

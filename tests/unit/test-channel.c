@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "align.h"
+#include "bounce.h"
 #include "channel.h"
 #include "fake-target.h"
 
@@ -61,12 +62,14 @@ static const struct fake_options xts_4k = {
 static struct volume *volume;
 static struct fake_target *fake;
 static struct channel *channel;
+static struct bounce bounce;
 static uint8_t *model; /* what the volume should hold */
 static unsigned seed;
 
 static void set_up(const struct fake_options *options, unsigned pieces)
 {
 	struct fake_options all = *options;
+	struct channel_options channel_options = {.pieces = pieces, .piece_len = PIECE_LEN};
 	int errnum;
 
 	seed = 1;
@@ -75,9 +78,8 @@ static void set_up(const struct fake_options *options, unsigned pieces)
 	all.iv_offset = options->cipher ? 12345 : 0;
 	volume = fake_volume(&all, &fake);
 	fake->secret = volume->encrypted;
-	channel = channel_open(
-		volume, &(struct channel_options){.pieces = pieces, .piece_len = PIECE_LEN},
-		&errnum, NULL);
+	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channel_options), NULL), 0);
+	channel = channel_open(volume, &channel_options, bounce.area, &errnum, NULL);
 	assert_non_null(channel);
 	model = malloc(VOLUME_SIZE);
 	assert_non_null(model);
@@ -93,6 +95,7 @@ static void tear_down(void)
 	assert_int_equal(stat_get(&volume->stats.bvecs_made),
 			 stat_get(&volume->stats.bvecs_freed));
 	channel_close(channel);
+	bounce_destroy(&bounce);
 	fake_assert_obeyed(fake);
 	volume_close(volume);
 	free(model);

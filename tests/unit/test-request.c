@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "bounce.h"
 #include "channel.h"
 #include "fake-target.h"
 #include "pin.h"
@@ -24,6 +25,7 @@
 static struct volume *volume;
 static struct fake_target *fake;
 static struct channel *channel;
+static struct bounce bounce;
 static unsigned seed;
 
 static void open_volume(const struct fake_options *options)
@@ -33,7 +35,8 @@ static void open_volume(const struct fake_options *options)
 
 	seed = 1;
 	volume = fake_volume(options, &fake);
-	channel = channel_open(volume, &channels, &errnum, NULL);
+	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channels), NULL), 0);
+	channel = channel_open(volume, &channels, bounce.area, &errnum, NULL);
 	assert_non_null(channel);
 }
 
@@ -57,6 +60,7 @@ static int tear_down(void **state)
 {
 	assert_nothing_left();
 	channel_close(channel);
+	bounce_destroy(&bounce);
 	volume_close(volume);
 	return 0;
 }

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "align.h"
+#include "bounce.h"
 #include "fake-target.h"
 #include "request.h"
 #include "subrequest.h"
@@ -267,6 +268,7 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	struct iovec iov = {model, FILE_SIZE};
 	struct ndio_request *request;
 	struct channel *channel;
+	struct bounce memory;
 	int errnum;
 
 	assert_non_null(volume);
@@ -278,7 +280,8 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	volume->size = target->size;
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
-	channel = channel_open(volume, &options, &errnum, NULL);
+	assert_int_equal(bounce_init(&memory, channel_bounce_len(&options), NULL), 0);
+	channel = channel_open(volume, &options, memory.area, &errnum, NULL);
 	assert_non_null(channel);
 	for (unsigned i = 0; i < 2; i++) {
 		assert_int_equal(
@@ -289,6 +292,7 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 		assert_int_equal(truncate(path, FILE_SIZE - 100000), 0);
 	}
 	channel_close(channel);
+	bounce_destroy(&memory);
 	volume_close(volume);
 }
 
