@@ -176,17 +176,30 @@ def parse():
     return options
 
 
+class Stopped(BaseException):
+    """By SIGTERM. What was measured until then is kept."""
+
+
+def stop(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Stopped(143)
+
+
 def main():
     options = parse()
     if os.environ.get("NDIO_SANITIZE"):
         sys.exit("bench: figures of a sanitizer's build mean nothing")
     # Whatever stops it, servers and disks go away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, stop)
     for place in (options.out, options.dir):
         os.makedirs(place, exist_ok=True)
+    status = 0
     try:
         bench = Bench(options)
         facts = machine(options.dir)
+    except Failure as failure:
+        sys.exit(f"bench: {failure}")
+    try:
         if options.quick:
             measure_goals(bench)
         else:
@@ -194,8 +207,9 @@ def main():
                 PARTS[part](bench)
     except Failure as failure:
         sys.exit(f"bench: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, Stopped) as end:
+        status = end.args[0] if end.args else 130
+        bench.problem("stopped before its end")
     results = {
         "machine": facts,
         "settings": {"quick": options.quick, "rounds": bench.rounds, "seconds": bench.seconds,
@@ -206,7 +220,7 @@ def main():
     with open(os.path.join(options.out, "results.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
     report.write(results, options.out)
-    sys.exit(1 if bench.problems else 0)
+    sys.exit(status or (1 if bench.problems else 0))
 
 
 if __name__ == "__main__":

@@ -83,6 +83,19 @@ PATH=$T/bin:$PATH ok "a server that forgets makes it fail" \
 ok "says who" holds liar '"qemu-luks1 (1): fio failed" in r["problems"][0]'
 ok "and isn't measured" holds liar 'r["samples"] == []'
 
+(bench stopped --quick --jobs seq-read,rand-read-32 --who ndio >/dev/null 2>"$T/says"
+echo $? >"$T/status") &
+deadline=$((SECONDS + 60))
+until grep -q rand-read-32 "$T/says" || [ $SECONDS -gt $deadline ]; do
+	sleep 0.01
+done
+pgrep -f "bench[.]py.*$T/stopped" >"$T/pid"
+ok "it can be stopped" kill "$(head -1 "$T/pid")"
+wait $!
+is "with the signal's status" "$(cat "$T/status")" 143
+ok "and what was measured is kept" holds stopped \
+	'r["samples"] and r["problems"] == ["stopped before its end"]'
+
 if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
 	ok "no disks in memory" not bench memory --dir /dev/shm
 else
