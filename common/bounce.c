@@ -11,10 +11,6 @@
 
 #define HUGE_PAGE ((size_t)2 << 20) /* x86-64 and most others; elsewhere it is only an alignment */
 
-/* Less isn't put on huge pages: a ring that registers a part of one is charged for all of it, and
- * those who have but the usual 8 MiB that they may lock would lose more by not registering. */
-#define HUGE_MIN  ((size_t)16 << 20)
-
 static void *map(size_t len)
 {
 	void *area = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -33,14 +29,12 @@ static void *map_for_huge_pages(size_t len)
 	lead = round_up((uintptr_t)area, HUGE_PAGE) - (uintptr_t)area;
 	if (lead)
 		munmap(area, lead);
-	if (lead < HUGE_PAGE)
-		munmap(area + lead + len, HUGE_PAGE - lead);
+	munmap(area + lead + len, HUGE_PAGE - lead);
 	return area + lead;
 }
 
-int bounce_init(struct bounce *bounce, size_t len, struct error *err)
+int bounce_init(struct bounce *bounce, size_t len, bool huge, struct error *err)
 {
-	bool huge = len >= HUGE_MIN;
 	void *area = huge ? map_for_huge_pages(len) : map(len);
 
 	*bounce = (struct bounce){ 0 };
@@ -48,8 +42,7 @@ int bounce_init(struct bounce *bounce, size_t len, struct error *err)
 		return error_set(err, ENOMEM, "no memory for %zu bytes of bounce memory", len);
 	/* Over all of it, and before it is touched: a huge page lies in one kind of mapping only. */
 	madvise(area, len, MADV_DONTDUMP);
-	if (huge)
-		madvise(area, len, MADV_HUGEPAGE);
+	madvise(area, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	bounce->area = (struct bvec){ area, len };
 	bounce->pinned = pin_range(area, len) == 0;
 	return 0;

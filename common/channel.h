@@ -15,9 +15,10 @@
 struct channel_options {
 	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
 	size_t piece_len; /* bytes, whole pages; less is used where the target takes less */
+	bool huge_pages;  /* for whoever has bounce memory made for it: see bounce_init() */
 };
 
-/* What of it a channel needs. */
+/* Bytes of bounce memory that a channel needs. */
 size_t channel_bounce_len(const struct channel_options *options);
 
 struct channel;

@@ -16,7 +16,7 @@
 #define UNIT          512
 
 /* What find_iv() tries. */
-#define TRIAL_LEN     (2 * AES_BLOCK)
+#define MAX_SECTOR    4096
 #define TRIAL_SECTORS 3
 #define TRIAL_UNIT    UINT64_C(0x123456789abc)
 
@@ -120,7 +120,7 @@ static bool iv_make(struct cipher *cipher, uint64_t unit, unsigned char *iv)
 }
 
 static bool sector_run(struct cipher *cipher, const struct way *way, uint64_t unit,
-		       const unsigned char *in, unsigned char *out, unsigned len)
+		       const unsigned char *in, unsigned char *out)
 {
 	unsigned char own[IV_LEN];
 	unsigned char *iv = way->iv ? way->iv : own;
@@ -128,7 +128,8 @@ static bool sector_run(struct cipher *cipher, const struct way *way, uint64_t un
 
 	return iv_make(cipher, unit, iv) &&
 	       (way->iv || EVP_CipherInit_ex2(way->ctx, NULL, NULL, iv, -1, NULL)) &&
-	       EVP_CipherUpdate(way->ctx, out, &done, in, len) && done == (int)len;
+	       EVP_CipherUpdate(way->ctx, out, &done, in, cipher->sector) &&
+	       done == (int)cipher->sector;
 }
 
 static int sectors_run(struct cipher *cipher, const struct way *way, uint64_t unit,
@@ -138,7 +139,7 @@ static int sectors_run(struct cipher *cipher, const struct way *way, uint64_t un
 
 	assert(len % sector == 0);
 	for (size_t at = 0; at < len; at += sector, unit += sector / UNIT)
-		if (!sector_run(cipher, way, unit, in + at, out + at, sector))
+		if (!sector_run(cipher, way, unit, in + at, out + at))
 			return -EIO;
 	return 0;
 }
@@ -157,11 +158,10 @@ int cipher_decrypt(struct cipher *cipher, uint64_t unit, const void *in, void *o
 
 static bool trial_run(struct cipher *cipher, const struct way *way, unsigned char *out)
 {
-	static const unsigned char in[TRIAL_LEN];
+	static const unsigned char in[MAX_SECTOR];
 
 	for (unsigned unit = 0; unit < TRIAL_SECTORS; unit++)
-		if (!sector_run(cipher, way, TRIAL_UNIT + unit, in, out + unit * TRIAL_LEN,
-				TRIAL_LEN))
+		if (!sector_run(cipher, way, TRIAL_UNIT + unit, in, out + unit * cipher->sector))
 			return false;
 	return true;
 }
@@ -171,7 +171,7 @@ static bool trial_run(struct cipher *cipher, const struct way *way, unsigned cha
  * that writing there counts. So that is tried, and otherwise not done. */
 static void find_iv(struct cipher *cipher, struct way *way)
 {
-	unsigned char by_call[TRIAL_SECTORS * TRIAL_LEN], by_place[sizeof(by_call)];
+	unsigned char by_call[TRIAL_SECTORS * MAX_SECTOR], by_place[sizeof(by_call)];
 	void *iv = NULL;
 	OSSL_PARAM params[] = {
 		OSSL_PARAM_octet_ptr(OSSL_CIPHER_PARAM_UPDATED_IV, &iv, IV_LEN),
@@ -182,7 +182,7 @@ static void find_iv(struct cipher *cipher, struct way *way)
 	    !iv || params[0].return_size != IV_LEN)
 		return;
 	way->iv = iv;
-	if (!trial_run(cipher, way, by_place) || memcmp(by_call, by_place, sizeof(by_call)))
+	if (!trial_run(cipher, way, by_place) || memcmp(by_call, by_place, TRIAL_SECTORS * cipher->sector))
 		way->iv = NULL;
 }
 

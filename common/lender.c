@@ -35,7 +35,7 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 	lender->free = calloc(count, sizeof(*lender->free));
 	if (!lender->channels || !lender->free)
 		goto no_memory;
-	if (bounce_init(&lender->bounce, count * share, err) < 0) {
+	if (bounce_init(&lender->bounce, count * share, options->huge_pages, err) < 0) {
 		*errnum = ENOMEM;
 		lender_close(lender);
 		return NULL;

@@ -13,7 +13,7 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 			   struct error *err);
 void lender_close(struct lender *lender); /* nobody borrows; NULL is fine */
 
-/* False where some channel's bounce memory could not be pinned. */
+/* False where the bounce memory could not be pinned. */
 bool lender_is_pinned(const struct lender *lender);
 
 /* Runs a request to its completion in the calling thread, waiting for its range and then for

@@ -14,8 +14,8 @@ struct pool {
 	void **free;       /* a stack, so that the warmest piece goes out first */
 };
 
-/* Divides an area into pieces, each on pages of its own. The area is large enough for as many,
- * and outlives the pool. 0, or -ENOMEM. */
+/* Divides an area that starts on a page into pieces, each on whole pages of its own: there must be
+ * room for them. It outlives the pool. 0, or -ENOMEM. */
 int pool_init(struct pool *pool, struct bvec area, size_t piece_len, unsigned pieces,
 	      struct error *err);
 void pool_destroy(struct pool *pool); /* harmless on a zeroed struct */

@@ -165,7 +165,7 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 		error_set(err, ENOMEM, "no memory for %u workers", count);
 		return NULL;
 	}
-	ret = bounce_init(&workers->bounce, count * share, err);
+	ret = bounce_init(&workers->bounce, count * share, options->huge_pages, err);
 	while (workers->count < count && ret == 0) {
 		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
 

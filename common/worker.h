@@ -22,7 +22,7 @@ void workers_close(struct workers *workers, bool cancel);
 /* How many there are. */
 unsigned workers_count(const struct workers *workers);
 
-/* False where some channel's bounce memory could not be pinned. */
+/* False where the bounce memory could not be pinned. */
 bool workers_are_pinned(const struct workers *workers);
 
 /* Hands a request over, with a reference of its own; returns at once. request->done() is

@@ -27,9 +27,12 @@
 
 /* nbdkit runs 16 threads a connection by default: each finds a channel. A request of 1 MiB is in
  * flight as a whole; where the locked-memory limit (8 MiB for most users) forbids that much
- * bounce memory, less of it is. */
+ * bounce memory, less of it is. On huge pages each channel's ring is charged for one of 2 MiB,
+ * twice its share. */
 #define CHANNELS 16
-static const struct channel_options large = { .pieces = 4, .piece_len = 256 * 1024 };
+#define LARGE .pieces = 4, .piece_len = 256 * 1024
+static const struct channel_options huge = { LARGE, .huge_pages = true };
+static const struct channel_options large = { LARGE };
 static const struct channel_options small = { .pieces = 3, .piece_len = 128 * 1024 };
 
 #define MAX_CONNECTIONS 64
@@ -55,7 +58,7 @@ static struct {
 	size_t pass_size, pass_len;
 } config = { .connections = 4 };
 
-static const struct channel_options *channel_size = &large;
+static const struct channel_options *channel_size = &huge;
 
 static struct volume *volume;
 static struct lender *lender;   /* of a file's channels; or else */
@@ -292,8 +295,8 @@ static void ndio_dump_plugin(void)
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-	printf("ndio_bounce_memory=%zu\n", CHANNELS * large.pieces * large.piece_len);
-	printf("ndio_bounce_memory_min=%zu\n", CHANNELS * small.pieces * small.piece_len);
+	printf("ndio_bounce_memory=%zu\n", CHANNELS * channel_bounce_len(&large));
+	printf("ndio_bounce_memory_min=%zu\n", CHANNELS * channel_bounce_len(&small));
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -346,6 +349,14 @@ static bool can_pin(size_t len)
 		unpin_range(memory, len);
 	munmap(memory, len);
 	return can;
+}
+
+/* What the locked-memory limit has room for. */
+static const struct channel_options *choose_channel_size(void)
+{
+	size_t len = CHANNELS * channel_bounce_len(&large);
+
+	return can_pin(2 * len) ? &huge : can_pin(len) ? &large : &small;
 }
 
 /* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit. */
@@ -427,8 +438,7 @@ static int ndio_get_ready(void)
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
 		return 0;
-	if (!can_pin(CHANNELS * large.pieces * large.piece_len))
-		channel_size = &small;
+	channel_size = choose_channel_size();
 	if (open_lender(true) < 0)
 		return -1;
 	lender_close(lender);

@@ -107,7 +107,7 @@ ok "nor for a key besides its passphrase" nobody_refused \
 
 # The usual limit.
 prlimit --memlock=8388608:8388608 true 2>/dev/null || {
-	skip "can't have the usual locked-memory limit here" 19
+	skip "can't have the usual locked-memory limit here" 27
 	done_testing
 	exit
 }
@@ -130,6 +130,22 @@ else
 	ok "without a key, too" nobody_refused \
 		"lock=on: can't lock the server's memory" "$T/raw" lock=on
 fi
+
+# What all of it needs, but not what huge pages cost besides; and that, too.
+for kib in $((bounce_large + 1024)) $((2 * bounce_large + 1024)); do
+	limit "$kib"
+	"${limits[@]}" true 2>/dev/null || {
+		skip "can't have a locked-memory limit of $kib KiB here" 4
+		continue
+	}
+	ok "a limit of $kib KiB: starts" start_nobody disk "$T/luks" "$key"
+	is "a limit of $kib KiB: says nothing" "$(cat "$T/disk.log")" ""
+	is "a limit of $kib KiB: all bounce memory is locked" \
+		"$(kilobytes disk)" $((bounce_large + page))
+	ok "a limit of $kib KiB: the data are right" verify disk
+	stop_server disk
+done
+limit 8192
 
 # In the background: a fork loses what is locked, so it is locked again.
 ok "in the background" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \

@@ -35,7 +35,7 @@ static void open_volume(const struct fake_options *options)
 
 	seed = 1;
 	volume = fake_volume(options, &fake);
-	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channels), NULL), 0);
+	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channels), false, NULL), 0);
 	channel = channel_open(volume, &channels, bounce.area, &errnum, NULL);
 	assert_non_null(channel);
 }

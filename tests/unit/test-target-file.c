@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -185,6 +186,87 @@ static void bytes_arrive_where_they_should(void **state)
 	free(other);
 }
 
+/* What nobody has submitted before it is waited for, alone. */
+static int64_t run_alone(enum op op, uint64_t start, uint64_t len, void *base)
+{
+	struct ndio_subrequest sub = sub_of(op, 0, start, len, base);
+
+	target->ops->issue(queue, &sub);
+	assert_ptr_equal(target->ops->poll(queue, true, -1), &sub);
+	assert_null(sub.next);
+	assert_null(target->ops->poll(queue, true, -1));
+	return sub.result;
+}
+
+static void what_is_alone_arrives_too(void **state)
+{
+	static const uint64_t lens[] = {4096, 16384, 16384 + 4096, 65536};
+	unsigned seed = 1;
+
+	make_file(FILE_SIZE);
+	open_target(mode_of(state), false);
+	for (unsigned round = 0; round < 40; round++) {
+		uint64_t len = min_u64(lens[round % 4], BOUNCE_LEN);
+		uint64_t start = rand_r(&seed) % (FILE_SIZE / 65536) * 65536;
+
+		if (round / 4 % 2) {
+			fake_noise(bounce, len, &seed);
+			memcpy(model + start, bounce, len);
+			assert_int_equal(run_alone(OP_WRITE, start, len, bounce), len);
+		} else {
+			memset(bounce, 0, len);
+			assert_int_equal(run_alone(OP_READ, start, len, bounce), len);
+			fake_assert_same(bounce, model + start, len);
+		}
+	}
+	assert_int_equal(truncate(path, 5000), 0);
+	assert_in_range(run_alone(OP_READ, 0, 8192, bounce), 1, 5000);
+	assert_int_equal(run_alone(OP_READ, 65536, 8192, bounce), 0);
+	close_target();
+}
+
+/* It goes to the ring: the thread must be free to be woken, or to do something else. */
+static void what_is_alone_holds_nobody_up(void **state)
+{
+	struct ndio_subrequest sub = sub_of(OP_READ, 0, 4096, 4096, bounce);
+	int wake_fd = eventfd(1, EFD_CLOEXEC);
+	struct ndio_subrequest *landed;
+
+	make_file(FILE_SIZE);
+	open_target(mode_of(state), false);
+	assert_true(wake_fd >= 0);
+	target->ops->issue(queue, &sub);
+	landed = target->ops->poll(queue, false, -1);
+	while (!landed)
+		landed = target->ops->poll(queue, true, wake_fd);
+	assert_ptr_equal(landed, &sub);
+	assert_int_equal(sub.result, 4096);
+	fake_assert_same(bounce, model + 4096, 4096);
+	close_target();
+	close(wake_fd);
+}
+
+/* Two wait while one is in the ring, and all land. */
+static void what_is_held_goes_with_the_next(void **state)
+{
+	struct ndio_subrequest subs[3], *landed;
+	unsigned count = 0;
+
+	make_file(FILE_SIZE);
+	open_target(mode_of(state), false);
+	for (unsigned i = 0; i < 3; i++) {
+		subs[i] = sub_of(OP_READ, 0, i * 4096, 4096, bounce + i * 4096);
+		target->ops->issue(queue, &subs[i]);
+	}
+	while (count < 3)
+		for (landed = target->ops->poll(queue, true, -1); landed; landed = landed->next) {
+			assert_int_equal(landed->result, 4096);
+			count++;
+		}
+	fake_assert_same(bounce, model, 3 * 4096);
+	close_target();
+}
+
 static void many_are_in_flight_at_once_and_each_lands_once(void **state)
 {
 	struct ndio_subrequest subs[DEPTH], *landed, *next;
@@ -280,7 +362,7 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	volume->size = target->size;
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
-	assert_int_equal(bounce_init(&memory, channel_bounce_len(&options), NULL), 0);
+	assert_int_equal(bounce_init(&memory, channel_bounce_len(&options), false, NULL), 0);
 	channel = channel_open(volume, &options, memory.area, &errnum, NULL);
 	assert_non_null(channel);
 	for (unsigned i = 0; i < 2; i++) {
@@ -734,6 +816,9 @@ int main(void)
 	} every[] = {
 #define EACH(test) {#test, test}
 		EACH(bytes_arrive_where_they_should),
+		EACH(what_is_alone_arrives_too),
+		EACH(what_is_alone_holds_nobody_up),
+		EACH(what_is_held_goes_with_the_next),
 		EACH(many_are_in_flight_at_once_and_each_lands_once),
 		EACH(a_queue_that_is_idle_does_not_wait),
 		EACH(flush_and_fua_succeed),
