@@ -123,7 +123,7 @@ def bars(results, part, job, x, metric, name):
     most = max(s["metrics"][metric]["high"] for s in series)
     return [f"$d{name} << EOD", *rows, "EOD",
             f'set title "{title(job)}: {UNITS.get(metric, metric)}"',
-            f"set format x '{'%.0s%c' if most > 2000 else '%g'}'",
+            f"set format x '{'%.0s%c' if most > 10000 else '%g'}'",
             f"set xrange [0:{most * 1.2}]", f"set yrange [{-len(series)}:0.6]",
             f"plot $d{name} using (0):1:(0):3:($1-0.36):($1+0.36):6:ytic(2) "
             "with boxxy fs solid noborder lc rgb variable, "
