@@ -144,8 +144,8 @@ class Connection:
         greeting = recv_exactly(self.server, 18)
         if how == "flags":
             greeting = greeting[:16] + b"\0\2"
+        self.note("stripped")  # first: the client may have ended by then
         self.client.sendall(OLD_GREETING if how == "old-style" else greeting)
-        self.note("stripped")
         flags = recv_exactly(self.client, 4)
         self.server.sendall(flags)
         while True:
