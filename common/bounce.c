@@ -40,7 +40,7 @@ int bounce_init(struct bounce *bounce, size_t len, bool huge, struct error *err)
 	*bounce = (struct bounce){ 0 };
 	if (!area)
 		return error_set(err, ENOMEM, "no memory for %zu bytes of bounce memory", len);
-	/* Over all of it, and before it is touched: a huge page lies in one kind of mapping only. */
+	/* All of it, before it is touched: a huge page lies in one kind of mapping only. */
 	madvise(area, len, MADV_DONTDUMP);
 	madvise(area, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	bounce->area = (struct bvec){ area, len };

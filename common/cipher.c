@@ -182,7 +182,8 @@ static void find_iv(struct cipher *cipher, struct way *way)
 	    !iv || params[0].return_size != IV_LEN)
 		return;
 	way->iv = iv;
-	if (!trial_run(cipher, way, by_place) || memcmp(by_call, by_place, TRIAL_SECTORS * cipher->sector))
+	if (!trial_run(cipher, way, by_place) ||
+	    memcmp(by_call, by_place, TRIAL_SECTORS * cipher->sector))
 		way->iv = NULL;
 }
 

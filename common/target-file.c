@@ -355,9 +355,9 @@ static void arm_wake(struct target_queue *queue, int wake_fd)
 	queue->wake_armed = true;
 }
 
-/* A small read that is alone, and that the thread waits for anyway, with nothing to wake it: a plain
- * system call costs less than the ring, for which the kernel puts its result aside and wakes the
- * thread for it. (A write costs more that way, and a large read gains from registered memory.) */
+/* A small read that is alone, and that the thread waits for anyway, with nothing to wake it: a
+ * plain system call costs less than the ring, for which the kernel puts its result aside and wakes
+ * the thread for it. (A write costs more that way; a large read gains from registered memory.) */
 static void run_or_release_held(struct target_queue *queue, bool wait, int wake_fd)
 {
 	struct ndio_subrequest *sub = queue->held;

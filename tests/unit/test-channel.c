@@ -78,7 +78,8 @@ static void set_up(const struct fake_options *options, unsigned pieces)
 	all.iv_offset = options->cipher ? 12345 : 0;
 	volume = fake_volume(&all, &fake);
 	fake->secret = volume->encrypted;
-	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channel_options), false, NULL), 0);
+	assert_int_equal(
+		bounce_init(&bounce, channel_bounce_len(&channel_options), false, NULL), 0);
 	channel = channel_open(volume, &channel_options, bounce.area, &errnum, NULL);
 	assert_non_null(channel);
 	model = malloc(VOLUME_SIZE);
