@@ -248,6 +248,23 @@ static void split(struct channel *channel, struct ndio_request *request,
 	sub->start = channel->volume->data_offset + sub->offset;
 }
 
+bool channel_one_piece(const struct ndio_request *request, size_t piece_len)
+{
+	uint64_t block = request->volume->block;
+	uint64_t end = request->start + request->len;
+	uint64_t span = round_up(end, block) - round_down(request->start, block);
+
+	switch (request->op) {
+	case OP_READ:
+		return span <= piece_len;
+	case OP_WRITE:
+	case OP_ZERO: /* parts of blocks are pieces of their own */
+		return span <= (span == request->len ? piece_len : block);
+	default:
+		return true;
+	}
+}
+
 /* ---- sending and landing ---- */
 
 static void retire(struct channel *channel, struct ndio_subrequest *sub)

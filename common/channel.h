@@ -21,6 +21,10 @@ struct channel_options {
 /* Bytes of bounce memory that a channel needs. */
 size_t channel_bounce_len(const struct channel_options *options);
 
+/* Is the request a single subrequest where pieces are so long? False of one that carries no data
+ * but is long, though it may be. */
+bool channel_one_piece(const struct ndio_request *request, size_t piece_len);
+
 struct channel;
 
 /* bounce is channel_bounce_len() bytes, on whole pages, which outlive the channel. NULL with a

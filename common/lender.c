@@ -8,15 +8,23 @@
 #include "bounce.h"
 #include "mutex.h"
 
+/* A thread that no channel was left for. */
+struct borrower {
+	struct borrower *next;
+	struct channel *channel; /* that it was handed */
+	sem_t handed;
+};
+
 struct lender {
 	struct volume *volume;
 	struct bounce bounce; /* of all channels */
+	size_t piece_len;     /* of a channel */
 	pthread_mutex_t lock;
-	pthread_cond_t returned;
 	unsigned count;   /* opened */
 	unsigned nr_free;
 	struct channel **channels; /* all of them */
 	struct channel **free;     /* a stack: the channel used last has the warmest memory */
+	struct borrower *first, **end; /* who waits, longest first; then none is free */
 };
 
 struct lender *lender_open(struct volume *volume, unsigned count,
@@ -29,8 +37,9 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 	if (!lender)
 		goto no_memory;
 	lender->volume = volume;
+	lender->piece_len = options->piece_len;
+	lender->end = &lender->first;
 	mutex_init_short(&lender->lock);
-	pthread_cond_init(&lender->returned, NULL);
 	lender->channels = calloc(count, sizeof(*lender->channels));
 	lender->free = calloc(count, sizeof(*lender->free));
 	if (!lender->channels || !lender->free)
@@ -69,7 +78,6 @@ void lender_close(struct lender *lender)
 	bounce_destroy(&lender->bounce);
 	free(lender->channels);
 	free(lender->free);
-	pthread_cond_destroy(&lender->returned);
 	pthread_mutex_destroy(&lender->lock);
 	free(lender);
 }
@@ -79,24 +87,62 @@ bool lender_is_pinned(const struct lender *lender)
 	return lender->bounce.pinned;
 }
 
+bool lender_suits(const struct lender *lender, const struct ndio_request *request)
+{
+	return channel_one_piece(request, lender->piece_len);
+}
+
+static void wait_for(sem_t *sem)
+{
+	while (sem_wait(sem) < 0 && errno == EINTR)
+		;
+}
+
+static struct channel *wait_for_channel(struct lender *lender)
+{
+	struct borrower borrower = { .next = NULL };
+
+	sem_init(&borrower.handed, 0, 0);
+	*lender->end = &borrower;
+	lender->end = &borrower.next;
+	pthread_mutex_unlock(&lender->lock);
+	wait_for(&borrower.handed);
+	sem_destroy(&borrower.handed);
+	return borrower.channel;
+}
+
 static struct channel *borrow(struct lender *lender)
 {
 	struct channel *channel;
 
 	pthread_mutex_lock(&lender->lock);
-	while (lender->nr_free == 0)
-		pthread_cond_wait(&lender->returned, &lender->lock);
+	if (lender->nr_free == 0)
+		return wait_for_channel(lender);
 	channel = lender->free[--lender->nr_free];
 	pthread_mutex_unlock(&lender->lock);
 	return channel;
 }
 
+/* To the thread that waits for it, if one does: were it only told that a channel is free, others
+ * would take it first, and it would have been woken for nothing. */
 static void give_back(struct lender *lender, struct channel *channel)
 {
+	struct borrower *borrower;
+
 	pthread_mutex_lock(&lender->lock);
-	lender->free[lender->nr_free++] = channel;
-	pthread_cond_signal(&lender->returned);
+	borrower = lender->first;
+	if (borrower) {
+		lender->first = borrower->next;
+		if (!lender->first)
+			lender->end = &lender->first;
+	} else {
+		lender->free[lender->nr_free++] = channel;
+	}
 	pthread_mutex_unlock(&lender->lock);
+	if (borrower) {
+		borrower->channel = channel;
+		sem_post(&borrower->handed);
+	}
 }
 
 static void range_granted(struct range *range)
@@ -119,8 +165,7 @@ static void wait_for_range(struct ndio_request *request)
 	request->range_waiter = &granted;
 	request->range.granted = range_granted;
 	if (!range_acquire(&request->volume->ranges, &request->range))
-		while (sem_wait(&granted) < 0 && errno == EINTR)
-			;
+		wait_for(&granted);
 	sem_destroy(&granted);
 }
 

@@ -1,5 +1,5 @@
 /* lender: a fixed number of channels, each lent to one thread at a time, for callers that block
- * until their request is done (nbdkit's threads). */
+ * until their request is done (nbdkit's threads). Whoever comes while none is left waits in turn. */
 #ifndef NDIO_LENDER_H
 #define NDIO_LENDER_H
 
@@ -15,6 +15,10 @@ void lender_close(struct lender *lender); /* nobody borrows; NULL is fine */
 
 /* False where the bounce memory could not be pinned. */
 bool lender_is_pinned(const struct lender *lender);
+
+/* Would one of its channels send the request as a single subrequest? Then channels with more or
+ * larger pieces would be no use to it. */
+bool lender_suits(const struct lender *lender, const struct ndio_request *request);
 
 /* Runs a request to its completion in the calling thread, waiting for its range and then for
  * a channel. Returns request->error. The caller keeps its reference. Any thread. */

@@ -28,9 +28,15 @@ struct range {
 	struct range *prev, *next;
 };
 
+#define RANGE_REGIONS 1024
+
 struct range_lock {
 	pthread_mutex_t lock;
 	struct range *first, *last;
+	/* How many there are in each region of the volume, by its number modulo RANGE_REGIONS, and
+	 * how many that don't lie in one: they tell small ranges of which none can meet, so that
+	 * these need not look at each other. */
+	unsigned in_region[RANGE_REGIONS], across;
 };
 
 void range_lock_init(struct range_lock *ranges);

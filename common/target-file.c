@@ -25,7 +25,6 @@
 #define MAX_ALIGN      65536        /* more is no alignment but nonsense */
 #define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
 #define ZERO_CHUNK     (1024 * 1024)
-#define LONE_MAX       (16 * 1024)  /* see run_or_release_held() */
 #define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
 
 struct file_target {
@@ -45,7 +44,6 @@ struct target_queue {
 	bool has_buffers;    /* bounce is registered with the ring */
 	bool wake_armed;     /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
-	struct ndio_subrequest *held; /* issued last, and not in the ring yet, or NULL */
 	unsigned in_flight;  /* in the ring */
 	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
 };
@@ -287,21 +285,13 @@ static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
 	queue->landed_end = &sub->next;
 }
 
-static void release_held(struct target_queue *queue)
-{
-	if (queue->held)
-		ring_issue(queue, queue->held);
-	queue->held = NULL;
-}
-
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	if (sub->op != OP_READ && sub->op != OP_WRITE) {
 		sub->result = without_data(queue->file, sub);
 		add_landed(queue, sub);
 	} else if (queue->has_ring) {
-		release_held(queue);
-		queue->held = sub;
+		ring_issue(queue, sub);
 	} else {
 		sub->result = transfer(queue->file, sub);
 		add_landed(queue, sub);
@@ -310,7 +300,6 @@ static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 
 static void file_submit(struct target_queue *queue)
 {
-	release_held(queue);
 	/* What couldn't be submitted now goes with the next submit() or poll(). */
 	if (queue->has_ring)
 		io_uring_submit(&queue->ring);
@@ -355,28 +344,10 @@ static void arm_wake(struct target_queue *queue, int wake_fd)
 	queue->wake_armed = true;
 }
 
-/* A small read that is alone, and that the thread waits for anyway, with nothing to wake it: a
- * plain system call costs less than the ring, for which the kernel puts its result aside and wakes
- * the thread for it. (A write costs more that way; a large read gains from registered memory.) */
-static void run_or_release_held(struct target_queue *queue, bool wait, int wake_fd)
-{
-	struct ndio_subrequest *sub = queue->held;
-
-	if (!sub || !wait || wake_fd >= 0 || queue->in_flight || queue->landed ||
-	    sub->op != OP_READ || sub->len > LONE_MAX) {
-		release_held(queue);
-		return;
-	}
-	queue->held = NULL;
-	sub->result = transfer(queue->file, sub);
-	add_landed(queue, sub);
-}
-
 static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
 	struct ndio_subrequest *landed;
 
-	run_or_release_held(queue, wait, wake_fd);
 	wait = wait && !queue->landed;
 	if (queue->has_ring && (queue->in_flight || wake_fd >= 0)) {
 		if (wait && wake_fd >= 0)
@@ -454,15 +425,16 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 	queue->file = to_file(target);
 	queue->bounce = bounce;
 	queue->landed_end = &queue->landed;
-	/* Buffered I/O would only be handed to a kernel thread by the ring. */
-	if (target->direct)
+	/* One subrequest at a time is a plain system call: the ring would put its result aside and
+	 * wake the thread for it. And buffered I/O would only be handed to a kernel thread. */
+	if (target->direct && depth > 1)
 		set_up_ring(queue, depth);
 	return queue;
 }
 
 static void file_queue_close(struct target_queue *queue)
 {
-	assert(queue->in_flight == 0 && !queue->landed && !queue->held);
+	assert(queue->in_flight == 0 && !queue->landed);
 	/* The kernel takes a ring down some time later; until then its buffers would count
 	 * against the locked-memory limit. */
 	if (queue->has_buffers)

@@ -25,15 +25,24 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* nbdkit runs 16 threads a connection by default: each finds a channel. A request of 1 MiB is in
- * flight as a whole; where the locked-memory limit (8 MiB for most users) forbids that much
- * bounce memory, less of it is. On huge pages each channel's ring is charged for one of 2 MiB,
- * twice its share. */
-#define CHANNELS 16
-#define LARGE .pieces = 4, .piece_len = 256 * 1024
-static const struct channel_options huge = { LARGE, .huge_pages = true };
-static const struct channel_options large = { LARGE };
-static const struct channel_options small = { .pieces = 3, .piece_len = 128 * 1024 };
+/* nbdkit runs 16 threads a connection by default: of one connection each finds a channel. In the
+ * wide ones a request of 1 MiB is in flight as a whole; a small one takes a narrow one, which costs
+ * so little that there are enough of them for the threads of many connections. What the locked-
+ * memory limit (8 MiB for most users) has room for decides how large they are and how many. On huge
+ * pages each wide channel's ring is charged for one of 2 MiB, twice its share. */
+#define WIDE_CHANNELS 16
+#define NARROW_PIECE  (16 * 1024)
+#define LARGE         .pieces = 4, .piece_len = 256 * 1024
+
+struct channel_sizes {
+	struct channel_options wide;
+	unsigned narrow_channels;
+};
+
+static const struct channel_sizes huge = { { LARGE, .huge_pages = true }, 256 };
+static const struct channel_sizes large = { { LARGE }, 256 };
+static const struct channel_sizes small = { { .pieces = 3, .piece_len = 128 * 1024 }, 64 };
+static const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
 
 #define MAX_CONNECTIONS 64
 #define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
@@ -58,11 +67,11 @@ static struct {
 	size_t pass_size, pass_len;
 } config = { .connections = 4 };
 
-static const struct channel_options *channel_size = &huge;
+static const struct channel_sizes *sizes = &huge;
 
 static struct volume *volume;
-static struct lender *lender;   /* of a file's channels; or else */
-static struct workers *workers; /* each with its connection to the server */
+static struct lender *wide, *narrow; /* of a file's channels: see channel_sizes; or else */
+static struct workers *workers;      /* each with its connection to the server */
 
 static void notice(void *opaque, const char *message)
 {
@@ -290,13 +299,19 @@ static int ndio_config_complete(void)
 	"lock=on|off         Lock the server's memory (default: off).\n"          \
 	"Without a passphrase or keyfile the bytes are served as they are."
 
+static size_t bounce_memory(const struct channel_sizes *of)
+{
+	return WIDE_CHANNELS * channel_bounce_len(&of->wide) +
+	       of->narrow_channels * channel_bounce_len(&narrow_options);
+}
+
 static void ndio_dump_plugin(void)
 {
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-	printf("ndio_bounce_memory=%zu\n", CHANNELS * channel_bounce_len(&large));
-	printf("ndio_bounce_memory_min=%zu\n", CHANNELS * channel_bounce_len(&small));
+	printf("ndio_bounce_memory=%zu\n", bounce_memory(&large));
+	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(&small));
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -321,48 +336,62 @@ static int open_workers(void)
 	return workers ? 0 : -1;
 }
 
-static int open_lender(bool tell)
+static int open_lender(struct lender **lender, unsigned channels,
+		       const struct channel_options *options)
 {
 	struct error err;
 	int errnum;
 
-	lender = lender_open(volume, CHANNELS, channel_size, &errnum, &err);
-	if (!lender) {
+	*lender = lender_open(volume, channels, options, &errnum, &err);
+	if (!*lender)
 		nbdkit_error("%s", err.text);
+	return *lender ? 0 : -1;
+}
+
+static void close_lenders(void)
+{
+	lender_close(wide);
+	lender_close(narrow);
+	wide = narrow = NULL;
+}
+
+static int open_lenders(bool tell)
+{
+	if (open_lender(&wide, WIDE_CHANNELS, &sizes->wide) < 0 ||
+	    (volume->block <= NARROW_PIECE &&
+	     open_lender(&narrow, sizes->narrow_channels, &narrow_options) < 0))
 		return -1;
-	}
-	if (tell && !lender_is_pinned(lender))
+	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
 		notice(NULL, "bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
 	return 0;
 }
 
-/* Could so much memory be locked now? */
-static bool can_pin(size_t len)
+/* Could so much memory be locked now? Asks for the limit alone: nothing is touched. */
+static bool can_lock(size_t len)
 {
 	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	bool can;
 
 	if (memory == MAP_FAILED)
 		return false;
-	can = pin_range(memory, len) == 0;
-	if (can)
-		unpin_range(memory, len);
+	can = mlock2(memory, len, MLOCK_ONFAULT) == 0;
 	munmap(memory, len);
 	return can;
 }
 
 /* What the locked-memory limit has room for. */
-static const struct channel_options *choose_channel_size(void)
+static const struct channel_sizes *choose_sizes(void)
 {
-	size_t len = CHANNELS * channel_bounce_len(&large);
+	size_t rings = WIDE_CHANNELS * channel_bounce_len(&huge.wide);
 
-	return can_pin(2 * len) ? &huge : can_pin(len) ? &large : &small;
+	return can_lock(bounce_memory(&huge) + rings) ? &huge :
+	       can_lock(bounce_memory(&large)) ? &large : &small;
 }
 
 /* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit. */
 static int try_pin(void)
 {
-	if (can_pin(MAX_REQUEST))
+	if (can_lock(MAX_REQUEST))
 		return 0;
 	nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
 		     "is too low", MAX_REQUEST >> 20);
@@ -438,11 +467,10 @@ static int ndio_get_ready(void)
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
 		return 0;
-	channel_size = choose_channel_size();
-	if (open_lender(true) < 0)
+	sizes = choose_sizes();
+	if (open_lenders(true) < 0)
 		return -1;
-	lender_close(lender);
-	lender = NULL;
+	close_lenders();
 	return 0;
 }
 
@@ -462,12 +490,12 @@ static int ndio_after_fork(void)
 		return -1;
 	if (config.lock && raise_shield(&nobody) < 0)
 		return -1;
-	return config.uri ? open_workers() : open_lender(false);
+	return config.uri ? open_workers() : open_lenders(false);
 }
 
 static void ndio_unload(void)
 {
-	lender_close(lender);
+	close_lenders();
 	workers_close(workers, true);
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);
@@ -579,6 +607,13 @@ static int client_errno(int errnum)
 	}
 }
 
+static int run_request(struct ndio_request *request)
+{
+	if (workers)
+		return workers_run(workers, request);
+	return lender_run(narrow && lender_suits(narrow, request) ? narrow : wide, request);
+}
+
 static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 	       extent_fn *extent, void *opaque)
 {
@@ -597,7 +632,7 @@ static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void
 	if (ret == 0) {
 		request->extent = extent;
 		request->extent_opaque = opaque;
-		ret = workers ? workers_run(workers, request) : lender_run(lender, request);
+		ret = run_request(request);
 		request_put(request, REF_CALLER);
 	}
 	if (ret < 0) {
