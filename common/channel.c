@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <openssl/crypto.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "align.h"
@@ -20,7 +21,7 @@ struct channel {
 	struct ndio_subrequest *subs; /* all of them */
 	struct ndio_subrequest *idle; /* those not in flight */
 	unsigned nr_subs, nr_idle;
-	bool canceled;
+	atomic_bool canceled; /* told by any thread */
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
 
@@ -440,9 +441,14 @@ void channel_drive(struct channel *channel, bool wait, int wake_fd)
 	}
 }
 
+void channel_expect_cancel(struct channel *channel)
+{
+	atomic_store(&channel->canceled, true);
+}
+
 void channel_cancel(struct channel *channel)
 {
-	channel->canceled = true;
+	channel_expect_cancel(channel);
 	for (struct ndio_request *request = channel->first; request; request = request->next)
 		request_fail(request, -ECANCELED);
 	channel->volume->target->ops->cancel(channel->queue);

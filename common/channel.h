@@ -41,6 +41,10 @@ void channel_start(struct channel *channel, struct ndio_request *request);
  * unless it is -1, can be read; but not if a request has ended without that. */
 void channel_drive(struct channel *channel, bool wait, int wake_fd);
 
+/* From now on what fails was canceled: for channels whose cancelling may make each other's requests
+ * fail, before the first of them is. Any thread. */
+void channel_expect_cancel(struct channel *channel);
+
 /* Ends every request that was started, with -ECANCELED where it isn't done; drive on until
  * channel_is_idle(). */
 void channel_cancel(struct channel *channel);

@@ -186,6 +186,9 @@ void workers_close(struct workers *workers, bool cancel)
 {
 	if (!workers)
 		return;
+	/* A server that doesn't get over the end of one connection may end the others as well. */
+	for (unsigned i = 0; i < workers->count && cancel; i++)
+		channel_expect_cancel(workers->worker[i].channel);
 	for (unsigned i = 0; i < workers->count; i++) {
 		atomic_store(&workers->worker[i].closing, cancel ? CANCEL : DRAIN);
 		wake(&workers->worker[i]);

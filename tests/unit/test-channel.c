@@ -928,6 +928,50 @@ static void a_callback_may_start_the_next_request(void **state)
 	tear_down();
 }
 
+static void one_piece_is_one_subrequest(void **state)
+{
+	unsigned pieces[2] = {0};
+
+	set_up(&xts, PIECES);
+	for (unsigned i = 0; i < 2000; i++) {
+		uint64_t start = random_start(VOLUME_SIZE);
+		uint64_t split = stat_get(&volume->stats.bounced) +
+				 stat_get(&volume->stats.zero_copy);
+		struct job job;
+		bool one;
+
+		job_make(&job, random_op(), 0, start, random_len(VOLUME_SIZE - start));
+		one = channel_one_piece(job.request, PIECE_LEN);
+		job_run(&job);
+		split = stat_get(&volume->stats.bounced) + stat_get(&volume->stats.zero_copy) -
+			split;
+		assert_int_equal(one, split <= 1);
+		pieces[one]++;
+	}
+	assert_true(pieces[0] > 100 && pieces[1] > 100);
+	tear_down();
+}
+
+static void what_fails_where_a_cancel_is_expected_was_canceled(void **state)
+{
+	struct job job;
+
+	set_up(&raw, PIECES);
+	for (unsigned expected = 0; expected < 2; expected++) {
+		fake->fail[0] = (struct fake_failure){1, -ENOTCONN};
+		job_make(&job, OP_FLUSH, 0, 0, 0);
+		job.may_fail = true;
+		job_start(&job);
+		if (expected)
+			channel_expect_cancel(channel);
+		while (!job.done)
+			channel_drive(channel, true, -1);
+		assert_int_equal(job.request->error, expected ? -ECANCELED : -ENOTCONN);
+		job_finish(&job);
+	}
+	tear_down();
+}
+
 int main(void)
 {
 	static const struct CMUnitTest single[] = {
@@ -953,6 +997,8 @@ int main(void)
 		cmocka_unit_test(a_target_that_ends_early_is_an_error),
 		cmocka_unit_test(bounce_memory_never_holds_plaintext_between_calls),
 		cmocka_unit_test(a_callback_may_start_the_next_request),
+		cmocka_unit_test(one_piece_is_one_subrequest),
+		cmocka_unit_test(what_fails_where_a_cancel_is_expected_was_canceled),
 	};
 	static const struct {
 		const char *name;

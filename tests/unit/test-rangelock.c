@@ -191,6 +191,7 @@ static struct {
 
 struct thread {
 	struct range range;
+	uint64_t block; /* bytes */
 	unsigned seed;
 	sem_t granted;
 	unsigned grants, waits;
@@ -204,10 +205,10 @@ static void post_granted(struct range *range)
 	sem_post(&thread->granted);
 }
 
-static void enter(const struct range *range)
+static void enter(const struct range *range, uint64_t block)
 {
 	pthread_mutex_lock(&blocks.lock);
-	for (uint64_t b = range->start; b < range->end; b++) {
+	for (uint64_t b = range->start / block; b < range->end / block; b++) {
 		for (unsigned mode = 0; mode < 3; mode++)
 			blocks.violations +=
 				conflicts[range->mode][mode] && blocks.inside[b][mode];
@@ -216,10 +217,10 @@ static void enter(const struct range *range)
 	pthread_mutex_unlock(&blocks.lock);
 }
 
-static void leave(const struct range *range)
+static void leave(const struct range *range, uint64_t block)
 {
 	pthread_mutex_lock(&blocks.lock);
-	for (uint64_t b = range->start; b < range->end; b++)
+	for (uint64_t b = range->start / block; b < range->end / block; b++)
 		blocks.inside[b][range->mode]--;
 	pthread_mutex_unlock(&blocks.lock);
 }
@@ -230,24 +231,27 @@ static void *hammer(void *opaque)
 	struct range *range = &thread->range;
 
 	for (unsigned turn = 0; turn < TURNS; turn++) {
-		range->start = rand_r(&thread->seed) % BLOCKS;
-		range->end = range->start + 1 + rand_r(&thread->seed) % (BLOCKS - range->start);
+		uint64_t first = rand_r(&thread->seed) % BLOCKS;
+		uint64_t most = rand_r(&thread->seed) % 2 ? BLOCKS - first : 1;
+
+		range->start = first * thread->block;
+		range->end = range->start + (1 + rand_r(&thread->seed) % most) * thread->block;
 		range->mode = rand_r(&thread->seed) % 3;
 		range->granted = post_granted;
 		if (!range_acquire(&ranges, range)) {
 			thread->waits++;
 			sem_wait(&thread->granted);
 		}
-		enter(range);
+		enter(range, thread->block);
 		if (rand_r(&thread->seed) % 4 == 0)
 			sched_yield();
-		leave(range);
+		leave(range, thread->block);
 		range_release(&ranges, range);
 	}
 	return NULL;
 }
 
-static void no_two_that_conflict_are_held_at_once(void **state)
+static void no_two_that_conflict_are_held_at_once(uint64_t block)
 {
 	pthread_t ids[THREADS];
 	struct thread threads[THREADS] = {0};
@@ -255,6 +259,7 @@ static void no_two_that_conflict_are_held_at_once(void **state)
 	alarm(PATIENCE);
 	for (unsigned i = 0; i < THREADS; i++) {
 		threads[i].seed = i + 1;
+		threads[i].block = block;
 		sem_init(&threads[i].granted, 0, 0);
 		assert_int_equal(pthread_create(&ids[i], NULL, hammer, &threads[i]), 0);
 	}
@@ -271,6 +276,67 @@ static void no_two_that_conflict_are_held_at_once(void **state)
 	assert_int_equal(blocks.violations, 0);
 }
 
+static void none_that_conflict_are_held_at_once_in_small_blocks(void **state)
+{
+	no_two_that_conflict_are_held_at_once(1);
+}
+
+static void none_that_conflict_are_held_at_once_in_large_blocks(void **state)
+{
+	no_two_that_conflict_are_held_at_once(20480);
+	no_two_that_conflict_are_held_at_once(65536);
+	no_two_that_conflict_are_held_at_once((uint64_t)65536 * RANGE_REGIONS);
+}
+
+/* In an order that is known: each is granted when none before it conflicts with it. */
+static void who_is_granted_matches_the_model(void **state)
+{
+	enum { COUNT = 40 };
+	struct waiter waiters[COUNT];
+	bool held[COUNT] = {false}; /* asked for and not released */
+	unsigned asked[COUNT], turn = 0, seed = 5, waited = 0;
+
+	for (unsigned round = 0; round < 20000; round++) {
+		unsigned i = rand_r(&seed) % COUNT;
+		struct range *range = &waiters[i].range;
+
+		if (held[i]) {
+			if (range->blockers)
+				continue;
+			release(&waiters[i]);
+			held[i] = false;
+		} else {
+			uint64_t start = rand_r(&seed) % 300 * 8192;
+			uint64_t len = (1 + rand_r(&seed) % (rand_r(&seed) % 4 ? 2 : 40)) * 8192;
+
+			waited += !take(&waiters[i], start, start + len, rand_r(&seed) % 3);
+			asked[i] = turn++;
+			held[i] = true;
+		}
+		for (unsigned a = 0; a < COUNT; a++) {
+			unsigned blockers = 0;
+
+			for (unsigned b = 0; held[a] && b < COUNT; b++) {
+				const struct range *x = &waiters[a].range, *y = &waiters[b].range;
+
+				blockers += held[b] && asked[b] < asked[a] && x->start < y->end &&
+					    y->start < x->end && conflicts[x->mode][y->mode];
+			}
+			if (held[a])
+				assert_int_equal(waiters[a].range.blockers, blockers);
+		}
+	}
+	assert_true(waited > 100);
+	for (unsigned left = COUNT; left;)
+		for (unsigned i = left = 0; i < COUNT; i++) {
+			left += held[i];
+			if (held[i] && !waiters[i].range.blockers) {
+				release(&waiters[i]);
+				held[i] = false;
+			}
+		}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -283,7 +349,9 @@ int main(void)
 		TEST(a_range_waits_for_all_that_it_conflicts_with),
 		TEST(one_release_may_grant_many),
 		TEST(a_range_may_be_used_again),
-		TEST(no_two_that_conflict_are_held_at_once),
+		TEST(none_that_conflict_are_held_at_once_in_small_blocks),
+		TEST(none_that_conflict_are_held_at_once_in_large_blocks),
+		TEST(who_is_granted_matches_the_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
