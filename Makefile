@@ -61,6 +61,7 @@ UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so
+BARE         := $(B)/tests/bench/bare-plugin.so
 MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
@@ -128,7 +129,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, librar
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(FIRST) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
@@ -164,7 +165,7 @@ demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show 
 
 bench: ## measure ndio beside other servers and clients, for an hour or two, into build/bench
 bench-quick: ## only what has goals, in some minutes, indicative
-bench bench-quick: bench-deps all $(CLIENTS)
+bench bench-quick: bench-deps all $(CLIENTS) $(BARE)
 	$(Q)$(TEST_ENV) python3 -B tests/bench/bench.py $(if $(filter bench-quick,$@),--quick) $(BENCH)
 
 # For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
@@ -333,7 +334,7 @@ $(SERVERS): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
-# What goes into programs that aren't ours.
+# What goes into programs that aren't ours, or into nbdkit.
 $(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)

@@ -39,6 +39,7 @@ class Bench:
         atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
         self.names = {
             "plugin": os.environ.get("NDIO_PLUGIN", f"{build}/nbdkit-ndio-plugin.so"),
+            "bare": f"{build}/tests/bench/bare-plugin.so",
             "ndio": f"{build}/ndio", "load": f"{build}/tests/clients/load",
             "ndio_load": f"{build}/tests/clients/ndio-load",
             "key": self.path("key"), "luks1": self.path("luks1"), "luks2": self.path("luks2"),

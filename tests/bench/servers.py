@@ -35,6 +35,7 @@ fua = true
 CONTENDERS = {contender.who: contender for contender in [
     Contender("disk", "raw disk (fio, io_uring)", None, 0),
     Contender("null", "nbdkit null", NBDKIT + ["null", "size={size}"]),
+    Contender("bare", "nbdkit, pread and pwrite", NBDKIT + ["{bare}", "{luks1}"], 0, "disk"),
     Contender("ndio", "ndio", NBDKIT + ["{plugin}", "{luks1}"], 0, "disk"),
     Contender("nbdkit-file", "nbdkit file", NBDKIT + ["file", "{luks1}"], 0, "disk"),
     Contender("qemu", "qemu-nbd raw", QEMU + ["--format=raw", "{luks1}"], 0, "disk"),
@@ -51,7 +52,7 @@ CONTENDERS = {contender.who: contender for contender in [
               NBDKIT + ["--filter=luks", "file", "{luks1}", "passphrase=+{key}"],
               1, "qemu-luks1"),
 ]}
-PLAIN = ["disk", "null", "ndio", "nbdkit-file", "qemu", "nbd-server"]
+PLAIN = ["disk", "null", "bare", "ndio", "nbdkit-file", "qemu", "nbd-server"]
 ENCRYPTED = ["ndio-luks2", "ndio-luks1", "qemu-luks1", "nbdkit-luks1"]
 
 

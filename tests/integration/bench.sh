@@ -65,6 +65,9 @@ fi
 ok "clients are measured" bench clients --jobs copy-in-luks --who ndio-copy-luks1 clients
 ok "with a rate" holds clients 'r["samples"][0]["MiB/s"] > 0 and r["problems"] == []'
 
+ok "the bare plugin is measured" bench bare --jobs rand-write-32 --who bare servers
+ok "and what it writes is there" holds bare 'r["samples"] and r["problems"] == []'
+
 # A server that remembers what it is told, and never writes it to the disk.
 mkdir "$T/bin"
 cat >"$T/bin/qemu-nbd" <<-'SHELL'
