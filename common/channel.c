@@ -6,6 +6,7 @@
 #include <openssl/crypto.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "align.h"
 #include "cipher.h"
@@ -461,7 +462,7 @@ bool channel_is_idle(const struct channel *channel)
 
 size_t channel_bounce_len(const struct channel_options *options)
 {
-	return options->pieces * options->piece_len;
+	return options->pieces * round_up(options->piece_len, sysconf(_SC_PAGESIZE));
 }
 
 static int set_up(struct channel *channel, const struct channel_options *options,

@@ -14,15 +14,15 @@
 
 struct channel_options {
 	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
-	size_t piece_len; /* bytes, whole pages; less is used where the target takes less */
+	size_t piece_len; /* bytes; less is used where the target takes less */
 	bool huge_pages;  /* for whoever has bounce memory made for it: see bounce_init() */
 };
 
 /* Bytes of bounce memory that a channel needs. */
 size_t channel_bounce_len(const struct channel_options *options);
 
-/* Is the request a single subrequest where pieces are so long? False of one that carries no data
- * but is long, though it may be. */
+/* Is the request a single subrequest where pieces are so long? Zeroes count as if they had to be
+ * written; of other operations without data it is true. */
 bool channel_one_piece(const struct ndio_request *request, size_t piece_len);
 
 struct channel;
@@ -41,8 +41,8 @@ void channel_start(struct channel *channel, struct ndio_request *request);
  * unless it is -1, can be read; but not if a request has ended without that. */
 void channel_drive(struct channel *channel, bool wait, int wake_fd);
 
-/* From now on what fails was canceled: for channels whose cancelling may make each other's requests
- * fail, before the first of them is. Any thread. */
+/* From now on what fails was canceled, and so is what is started: for channels whose cancelling may
+ * make each other's requests fail, before the first of them is. Any thread. */
 void channel_expect_cancel(struct channel *channel);
 
 /* Ends every request that was started, with -ECANCELED where it isn't done; drive on until

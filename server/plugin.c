@@ -27,21 +27,24 @@
 
 /* nbdkit runs 16 threads a connection by default: of one connection each finds a channel. In the
  * wide ones a request of 1 MiB is in flight as a whole; a small one takes a narrow one, which costs
- * so little that there are enough of them for the threads of many connections. What the locked-
- * memory limit (8 MiB for most users) has room for decides how large they are and how many. On huge
- * pages each wide channel's ring is charged for one of 2 MiB, twice its share. */
+ * so little that there are enough of them for the threads of many connections. */
 #define WIDE_CHANNELS 16
-#define NARROW_PIECE  (16 * 1024)
 #define LARGE         .pieces = 4, .piece_len = 256 * 1024
+#define NARROW_PIECE  (16 * 1024)
 
 struct channel_sizes {
 	struct channel_options wide;
 	unsigned narrow_channels;
 };
 
-static const struct channel_sizes huge = { { LARGE, .huge_pages = true }, 256 };
-static const struct channel_sizes large = { { LARGE }, 256 };
-static const struct channel_sizes small = { { .pieces = 3, .piece_len = 128 * 1024 }, 64 };
+/* From best to least: the locked-memory limit (8 MiB for most users) has to have room for it. */
+static const struct channel_sizes all_sizes[] = {
+	{ { LARGE, .huge_pages = true }, 256 },
+	{ { LARGE }, 256 },
+	{ { LARGE }, 64 },
+	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
+};
+static const struct channel_sizes *const least = all_sizes + sizeof(all_sizes) / sizeof(all_sizes[0]) - 1;
 static const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
 
 #define MAX_CONNECTIONS 64
@@ -67,7 +70,7 @@ static struct {
 	size_t pass_size, pass_len;
 } config = { .connections = 4 };
 
-static const struct channel_sizes *sizes = &huge;
+static const struct channel_sizes *sizes = all_sizes;
 
 static struct volume *volume;
 static struct lender *wide, *narrow; /* of a file's channels: see channel_sizes; or else */
@@ -310,8 +313,8 @@ static void ndio_dump_plugin(void)
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-	printf("ndio_bounce_memory=%zu\n", bounce_memory(&large));
-	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(&small));
+	printf("ndio_bounce_memory=%zu\n", bounce_memory(all_sizes));
+	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(least));
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -379,19 +382,31 @@ static bool can_lock(size_t len)
 	return can;
 }
 
-/* What the locked-memory limit has room for. */
-static const struct channel_sizes *choose_sizes(void)
+/* Memory and what rings are charged for count each for itself. On huge pages each wide channel's
+ * ring is charged for one of 2 MiB, twice its share. */
+static size_t locked_memory(const struct channel_sizes *of)
 {
-	size_t rings = WIDE_CHANNELS * channel_bounce_len(&huge.wide);
+	size_t memory = bounce_memory(of);
+	size_t rings = 2 * WIDE_CHANNELS * channel_bounce_len(&of->wide);
 
-	return can_lock(bounce_memory(&huge) + rings) ? &huge :
-	       can_lock(bounce_memory(&large)) ? &large : &small;
+	return of->wide.huge_pages && rings > memory ? rings : memory;
 }
 
-/* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit. */
+static void choose_sizes(void)
+{
+	sizes = all_sizes;
+	while (sizes < least && !can_lock(locked_memory(sizes)))
+		sizes++;
+}
+
+/* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit, beside the
+ * bounce memory. */
 static int try_pin(void)
 {
-	if (can_lock(MAX_REQUEST))
+	size_t bounce = config.uri ? (size_t)config.connections * NBD_PIECES * NBD_PIECE_LEN :
+				     bounce_memory(sizes);
+
+	if (can_lock(MAX_REQUEST + bounce))
 		return 0;
 	nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
 		     "is too low", MAX_REQUEST >> 20);
@@ -460,6 +475,7 @@ static int ndio_get_ready(void)
 		return -1;
 	}
 	debug_server();
+	choose_sizes();
 	if (config.pin && try_pin() < 0)
 		return -1;
 	if (config.lock && try_shield() < 0)
@@ -467,7 +483,6 @@ static int ndio_get_ready(void)
 	/* The connection to a server goes over the fork as it is. */
 	if (config.uri)
 		return 0;
-	sizes = choose_sizes();
 	if (open_lenders(true) < 0)
 		return -1;
 	close_lenders();
@@ -477,6 +492,7 @@ static int ndio_get_ready(void)
 static int ndio_after_fork(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
+	const struct channel_sizes *before = sizes;
 	int ret = pin_after_fork();
 
 	if (ret < 0) {
@@ -486,11 +502,12 @@ static int ndio_after_fork(void)
 	/* What a change of user (nbdkit --user) has undone since get_ready. */
 	if (config.have_key || (config.uri && strncmp(config.uri, "nbds", 4) == 0))
 		secret_no_dumps();
+	choose_sizes();
 	if (config.pin && try_pin() < 0)
 		return -1;
 	if (config.lock && raise_shield(&nobody) < 0)
 		return -1;
-	return config.uri ? open_workers() : open_lenders(false);
+	return config.uri ? open_workers() : open_lenders(sizes != before);
 }
 
 static void ndio_unload(void)

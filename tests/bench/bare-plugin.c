@@ -1,6 +1,7 @@
-/* bare-plugin FILE: what nbdkit's threads and direct I/O can do at best. Each request is one
- * pread or pwrite of its thread's own buffer, and one copy; nothing is locked, shared, split,
- * encrypted or checked. Only for requests of whole blocks. */
+/* bare-plugin FILE: what nbdkit's threads and direct I/O can do at best with small requests. Each
+ * is one pread or pwrite of its thread's own buffer, and one copy; nothing is locked, shared,
+ * split, encrypted or checked. Large ones go a mebibyte at a time, with nothing in flight beside
+ * it: no limit, but the plainest way. Only for requests of whole blocks. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>

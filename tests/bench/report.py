@@ -107,7 +107,7 @@ def find(results, part, job, x):
 
 
 def colour(who):
-    return OURS if "ndio" in who else LIMIT if who in ("disk", "bare") else THEIRS
+    return OURS if "ndio" in who else LIMIT if who == "disk" else THEIRS
 
 
 def bars(results, part, job, x, metric, name):

@@ -301,11 +301,9 @@ static void random_manners(void)
 	fake->shorten = rand_r(&seed) % 2;
 }
 
-static void requests_of_any_shape_match_the_model(void **state)
+static void requests_of_any_shape_match_the_model_with(const struct kind *kind, unsigned pieces)
 {
-	const struct kind *kind = *state;
-
-	set_up(&kind->options, PIECES);
+	set_up(&kind->options, pieces);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		uint64_t start = random_start(VOLUME_SIZE);
 
@@ -316,8 +314,19 @@ static void requests_of_any_shape_match_the_model(void **state)
 			fake_assert_obeyed(fake);
 		}
 	}
-	assert_true(fake->max_in_flight <= PIECES);
+	assert_true(fake->max_in_flight <= pieces);
 	tear_down();
+}
+
+static void requests_of_any_shape_match_the_model(void **state)
+{
+	requests_of_any_shape_match_the_model_with(*state, PIECES);
+}
+
+/* Then one has to come back before the next can be sent, also of a request that needs several. */
+static void one_piece_is_enough_for_any_shape(void **state)
+{
+	requests_of_any_shape_match_the_model_with(*state, 1);
 }
 
 /* Their bytes don't overlap, but they share blocks. */
@@ -1006,12 +1015,14 @@ int main(void)
 	} every[] = {
 		{"requests_of_any_shape_match_the_model",
 		 requests_of_any_shape_match_the_model},
+		{"one_piece_is_enough_for_any_shape",
+		 one_piece_is_enough_for_any_shape},
 		{"many_requests_at_once_match_the_model",
 		 many_requests_at_once_match_the_model},
 		{"errors_end_a_request_once_and_for_all",
 		 errors_end_a_request_once_and_for_all},
 	};
-	enum { SINGLE = sizeof(single) / sizeof(single[0]), EVERY = 3 };
+	enum { SINGLE = sizeof(single) / sizeof(single[0]), EVERY = 4 };
 	static struct CMUnitTest tests[SINGLE + EVERY * KINDS];
 	static char names[EVERY * KINDS][128];
 

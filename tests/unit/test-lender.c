@@ -1,8 +1,10 @@
 /* Many threads over few channels: nobody loses a byte, and nobody waits forever. */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -351,6 +353,114 @@ static void errors_leave_channels_and_ranges_free(void **state)
 	tear_down();
 }
 
+/* ---- turns ---- */
+
+/* Threads that ask for the only channel, one after the other. */
+struct asker {
+	pthread_t id;
+	_Atomic pid_t tid;
+};
+
+static sem_t go_on, holds;
+static atomic_uint nr_served;
+static unsigned served[THREADS];
+
+static int wait_for_go(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+{
+	sem_post(&holds);
+	sem_wait(&go_on);
+	return 0;
+}
+
+static void *hold_the_channel(void *opaque)
+{
+	struct ndio_request *request;
+
+	if (request_make(volume, OP_EXTENTS, ORIGIN_TEST, 0, 0, 4096, NULL, 0, &request) == 0) {
+		request->extent = wait_for_go;
+		lender_run(lender, request);
+		request_put(request, REF_CALLER);
+	}
+	return NULL;
+}
+
+static void note_turn(struct ndio_request *request)
+{
+	served[atomic_fetch_add(&nr_served, 1)] = (uintptr_t)request->opaque;
+}
+
+static struct asker askers[THREADS];
+
+static void *ask(void *number)
+{
+	struct ndio_request *request;
+
+	if (request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request) == 0) {
+		request->done = note_turn;
+		request->opaque = number;
+		atomic_store(&askers[(uintptr_t)number].tid, gettid());
+		lender_run(lender, request);
+		request_put(request, REF_CALLER);
+	}
+	return NULL;
+}
+
+static bool sleeps(pid_t tid)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	f = fopen(path, "r");
+	if (f) {
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		fclose(f);
+	}
+	return state == 'S';
+}
+
+static void wait_until_it_sleeps(const struct asker *asker)
+{
+	for (unsigned seen = 0; seen < 5;) {
+		pid_t tid = atomic_load(&asker->tid);
+
+		seen = tid && sleeps(tid) ? seen + 1 : 0;
+		usleep(1000);
+	}
+}
+
+static void channels_are_lent_in_the_order_of_asking(void **state)
+{
+	const struct channel_options channels = {.pieces = 1, .piece_len = PIECE_LEN};
+	pthread_t holder;
+	int errnum;
+
+	alarm(PATIENCE);
+	volume = fake_volume(&kinds[0].options, &fake);
+	lender = lender_open(volume, 1, &channels, &errnum, NULL);
+	assert_non_null(lender);
+	sem_init(&go_on, 0, 0);
+	sem_init(&holds, 0, 0);
+	assert_int_equal(pthread_create(&holder, NULL, hold_the_channel, NULL), 0);
+	sem_wait(&holds);
+	for (uintptr_t i = 0; i < THREADS; i++) {
+		assert_int_equal(pthread_create(&askers[i].id, NULL, ask, (void *)i), 0);
+		wait_until_it_sleeps(&askers[i]);
+	}
+	assert_int_equal(nr_served, 0);
+	sem_post(&go_on);
+	pthread_join(holder, NULL);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(askers[i].id, NULL);
+	assert_int_equal(nr_served, THREADS);
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_int_equal(served[i], i);
+	sem_destroy(&go_on);
+	sem_destroy(&holds);
+	tear_down();
+}
+
 /* ---- opening ---- */
 
 static void a_lender_that_cannot_open_says_why(void **state)
@@ -378,8 +488,9 @@ int main(void)
 		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
 	};
 	enum { EVERY = 3 };
-	static struct CMUnitTest tests[EVERY * KINDS + 2] = {
+	static struct CMUnitTest tests[EVERY * KINDS + 3] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
+		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
 		cmocka_unit_test(a_lender_that_cannot_open_says_why),
 	};
 	static char names[EVERY * KINDS][128];
@@ -389,7 +500,7 @@ int main(void)
 
 		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
 			 kind->name);
-		tests[2 + i] = (struct CMUnitTest){
+		tests[3 + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,
 			.initial_state = (void *)kind,

@@ -288,12 +288,14 @@ static void none_that_conflict_are_held_at_once_in_large_blocks(void **state)
 	no_two_that_conflict_are_held_at_once((uint64_t)65536 * RANGE_REGIONS);
 }
 
-/* In an order that is known: each is granted when none before it conflicts with it. */
+/* In an order that is known: each is granted when none before it conflicts with it. Some are where
+ * the lock counts them with others that are far away. */
 static void who_is_granted_matches_the_model(void **state)
 {
 	enum { COUNT = 40 };
 	struct waiter waiters[COUNT];
 	bool held[COUNT] = {false}; /* asked for and not released */
+	bool must_wait[COUNT];
 	unsigned asked[COUNT], turn = 0, seed = 5, waited = 0;
 
 	for (unsigned round = 0; round < 20000; round++) {
@@ -306,10 +308,13 @@ static void who_is_granted_matches_the_model(void **state)
 			release(&waiters[i]);
 			held[i] = false;
 		} else {
-			uint64_t start = rand_r(&seed) % 300 * 8192;
+			uint64_t far = (uint64_t)65536 * RANGE_REGIONS;
+			uint64_t start = rand_r(&seed) % 300 * 8192 + rand_r(&seed) % 3 * far;
 			uint64_t len = (1 + rand_r(&seed) % (rand_r(&seed) % 4 ? 2 : 40)) * 8192;
 
-			waited += !take(&waiters[i], start, start + len, rand_r(&seed) % 3);
+			must_wait[i] = !take(&waiters[i], start, start + len,
+					     rand_r(&seed) % 3);
+			waited += must_wait[i];
 			asked[i] = turn++;
 			held[i] = true;
 		}
@@ -322,8 +327,10 @@ static void who_is_granted_matches_the_model(void **state)
 				blockers += held[b] && asked[b] < asked[a] && x->start < y->end &&
 					    y->start < x->end && conflicts[x->mode][y->mode];
 			}
-			if (held[a])
+			if (held[a]) {
 				assert_int_equal(waiters[a].range.blockers, blockers);
+				assert_int_equal(waiters[a].granted, must_wait[a] && !blockers);
+			}
 		}
 	}
 	assert_true(waited > 100);

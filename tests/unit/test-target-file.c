@@ -192,9 +192,9 @@ static void bytes_arrive_where_they_should(void **state)
 }
 
 /* What nobody has submitted before it is waited for, alone. */
-static int64_t run_alone(enum op op, uint64_t start, uint64_t len, void *base)
+static int64_t run_alone(enum op op, unsigned flags, uint64_t start, uint64_t len, void *base)
 {
-	struct ndio_subrequest sub = sub_of(op, 0, start, len, base);
+	struct ndio_subrequest sub = sub_of(op, flags, start, len, base);
 
 	target->ops->issue(queue, &sub);
 	assert_ptr_equal(target->ops->poll(queue, true, -1), &sub);
@@ -216,20 +216,24 @@ static void one_at_a_time_arrives_too(void **state)
 		if (round % 2) {
 			fake_noise(bounce, len, &seed);
 			memcpy(model + start, bounce, len);
-			assert_int_equal(run_alone(OP_WRITE, start, len, bounce), len);
+			assert_int_equal(run_alone(OP_WRITE, round % 4 == 1 ? REQ_FUA : 0, start,
+						   len, bounce), len);
 		} else {
 			memset(bounce, 0, len);
-			assert_int_equal(run_alone(OP_READ, start, len, bounce), len);
+			assert_int_equal(run_alone(OP_READ, 0, start, len, bounce), len);
 			fake_assert_same(bounce, model + start, len);
 		}
 	}
+	close_target();
+	assert_file_holds_model(FILE_SIZE);
+	open_target_of_depth(mode_of(state), false, 1);
 	assert_int_equal(truncate(path, 5000), 0);
-	assert_in_range(run_alone(OP_READ, 0, 8192, bounce), 1, 5000);
-	assert_int_equal(run_alone(OP_READ, 65536, 8192, bounce), 0);
+	assert_in_range(run_alone(OP_READ, 0, 0, 8192, bounce), 1, 5000);
+	assert_int_equal(run_alone(OP_READ, 0, 65536, 8192, bounce), 0);
 	close_target();
 }
 
-/* A thread that waits for what is in flight can be woken meanwhile. */
+/* With something in flight, and with nothing. */
 static void a_wake_descriptor_ends_the_wait(void **state)
 {
 	struct ndio_subrequest sub = sub_of(OP_READ, 0, 4096, 4096, bounce);
@@ -239,6 +243,7 @@ static void a_wake_descriptor_ends_the_wait(void **state)
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
 	assert_true(wake_fd >= 0);
+	alarm(60);
 	target->ops->issue(queue, &sub);
 	landed = target->ops->poll(queue, false, -1);
 	while (!landed)
@@ -247,6 +252,7 @@ static void a_wake_descriptor_ends_the_wait(void **state)
 	assert_int_equal(sub.result, 4096);
 	fake_assert_same(bounce, model + 4096, 4096);
 	assert_null(target->ops->poll(queue, true, wake_fd));
+	alarm(0);
 	close_target();
 	close(wake_fd);
 }
