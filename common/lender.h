@@ -1,5 +1,6 @@
 /* lender: a fixed number of channels, each lent to one thread at a time, for callers that block
- * until their request is done (nbdkit's threads). Whoever comes while none is left waits in turn. */
+ * until their request is done (nbdkit's threads). Whoever comes while none is left waits in
+ * turn. */
 #ifndef NDIO_LENDER_H
 #define NDIO_LENDER_H
 

@@ -44,7 +44,7 @@ static const struct channel_sizes all_sizes[] = {
 	{ { LARGE }, 64 },
 	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
 };
-static const struct channel_sizes *const least = all_sizes + sizeof(all_sizes) / sizeof(all_sizes[0]) - 1;
+#define LEAST (&all_sizes[sizeof(all_sizes) / sizeof(all_sizes[0]) - 1])
 static const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
 
 #define MAX_CONNECTIONS 64
@@ -314,7 +314,7 @@ static void ndio_dump_plugin(void)
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
 	printf("ndio_bounce_memory=%zu\n", bounce_memory(all_sizes));
-	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(least));
+	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(LEAST));
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -395,7 +395,7 @@ static size_t locked_memory(const struct channel_sizes *of)
 static void choose_sizes(void)
 {
 	sizes = all_sizes;
-	while (sizes < least && !can_lock(locked_memory(sizes)))
+	while (sizes < LEAST && !can_lock(locked_memory(sizes)))
 		sizes++;
 }
 

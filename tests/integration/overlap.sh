@@ -3,8 +3,8 @@
 . "$(dirname "$0")/../lib.sh"
 
 overlap=$NDIO_BUILD/tests/clients/overlap
-seconds=1.6 threads=24 # more than nbdkit's threads for a connection, and than there are channels for
-                          # what is large
+# More threads than nbdkit has for a connection, and than there are channels for what is large.
+seconds=1.6 threads=24
 server_options=()
 case $NDIO_SANITIZE in
 '') ;;
