@@ -338,7 +338,7 @@ $(SERVERS): %: %.o
 $(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
+	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -Wno-missing-prototypes -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
 $(B)/systemd/%: systemd/%.in FORCE
 	$(Q)mkdir -p $(@D)
