@@ -16,7 +16,6 @@ struct borrower {
 };
 
 struct lender {
-	struct volume *volume;
 	struct bounce bounce; /* of all channels */
 	size_t piece_len;     /* of a channel */
 	pthread_mutex_t lock;
@@ -36,7 +35,6 @@ struct lender *lender_open(struct volume *volume, unsigned count,
 
 	if (!lender)
 		goto no_memory;
-	lender->volume = volume;
 	lender->piece_len = options->piece_len;
 	lender->end = &lender->first;
 	mutex_init_short(&lender->lock);
@@ -98,6 +96,7 @@ static void wait_for(sem_t *sem)
 		;
 }
 
+/* With the mutex held, which it lets go. */
 static struct channel *wait_for_channel(struct lender *lender)
 {
 	struct borrower borrower = { .next = NULL };
