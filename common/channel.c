@@ -22,6 +22,8 @@ struct channel {
 	struct ndio_subrequest *subs; /* all of them */
 	struct ndio_subrequest *idle; /* those not in flight */
 	unsigned nr_subs, nr_idle;
+	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
+	unsigned nr_landed;
 	atomic_bool canceled; /* told by any thread */
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
@@ -420,14 +422,28 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 	channel->last = request;
 }
 
-void channel_drive(struct channel *channel, bool wait, int wake_fd)
+void channel_wait(struct channel *channel, bool wait, int wake_fd)
 {
-	struct ndio_subrequest *sub, *next;
-
 	/* Whoever drives may wait for just that end, and then there is nothing to sleep for. */
 	if (send_pieces(channel))
 		wait = false;
-	sub = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+	channel->landed = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+	channel->nr_landed = 0;
+	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
+		channel->nr_landed++;
+}
+
+bool channel_all_landed(const struct channel *channel)
+{
+	return !channel->first && channel->nr_idle + channel->nr_landed == channel->nr_subs;
+}
+
+void channel_land(struct channel *channel)
+{
+	struct ndio_subrequest *sub = channel->landed, *next;
+
+	channel->landed = NULL;
+	channel->nr_landed = 0;
 	for (; sub; sub = next) {
 		struct ndio_request *request = sub->request;
 
@@ -440,6 +456,12 @@ void channel_drive(struct channel *channel, bool wait, int wake_fd)
 		if (request != channel->first)
 			finish_if_done(request);
 	}
+}
+
+void channel_drive(struct channel *channel, bool wait, int wake_fd)
+{
+	channel_wait(channel, wait, wake_fd);
+	channel_land(channel);
 }
 
 void channel_expect_cancel(struct channel *channel)

@@ -41,6 +41,15 @@ void channel_start(struct channel *channel, struct ndio_request *request);
  * unless it is -1, can be read; but not if a request has ended without that. */
 void channel_drive(struct channel *channel, bool wait, int wake_fd);
 
+/* A round in two steps, for whoever has something to do in between: channel_wait() sends, and
+ * sleeps as above; channel_land() decrypts what has landed and completes what is done. */
+void channel_wait(struct channel *channel, bool wait, int wake_fd);
+void channel_land(struct channel *channel);
+
+/* Between the two: has all that was started been sent and has landed, so that nothing is left for
+ * the target to do, unless it fell short? */
+bool channel_all_landed(const struct channel *channel);
+
 /* From now on what fails was canceled, and so is what is started: for channels whose cancelling may
  * make each other's requests fail, before the first of them is. Any thread. */
 void channel_expect_cancel(struct channel *channel);

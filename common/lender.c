@@ -1,11 +1,14 @@
 #include "lender.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "align.h"
 #include "bounce.h"
+#include "depth.h"
 #include "mutex.h"
 
 /* A thread that no channel was left for. */
@@ -18,6 +21,8 @@ struct borrower {
 struct lender {
 	struct bounce bounce; /* of all channels */
 	size_t piece_len;     /* of a channel */
+	size_t share;         /* of bounce memory, for each: more is never in flight in one */
+	struct depth reads;
 	pthread_mutex_t lock;
 	unsigned count;   /* opened */
 	unsigned nr_free;
@@ -26,30 +31,32 @@ struct lender {
 	struct borrower *first, **end; /* who waits, longest first; then none is free */
 };
 
-struct lender *lender_open(struct volume *volume, unsigned count,
-			   const struct channel_options *options, int *errnum,
-			   struct error *err)
+struct lender *lender_open(struct volume *volume, const struct lender_options *options,
+			   int *errnum, struct error *err)
 {
 	struct lender *lender = calloc(1, sizeof(*lender));
-	size_t share = channel_bounce_len(options);
+	const unsigned count = options->channels;
+	const size_t share = channel_bounce_len(&options->channel);
 
 	if (!lender)
 		goto no_memory;
-	lender->piece_len = options->piece_len;
+	lender->piece_len = options->channel.piece_len;
+	lender->share = share;
+	depth_init(&lender->reads, options->read_depth, options->patience);
 	lender->end = &lender->first;
 	mutex_init_short(&lender->lock);
 	lender->channels = calloc(count, sizeof(*lender->channels));
 	lender->free = calloc(count, sizeof(*lender->free));
 	if (!lender->channels || !lender->free)
 		goto no_memory;
-	if (bounce_init(&lender->bounce, count * share, options->huge_pages, err) < 0) {
+	if (bounce_init(&lender->bounce, count * share, options->channel.huge_pages, err) < 0) {
 		*errnum = ENOMEM;
 		lender_close(lender);
 		return NULL;
 	}
 	while (lender->count < count) {
 		struct bvec bounce = bounce_share(&lender->bounce, lender->count, share);
-		struct channel *channel = channel_open(volume, options, bounce, errnum, err);
+		struct channel *channel = channel_open(volume, &options->channel, bounce, errnum, err);
 
 		if (!channel) {
 			lender_close(lender);
@@ -76,6 +83,7 @@ void lender_close(struct lender *lender)
 	bounce_destroy(&lender->bounce);
 	free(lender->channels);
 	free(lender->free);
+	depth_destroy(&lender->reads);
 	pthread_mutex_destroy(&lender->lock);
 	free(lender);
 }
@@ -168,15 +176,34 @@ static void wait_for_range(struct ndio_request *request)
 	sem_destroy(&granted);
 }
 
+/* What it asks the target for at once, if that is a read and reads wait for each other. */
+static uint64_t read_depth(const struct lender *lender, const struct ndio_request *request)
+{
+	if (request->op != OP_READ || lender->reads.max == 0)
+		return 0;
+	return min_u64(request->len, lender->share);
+}
+
 int lender_run(struct lender *lender, struct ndio_request *request)
 {
+	uint64_t depth = read_depth(lender, request);
 	struct channel *channel;
 
 	wait_for_range(request);
+	if (depth)
+		depth_enter(&lender->reads, depth);
 	channel = borrow(lender);
 	channel_start(channel, request);
-	while (!request->completed)
-		channel_drive(channel, true, -1);
+	while (!request->completed) {
+		channel_wait(channel, true, -1);
+		/* Before it is decrypted, so that the target isn't idle meanwhile. */
+		if (depth && channel_all_landed(channel)) {
+			depth_leave(&lender->reads, depth);
+			depth = 0;
+		}
+		channel_land(channel);
+	}
+	assert(!depth);
 	give_back(lender, channel);
 	return request->error;
 }

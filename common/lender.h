@@ -1,17 +1,25 @@
 /* lender: a fixed number of channels, each lent to one thread at a time, for callers that block
  * until their request is done (nbdkit's threads). Whoever comes while none is left waits in
- * turn. */
+ * turn, and so do reads while the target has enough of them. */
 #ifndef NDIO_LENDER_H
 #define NDIO_LENDER_H
+
+#include <stdint.h>
 
 #include "channel.h"
 
 struct lender;
 
-/* Opens count channels. NULL with a message, and *errnum the positive errno. */
-struct lender *lender_open(struct volume *volume, unsigned count,
-			   const struct channel_options *options, int *errnum,
-			   struct error *err);
+struct lender_options {
+	unsigned channels;
+	struct channel_options channel;
+	uint64_t read_depth; /* bytes that the target is asked for at once: see depth.h */
+	unsigned patience;   /* milliseconds that a read waits for that, at most */
+};
+
+/* NULL with a message, and *errnum the positive errno. */
+struct lender *lender_open(struct volume *volume, const struct lender_options *options,
+			   int *errnum, struct error *err);
 void lender_close(struct lender *lender); /* nobody borrows; NULL is fine */
 
 /* False where the bounce memory could not be pinned. */
@@ -21,8 +29,8 @@ bool lender_is_pinned(const struct lender *lender);
  * larger pieces would be no use to it. */
 bool lender_suits(const struct lender *lender, const struct ndio_request *request);
 
-/* Runs a request to its completion in the calling thread, waiting for its range and then for
- * a channel. Returns request->error. The caller keeps its reference. Any thread. */
+/* Runs a request to its completion in the calling thread, waiting for its range, for its turn if
+ * it is a read, and then for a channel. Returns request->error. The caller keeps its reference. Any thread. */
 int lender_run(struct lender *lender, struct ndio_request *request);
 
 #endif

@@ -32,6 +32,11 @@
 #define LARGE         .pieces = 4, .piece_len = 256 * 1024
 #define NARROW_PIECE  (16 * 1024)
 
+/* Large reads: what keeps a disk busy that answers within a millisecond, and a half or less of what
+ * clients with much in flight ask for. A slower disk is asked for more: see depth.h. */
+#define READ_DEPTH    (3 * 1024 * 1024)
+#define READ_PATIENCE 3 /* ms */
+
 struct channel_sizes {
 	struct channel_options wide;
 	unsigned narrow_channels;
@@ -339,13 +344,12 @@ static int open_workers(void)
 	return workers ? 0 : -1;
 }
 
-static int open_lender(struct lender **lender, unsigned channels,
-		       const struct channel_options *options)
+static int open_lender(struct lender **lender, const struct lender_options *options)
 {
 	struct error err;
 	int errnum;
 
-	*lender = lender_open(volume, channels, options, &errnum, &err);
+	*lender = lender_open(volume, options, &errnum, &err);
 	if (!*lender)
 		nbdkit_error("%s", err.text);
 	return *lender ? 0 : -1;
@@ -360,9 +364,19 @@ static void close_lenders(void)
 
 static int open_lenders(bool tell)
 {
-	if (open_lender(&wide, WIDE_CHANNELS, &sizes->wide) < 0 ||
-	    (volume->block <= NARROW_PIECE &&
-	     open_lender(&narrow, sizes->narrow_channels, &narrow_options) < 0))
+	const struct lender_options for_wide = {
+		.channels = WIDE_CHANNELS,
+		.channel = sizes->wide,
+		.read_depth = READ_DEPTH,
+		.patience = READ_PATIENCE,
+	};
+	const struct lender_options for_narrow = {
+		.channels = sizes->narrow_channels,
+		.channel = narrow_options,
+	};
+
+	if (open_lender(&wide, &for_wide) < 0 ||
+	    (volume->block <= NARROW_PIECE && open_lender(&narrow, &for_narrow) < 0))
 		return -1;
 	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
 		notice(NULL, "bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");

@@ -559,6 +559,32 @@ static void a_flush_is_one_flush(void **state)
 	tear_down();
 }
 
+/* Whoever drives it can let others use the target while this thread decrypts. */
+static void a_channel_tells_that_all_has_landed_before_it_decrypts(void **state)
+{
+	unsigned waits = 0;
+	struct job job;
+
+	set_up(&xts, 2);
+	fake->linger = true;
+	job_make(&job, OP_READ, 0, 0, 5 * PIECE_LEN);
+	job_start(&job);
+	while (!job.done) {
+		bool landed;
+
+		channel_wait(channel, true, -1);
+		waits++;
+		landed = channel_all_landed(channel);
+		assert_false(job.done);
+		assert_int_equal(landed, fake->issued == 5 && fake_in_flight(fake, NULL) == 0);
+		channel_land(channel);
+		assert_int_equal(job.done, landed);
+	}
+	assert_true(waits > 2);
+	job_finish(&job);
+	tear_down();
+}
+
 static void nothing_to_do_asks_nothing(void **state)
 {
 	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO,
@@ -993,6 +1019,7 @@ int main(void)
 		cmocka_unit_test(reads_write_nothing),
 		cmocka_unit_test(fua_reaches_every_write),
 		cmocka_unit_test(a_flush_is_one_flush),
+		cmocka_unit_test(a_channel_tells_that_all_has_landed_before_it_decrypts),
 		cmocka_unit_test(nothing_to_do_asks_nothing),
 		cmocka_unit_test(zeroes_in_the_middle_are_the_targets_without_a_key),
 		cmocka_unit_test(zeroes_of_an_encrypted_volume_are_written),

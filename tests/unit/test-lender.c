@@ -97,7 +97,13 @@ static void make_stripes(void)
 /* Starts with some wait, so that channels are short. */
 static void set_up(const struct fake_options *options)
 {
-	const struct channel_options channels = {.pieces = 2, .piece_len = PIECE_LEN};
+	/* Some reads wait for their turn, and some no longer. */
+	const struct lender_options lending = {
+		.channels = CHANNELS,
+		.channel = {.pieces = 2, .piece_len = PIECE_LEN},
+		.read_depth = PIECE_LEN,
+		.patience = 1,
+	};
 	unsigned seed = 3;
 	int errnum;
 
@@ -106,7 +112,7 @@ static void set_up(const struct fake_options *options)
 	volume = fake_volume(options, &fake);
 	fake->linger = fake->shorten = fake->yield = true;
 	fake->order = FAKE_RANDOM;
-	lender = lender_open(volume, CHANNELS, &channels, &errnum, NULL);
+	lender = lender_open(volume, &lending, &errnum, NULL);
 	assert_non_null(lender);
 	fake_noise(model, OWNED, &seed);
 	memset(model + OWNED, 'A', COMMON);
@@ -432,13 +438,16 @@ static void wait_until_it_sleeps(const struct asker *asker)
 
 static void channels_are_lent_in_the_order_of_asking(void **state)
 {
-	const struct channel_options channels = {.pieces = 1, .piece_len = PIECE_LEN};
+	const struct lender_options lending = {
+		.channels = 1,
+		.channel = {.pieces = 1, .piece_len = PIECE_LEN},
+	};
 	pthread_t holder;
 	int errnum;
 
 	alarm(PATIENCE);
 	volume = fake_volume(&kinds[0].options, &fake);
-	lender = lender_open(volume, 1, &channels, &errnum, NULL);
+	lender = lender_open(volume, &lending, &errnum, NULL);
 	assert_non_null(lender);
 	sem_init(&go_on, 0, 0);
 	sem_init(&holds, 0, 0);
@@ -461,17 +470,123 @@ static void channels_are_lent_in_the_order_of_asking(void **state)
 	tear_down();
 }
 
+/* ---- reads that wait for each other ---- */
+
+static void *read_much(void *opaque)
+{
+	struct thread *thread = opaque;
+	uint8_t memory[2 * PIECE_LEN];
+	int ret = 0;
+
+	for (thread->turns = 0; thread->turns < TURNS && ret == 0; thread->turns++) {
+		uint32_t start = rand_r(&thread->seed) % (OWNED - sizeof(memory));
+
+		ret = run(OP_READ, 0, start, memory, sizeof(memory));
+		if (ret == 0 && memcmp(memory, model + start, sizeof(memory)))
+			return failed(thread, "not what is there at %u", start);
+	}
+	return ret < 0 ? failed(thread, "%s", strerror(-ret)) : NULL;
+}
+
+static void set_up_reading(const struct lender_options *lending)
+{
+	unsigned seed = 3;
+	int errnum;
+
+	alarm(PATIENCE);
+	volume = fake_volume(&kinds[2].options, &fake);
+	fake->linger = fake->yield = true;
+	lender = lender_open(volume, lending, &errnum, NULL);
+	assert_non_null(lender);
+	fake_noise(model, SIZE, &seed);
+	fake_fill(volume, model);
+	fake_forget(fake);
+}
+
+static const struct lender_options one_read_at_a_time = {
+	.channels = CHANNELS,
+	.channel = {.pieces = 2, .piece_len = PIECE_LEN},
+	.read_depth = 2 * PIECE_LEN,
+	.patience = PATIENCE * 1000,
+};
+
+/* No piece is issued while those of another request are under way. */
+static void reads_beyond_the_depth_wait_for_their_turn(void **state)
+{
+	struct thread threads[THREADS];
+	const struct ndio_request *reading = NULL;
+	unsigned in_flight = 0, landings = 0;
+
+	set_up_reading(&one_read_at_a_time);
+	run_threads(threads, &kinds[2], read_much);
+	for (unsigned i = 0; i < fake->nr_events; i++) {
+		const struct fake_event *event = &fake->events[i];
+
+		if (event->kind == FAKE_ISSUE) {
+			assert_true(in_flight == 0 || event->request == reading);
+			reading = event->request;
+			in_flight++;
+		} else if (event->kind == FAKE_LAND) {
+			in_flight--;
+			landings++;
+		}
+	}
+	assert_true(landings > 100);
+	tear_down();
+}
+
+static sem_t others_have_read;
+
+static void wait_for_others(struct ndio_request *request)
+{
+	sem_wait(&others_have_read);
+}
+
+static void *read_and_stay(void *opaque)
+{
+	static uint8_t memory[2 * PIECE_LEN];
+	const struct iovec iov = {memory, sizeof(memory)};
+	struct ndio_request *request;
+
+	if (request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request) == 0) {
+		request->done = wait_for_others;
+		lender_run(lender, request);
+		request_put(request, REF_CALLER);
+	}
+	return NULL;
+}
+
+/* It is decrypted meanwhile, or, here, doesn't end. */
+static void a_read_that_has_landed_makes_room_for_the_next(void **state)
+{
+	struct thread other = {.seed = 1};
+	pthread_t stays;
+
+	set_up_reading(&one_read_at_a_time);
+	sem_init(&others_have_read, 0, 0);
+	assert_int_equal(pthread_create(&stays, NULL, read_and_stay, NULL), 0);
+	read_much(&other);
+	sem_post(&others_have_read);
+	pthread_join(stays, NULL);
+	assert_string_equal(other.failure, "");
+	sem_destroy(&others_have_read);
+	tear_down();
+}
+
 /* ---- opening ---- */
 
 static void a_lender_that_cannot_open_says_why(void **state)
 {
-	const struct channel_options channels = {.pieces = 2, .piece_len = PIECE_LEN};
+	const struct lender_options lending = {
+		.channels = 2,
+		.channel = {.pieces = 2, .piece_len = PIECE_LEN},
+	};
 	struct error err = {""};
 	int errnum = 0;
 
 	volume = fake_volume(&kinds[3].options, &fake);
 	strcpy(volume->luks.cipher, "rot-13");
-	assert_null(lender_open(volume, 2, &channels, &errnum, &err));
+	assert_null(lender_open(volume, &lending, &errnum, &err));
 	assert_true(errnum > 0);
 	assert_non_null(strstr(err.text, "rot-13"));
 	volume_close(volume);
@@ -488,9 +603,11 @@ int main(void)
 		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
 	};
 	enum { EVERY = 3 };
-	static struct CMUnitTest tests[EVERY * KINDS + 3] = {
+	static struct CMUnitTest tests[EVERY * KINDS + 5] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
+		cmocka_unit_test(reads_beyond_the_depth_wait_for_their_turn),
+		cmocka_unit_test(a_read_that_has_landed_makes_room_for_the_next),
 		cmocka_unit_test(a_lender_that_cannot_open_says_why),
 	};
 	static char names[EVERY * KINDS][128];
@@ -500,7 +617,7 @@ int main(void)
 
 		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
 			 kind->name);
-		tests[3 + i] = (struct CMUnitTest){
+		tests[5 + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,
 			.initial_state = (void *)kind,

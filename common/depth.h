@@ -1,0 +1,37 @@
+/* depth: how many bytes a disk is asked for at once, in the order of asking.
+ *
+ * A disk that has enough to do is no faster for more. It serves all that it has side by side, so
+ * that all of it lands late and at once; then the cores have work and the disk has none. Asked for
+ * less, it is done with some of it while it reads the rest. */
+#ifndef NDIO_DEPTH_H
+#define NDIO_DEPTH_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct depth_waiter {
+	struct depth_waiter *next;
+	uint64_t len;
+	bool entered;
+	pthread_cond_t turn;
+};
+
+struct depth {
+	pthread_mutex_t lock;
+	uint64_t max, bytes; /* what the disk may be and what it is asked for */
+	unsigned patience;   /* milliseconds */
+	struct depth_waiter *first, **end; /* who waits, longest first */
+};
+
+/* Nobody waits longer than patience, in milliseconds: a disk that takes so long may well be slow to
+ * answer rather than busy, and such a one wants more to do. */
+void depth_init(struct depth *depth, uint64_t max, unsigned patience);
+void depth_destroy(struct depth *depth); /* nobody waits */
+
+/* Waits until there is room for len bytes, or nothing is asked for. Each enter has its leave, with
+ * the same len. Any thread. */
+void depth_enter(struct depth *depth, uint64_t len);
+void depth_leave(struct depth *depth, uint64_t len);
+
+#endif
