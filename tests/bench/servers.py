@@ -10,8 +10,8 @@ import time
 
 from disks import HEADER, Failure
 
-Contender = collections.namedtuple("Contender", "who label command luks reference",
-                                   defaults=(None, None))
+Contender = collections.namedtuple("Contender", "who label command luks reference only",
+                                   defaults=(None, None, None))
 
 # {names} are those of Bench.names and of the server itself.
 NBDKIT = ["nbdkit", "--foreground", "--exit-with-parent", "--pidfile={pid}", "--unix={sock}"]
@@ -32,6 +32,7 @@ fua = true
 # are, None for others. reference: who checks what it writes, and writes what it is checked
 # with; None if it keeps nothing, or is the reference itself. For LUKS2 no other program works
 # without root than our own: the tests in the virtual machine compare that with the kernel.
+# only: fio's kind of work that it takes part in; None: all.
 CONTENDERS = {contender.who: contender for contender in [
     Contender("disk", "raw disk (fio, io_uring)", None, 0),
     Contender("null", "nbdkit null", NBDKIT + ["null", "size={size}"]),
@@ -44,6 +45,12 @@ CONTENDERS = {contender.who: contender for contender in [
               NBDKIT + ["{plugin}", "{luks2}", "passphrase=+{key}"], 2, "ndio-luks2"),
     Contender("ndio-luks1", "ndio LUKS1",
               NBDKIT + ["{plugin}", "{luks1}", "passphrase=+{key}"], 1, "qemu-luks1"),
+    # As the plugin's man page has it for small reads.
+    Contender("ndio-nosr", "ndio, --no-sr",
+              NBDKIT + ["--no-sr", "{plugin}", "{luks1}"], 0, "disk", "randread"),
+    Contender("ndio-luks1-nosr", "ndio LUKS1, --no-sr",
+              NBDKIT + ["--no-sr", "{plugin}", "{luks1}", "passphrase=+{key}"],
+              1, "qemu-luks1", "randread"),
     Contender("qemu-luks1", "qemu-nbd LUKS1",
               QEMU + ["--object=secret,id=key,file={key}", "--image-opts",
                       "driver=luks,key-secret=key,file.driver=file,file.filename={luks1}"],
@@ -52,8 +59,8 @@ CONTENDERS = {contender.who: contender for contender in [
               NBDKIT + ["--filter=luks", "file", "{luks1}", "passphrase=+{key}"],
               1, "qemu-luks1"),
 ]}
-PLAIN = ["disk", "null", "bare", "ndio", "nbdkit-file", "qemu", "nbd-server"]
-ENCRYPTED = ["ndio-luks2", "ndio-luks1", "qemu-luks1", "nbdkit-luks1"]
+PLAIN = ["disk", "null", "bare", "ndio", "ndio-nosr", "nbdkit-file", "qemu", "nbd-server"]
+ENCRYPTED = ["ndio-luks2", "ndio-luks1", "ndio-luks1-nosr", "qemu-luks1", "nbdkit-luks1"]
 
 
 def status(pid, field):
