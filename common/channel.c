@@ -23,7 +23,6 @@ struct channel {
 	struct ndio_subrequest *idle; /* those not in flight */
 	unsigned nr_subs, nr_idle;
 	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
-	unsigned nr_landed;
 	atomic_bool canceled; /* told by any thread */
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
@@ -424,18 +423,20 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 
 void channel_wait(struct channel *channel, bool wait, int wake_fd)
 {
+	assert(!channel->landed);
 	/* Whoever drives may wait for just that end, and then there is nothing to sleep for. */
 	if (send_pieces(channel))
 		wait = false;
 	channel->landed = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
-	channel->nr_landed = 0;
-	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
-		channel->nr_landed++;
 }
 
-bool channel_all_landed(const struct channel *channel)
+bool channel_all_read(const struct channel *channel)
 {
-	return !channel->first && channel->nr_idle + channel->nr_landed == channel->nr_subs;
+	unsigned landed = 0;
+
+	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
+		landed++;
+	return !channel->first && channel->nr_idle + landed == channel->nr_subs;
 }
 
 void channel_land(struct channel *channel)
@@ -443,7 +444,6 @@ void channel_land(struct channel *channel)
 	struct ndio_subrequest *sub = channel->landed, *next;
 
 	channel->landed = NULL;
-	channel->nr_landed = 0;
 	for (; sub; sub = next) {
 		struct ndio_request *request = sub->request;
 

@@ -46,9 +46,9 @@ void channel_drive(struct channel *channel, bool wait, int wake_fd);
 void channel_wait(struct channel *channel, bool wait, int wake_fd);
 void channel_land(struct channel *channel);
 
-/* Between the two: has all that was started been sent and has landed, so that nothing is left for
- * the target to do, unless it fell short? */
-bool channel_all_landed(const struct channel *channel);
+/* Between the two, in a channel that only reads: has all landed, so that nothing is left for the
+ * target to do, unless it fell short? */
+bool channel_all_read(const struct channel *channel);
 
 /* From now on what fails was canceled, and so is what is started: for channels whose cancelling may
  * make each other's requests fail, before the first of them is. Any thread. */

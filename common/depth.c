@@ -1,14 +1,15 @@
 #include "depth.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <time.h>
 
 #include "mutex.h"
 
-void depth_init(struct depth *depth, uint64_t max, unsigned patience)
+#define DECAY 16 /* of what was added, the part that goes with each that hasn't waited so long */
+
+void depth_init(struct depth *depth, uint64_t least, unsigned patience)
 {
-	*depth = (struct depth){ .max = max, .patience = patience };
+	*depth = (struct depth){ .least = least, .max = least, .patience = patience };
 	depth->end = &depth->first;
 	mutex_init_short(&depth->lock);
 }
@@ -61,9 +62,12 @@ static void wait_for_turn(struct depth *depth, struct depth_waiter *waiter)
 	while (!waiter->entered && ret == 0)
 		ret = pthread_cond_clockwait(&waiter->turn, &depth->lock, CLOCK_MONOTONIC,
 					     &deadline);
-	if (!waiter->entered) {
+	if (waiter->entered) {
+		depth->max -= (depth->max - depth->least) / DECAY;
+	} else {
 		take_out(depth, waiter);
 		depth->bytes += waiter->len;
+		depth->max += waiter->len;
 	}
 	pthread_cond_destroy(&waiter->turn);
 }

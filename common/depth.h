@@ -19,14 +19,16 @@ struct depth_waiter {
 
 struct depth {
 	pthread_mutex_t lock;
-	uint64_t max, bytes; /* what the disk may be and what it is asked for */
+	uint64_t least, max; /* what the disk may be asked for: at first, and as it has turned out */
+	uint64_t bytes;      /* what it is asked for */
 	unsigned patience;   /* milliseconds */
 	struct depth_waiter *first, **end; /* who waits, longest first */
 };
 
-/* Nobody waits longer than patience, in milliseconds: a disk that takes so long may well be slow to
- * answer rather than busy, and such a one wants more to do. */
-void depth_init(struct depth *depth, uint64_t max, unsigned patience);
+/* least is the depth for a disk that answers soon. Nobody waits longer than patience, in milliseconds,
+ * and who has waited so long deepens it by his own length: the disk may be slow to answer rather
+ * than busy, and then more at once is what helps. Whoever has waited less lessens it a little. */
+void depth_init(struct depth *depth, uint64_t least, unsigned patience);
 void depth_destroy(struct depth *depth); /* nobody waits */
 
 /* Waits until there is room for len bytes, or nothing is asked for. Each enter has its leave, with

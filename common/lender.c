@@ -21,7 +21,8 @@ struct borrower {
 struct lender {
 	struct bounce bounce; /* of all channels */
 	size_t piece_len;     /* of a channel */
-	size_t share;         /* of bounce memory, for each: more is never in flight in one */
+	size_t share;         /* of bounce memory, for each channel */
+	uint64_t small_read;  /* bytes: those up to it don't wait for others */
 	struct depth reads;
 	pthread_mutex_t lock;
 	unsigned count;   /* opened */
@@ -42,6 +43,7 @@ struct lender *lender_open(struct volume *volume, const struct lender_options *o
 		goto no_memory;
 	lender->piece_len = options->channel.piece_len;
 	lender->share = share;
+	lender->small_read = options->small_read;
 	depth_init(&lender->reads, options->read_depth, options->patience);
 	lender->end = &lender->first;
 	mutex_init_short(&lender->lock);
@@ -176,10 +178,11 @@ static void wait_for_range(struct ndio_request *request)
 	sem_destroy(&granted);
 }
 
-/* What it asks the target for at once, if that is a read and reads wait for each other. */
+/* Bytes that it asks the target for at once, if it is a read that waits for others. It may be more
+ * where the caller's memory can be read into, as nbdkit's can't: see direct_len(). */
 static uint64_t read_depth(const struct lender *lender, const struct ndio_request *request)
 {
-	if (request->op != OP_READ || lender->reads.max == 0)
+	if (request->op != OP_READ || lender->reads.least == 0 || request->len <= lender->small_read)
 		return 0;
 	return min_u64(request->len, lender->share);
 }
@@ -197,7 +200,7 @@ int lender_run(struct lender *lender, struct ndio_request *request)
 	while (!request->completed) {
 		channel_wait(channel, true, -1);
 		/* Before it is decrypted, so that the target isn't idle meanwhile. */
-		if (depth && channel_all_landed(channel)) {
+		if (depth && channel_all_read(channel)) {
 			depth_leave(&lender->reads, depth);
 			depth = 0;
 		}

@@ -13,8 +13,9 @@ struct lender;
 struct lender_options {
 	unsigned channels;
 	struct channel_options channel;
-	uint64_t read_depth; /* bytes that the target is asked for at once: see depth.h */
-	unsigned patience;   /* milliseconds that a read waits for that, at most */
+	uint64_t read_depth; /* bytes that the target is asked for at once (depth.h), or 0 */
+	uint64_t small_read; /* but reads of so many bytes, or fewer, don't wait for others */
+	unsigned patience;   /* milliseconds that the others wait, at most */
 };
 
 /* NULL with a message, and *errnum the positive errno. */

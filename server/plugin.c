@@ -32,10 +32,12 @@
 #define LARGE         .pieces = 4, .piece_len = 256 * 1024
 #define NARROW_PIECE  (16 * 1024)
 
-/* Large reads: what keeps a disk busy that answers within a millisecond, and a half or less of what
- * clients with much in flight ask for. A slower disk is asked for more: see depth.h. */
+/* How much is asked of a disk at once for large reads, at least: 3 GB/s from one that answers in a
+ * millisecond, and half or less of what clients ask for that have much in flight. Small reads would
+ * wait for large ones longer than the disk takes for them. */
 #define READ_DEPTH    (3 * 1024 * 1024)
-#define READ_PATIENCE 3 /* ms */
+#define READ_PATIENCE 4 /* ms */
+#define SMALL_READ    (128 * 1024)
 
 struct channel_sizes {
 	struct channel_options wide;
@@ -368,6 +370,7 @@ static int open_lenders(bool tell)
 		.channels = WIDE_CHANNELS,
 		.channel = sizes->wide,
 		.read_depth = READ_DEPTH,
+		.small_read = SMALL_READ,
 		.patience = READ_PATIENCE,
 	};
 	const struct lender_options for_narrow = {

@@ -321,6 +321,8 @@ static struct ndio_subrequest *fake_poll(struct target_queue *queue, bool wait, 
 	struct ndio_subrequest *first = NULL, **last = &first;
 	unsigned count = queue->nr;
 
+	if (fake->in_poll)
+		fake->in_poll();
 	pthread_mutex_lock(&fake->lock);
 	remember(fake, FAKE_POLL, NULL);
 	if (count && fake->linger) {

@@ -56,6 +56,7 @@ struct fake_target {
 	bool linger;  /* a poll lands some of what is in flight, as few as it may; else all */
 	bool shorten; /* reads and writes transfer less than asked, in multiples of align */
 	bool yield;   /* give other threads a chance in each poll */
+	void (*in_poll)(void); /* called by each poll before anything lands; may be NULL */
 	struct fake_failure {
 		unsigned at; /* 1: the next subrequest to be issued. 0: none. */
 		int error;   /* negative */

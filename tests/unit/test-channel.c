@@ -560,7 +560,7 @@ static void a_flush_is_one_flush(void **state)
 }
 
 /* Whoever drives it can let others use the target while this thread decrypts. */
-static void a_channel_tells_that_all_has_landed_before_it_decrypts(void **state)
+static void a_channel_tells_that_all_is_read_before_it_decrypts(void **state)
 {
 	unsigned waits = 0;
 	struct job job;
@@ -574,7 +574,7 @@ static void a_channel_tells_that_all_has_landed_before_it_decrypts(void **state)
 
 		channel_wait(channel, true, -1);
 		waits++;
-		landed = channel_all_landed(channel);
+		landed = channel_all_read(channel);
 		assert_false(job.done);
 		assert_int_equal(landed, fake->issued == 5 && fake_in_flight(fake, NULL) == 0);
 		channel_land(channel);
@@ -583,6 +583,31 @@ static void a_channel_tells_that_all_has_landed_before_it_decrypts(void **state)
 	assert_true(waits > 2);
 	job_finish(&job);
 	tear_down();
+}
+
+/* Also where nothing lands in the round that ends it. */
+static void a_channel_tells_that_all_is_read_when_a_read_fails(void **state)
+{
+	for (unsigned at = 1; at <= 5; at++) {
+		bool all_read = false;
+		struct job job;
+
+		set_up(&xts, 2);
+		fake->linger = true;
+		fake->fail[0] = (struct fake_failure){at, -EIO};
+		job_make(&job, OP_READ, 0, 0, 5 * PIECE_LEN);
+		job.may_fail = true;
+		job_start(&job);
+		while (!job.done) {
+			channel_wait(channel, true, -1);
+			all_read = channel_all_read(channel);
+			channel_land(channel);
+		}
+		assert_int_equal(job.request->error, -EIO);
+		assert_true(all_read);
+		job_finish(&job);
+		tear_down();
+	}
 }
 
 static void nothing_to_do_asks_nothing(void **state)
@@ -1019,7 +1044,8 @@ int main(void)
 		cmocka_unit_test(reads_write_nothing),
 		cmocka_unit_test(fua_reaches_every_write),
 		cmocka_unit_test(a_flush_is_one_flush),
-		cmocka_unit_test(a_channel_tells_that_all_has_landed_before_it_decrypts),
+		cmocka_unit_test(a_channel_tells_that_all_is_read_before_it_decrypts),
+		cmocka_unit_test(a_channel_tells_that_all_is_read_when_a_read_fails),
 		cmocka_unit_test(nothing_to_do_asks_nothing),
 		cmocka_unit_test(zeroes_in_the_middle_are_the_targets_without_a_key),
 		cmocka_unit_test(zeroes_of_an_encrypted_volume_are_written),

@@ -325,14 +325,15 @@ static void a_part_never_undoes_the_whole(void **state)
 
 /* ---- errors ---- */
 
-static void *write_and_fail(void *opaque)
+static void *move_and_fail(void *opaque)
 {
 	struct thread *thread = opaque;
-	uint8_t memory[5000] = {0};
+	uint8_t memory[5 * PIECE_LEN] = {0};
 
 	for (thread->turns = 0; thread->turns < TURNS; thread->turns++) {
-		int ret = run(OP_WRITE, 0, rand_r(&thread->seed) % 50000, memory,
-			      1 + rand_r(&thread->seed) % sizeof(memory));
+		bool read = rand_r(&thread->seed) % 2;
+		int ret = run(read ? OP_READ : OP_WRITE, 0, rand_r(&thread->seed) % 50000, memory,
+			      1 + rand_r(&thread->seed) % (read ? sizeof(memory) : 5000));
 
 		if (ret < 0 && ret != -EIO && ret != -ENOSPC)
 			return failed(thread, "%s", strerror(-ret));
@@ -347,10 +348,10 @@ static void errors_leave_channels_and_ranges_free(void **state)
 	uint64_t errors = 0;
 
 	set_up(&kinds[3].options);
-	for (unsigned round = 0; round < 5; round++) {
-		fake->fail[0] = (struct fake_failure){50, -EIO};
-		fake->fail[1] = (struct fake_failure){60, -ENOSPC};
-		run_threads(threads, &kinds[3], write_and_fail);
+	for (unsigned round = 0; round < 10; round++) {
+		fake->fail[0] = (struct fake_failure){50 + round, -EIO};
+		fake->fail[1] = (struct fake_failure){60 + 2 * round, -ENOSPC};
+		run_threads(threads, &kinds[3], move_and_fail);
 		assert_int_equal(fake->fail[0].at, 0);
 		assert_true(stat_get(&volume->stats.errors) > errors);
 		errors = stat_get(&volume->stats.errors);
@@ -535,10 +536,11 @@ static void reads_beyond_the_depth_wait_for_their_turn(void **state)
 	tear_down();
 }
 
-static sem_t others_have_read;
+static sem_t stays, others_have_read;
 
 static void wait_for_others(struct ndio_request *request)
 {
+	sem_post(&stays);
 	sem_wait(&others_have_read);
 }
 
@@ -560,16 +562,50 @@ static void *read_and_stay(void *opaque)
 static void a_read_that_has_landed_makes_room_for_the_next(void **state)
 {
 	struct thread other = {.seed = 1};
-	pthread_t stays;
+	pthread_t thread;
 
 	set_up_reading(&one_read_at_a_time);
+	sem_init(&stays, 0, 0);
 	sem_init(&others_have_read, 0, 0);
-	assert_int_equal(pthread_create(&stays, NULL, read_and_stay, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, read_and_stay, NULL), 0);
+	sem_wait(&stays);
 	read_much(&other);
 	sem_post(&others_have_read);
-	pthread_join(stays, NULL);
+	pthread_join(thread, NULL);
 	assert_string_equal(other.failure, "");
 	sem_destroy(&others_have_read);
+	sem_destroy(&stays);
+	tear_down();
+}
+
+static atomic_uint polls;
+
+static void hold_the_first(void)
+{
+	if (atomic_fetch_add(&polls, 1) == 0)
+		wait_for_others(NULL);
+}
+
+static void small_reads_do_not_wait_for_large_ones(void **state)
+{
+	struct lender_options lending = one_read_at_a_time;
+	struct thread large = {.seed = 1};
+	uint8_t memory[512];
+	pthread_t thread;
+
+	lending.small_read = sizeof(memory);
+	set_up_reading(&lending);
+	sem_init(&stays, 0, 0);
+	sem_init(&others_have_read, 0, 0);
+	fake->in_poll = hold_the_first;
+	assert_int_equal(pthread_create(&thread, NULL, read_much, &large), 0);
+	sem_wait(&stays);
+	assert_int_equal(run(OP_READ, 0, 512, memory, sizeof(memory)), 0);
+	sem_post(&others_have_read);
+	pthread_join(thread, NULL);
+	assert_string_equal(large.failure, "");
+	sem_destroy(&others_have_read);
+	sem_destroy(&stays);
 	tear_down();
 }
 
@@ -603,11 +639,12 @@ int main(void)
 		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
 	};
 	enum { EVERY = 3 };
-	static struct CMUnitTest tests[EVERY * KINDS + 5] = {
+	static struct CMUnitTest tests[EVERY * KINDS + 6] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
 		cmocka_unit_test(reads_beyond_the_depth_wait_for_their_turn),
 		cmocka_unit_test(a_read_that_has_landed_makes_room_for_the_next),
+		cmocka_unit_test(small_reads_do_not_wait_for_large_ones),
 		cmocka_unit_test(a_lender_that_cannot_open_says_why),
 	};
 	static char names[EVERY * KINDS][128];
@@ -617,7 +654,7 @@ int main(void)
 
 		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
 			 kind->name);
-		tests[5 + i] = (struct CMUnitTest){
+		tests[6 + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,
 			.initial_state = (void *)kind,
