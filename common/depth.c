@@ -5,7 +5,7 @@
 
 #include "mutex.h"
 
-#define DECAY 16 /* of what was added, the part that goes with each that hasn't waited so long */
+#define DECAY 32 /* the part of what was added that goes with each that enters */
 
 void depth_init(struct depth *depth, uint64_t least, unsigned patience)
 {
@@ -62,9 +62,7 @@ static void wait_for_turn(struct depth *depth, struct depth_waiter *waiter)
 	while (!waiter->entered && ret == 0)
 		ret = pthread_cond_clockwait(&waiter->turn, &depth->lock, CLOCK_MONOTONIC,
 					     &deadline);
-	if (waiter->entered) {
-		depth->max -= (depth->max - depth->least) / DECAY;
-	} else {
+	if (!waiter->entered) {
 		take_out(depth, waiter);
 		depth->bytes += waiter->len;
 		depth->max += waiter->len;
@@ -77,6 +75,7 @@ void depth_enter(struct depth *depth, uint64_t len)
 	struct depth_waiter waiter = { .len = len };
 
 	pthread_mutex_lock(&depth->lock);
+	depth->max -= (depth->max - depth->least) / DECAY;
 	if (depth->first || !has_room(depth, len))
 		wait_for_turn(depth, &waiter);
 	else
