@@ -5,7 +5,7 @@
 
 #include "mutex.h"
 
-#define DECAY 32 /* the part of what was added that goes with each that enters */
+#define DECAY 128 /* the part of what was added that goes with each that enters */
 
 void depth_init(struct depth *depth, uint64_t least, unsigned patience)
 {
