@@ -25,9 +25,10 @@ struct depth {
 	struct depth_waiter *first, **end; /* who waits, longest first */
 };
 
-/* least is the depth for a disk that answers soon. Nobody waits longer than patience, in milliseconds,
- * and who has waited so long deepens it by his own length: the disk may be slow to answer rather
- * than busy, and then more at once is what helps. What was added goes away again by and by. */
+/* least is the depth for a disk that answers soon. Nobody waits longer than patience, in
+ * milliseconds, and who has waited so long deepens it by his own length: the disk may be slow to
+ * answer rather than busy, and then more at once is what helps. What was added goes away again by
+ * and by. */
 void depth_init(struct depth *depth, uint64_t least, unsigned patience);
 void depth_destroy(struct depth *depth); /* nobody waits */
 

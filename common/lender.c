@@ -58,7 +58,8 @@ struct lender *lender_open(struct volume *volume, const struct lender_options *o
 	}
 	while (lender->count < count) {
 		struct bvec bounce = bounce_share(&lender->bounce, lender->count, share);
-		struct channel *channel = channel_open(volume, &options->channel, bounce, errnum, err);
+		struct channel *channel = channel_open(volume, &options->channel, bounce, errnum,
+						       err);
 
 		if (!channel) {
 			lender_close(lender);

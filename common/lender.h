@@ -31,7 +31,8 @@ bool lender_is_pinned(const struct lender *lender);
 bool lender_suits(const struct lender *lender, const struct ndio_request *request);
 
 /* Runs a request to its completion in the calling thread, waiting for its range, for its turn if
- * it is a read, and then for a channel. Returns request->error. The caller keeps its reference. Any thread. */
+ * it is a read, and then for a channel. Returns request->error. The caller keeps its reference.
+ * Any thread. */
 int lender_run(struct lender *lender, struct ndio_request *request);
 
 #endif
