@@ -83,17 +83,19 @@ void depth_enter(struct depth *depth, uint64_t len)
 	pthread_mutex_unlock(&depth->lock);
 }
 
-void depth_leave(struct depth *depth, uint64_t len)
+bool depth_leave(struct depth *depth, uint64_t len)
 {
 	struct depth_waiter *waiter;
+	bool let_in = false;
 
 	pthread_mutex_lock(&depth->lock);
 	depth->bytes -= len;
 	while ((waiter = depth->first) && has_room(depth, waiter->len)) {
 		depth->bytes += waiter->len;
 		take_out(depth, waiter);
-		waiter->entered = true;
+		waiter->entered = let_in = true;
 		pthread_cond_signal(&waiter->turn);
 	}
 	pthread_mutex_unlock(&depth->lock);
+	return let_in;
 }

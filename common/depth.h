@@ -33,8 +33,8 @@ void depth_init(struct depth *depth, uint64_t least, unsigned patience);
 void depth_destroy(struct depth *depth); /* nobody waits */
 
 /* Waits until there is room for len bytes, or nothing is asked for. Each enter has its leave, with
- * the same len. Any thread. */
+ * the same len, which tells whether it let somebody in. Any thread. */
 void depth_enter(struct depth *depth, uint64_t len);
-void depth_leave(struct depth *depth, uint64_t len);
+bool depth_leave(struct depth *depth, uint64_t len);
 
 #endif

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 
@@ -188,6 +189,14 @@ static uint64_t read_depth(const struct lender *lender, const struct ndio_reques
 	return min_u64(request->len, lender->share);
 }
 
+/* Whoever is let in is mostly put behind us, on our core. To ask the disk takes it little, and to
+ * decrypt takes us long, so it goes first. */
+static void give_up_turn(struct lender *lender, uint64_t depth)
+{
+	if (depth_leave(&lender->reads, depth))
+		sched_yield();
+}
+
 int lender_run(struct lender *lender, struct ndio_request *request)
 {
 	uint64_t depth = read_depth(lender, request);
@@ -202,7 +211,7 @@ int lender_run(struct lender *lender, struct ndio_request *request)
 		channel_wait(channel, true, -1);
 		/* Before it is decrypted, so that the target isn't idle meanwhile. */
 		if (depth && channel_all_read(channel)) {
-			depth_leave(&lender->reads, depth);
+			give_up_turn(lender, depth);
 			depth = 0;
 		}
 		channel_land(channel);

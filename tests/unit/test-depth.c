@@ -85,7 +85,7 @@ static void all_enter_at_once_while_there_is_room(void **state)
 	depth_enter(&depth, 50);
 	depth_enter(&depth, 49);
 	depth_enter(&depth, 1);
-	depth_leave(&depth, 1);
+	assert_false(depth_leave(&depth, 1));
 	depth_leave(&depth, 50);
 	depth_enter(&depth, 51);
 	depth_leave(&depth, 49);
@@ -116,7 +116,7 @@ static void nobody_overtakes(void **state)
 	start_waiting(&large, 80);
 	start_waiting(&small, 10);
 	assert_int_equal(nr_entered, 0);
-	depth_leave(&depth, 60);
+	assert_true(depth_leave(&depth, 60));
 	pthread_join(large.thread, NULL);
 	pthread_join(small.thread, NULL);
 	assert_int_equal(depth.bytes, 90);
@@ -140,7 +140,7 @@ static void a_leave_lets_in_all_that_have_room_then(void **state)
 	depth_leave(&depth, 40);
 	pthread_join(readers[2].thread, NULL);
 	assert_int_equal(readers[2].turn, 3);
-	depth_leave(&depth, 40);
+	assert_true(depth_leave(&depth, 40));
 	pthread_join(readers[3].thread, NULL);
 	depth_leave(&depth, 40);
 	depth_leave(&depth, 40);
