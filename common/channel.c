@@ -18,6 +18,7 @@ struct channel {
 	struct volume *volume;
 	struct target_queue *queue;
 	struct cipher *cipher; /* NULL without a key */
+	struct helpers *helpers; /* NULL without */
 	struct pool pool;
 	struct ndio_subrequest *subs; /* all of them */
 	struct ndio_subrequest *idle; /* those not in flight */
@@ -32,6 +33,15 @@ struct channel {
 static uint64_t unit_of(const struct volume *volume, uint64_t offset)
 {
 	return offset / 512 + volume->luks.iv_offset;
+}
+
+static int encrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
+{
+	uint64_t unit = unit_of(channel->volume, offset);
+
+	if (channel->helpers)
+		return helpers_encrypt(channel->helpers, channel->cipher, unit, in, out, len);
+	return cipher_encrypt(channel->cipher, unit, in, out, len);
 }
 
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
@@ -53,8 +63,7 @@ static int fill(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = round_down(run.len, sector);
 
 		if (whole) {
-			ret = cipher_encrypt(channel->cipher, unit_of(volume, offset), run.base, out,
-					     whole);
+			ret = encrypt(channel, offset, run.base, out, whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
@@ -531,6 +540,7 @@ struct channel *channel_open(struct volume *volume, const struct channel_options
 		return NULL;
 	}
 	channel->volume = volume;
+	channel->helpers = options->helpers;
 	ret = set_up(channel, options, bounce, err);
 	if (ret < 0) {
 		*errnum = -ret;

@@ -10,6 +10,7 @@
 #include "align.h"
 #include "bounce.h"
 #include "depth.h"
+#include "helpers.h"
 #include "mutex.h"
 
 /* A thread that no channel was left for. */
@@ -25,6 +26,7 @@ struct lender {
 	size_t share;         /* of bounce memory, for each channel */
 	uint64_t small_read;  /* bytes: those up to it don't wait for others */
 	struct depth reads;
+	struct helpers *helpers; /* or NULL */
 	pthread_mutex_t lock;
 	unsigned count;   /* opened */
 	unsigned nr_free;
@@ -33,49 +35,67 @@ struct lender {
 	struct borrower *first, **end; /* who waits, longest first; then none is free */
 };
 
+static int open_channels(struct lender *lender, struct volume *volume,
+			 const struct channel_options *options, unsigned count, struct error *err)
+{
+	while (lender->count < count) {
+		struct bvec bounce = bounce_share(&lender->bounce, lender->count, lender->share);
+		int errnum;
+		struct channel *channel = channel_open(volume, options, bounce, &errnum, err);
+
+		if (!channel)
+			return -errnum;
+		lender->channels[lender->count++] = channel;
+		lender->free[lender->nr_free++] = channel;
+	}
+	return 0;
+}
+
+static int set_up(struct lender *lender, struct volume *volume,
+		  const struct lender_options *options, struct error *err)
+{
+	struct channel_options channel = options->channel;
+	const unsigned count = options->channels;
+
+	lender->channels = calloc(count, sizeof(*lender->channels));
+	lender->free = calloc(count, sizeof(*lender->free));
+	if (!lender->channels || !lender->free)
+		return error_set(err, ENOMEM, "no memory for %u channels", count);
+	if (bounce_init(&lender->bounce, count * lender->share, channel.huge_pages, err) < 0)
+		return -ENOMEM;
+	if (options->helped && volume->encrypted) {
+		lender->helpers = helpers_open(volume, err);
+		if (!lender->helpers)
+			return -ENOMEM;
+		channel.helpers = lender->helpers;
+	}
+	return open_channels(lender, volume, &channel, count, err);
+}
+
 struct lender *lender_open(struct volume *volume, const struct lender_options *options,
 			   int *errnum, struct error *err)
 {
 	struct lender *lender = calloc(1, sizeof(*lender));
-	const unsigned count = options->channels;
-	const size_t share = channel_bounce_len(&options->channel);
+	int ret;
 
-	if (!lender)
-		goto no_memory;
+	if (!lender) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for a lender of channels");
+		return NULL;
+	}
 	lender->piece_len = options->channel.piece_len;
-	lender->share = share;
+	lender->share = channel_bounce_len(&options->channel);
 	lender->small_read = options->small_read;
 	depth_init(&lender->reads, options->read_depth, options->patience);
 	lender->end = &lender->first;
 	mutex_init_short(&lender->lock);
-	lender->channels = calloc(count, sizeof(*lender->channels));
-	lender->free = calloc(count, sizeof(*lender->free));
-	if (!lender->channels || !lender->free)
-		goto no_memory;
-	if (bounce_init(&lender->bounce, count * share, options->channel.huge_pages, err) < 0) {
-		*errnum = ENOMEM;
+	ret = set_up(lender, volume, options, err);
+	if (ret < 0) {
+		*errnum = -ret;
 		lender_close(lender);
 		return NULL;
 	}
-	while (lender->count < count) {
-		struct bvec bounce = bounce_share(&lender->bounce, lender->count, share);
-		struct channel *channel = channel_open(volume, &options->channel, bounce, errnum,
-						       err);
-
-		if (!channel) {
-			lender_close(lender);
-			return NULL;
-		}
-		lender->channels[lender->count++] = channel;
-		lender->free[lender->nr_free++] = channel;
-	}
 	return lender;
-
-no_memory:
-	*errnum = ENOMEM;
-	error_set(err, ENOMEM, "no memory for %u channels", count);
-	lender_close(lender);
-	return NULL;
 }
 
 void lender_close(struct lender *lender)
@@ -84,6 +104,7 @@ void lender_close(struct lender *lender)
 		return;
 	for (unsigned i = 0; i < lender->count; i++)
 		channel_close(lender->channels[i]);
+	helpers_close(lender->helpers);
 	bounce_destroy(&lender->bounce);
 	free(lender->channels);
 	free(lender->free);

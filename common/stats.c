@@ -11,6 +11,7 @@ static const struct {
 	COUNTER(reads),      COUNTER(writes),      COUNTER(others),
 	COUNTER(bytes_read), COUNTER(bytes_written),
 	COUNTER(bounced),    COUNTER(zero_copy),   COUNTER(partial),
+	COUNTER(helped),
 	COUNTER(pins),       COUNTER(unpins),
 	COUNTER(bvecs_made), COUNTER(bvecs_freed),
 	COUNTER(in_flight),  COUNTER(errors),

@@ -372,6 +372,7 @@ static int open_lenders(bool tell)
 		.read_depth = READ_DEPTH,
 		.small_read = SMALL_READ,
 		.patience = READ_PATIENCE,
+		.helped = true,
 	};
 	const struct lender_options for_narrow = {
 		.channels = sizes->narrow_channels,

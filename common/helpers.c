@@ -1,0 +1,242 @@
+#include "helpers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "align.h"
+#include "mutex.h"
+#include "thread.h"
+
+#define MAX_HELPERS 4
+#define CHUNK       (32 * 1024) /* bytes, whole sectors: some 10 microseconds of work */
+
+/* What one caller encrypts. It is the caller's, who waits until no helper has it. */
+struct job {
+	uint64_t unit;
+	const uint8_t *in;
+	uint8_t *out;
+	size_t len;
+	atomic_size_t taken; /* bytes that somebody encrypts or has encrypted */
+	atomic_int error;    /* any of them; 0 */
+	unsigned nr_helpers; /* that have it now */
+	pthread_cond_t left; /* none has */
+};
+
+struct helper {
+	struct helpers *all;
+	struct cipher *cipher;
+	pthread_t thread;
+	int cpu;
+	bool asleep;
+	pthread_cond_t wake;
+};
+
+struct helpers {
+	struct volume *volume;
+	pthread_mutex_t lock;
+	struct job *job; /* that helpers may join, or NULL */
+	bool closing;
+	unsigned count; /* started */
+	unsigned next;  /* to be asked first */
+	struct helper helper[MAX_HELPERS];
+};
+
+static uint64_t encrypt_chunks(struct cipher *cipher, struct job *job)
+{
+	uint64_t done = 0;
+	size_t at;
+
+	while ((at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
+		size_t len = min_u64(CHUNK, job->len - at);
+		int ret = cipher_encrypt(cipher, job->unit + at / 512, job->in + at, job->out + at,
+					 len);
+
+		if (ret < 0)
+			atomic_store(&job->error, ret);
+		done += len;
+	}
+	return done;
+}
+
+static void close_to_others(struct helpers *all, const struct job *job)
+{
+	if (all->job == job)
+		all->job = NULL;
+}
+
+/* With the lock held, but while it encrypts. */
+static void help(struct helper *helper, struct job *job)
+{
+	struct helpers *all = helper->all;
+	uint64_t done;
+
+	job->nr_helpers++;
+	pthread_mutex_unlock(&all->lock);
+	done = encrypt_chunks(helper->cipher, job);
+	stat_add(&all->volume->stats.helped, done);
+	pthread_mutex_lock(&all->lock);
+	close_to_others(all, job); /* nothing is left to take */
+	if (--job->nr_helpers == 0)
+		pthread_cond_signal(&job->left);
+}
+
+static void *helper_main(void *opaque)
+{
+	struct helper *helper = opaque;
+	struct helpers *all = helper->all;
+
+	pthread_mutex_lock(&all->lock);
+	while (!all->closing) {
+		if (all->job) {
+			help(helper, all->job);
+			continue;
+		}
+		helper->asleep = true;
+		pthread_cond_wait(&helper->wake, &all->lock);
+		helper->asleep = false;
+	}
+	pthread_mutex_unlock(&all->lock);
+	return NULL;
+}
+
+/* One that sleeps, not on the caller's own core; they take turns. Who is asked is no longer
+ * asleep. With the lock held. */
+static struct helper *find_asleep(struct helpers *all)
+{
+	int here = sched_getcpu();
+
+	for (unsigned i = 0; i < all->count; i++) {
+		struct helper *helper = &all->helper[(all->next + i) % all->count];
+
+		if (!helper->asleep || helper->cpu == here)
+			continue;
+		all->next = (all->next + i + 1) % all->count;
+		helper->asleep = false;
+		return helper;
+	}
+	return NULL;
+}
+
+/* False if others have a job that isn't all taken. */
+static bool offer(struct helpers *all, struct job *job)
+{
+	struct helper *asleep = NULL;
+	bool is_free;
+
+	pthread_mutex_lock(&all->lock);
+	is_free = !all->job;
+	if (is_free) {
+		all->job = job;
+		asleep = find_asleep(all);
+	}
+	pthread_mutex_unlock(&all->lock);
+	if (asleep)
+		pthread_cond_signal(&asleep->wake);
+	return is_free;
+}
+
+/* Until no helper is at it, nor will be. */
+static void withdraw(struct helpers *all, struct job *job)
+{
+	pthread_mutex_lock(&all->lock);
+	close_to_others(all, job);
+	while (job->nr_helpers)
+		pthread_cond_wait(&job->left, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+}
+
+int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len)
+{
+	struct job job = {
+		.unit = unit,
+		.in = in,
+		.out = out,
+		.len = len,
+		.left = PTHREAD_COND_INITIALIZER,
+	};
+
+	if (len < HELPERS_MIN_LEN || all->count == 0 || !offer(all, &job))
+		return cipher_encrypt(cipher, unit, in, out, len);
+	encrypt_chunks(cipher, &job);
+	withdraw(all, &job);
+	pthread_cond_destroy(&job.left);
+	return job.error;
+}
+
+/* ---- start and end ---- */
+
+static void bind_to(pthread_t thread, int cpu)
+{
+	cpu_set_t only;
+
+	CPU_ZERO(&only);
+	CPU_SET(cpu, &only);
+	/* If the core has just been taken away, the scheduler's choice is as good. */
+	pthread_setaffinity_np(thread, sizeof(only), &only);
+}
+
+/* 0, or a negative errno. Without the thread the others do; the process may have no more. */
+static int start(struct helpers *all, int cpu, struct error *err)
+{
+	const struct luks *luks = &all->volume->luks;
+	struct helper *helper = &all->helper[all->count];
+
+	*helper = (struct helper){ .all = all, .cpu = cpu };
+	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
+	if (!helper->cipher)
+		return -EINVAL;
+	pthread_cond_init(&helper->wake, NULL);
+	if (thread_start(&helper->thread, helper_main, helper)) {
+		pthread_cond_destroy(&helper->wake);
+		cipher_free(helper->cipher);
+		return 0;
+	}
+	bind_to(helper->thread, cpu);
+	all->count++;
+	return 0;
+}
+
+struct helpers *helpers_open(struct volume *volume, struct error *err)
+{
+	struct helpers *all = calloc(1, sizeof(*all));
+	cpu_set_t cores;
+
+	if (!all) {
+		error_set(err, ENOMEM, "no memory for threads that help to encrypt");
+		return NULL;
+	}
+	all->volume = volume;
+	mutex_init_short(&all->lock);
+	if (sched_getaffinity(0, sizeof(cores), &cores) < 0 || CPU_COUNT(&cores) < 2)
+		return all;
+	for (int cpu = 0; cpu < CPU_SETSIZE && all->count < MAX_HELPERS; cpu++) {
+		if (CPU_ISSET(cpu, &cores) && start(all, cpu, err) < 0) {
+			helpers_close(all);
+			return NULL;
+		}
+	}
+	return all;
+}
+
+void helpers_close(struct helpers *all)
+{
+	if (!all)
+		return;
+	pthread_mutex_lock(&all->lock);
+	all->closing = true;
+	for (unsigned i = 0; i < all->count; i++)
+		pthread_cond_signal(&all->helper[i].wake);
+	pthread_mutex_unlock(&all->lock);
+	for (unsigned i = 0; i < all->count; i++) {
+		pthread_join(all->helper[i].thread, NULL);
+		pthread_cond_destroy(&all->helper[i].wake);
+		cipher_free(all->helper[i].cipher);
+	}
+	pthread_mutex_destroy(&all->lock);
+	free(all);
+}

@@ -1,0 +1,33 @@
+/* helpers: threads that take over chunks of what another thread encrypts, where a core is free.
+ *
+ * After padata in Linux. nbdkit's threads alone leave cores idle: the scheduler puts a thread that
+ * is woken mostly on the core of the one that wakes it, and there it waits until that one has
+ * encrypted its piece. Each helper is bound to a core, so that it is the other one that is asked. */
+#ifndef NDIO_HELPERS_H
+#define NDIO_HELPERS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cipher.h"
+#include "error.h"
+#include "volume.h"
+
+/* Bytes in one piece from which on it's worth to wake a helper. */
+#define HELPERS_MIN_LEN (128 * 1024)
+
+struct helpers;
+
+/* One for each core that the process may use, but no more than 4; on a single core none, and then
+ * all work is the caller's own. Of a volume with a key, which outlives them. Starts threads: not
+ * across a fork. NULL with a message where memory is short, or OpenSSL refuses. */
+struct helpers *helpers_open(struct volume *volume, struct error *err);
+void helpers_close(struct helpers *helpers); /* idle; NULL is fine */
+
+/* Like cipher_encrypt() with the caller's own cipher, except that a helper may do a part of it at
+ * the same time; in == out isn't allowed. While they help one caller, others encrypt alone. Any
+ * thread. */
+int helpers_encrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len);
+
+#endif

@@ -1,0 +1,234 @@
+/* What helpers encrypt, and when they do. */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fake-target.h"
+#include "helpers.h"
+
+#define PATIENCE 120 /* seconds; then somebody waits forever */
+#define MAX_LEN  (1024 * 1024u)
+#define UNIT     12345
+#define TRIES    10000
+#define THREADS  8
+#define TURNS    200
+
+static const struct fake_options kinds[] = {
+	{.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 65536},
+	{.cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = 65536},
+	{.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 512, .size = 65536},
+};
+
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+static struct volume *volume;
+static struct helpers *helpers;
+static uint8_t *plain;
+
+static struct cipher *own_cipher(void)
+{
+	const struct luks *luks = &volume->luks;
+
+	return cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, NULL);
+}
+
+static void open_kind(unsigned kind)
+{
+	struct fake_target *fake;
+	unsigned seed = 5;
+
+	alarm(PATIENCE);
+	volume = fake_volume(&kinds[kind], &fake);
+	helpers = helpers_open(volume, NULL);
+	assert_non_null(helpers);
+	plain = malloc(MAX_LEN);
+	assert_non_null(plain);
+	fake_noise(plain, MAX_LEN, &seed);
+}
+
+static void close_kind(void)
+{
+	helpers_close(helpers);
+	volume_close(volume);
+	free(plain);
+	alarm(0);
+}
+
+static uint64_t helped(void)
+{
+	return stat_get(&volume->stats.helped);
+}
+
+static bool on_one_core(void)
+{
+	cpu_set_t cores;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(cores), &cores), 0);
+	return CPU_COUNT(&cores) < 2;
+}
+
+/* A job of so many bytes is what one thread makes of it. Memory of its own length, so that a
+ * sanitizer sees what goes beyond. */
+static void assert_right(struct cipher *cipher, size_t len)
+{
+	uint8_t *by_one = malloc(len), *by_some = calloc(1, len);
+
+	assert_non_null(by_one);
+	assert_non_null(by_some);
+	assert_int_equal(cipher_encrypt(cipher, UNIT, plain, by_one, len), 0);
+	assert_int_equal(helpers_encrypt(helpers, cipher, UNIT, plain, by_some, len), 0);
+	fake_assert_same(by_one, by_some, len);
+	free(by_one);
+	free(by_some);
+}
+
+static void it_is_what_one_thread_would_make_of_it(void **state)
+{
+	for (unsigned kind = 0; kind < KINDS; kind++) {
+		size_t sector = kinds[kind].sector;
+		const size_t lens[] = {
+			sector, HELPERS_MIN_LEN - sector, HELPERS_MIN_LEN,
+			HELPERS_MIN_LEN + sector, 5 * 65536 + sector, MAX_LEN,
+		};
+		struct cipher *cipher;
+
+		open_kind(kind);
+		cipher = own_cipher();
+		for (unsigned turn = 0; turn < 20; turn++)
+			for (unsigned i = 0; i < sizeof(lens) / sizeof(lens[0]); i++)
+				assert_right(cipher, lens[i]);
+		cipher_free(cipher);
+		close_kind();
+	}
+}
+
+static void a_free_core_does_a_part(void **state)
+{
+	struct cipher *cipher;
+
+	if (on_one_core())
+		skip();
+	open_kind(0);
+	cipher = own_cipher();
+	for (unsigned i = 0; i < TRIES && helped() == 0; i++)
+		assert_right(cipher, MAX_LEN);
+	assert_int_not_equal(helped(), 0);
+	cipher_free(cipher);
+	close_kind();
+}
+
+static void nobody_is_woken_for_little(void **state)
+{
+	struct cipher *cipher;
+
+	open_kind(0);
+	cipher = own_cipher();
+	for (unsigned i = 0; i < 100; i++)
+		assert_right(cipher, HELPERS_MIN_LEN - kinds[0].sector);
+	assert_int_equal(helped(), 0);
+	cipher_free(cipher);
+	close_kind();
+}
+
+static void on_one_core_there_are_none(void **state)
+{
+	struct cipher *cipher;
+	cpu_set_t before, one, others;
+	int cpu = 0;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+	while (!CPU_ISSET(cpu, &before))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	open_kind(0);
+	/* One that was there would be asked by a caller on another core. */
+	others = before;
+	CPU_CLR(cpu, &others);
+	sched_setaffinity(0, sizeof(others), CPU_COUNT(&others) ? &others : &before);
+	cipher = own_cipher();
+	for (unsigned i = 0; i < 100; i++)
+		assert_right(cipher, MAX_LEN);
+	assert_int_equal(helped(), 0);
+	assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+	cipher_free(cipher);
+	close_kind();
+}
+
+/* ---- many callers ---- */
+
+/* Asserts of cmocka are for its own thread: the others tell what failed. */
+struct caller {
+	pthread_t thread;
+	unsigned number;
+	bool failed;
+};
+
+static void *call(void *opaque)
+{
+	struct caller *caller = opaque;
+	size_t len = HELPERS_MIN_LEN + caller->number * 33 * kinds[0].sector;
+	uint8_t *by_one = malloc(len), *by_some = malloc(len);
+	struct cipher *cipher = own_cipher();
+
+	caller->failed = !by_one || !by_some || !cipher ||
+			 cipher_encrypt(cipher, caller->number, plain, by_one, len) < 0;
+	for (unsigned turn = 0; turn < TURNS && !caller->failed; turn++) {
+		memset(by_some, 0, len);
+		caller->failed = helpers_encrypt(helpers, cipher, caller->number, plain, by_some,
+						 len) < 0 ||
+				 memcmp(by_one, by_some, len);
+	}
+	cipher_free(cipher);
+	free(by_one);
+	free(by_some);
+	return NULL;
+}
+
+static void many_callers_each_get_their_own(void **state)
+{
+	struct caller callers[THREADS];
+
+	open_kind(0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		callers[i] = (struct caller){.number = i};
+		assert_int_equal(pthread_create(&callers[i].thread, NULL, call, &callers[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(callers[i].thread, NULL);
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_false(callers[i].failed);
+	close_kind();
+}
+
+static void they_come_and_go(void **state)
+{
+	for (unsigned i = 0; i < 50; i++) {
+		open_kind(0);
+		close_kind();
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(it_is_what_one_thread_would_make_of_it),
+		cmocka_unit_test(a_free_core_does_a_part),
+		cmocka_unit_test(nobody_is_woken_for_little),
+		cmocka_unit_test(on_one_core_there_are_none),
+		cmocka_unit_test(many_callers_each_get_their_own),
+		cmocka_unit_test(they_come_and_go),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
