@@ -44,6 +44,15 @@ static int encrypt(struct channel *channel, uint64_t offset, const void *in, voi
 	return cipher_encrypt(channel->cipher, unit, in, out, len);
 }
 
+static int decrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
+{
+	uint64_t unit = unit_of(channel->volume, offset);
+
+	if (channel->helpers)
+		return helpers_decrypt(channel->helpers, channel->cipher, unit, in, out, len);
+	return cipher_decrypt(channel->cipher, unit, in, out, len);
+}
+
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
  * caller's memory allows; a sector that straddles two runs is gathered first. */
 static int fill(struct channel *channel, struct ndio_subrequest *sub)
@@ -68,8 +77,7 @@ static int fill(struct channel *channel, struct ndio_subrequest *sub)
 		} else {
 			whole = sector;
 			iter_copy_from(&sub->iter, out, whole);
-			ret = cipher_encrypt(channel->cipher, unit_of(volume, offset), out, out,
-					     whole);
+			ret = encrypt(channel, offset, out, out, whole);
 		}
 		out += whole;
 		offset += whole;
@@ -86,7 +94,7 @@ static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, ui
 {
 	size_t sector = channel->volume->sector;
 	size_t part = min_u64(sector - lead, sub->iter.left);
-	int ret = cipher_decrypt(channel->cipher, unit_of(channel->volume, offset), in, in, sector);
+	int ret = decrypt(channel, offset, in, in, sector);
 
 	if (ret == 0)
 		iter_copy_to(&sub->iter, in + lead, part);
@@ -118,8 +126,7 @@ static int drain(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = lead ? 0 : round_down(run.len, sector);
 
 		if (whole) {
-			ret = cipher_decrypt(channel->cipher, unit_of(volume, offset), in, run.base,
-					     whole);
+			ret = decrypt(channel, offset, in, run.base, whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
@@ -136,15 +143,14 @@ static int drain(struct channel *channel, struct ndio_subrequest *sub)
  * in bounce memory only until the last line. */
 static int change_block(struct channel *channel, struct ndio_subrequest *sub)
 {
-	uint64_t unit = unit_of(channel->volume, sub->offset);
 	int ret = 0;
 
 	if (channel->cipher)
-		ret = cipher_decrypt(channel->cipher, unit, sub->io_base, sub->io_base, sub->len);
+		ret = decrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
 	if (ret == 0)
 		iter_copy_from(&sub->iter, (uint8_t *)sub->io_base + sub->lead, sub->iter.left);
 	if (ret == 0 && channel->cipher)
-		ret = cipher_encrypt(channel->cipher, unit, sub->io_base, sub->io_base, sub->len);
+		ret = encrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
 	if (ret < 0)
 		OPENSSL_cleanse(sub->io_base, sub->len);
 	return ret;

@@ -17,7 +17,7 @@ struct channel_options {
 	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
 	size_t piece_len; /* bytes; less is used where the target takes less */
 	bool huge_pages;  /* for whoever has bounce memory made for it: see bounce_init() */
-	struct helpers *helpers; /* for large pieces of encrypted writes, or NULL */
+	struct helpers *helpers; /* for large pieces of a volume with a key, or NULL */
 };
 
 /* Bytes of bounce memory that a channel needs. */

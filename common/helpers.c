@@ -14,13 +14,16 @@
 #define MAX_HELPERS 4
 #define CHUNK       (32 * 1024) /* bytes, whole sectors: some 10 microseconds of work */
 
-/* What one caller encrypts. It is the caller's, who waits until no helper has it. */
+typedef int crypt_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
+
+/* What one caller encrypts or decrypts. It is the caller's, who waits until no helper has it. */
 struct job {
+	crypt_fn *crypt;
 	uint64_t unit;
 	const uint8_t *in;
 	uint8_t *out;
 	size_t len;
-	atomic_size_t taken; /* bytes that somebody encrypts or has encrypted */
+	atomic_size_t taken; /* bytes that somebody works on or has done */
 	atomic_int error;    /* any of them; 0 */
 	unsigned nr_helpers; /* that have it now */
 	pthread_cond_t left; /* none has */
@@ -45,15 +48,15 @@ struct helpers {
 	struct helper helper[MAX_HELPERS];
 };
 
-static uint64_t encrypt_chunks(struct cipher *cipher, struct job *job)
+/* Bytes done. */
+static uint64_t do_chunks(struct cipher *cipher, struct job *job)
 {
 	uint64_t done = 0;
 	size_t at;
 
 	while ((at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
 		size_t len = min_u64(CHUNK, job->len - at);
-		int ret = cipher_encrypt(cipher, job->unit + at / 512, job->in + at, job->out + at,
-					 len);
+		int ret = job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
 
 		if (ret < 0)
 			atomic_store(&job->error, ret);
@@ -68,7 +71,7 @@ static void close_to_others(struct helpers *all, const struct job *job)
 		all->job = NULL;
 }
 
-/* With the lock held, but while it encrypts. */
+/* With the lock held, but while it works. */
 static void help(struct helper *helper, struct job *job)
 {
 	struct helpers *all = helper->all;
@@ -76,7 +79,7 @@ static void help(struct helper *helper, struct job *job)
 
 	job->nr_helpers++;
 	pthread_mutex_unlock(&all->lock);
-	done = encrypt_chunks(helper->cipher, job);
+	done = do_chunks(helper->cipher, job);
 	stat_add(&all->volume->stats.helped, done);
 	pthread_mutex_lock(&all->lock);
 	close_to_others(all, job); /* nothing is left to take */
@@ -149,10 +152,11 @@ static void withdraw(struct helpers *all, struct job *job)
 	pthread_mutex_unlock(&all->lock);
 }
 
-int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
-		    void *out, size_t len)
+static int crypt_with_help(struct helpers *all, struct cipher *cipher, crypt_fn *crypt,
+			   uint64_t unit, const void *in, void *out, size_t len)
 {
 	struct job job = {
+		.crypt = crypt,
 		.unit = unit,
 		.in = in,
 		.out = out,
@@ -161,11 +165,23 @@ int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, c
 	};
 
 	if (len < HELPERS_MIN_LEN || all->count == 0 || !offer(all, &job))
-		return cipher_encrypt(cipher, unit, in, out, len);
-	encrypt_chunks(cipher, &job);
+		return crypt(cipher, unit, in, out, len);
+	do_chunks(cipher, &job);
 	withdraw(all, &job);
 	pthread_cond_destroy(&job.left);
 	return job.error;
+}
+
+int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len)
+{
+	return crypt_with_help(all, cipher, cipher_encrypt, unit, in, out, len);
+}
+
+int helpers_decrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len)
+{
+	return crypt_with_help(all, cipher, cipher_decrypt, unit, in, out, len);
 }
 
 /* ---- start and end ---- */

@@ -1,8 +1,10 @@
-/* helpers: threads that take over chunks of what another thread encrypts, where a core is free.
+/* helpers: threads that take over chunks of what another thread encrypts or decrypts, where a core
+ * is free.
  *
  * After padata in Linux. nbdkit's threads alone leave cores idle: the scheduler puts a thread that
  * is woken mostly on the core of the one that wakes it, and there it waits until that one has
- * encrypted its piece. Each helper is bound to a core, so that it is the other one that is asked. */
+ * worked through its piece. Each helper is bound to a core, so that it is the other one that is
+ * asked. */
 #ifndef NDIO_HELPERS_H
 #define NDIO_HELPERS_H
 
@@ -24,10 +26,11 @@ struct helpers;
 struct helpers *helpers_open(struct volume *volume, struct error *err);
 void helpers_close(struct helpers *helpers); /* idle; NULL is fine */
 
-/* Like cipher_encrypt() with the caller's own cipher, except that a helper may do a part of it at
- * the same time; in == out isn't allowed. While they help one caller, others encrypt alone. Any
- * thread. */
+/* Like cipher_encrypt() and cipher_decrypt() with the caller's own cipher, except that a helper may
+ * do a part of it at the same time. While they help one caller, others work alone. Any thread. */
 int helpers_encrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len);
+int helpers_decrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
 		    void *out, size_t len);
 
 #endif

@@ -17,7 +17,7 @@ struct lender_options {
 	uint64_t read_depth; /* bytes that the target is asked for at once (depth.h), or 0 */
 	uint64_t small_read; /* but reads of so many bytes, or fewer, don't wait for others */
 	unsigned patience;   /* milliseconds that the others wait, at most */
-	bool helped;         /* what is written to a volume with a key: see helpers.h */
+	bool helped;         /* large pieces of a volume with a key: see helpers.h */
 };
 
 /* NULL with a message, and *errnum the positive errno. */

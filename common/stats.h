@@ -13,7 +13,7 @@ struct stats {
 	_Atomic uint64_t bounced;   /* subrequests that went through bounce memory */
 	_Atomic uint64_t zero_copy; /* and those straight from or to the caller's memory */
 	_Atomic uint64_t partial;   /* blocks read, changed and written back */
-	_Atomic uint64_t helped;    /* bytes that helpers encrypted */
+	_Atomic uint64_t helped;    /* bytes that helpers encrypted or decrypted */
 	_Atomic uint64_t pins, unpins; /* requests that pinned their memory, and undid it */
 	_Atomic uint64_t bvecs_made, bvecs_freed; /* bvec lists */
 	_Atomic uint64_t in_flight; /* requests made and not yet freed */

@@ -1,4 +1,4 @@
-/* What helpers encrypt, and when they do. */
+/* What helpers encrypt and decrypt, and when they do. */
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -76,8 +76,8 @@ static bool on_one_core(void)
 	return CPU_COUNT(&cores) < 2;
 }
 
-/* A job of so many bytes is what one thread makes of it. Memory of its own length, so that a
- * sanitizer sees what goes beyond. */
+/* So many bytes, there and back, are what one thread makes of them. Memory of its own length, so
+ * that a sanitizer sees what goes beyond. */
 static void assert_right(struct cipher *cipher, size_t len)
 {
 	uint8_t *by_one = malloc(len), *by_some = calloc(1, len);
@@ -87,6 +87,10 @@ static void assert_right(struct cipher *cipher, size_t len)
 	assert_int_equal(cipher_encrypt(cipher, UNIT, plain, by_one, len), 0);
 	assert_int_equal(helpers_encrypt(helpers, cipher, UNIT, plain, by_some, len), 0);
 	fake_assert_same(by_one, by_some, len);
+	assert_int_equal(helpers_decrypt(helpers, cipher, UNIT, by_one, by_some, len), 0);
+	fake_assert_same(plain, by_some, len);
+	assert_int_equal(helpers_decrypt(helpers, cipher, UNIT, by_one, by_one, len), 0);
+	fake_assert_same(plain, by_one, len);
 	free(by_one);
 	free(by_some);
 }
@@ -187,7 +191,10 @@ static void *call(void *opaque)
 		memset(by_some, 0, len);
 		caller->failed = helpers_encrypt(helpers, cipher, caller->number, plain, by_some,
 						 len) < 0 ||
-				 memcmp(by_one, by_some, len);
+				 memcmp(by_one, by_some, len) ||
+				 helpers_decrypt(helpers, cipher, caller->number, by_some, by_some,
+						 len) < 0 ||
+				 memcmp(plain, by_some, len);
 	}
 	cipher_free(cipher);
 	free(by_one);
