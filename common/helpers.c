@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "align.h"
 #include "mutex.h"
@@ -34,12 +36,13 @@ struct helper {
 	struct cipher *cipher;
 	pthread_t thread;
 	int cpu;
-	bool asleep;
-	pthread_cond_t wake;
+	bool idle; /* may be asked */
+	sem_t asked;
 };
 
 struct helpers {
 	struct volume *volume;
+	cpu_set_t cores; /* that the process may use */
 	pthread_mutex_t lock;
 	struct job *job; /* that helpers may join, or NULL */
 	bool closing;
@@ -54,7 +57,7 @@ static uint64_t do_chunks(struct cipher *cipher, struct job *job)
 	uint64_t done = 0;
 	size_t at;
 
-	while ((at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
+	while (!job->error && (at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
 		size_t len = min_u64(CHUNK, job->len - at);
 		int ret = job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
 
@@ -87,6 +90,21 @@ static void help(struct helper *helper, struct job *job)
 		pthread_cond_signal(&job->left);
 }
 
+/* It is bound to its core only while it sleeps, so that it is woken there. Awake it may have a
+ * caller's chunk, or the lock: if then something takes that core that outranks it, it has to get on
+ * elsewhere. Where a core has just been taken away, the scheduler's choice is as good. */
+static void sleep_on_core(struct helper *helper)
+{
+	cpu_set_t own;
+
+	CPU_ZERO(&own);
+	CPU_SET(helper->cpu, &own);
+	sched_setaffinity(0, sizeof(own), &own);
+	while (sem_wait(&helper->asked) < 0 && errno == EINTR)
+		;
+	sched_setaffinity(0, sizeof(helper->all->cores), &helper->all->cores);
+}
+
 static void *helper_main(void *opaque)
 {
 	struct helper *helper = opaque;
@@ -98,27 +116,28 @@ static void *helper_main(void *opaque)
 			help(helper, all->job);
 			continue;
 		}
-		helper->asleep = true;
-		pthread_cond_wait(&helper->wake, &all->lock);
-		helper->asleep = false;
+		helper->idle = true;
+		pthread_mutex_unlock(&all->lock);
+		sleep_on_core(helper);
+		pthread_mutex_lock(&all->lock);
 	}
 	pthread_mutex_unlock(&all->lock);
 	return NULL;
 }
 
-/* One that sleeps, not on the caller's own core; they take turns. Who is asked is no longer
- * asleep. With the lock held. */
-static struct helper *find_asleep(struct helpers *all)
+/* One that is idle, not of the caller's own core; they take turns. Whoever is found has to be
+ * asked. With the lock held. */
+static struct helper *find_idle(struct helpers *all)
 {
 	int here = sched_getcpu();
 
 	for (unsigned i = 0; i < all->count; i++) {
 		struct helper *helper = &all->helper[(all->next + i) % all->count];
 
-		if (!helper->asleep || helper->cpu == here)
+		if (!helper->idle || helper->cpu == here)
 			continue;
 		all->next = (all->next + i + 1) % all->count;
-		helper->asleep = false;
+		helper->idle = false;
 		return helper;
 	}
 	return NULL;
@@ -127,18 +146,18 @@ static struct helper *find_asleep(struct helpers *all)
 /* False if others have a job that isn't all taken. */
 static bool offer(struct helpers *all, struct job *job)
 {
-	struct helper *asleep = NULL;
+	struct helper *helper = NULL;
 	bool is_free;
 
 	pthread_mutex_lock(&all->lock);
 	is_free = !all->job;
 	if (is_free) {
 		all->job = job;
-		asleep = find_asleep(all);
+		helper = find_idle(all);
 	}
 	pthread_mutex_unlock(&all->lock);
-	if (asleep)
-		pthread_cond_signal(&asleep->wake);
+	if (helper)
+		sem_post(&helper->asked);
 	return is_free;
 }
 
@@ -186,17 +205,17 @@ int helpers_decrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, c
 
 /* ---- start and end ---- */
 
-static void bind_to(pthread_t thread, int cpu)
+/* The nth of them, from 0. */
+static int nth_core(const cpu_set_t *cores, unsigned nth)
 {
-	cpu_set_t only;
+	int cpu = 0;
 
-	CPU_ZERO(&only);
-	CPU_SET(cpu, &only);
-	/* If the core has just been taken away, the scheduler's choice is as good. */
-	pthread_setaffinity_np(thread, sizeof(only), &only);
+	while (!CPU_ISSET(cpu, cores) || nth-- > 0)
+		cpu++;
+	return cpu;
 }
 
-/* 0, or a negative errno. Without the thread the others do; the process may have no more. */
+/* 0, or a negative errno. If the process may have no more threads, it goes without. */
 static int start(struct helpers *all, int cpu, struct error *err)
 {
 	const struct luks *luks = &all->volume->luks;
@@ -206,35 +225,49 @@ static int start(struct helpers *all, int cpu, struct error *err)
 	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
 	if (!helper->cipher)
 		return -EINVAL;
-	pthread_cond_init(&helper->wake, NULL);
+	sem_init(&helper->asked, 0, 0);
 	if (thread_start(&helper->thread, helper_main, helper)) {
-		pthread_cond_destroy(&helper->wake);
+		sem_destroy(&helper->asked);
 		cipher_free(helper->cipher);
 		return 0;
 	}
-	bind_to(helper->thread, cpu);
 	all->count++;
 	return 0;
 }
 
-struct helpers *helpers_open(struct volume *volume, struct error *err)
+/* Spread over all cores, and not from the same one in every process. */
+static int start_all(struct helpers *all, struct error *err)
+{
+	unsigned cores = CPU_COUNT(&all->cores);
+	unsigned count = min_u64(cores, MAX_HELPERS);
+	int ret = 0;
+
+	for (unsigned i = 0; i < count && ret == 0; i++)
+		ret = start(all, nth_core(&all->cores, (getpid() + i * cores / count) % cores),
+			    err);
+	return ret;
+}
+
+struct helpers *helpers_open(struct volume *volume, int *errnum, struct error *err)
 {
 	struct helpers *all = calloc(1, sizeof(*all));
-	cpu_set_t cores;
+	int ret;
 
 	if (!all) {
+		*errnum = ENOMEM;
 		error_set(err, ENOMEM, "no memory for threads that help to encrypt");
 		return NULL;
 	}
 	all->volume = volume;
 	mutex_init_short(&all->lock);
-	if (sched_getaffinity(0, sizeof(cores), &cores) < 0 || CPU_COUNT(&cores) < 2)
+	if (sched_getaffinity(0, sizeof(all->cores), &all->cores) < 0 ||
+	    CPU_COUNT(&all->cores) < 2)
 		return all;
-	for (int cpu = 0; cpu < CPU_SETSIZE && all->count < MAX_HELPERS; cpu++) {
-		if (CPU_ISSET(cpu, &cores) && start(all, cpu, err) < 0) {
-			helpers_close(all);
-			return NULL;
-		}
+	ret = start_all(all, err);
+	if (ret < 0) {
+		*errnum = -ret;
+		helpers_close(all);
+		return NULL;
 	}
 	return all;
 }
@@ -245,12 +278,12 @@ void helpers_close(struct helpers *all)
 		return;
 	pthread_mutex_lock(&all->lock);
 	all->closing = true;
-	for (unsigned i = 0; i < all->count; i++)
-		pthread_cond_signal(&all->helper[i].wake);
 	pthread_mutex_unlock(&all->lock);
+	for (unsigned i = 0; i < all->count; i++)
+		sem_post(&all->helper[i].asked);
 	for (unsigned i = 0; i < all->count; i++) {
 		pthread_join(all->helper[i].thread, NULL);
-		pthread_cond_destroy(&all->helper[i].wake);
+		sem_destroy(&all->helper[i].asked);
 		cipher_free(all->helper[i].cipher);
 	}
 	pthread_mutex_destroy(&all->lock);

@@ -56,6 +56,7 @@ static int set_up(struct lender *lender, struct volume *volume,
 {
 	struct channel_options channel = options->channel;
 	const unsigned count = options->channels;
+	int errnum;
 
 	lender->channels = calloc(count, sizeof(*lender->channels));
 	lender->free = calloc(count, sizeof(*lender->free));
@@ -64,9 +65,9 @@ static int set_up(struct lender *lender, struct volume *volume,
 	if (bounce_init(&lender->bounce, count * lender->share, channel.huge_pages, err) < 0)
 		return -ENOMEM;
 	if (options->helped && volume->encrypted) {
-		lender->helpers = helpers_open(volume, err);
+		lender->helpers = helpers_open(volume, &errnum, err);
 		if (!lender->helpers)
-			return -ENOMEM;
+			return -errnum;
 		channel.helpers = lender->helpers;
 	}
 	return open_channels(lender, volume, &channel, count, err);
@@ -211,7 +212,7 @@ static uint64_t read_depth(const struct lender *lender, const struct ndio_reques
 }
 
 /* Whoever is let in is mostly put behind us, on our core. To ask the disk takes it little, and to
- * decrypt takes us long, so it goes first. */
+ * decrypt takes us long, so it may go first. */
 static void give_up_turn(struct lender *lender, uint64_t depth)
 {
 	if (depth_leave(&lender->reads, depth))

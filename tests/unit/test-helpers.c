@@ -1,8 +1,12 @@
 /* What helpers encrypt and decrypt, and when they do. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <openssl/evp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,13 +16,14 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "fake-target.h"
 #include "helpers.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
+#define SOON     60000 /* milliseconds in which a helper comes at least once */
 #define MAX_LEN  (1024 * 1024u)
 #define UNIT     12345
-#define TRIES    10000
 #define THREADS  8
 #define TURNS    200
 
@@ -33,6 +38,33 @@ static const struct fake_options kinds[] = {
 static struct volume *volume;
 static struct helpers *helpers;
 static uint8_t *plain;
+static cpu_set_t cores; /* that the test may use */
+
+/* So many sectors go well, and the next fails; negative: none does. */
+static atomic_int until_failure = -1;
+
+/* In place of libcrypto's. */
+int EVP_CipherUpdate(EVP_CIPHER_CTX *ctx, unsigned char *out, int *done, const unsigned char *in,
+		     int len)
+{
+	static int (*real)(EVP_CIPHER_CTX *, unsigned char *, int *, const unsigned char *, int);
+
+	if (!real) /* before any thread is started */
+		*(void **)&real = dlsym(RTLD_NEXT, "EVP_CipherUpdate");
+	if (until_failure >= 0 && atomic_fetch_sub(&until_failure, 1) == 0)
+		return 0;
+	return real(ctx, out, done, in, len);
+}
+
+static int learn_cores(void **state)
+{
+	return sched_getaffinity(0, sizeof(cores), &cores);
+}
+
+static int give_cores_back(void **state)
+{
+	return sched_setaffinity(0, sizeof(cores), &cores);
+}
 
 static struct cipher *own_cipher(void)
 {
@@ -45,10 +77,11 @@ static void open_kind(unsigned kind)
 {
 	struct fake_target *fake;
 	unsigned seed = 5;
+	int errnum;
 
 	alarm(PATIENCE);
 	volume = fake_volume(&kinds[kind], &fake);
-	helpers = helpers_open(volume, NULL);
+	helpers = helpers_open(volume, &errnum, NULL);
 	assert_non_null(helpers);
 	plain = malloc(MAX_LEN);
 	assert_non_null(plain);
@@ -66,14 +99,6 @@ static void close_kind(void)
 static uint64_t helped(void)
 {
 	return stat_get(&volume->stats.helped);
-}
-
-static bool on_one_core(void)
-{
-	cpu_set_t cores;
-
-	assert_int_equal(sched_getaffinity(0, sizeof(cores), &cores), 0);
-	return CPU_COUNT(&cores) < 2;
 }
 
 /* So many bytes, there and back, are what one thread makes of them. Memory of its own length, so
@@ -115,22 +140,23 @@ static void it_is_what_one_thread_would_make_of_it(void **state)
 	}
 }
 
-static void a_free_core_does_a_part(void **state)
+static void another_core_does_a_part(void **state)
 {
+	const int64_t deadline = clock_ms() + SOON;
 	struct cipher *cipher;
 
-	if (on_one_core())
+	if (CPU_COUNT(&cores) < 2)
 		skip();
 	open_kind(0);
 	cipher = own_cipher();
-	for (unsigned i = 0; i < TRIES && helped() == 0; i++)
+	while (helped() == 0 && clock_ms() < deadline)
 		assert_right(cipher, MAX_LEN);
 	assert_int_not_equal(helped(), 0);
 	cipher_free(cipher);
 	close_kind();
 }
 
-static void nobody_is_woken_for_little(void **state)
+static void nobody_helps_with_little(void **state)
 {
 	struct cipher *cipher;
 
@@ -146,27 +172,45 @@ static void nobody_is_woken_for_little(void **state)
 static void on_one_core_there_are_none(void **state)
 {
 	struct cipher *cipher;
-	cpu_set_t before, one, others;
+	cpu_set_t one, others = cores;
 	int cpu = 0;
 
-	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
-	while (!CPU_ISSET(cpu, &before))
+	while (!CPU_ISSET(cpu, &cores))
 		cpu++;
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
 	open_kind(0);
 	/* One that was there would be asked by a caller on another core. */
-	others = before;
-	CPU_CLR(cpu, &others);
-	sched_setaffinity(0, sizeof(others), CPU_COUNT(&others) ? &others : &before);
+	if (CPU_COUNT(&cores) > 1)
+		CPU_CLR(cpu, &others);
+	assert_int_equal(sched_setaffinity(0, sizeof(others), &others), 0);
 	cipher = own_cipher();
 	for (unsigned i = 0; i < 100; i++)
 		assert_right(cipher, MAX_LEN);
 	assert_int_equal(helped(), 0);
-	assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
 	cipher_free(cipher);
 	close_kind();
+}
+
+/* At any sector, so that it is sometimes the caller's own and sometimes a helper's. */
+static void whoever_fails_it_is_told(void **state)
+{
+	uint8_t *out = malloc(MAX_LEN);
+	struct cipher *cipher;
+
+	assert_non_null(out);
+	open_kind(0);
+	cipher = own_cipher();
+	for (unsigned sector = 0; sector < MAX_LEN / kinds[0].sector; sector += 7) {
+		until_failure = sector;
+		assert_int_equal(helpers_encrypt(helpers, cipher, UNIT, plain, out, MAX_LEN), -EIO);
+		until_failure = -1;
+	}
+	assert_right(cipher, MAX_LEN);
+	cipher_free(cipher);
+	close_kind();
+	free(out);
 }
 
 /* ---- many callers ---- */
@@ -230,12 +274,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_is_what_one_thread_would_make_of_it),
-		cmocka_unit_test(a_free_core_does_a_part),
-		cmocka_unit_test(nobody_is_woken_for_little),
-		cmocka_unit_test(on_one_core_there_are_none),
+		cmocka_unit_test(another_core_does_a_part),
+		cmocka_unit_test(nobody_helps_with_little),
+		cmocka_unit_test_teardown(on_one_core_there_are_none, give_cores_back),
+		cmocka_unit_test(whoever_fails_it_is_told),
 		cmocka_unit_test(many_callers_each_get_their_own),
 		cmocka_unit_test(they_come_and_go),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, learn_cores, NULL);
 }

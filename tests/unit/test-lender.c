@@ -1,6 +1,7 @@
 /* Many threads over few channels: nobody loses a byte, and nobody waits forever. */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "fake-target.h"
 #include "lender.h"
 #include "request.h"
@@ -536,6 +538,50 @@ static void reads_beyond_the_depth_wait_for_their_turn(void **state)
 	tear_down();
 }
 
+static bool on_one_core(void)
+{
+	cpu_set_t cores;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(cores), &cores), 0);
+	return CPU_COUNT(&cores) == 1;
+}
+
+/* Written and read as a whole until somebody has helped. */
+static void large_pieces_are_helped_with(void **state)
+{
+	const struct fake_options options = {
+		.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
+	};
+	const struct lender_options lending = {
+		.channels = 1,
+		.channel = {.pieces = 2, .piece_len = 1 << 18},
+		.helped = true,
+	};
+	uint8_t *plain = malloc(options.size), *read = malloc(options.size);
+	const int64_t deadline = clock_ms() + 60000;
+	unsigned seed = 3;
+	int errnum;
+
+	assert_non_null(plain);
+	assert_non_null(read);
+	alarm(PATIENCE);
+	volume = fake_volume(&options, &fake);
+	lender = lender_open(volume, &lending, &errnum, NULL);
+	assert_non_null(lender);
+	do {
+		fake_noise(plain, options.size, &seed);
+		assert_int_equal(run(OP_WRITE, 0, 0, plain, options.size), 0);
+		fake_assert_holds(volume, plain);
+		memset(read, 0, options.size);
+		assert_int_equal(run(OP_READ, 0, 0, read, options.size), 0);
+		fake_assert_same(plain, read, options.size);
+	} while (stat_get(&volume->stats.helped) == 0 && !on_one_core() && clock_ms() < deadline);
+	assert_true(stat_get(&volume->stats.helped) > 0 || on_one_core());
+	tear_down();
+	free(plain);
+	free(read);
+}
+
 static sem_t stays, others_have_read;
 
 static void wait_for_others(struct ndio_request *request)
@@ -642,6 +688,7 @@ int main(void)
 	static struct CMUnitTest tests[EVERY * KINDS + 6] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
+		cmocka_unit_test(large_pieces_are_helped_with),
 		cmocka_unit_test(reads_beyond_the_depth_wait_for_their_turn),
 		cmocka_unit_test(a_read_that_has_landed_makes_room_for_the_next),
 		cmocka_unit_test(small_reads_do_not_wait_for_large_ones),
