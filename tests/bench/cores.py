@@ -10,6 +10,7 @@ import sys
 
 EVENTS = ["sched_switch", "sched_waking"]
 TRACEFS = "/sys/kernel/tracing"
+OURS = os.path.join(TRACEFS, "instances", "ndio-cores") # apart from what others trace
 BUFFER_KB = 65536 # for each core
 
 LINE = re.compile(r"\s*.*-\d+\s+\[(\d+)\]\s+\S+\s+([\d.]+): (\w+): (.*)")
@@ -20,7 +21,7 @@ Event = collections.namedtuple("Event", "cpu time sleeps runnable runs woken")
 
 
 def put(name, text):
-    with open(os.path.join(TRACEFS, name), "w", encoding="ascii") as file:
+    with open(os.path.join(OURS, name), "w", encoding="ascii") as file:
         file.write(text)
 
 
@@ -29,20 +30,14 @@ def tracing():
     """What is traced is in the file trace until it ends."""
     if not os.path.exists(os.path.join(TRACEFS, "trace")):
         subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
-    put("tracing_on", "0")
-    put("buffer_size_kb", str(BUFFER_KB))
-    put("trace", "")
-    for event in EVENTS:
-        put(f"events/sched/{event}/enable", "1")
-    put("tracing_on", "1")
+    os.mkdir(OURS)
     try:
+        put("buffer_size_kb", str(BUFFER_KB))
+        for event in EVENTS:
+            put(f"events/sched/{event}/enable", "1")
         yield
     finally:
-        put("tracing_on", "0")
-        for event in EVENTS:
-            put(f"events/sched/{event}/enable", "0")
-        put("trace", "")
-        put("buffer_size_kb", "1408")
+        os.rmdir(OURS)
 
 
 def events(lines):
@@ -111,7 +106,7 @@ def main():
     with tracing():
         status = subprocess.run(sys.argv[1:], check=False).returncode
         put("tracing_on", "0")
-        with open(os.path.join(TRACEFS, "trace"), encoding="ascii", errors="replace") as file:
+        with open(os.path.join(OURS, "trace"), encoding="ascii", errors="replace") as file:
             seconds = shares(list(events(file)))
     for what, length in seconds.most_common():
         print(f"{length / sum(seconds.values()) * 100:5.1f} %  {what}")

@@ -41,6 +41,15 @@ ok "the statistics" python3 -B - "$root/tests/bench" <<-'PYTHON'
 	assert samples.summary()[0]["metrics"]["ms"]["median"] == 3
 PYTHON
 
+# Without root, or where nothing is traced, there is no telling.
+if [ -w /sys/kernel/tracing/instances ]; then
+	ok "idle cores are told of" python3 -B "$root/tests/bench/cores.py" sleep 0.3
+	is "in shares of the time" "$(awk '/%  a(ll cores| core is)/ { all += $1 }
+		END { print (all > 99 && all < 101) }' "$T/ok.out")" 1
+else
+	skip "no tracefs here" 2
+fi
+
 ok "what has goals is measured" bench quick --quick --jobs seq-read,first-byte \
 	--who ndio,ndio-luks2
 ok "without a problem" holds quick 'r["problems"] == []'
