@@ -10,7 +10,8 @@ import sys
 
 EVENTS = ["sched_switch", "sched_waking"]
 TRACEFS = "/sys/kernel/tracing"
-OURS = os.path.join(TRACEFS, "instances", "ndio-cores") # apart from what others trace
+# Apart from what others trace.
+OURS = os.path.join(TRACEFS, "instances", f"ndio-cores-{os.getpid()}")
 BUFFER_KB = 65536 # for each core
 
 LINE = re.compile(r"\s*.*-\d+\s+\[(\d+)\]\s+\S+\s+([\d.]+): (\w+): (.*)")
