@@ -63,7 +63,8 @@ static uint64_t do_chunks(struct cipher *cipher, struct job *job)
 
 		if (ret < 0)
 			atomic_store(&job->error, ret);
-		done += len;
+		else
+			done += len;
 	}
 	return done;
 }
@@ -100,8 +101,7 @@ static void sleep_on_core(struct helper *helper)
 	CPU_ZERO(&own);
 	CPU_SET(helper->cpu, &own);
 	sched_setaffinity(0, sizeof(own), &own);
-	while (sem_wait(&helper->asked) < 0 && errno == EINTR)
-		;
+	thread_wait(&helper->asked);
 	sched_setaffinity(0, sizeof(helper->all->cores), &helper->all->cores);
 }
 

@@ -12,6 +12,7 @@
 #include "depth.h"
 #include "helpers.h"
 #include "mutex.h"
+#include "thread.h"
 
 /* A thread that no channel was left for. */
 struct borrower {
@@ -124,12 +125,6 @@ bool lender_suits(const struct lender *lender, const struct ndio_request *reques
 	return channel_one_piece(request, lender->piece_len);
 }
 
-static void wait_for(sem_t *sem)
-{
-	while (sem_wait(sem) < 0 && errno == EINTR)
-		;
-}
-
 /* With the mutex held, which it lets go. */
 static struct channel *wait_for_channel(struct lender *lender)
 {
@@ -139,7 +134,7 @@ static struct channel *wait_for_channel(struct lender *lender)
 	*lender->end = &borrower;
 	lender->end = &borrower.next;
 	pthread_mutex_unlock(&lender->lock);
-	wait_for(&borrower.handed);
+	thread_wait(&borrower.handed);
 	sem_destroy(&borrower.handed);
 	return borrower.channel;
 }
@@ -198,7 +193,7 @@ static void wait_for_range(struct ndio_request *request)
 	request->range_waiter = &granted;
 	request->range.granted = range_granted;
 	if (!range_acquire(&request->volume->ranges, &request->range))
-		wait_for(&granted);
+		thread_wait(&granted);
 	sem_destroy(&granted);
 }
 

@@ -1,5 +1,6 @@
 #include "thread.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
 
@@ -13,4 +14,10 @@ int thread_start(pthread_t *thread, void *(*run)(void *opaque), void *opaque)
 	ret = pthread_create(thread, NULL, run, opaque);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return ret;
+}
+
+void thread_wait(sem_t *sem)
+{
+	while (sem_wait(sem) < 0 && errno == EINTR)
+		;
 }

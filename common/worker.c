@@ -270,8 +270,7 @@ int workers_run(struct workers *workers, struct ndio_request *request)
 	request->done = post;
 	request->opaque = &done;
 	workers_submit(workers, request);
-	while (sem_wait(&done) < 0 && errno == EINTR)
-		;
+	thread_wait(&done);
 	sem_destroy(&done);
 	request_unpin(request);
 	return request->error;
