@@ -14,11 +14,11 @@ TRACEFS = "/sys/kernel/tracing"
 OURS = os.path.join(TRACEFS, "instances", f"ndio-cores-{os.getpid()}")
 BUFFER_KB = 65536 # for each core
 
-LINE = re.compile(r"\s*.*-\d+\s+\[(\d+)\]\s+\S+\s+([\d.]+): (\w+): (.*)")
+LINE = re.compile(r"\s*.*-(\d+)\s+\[(\d+)\]\s+\S+\s+([\d.]+): (\w+): (.*)")
 SWITCH = re.compile(r"prev_comm=.* prev_pid=(\d+) .*prev_state=(\S+) ==> .*next_pid=(\d+)")
 WAKING = re.compile(r"comm=.* pid=(\d+)")
 
-Event = collections.namedtuple("Event", "cpu time sleeps runnable runs woken")
+Event = collections.namedtuple("Event", "cpu time by sleeps runnable runs woken")
 
 
 def put(name, text):
@@ -48,13 +48,32 @@ def events(lines):
         found = LINE.match(line)
         if not found:
             continue
-        cpu, time, name, text = int(found[1]), float(found[2]), found[3], found[4]
+        by, cpu, time, name, text = \
+            int(found[1]), int(found[2]), float(found[3]), found[4], found[5]
         if name == "sched_switch":
             pid, state, runs = SWITCH.search(text).groups()
             runnable = state.startswith("R")
-            yield Event(cpu, time, int(pid), runnable, int(runs), None)
+            yield Event(cpu, time, by, int(pid), runnable, int(runs), None)
         else:
-            yield Event(cpu, time, None, None, None, int(WAKING.search(text)[1]))
+            yield Event(cpu, time, by, None, None, None, int(WAKING.search(text)[1]))
+
+
+def with_starts(trace):
+    """Some kernels don't trace how a core leaves idleness, only what the thread does then. It is
+    taken to run since it was last woken."""
+    running, idle_since, woken, found = {}, {}, {}, []
+    for event in trace:
+        if running.get(event.cpu) == 0 and event.by != 0:
+            time = max(woken.get(event.by, event.time), idle_since[event.cpu])
+            found.append(Event(event.cpu, time, 0, 0, False, event.by, None))
+            running[event.cpu] = event.by
+        if event.woken is not None:
+            woken[event.woken] = event.time
+        if event.runs is not None:
+            running[event.cpu] = event.runs
+            if event.runs == 0:
+                idle_since[event.cpu] = event.time
+    return sorted(trace + found, key=lambda event: event.time)
 
 
 def waits(trace):
@@ -108,7 +127,7 @@ def main():
         status = subprocess.run(sys.argv[1:], check=False).returncode
         put("tracing_on", "0")
         with open(os.path.join(OURS, "trace"), encoding="ascii", errors="replace") as file:
-            seconds = shares(list(events(file)))
+            seconds = shares(with_starts(list(events(file))))
     for what, length in seconds.most_common():
         print(f"{length / sum(seconds.values()) * 100:5.1f} %  {what}")
     return status
