@@ -47,6 +47,9 @@ static void wake(struct worker *worker)
 {
 	const uint64_t one = 1;
 
+	/* It is in a completion, and looks at its inbox before it sleeps again. */
+	if (worker == self)
+		return;
 	/* Both sides write one flag and then read the other's (asleep, inbox), in one order for
 	 * all: either the worker sees the request, or this sees that it sleeps. */
 	if (atomic_exchange(&worker->asleep, false))

@@ -78,7 +78,8 @@ LOADERS = {
 CONNECTIONS = (1, 4)
 
 
-RANDOM = 20000 # requests, for each second that a job is to take
+# Small requests, for each second that a job is to take.
+COUNTS = {"library-rand-read-32": 100000, "library-rand-write-32": 20000}
 
 
 def version_of(who):
@@ -216,10 +217,11 @@ class Clients:
         _, passed, cpu = self.timed(self.words(command, server, kind))
         return {"MiB/s": self.size / MIB / passed, "client_cpu_s/GiB": cpu / self.size * GIB}
 
-    def time_load(self, server, who, options, connections):
+    def time_load(self, server, who, job, connections):
         self.warm_server()
+        options = LOADS[job]
         size = int(options[options.index("-s") + 1])
-        count = self.size // size if "-R" not in options else int(RANDOM * self.bench.seconds)
+        count = int(COUNTS[job] * self.bench.seconds) if job in COUNTS else self.size // size
         program, *rest = self.words(LOADERS[who], server, "")
         said, _, cpu = self.timed([program, *options, "-n", str(count), "-c", str(connections),
                                    *rest])
@@ -246,7 +248,7 @@ class Clients:
                         "clients", job,
                         [(who, connections) for who in self.bench.chosen_who(LOADERS)],
                         lambda case: self.check_load(server, case[0]),
-                        lambda case, _: self.time_load(server, case[0], LOADS[job], case[1]))
+                        lambda case, _: self.time_load(server, case[0], job, case[1]))
 
 
 def measure(bench):
