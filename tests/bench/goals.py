@@ -4,13 +4,13 @@ import collections
 from samples import describe
 
 # bound: "at least" or "at most". a and b are (who, x); or_disk: it is enough if a is this part
-# of the raw disk.
-Goal = collections.namedtuple("Goal", "row bound goal part job metric a b sign or_disk",
-                              defaults=("/", None))
+# of the raw disk. limit: who stands beside a, since a can't do better.
+Goal = collections.namedtuple("Goal", "row bound goal part job metric a b sign or_disk limit",
+                              defaults=("/", None, None))
 
 
-def ratio(row, goal, job, metric, a, b, bound="at least", or_disk=None):
-    return Goal(row, bound, goal, "servers", job, metric, (a, 1), (b, 1), "/", or_disk)
+def ratio(row, goal, job, metric, a, b, bound="at least", or_disk=None, limit=None):
+    return Goal(row, bound, goal, "servers", job, metric, (a, 1), (b, 1), "/", or_disk, limit)
 
 
 OURS = {"LUKS1": "ndio-luks1", "LUKS2, 4096": "ndio-luks2"}
@@ -36,11 +36,12 @@ GOALS = [
     ratio("LUKS1 over nbdkit LUKS1 filter, sequential read (cold)", 3, "seq-read", "MiB/s",
           "ndio-luks1", "nbdkit-luks1", or_disk=0.9),
     *(ratio(f"LUKS1 over qemu-nbd LUKS1, random {way} 4 KiB depth 32", 1.6,
-            f"rand-{way}-32", "IOPS", "ndio-luks1", "qemu-luks1") for way in ("read", "write")),
+            f"rand-{way}-32", "IOPS", "ndio-luks1", "qemu-luks1", limit="bare")
+      for way in ("read", "write")),
     ratio("the same, random read, nbdkit --no-sr", 1.6, "rand-read-32", "IOPS",
           "ndio-luks1-nosr", "qemu-luks1"),
     ratio("unencrypted over the raw disk, random read 4 KiB depth 32", 0.7, "rand-read-32",
-          "IOPS", "ndio", "disk"),
+          "IOPS", "ndio", "disk", limit="bare"),
     ratio("the same, nbdkit --no-sr", 0.7, "rand-read-32", "IOPS", "ndio-nosr", "disk"),
     ratio("unencrypted over the raw disk, sequential read", 0.95, "seq-read", "MiB/s",
           "ndio", "disk"),
@@ -60,7 +61,8 @@ def needed(part):
     for goal in GOALS:
         if goal.part == part:
             found.setdefault(goal.job, {}).update(dict.fromkeys(
-                [goal.a[0], goal.b[0]] + (["disk"] if goal.or_disk else [])))
+                [goal.a[0], goal.b[0]] + (["disk"] if goal.or_disk else [])
+                + ([goal.limit] if goal.limit else [])))
     return {job: list(who) for job, who in found.items()}
 
 
@@ -90,5 +92,11 @@ def judge(samples):
             result = describe(of_disk)
             row |= {"of_disk": result,
                     "pass": bool(row["pass"]) or result["median"] >= goal.or_disk}
+        busy = samples.values(goal.part, goal.job, *goal.a, "busy")
+        if busy and goal.metric in ("MiB/s", "IOPS"):
+            row["busy"] = describe(busy.values())
+        of_limit = goal.limit and by_round(samples, goal, (goal.limit, 1), goal.b, goal.sign)
+        if of_limit:
+            row["limit"] = {"who": goal.limit, **describe(of_limit)}
         rows.append(row)
     return rows

@@ -10,7 +10,7 @@ from work import JOBS
 OURS, THEIRS, LIMIT = 0x1F5FA8, 0x9AA5B1, 0xD9DEE4
 UNITS = {"ms": "ms", "peak_MiB": "peak MiB", "grown_MiB": "grown by MiB",
          "cpu_s/GiB": "CPU s/GiB", "client_cpu_s/GiB": "client's CPU s/GiB",
-         "p50_us": "p50 us", "p99_us": "p99 us", "p99.9_us": "p99.9 us"}
+         "busy": "cores busy", "p50_us": "p50 us", "p99_us": "p99 us", "p99.9_us": "p99.9 us"}
 X = {"servers": "connections", "clients": "connections", "limits": "bytes a call",
      "scaling": "threads", "first-byte": "GiB"}
 
@@ -45,6 +45,14 @@ def table(head, rows):
     return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]] + [""]
 
 
+def beside(goal):
+    """What may be in the way of a row."""
+    told = [f"cores busy {with_interval(goal['busy'])}"] if "busy" in goal else []
+    if "limit" in goal:
+        told.append(f"{label(goal['limit']['who'])}: {with_interval(goal['limit'])}")
+    return "; ".join(told)
+
+
 def goal_rows(goals):
     for goal in goals:
         result = with_interval(goal) if "median" in goal else "not measured"
@@ -54,7 +62,7 @@ def goal_rows(goals):
         if "or_disk" in goal:
             wanted += f", or {goal['or_disk']} of the raw disk"
         yield [goal["row"], wanted, result,
-               {True: "yes", False: "**no**", None: "?"}[goal["pass"]]]
+               {True: "yes", False: "**no**", None: "?"}[goal["pass"]], beside(goal)]
 
 
 def series_tables(summary):
@@ -95,7 +103,8 @@ def markdown(results, charts):
     for chart in charts:
         lines += [f"![{chart}]({chart}.svg)", ""]
     lines += ["## Goals", ""]
-    lines += table(["row", "goal", "result", "reached"], goal_rows(results["goals"]))
+    lines += table(["row", "goal", "result", "reached", "beside it"],
+                   goal_rows(results["goals"]))
     lines += ["## All", "", *series_tables(results["summary"])]
     return "\n".join(lines)
 

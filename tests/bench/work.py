@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 
+from busy import Busy
 from disks import CHECK_OFFSET, CHECK_SIZE, GIB, MIB, TIMED_OFFSET, Failure, drop_caches
 from servers import CONTENDERS, Server
 
@@ -31,8 +32,8 @@ PERCENTILES = {"p50_us": "50.000000", "p99_us": "99.000000", "p99.9_us": "99.900
 
 
 def fio(bench, server, rw, offset, size, connections, *options):
-    """Runs it over size bytes at offset of the volume, a part for each connection, and returns
-    what it says of the job."""
+    """Runs it over size bytes at offset of the volume, a part for each connection. What it says
+    of the job, and how busy the cores were."""
     part = size // connections // MIB * MIB
     output = bench.path("fio.json")
     command = ["fio", "--name=bench", *server.fio_target(), f"--rw={rw}",
@@ -40,13 +41,15 @@ def fio(bench, server, rw, offset, size, connections, *options):
                f"--offset_increment={part}", f"--numjobs={connections}", "--thread",
                "--group_reporting", "--percentile_list=50:99:99.9", "--output-format=json",
                f"--output={output}", *options]
+    busy = Busy()
     with open(bench.path("fio.log"), "w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             while process.poll() is None:
                 server.look()
+                busy.look()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.1)
+                    process.wait(0.05)
         except BaseException:
             process.kill()
             process.wait()
@@ -57,17 +60,19 @@ def fio(bench, server, rw, offset, size, connections, *options):
             raise Failure(f"fio failed ({process.returncode}): {' | '.join(said[:3])}")
     with open(output, encoding="utf-8") as file:
         text = file.read()
-    return json.loads(text[text.index("{"):])["jobs"][0]
+    return json.loads(text[text.index("{"):])["jobs"][0], busy
 
 
-def figures(job):
+def figures(job, busy):
     sides = [job[side] for side in ("read", "write") if job[side]["total_ios"]]
     seconds = max(side["runtime"] for side in sides) / 1000
+    share = busy.share(seconds)
     return {"MiB/s": sum(side["io_bytes"] for side in sides) / MIB / seconds,
             "IOPS": sum(side["total_ios"] for side in sides) / seconds,
             "GiB": sum(side["io_bytes"] for side in sides) / GIB,
             **{name: max(side["clat_ns"]["percentile"][key] for side in sides) / 1000
-               for name, key in PERCENTILES.items()}}
+               for name, key in PERCENTILES.items()},
+            **({} if share is None else {"busy": share})}
 
 
 def check(bench, contender, job, connections):
@@ -106,8 +111,8 @@ def timed(bench, contender, job, connections, number):
     with Server(bench, contender) as server:
         drop_caches(bench.disks)
         before, client_before = server.cpu(), client_cpu()
-        metrics = figures(fio(bench, server, job.rw, TIMED_OFFSET, bench.size, connections,
-                              *options))
+        metrics = figures(*fio(bench, server, job.rw, TIMED_OFFSET, bench.size, connections,
+                               *options))
         client_used = client_cpu() - client_before
         if server.pid:
             metrics["cpu_s/GiB"] = (server.cpu() - before) / metrics["GiB"]
