@@ -250,18 +250,18 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 {
 	const struct stats *s = &volume->volume->stats;
 	const struct ndio_stats all = {
-		.reads = stat_get(&s->reads),
-		.writes = stat_get(&s->writes),
-		.others = stat_get(&s->others),
-		.bytes_read = stat_get(&s->bytes_read),
-		.bytes_written = stat_get(&s->bytes_written),
-		.bounced = stat_get(&s->bounced),
-		.zero_copy = stat_get(&s->zero_copy),
-		.partial = stat_get(&s->partial),
-		.pins = stat_get(&s->pins),
-		.unpins = stat_get(&s->unpins),
-		.in_flight = stat_get(&s->in_flight),
-		.errors = stat_get(&s->errors),
+		.reads = stat_get(s, reads),
+		.writes = stat_get(s, writes),
+		.others = stat_get(s, others),
+		.bytes_read = stat_get(s, bytes_read),
+		.bytes_written = stat_get(s, bytes_written),
+		.bounced = stat_get(s, bounced),
+		.zero_copy = stat_get(s, zero_copy),
+		.partial = stat_get(s, partial),
+		.pins = stat_get(s, pins),
+		.unpins = stat_get(s, unpins),
+		.in_flight = stat_get(s, in_flight),
+		.errors = stat_get(s, errors),
 	};
 
 	return give(stats, &all, sizeof(all));

@@ -1,9 +1,12 @@
-/* align: rounding to blocks. A block here is a power of two. */
+/* align: rounding to blocks, and what shares a cache line. A block here is a power of two. */
 #ifndef NDIO_ALIGN_H
 #define NDIO_ALIGN_H
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* What several cores write, and what others read meanwhile, is better that far apart: bytes. */
+#define CACHE_LINE 64
 
 static inline uint64_t round_down(uint64_t n, uint64_t block)
 {

@@ -196,7 +196,7 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 			bytes = min_u64(left, block - sub->lead);
 			sub->partial = true;
 			sub->op = OP_READ;
-			stat_add(&channel->volume->stats.partial, 1);
+			stat_add(&channel->volume->stats, partial, 1);
 		} else {
 			bytes = round_down(bytes, block);
 		}
@@ -204,12 +204,12 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 	sub->len = round_up(sub->lead + bytes, block);
 	if (direct) {
 		request->io_iter = request->iter;
-		stat_add(&channel->volume->stats.zero_copy, 1);
+		stat_add(&channel->volume->stats, zero_copy, 1);
 	} else {
 		sub->bounce = pool_get(&channel->pool);
 		request->io_bv = (struct bvec){ sub->bounce, sub->len };
 		request->io_iter = iter_over(&request->io_bv, sub->len);
-		stat_add(&channel->volume->stats.bounced, 1);
+		stat_add(&channel->volume->stats, bounced, 1);
 	}
 	sub->io_base = iter_run(&request->io_iter, sub->len).base;
 	sub->iter = request->iter;

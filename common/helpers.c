@@ -84,7 +84,7 @@ static void help(struct helper *helper, struct job *job)
 	job->nr_helpers++;
 	pthread_mutex_unlock(&all->lock);
 	done = do_chunks(helper->cipher, job);
-	stat_add(&all->volume->stats.helped, done);
+	stat_add(&all->volume->stats, helped, done);
 	pthread_mutex_lock(&all->lock);
 	close_to_others(all, job); /* nothing is left to take */
 	if (--job->nr_helpers == 0)

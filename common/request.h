@@ -135,6 +135,7 @@ struct request_cache {
 	pthread_mutex_t lock;
 	struct ndio_request *first;
 	unsigned count;
+	uint64_t last_debug_id;
 };
 void request_cache_init(struct request_cache *cache);
 void request_cache_destroy(struct request_cache *cache);

@@ -3,11 +3,15 @@
 #ifndef NDIO_STATS_H
 #define NDIO_STATS_H
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
-struct stats {
+#include "align.h"
+
+struct stat_counters {
 	_Atomic uint64_t reads, writes, others; /* requests completed, with errors or without */
 	_Atomic uint64_t bytes_read, bytes_written;
 	_Atomic uint64_t bounced;   /* subrequests that went through bounce memory */
@@ -20,20 +24,29 @@ struct stats {
 	_Atomic uint64_t errors;    /* requests that failed */
 };
 
-static inline void stat_add(_Atomic uint64_t *counter, uint64_t n)
+#define STAT_SLOTS 8
+
+/* A core counts in a slot of its own, or shares it with few: a number is the sum over all. */
+struct stats {
+	struct stat_slot {
+		struct stat_counters counters;
+		uint8_t apart[CACHE_LINE];
+	} slot[STAT_SLOTS];
+};
+
+static inline struct stat_counters *stats_here(struct stats *stats)
 {
-	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+	return &stats->slot[(unsigned)sched_getcpu() % STAT_SLOTS].counters;
 }
 
-static inline void stat_sub(_Atomic uint64_t *counter, uint64_t n)
-{
-	atomic_fetch_sub_explicit(counter, n, memory_order_relaxed);
-}
+/* name is a member of stat_counters. */
+#define stat_add(stats, name, n) \
+	atomic_fetch_add_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
+#define stat_sub(stats, name, n) \
+	atomic_fetch_sub_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
+#define stat_get(stats, name) stats_sum((stats), offsetof(struct stat_counters, name))
 
-static inline uint64_t stat_get(const _Atomic uint64_t *counter)
-{
-	return atomic_load_explicit(counter, memory_order_relaxed);
-}
+uint64_t stats_sum(const struct stats *stats, size_t offset);
 
 /* One "name=number" a line, each after prefix. */
 void stats_print(const struct stats *stats, const char *prefix, FILE *out);

@@ -65,15 +65,16 @@ static int64_t sync_if_fua(const struct file_target *file, const struct ndio_sub
 /* Blocks until it is done, for a part of it at least. */
 static int64_t transfer(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	struct iovec iov = { sub->io_base, sub->len };
+	const struct iovec iov = { sub->io_base, sub->len };
 	ssize_t n;
 
 	do {
 		if (sub->op == OP_READ)
-			n = preadv2(file->fd, &iov, 1, sub->start, 0);
+			n = pread(file->fd, iov.iov_base, iov.iov_len, sub->start);
+		else if (sub->flags & REQ_FUA)
+			n = pwritev2(file->fd, &iov, 1, sub->start, RWF_DSYNC);
 		else
-			n = pwritev2(file->fd, &iov, 1, sub->start,
-				     sub->flags & REQ_FUA ? RWF_DSYNC : 0);
+			n = pwrite(file->fd, iov.iov_base, iov.iov_len, sub->start);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

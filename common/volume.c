@@ -164,7 +164,7 @@ void volume_close(struct volume *volume)
 {
 	if (!volume)
 		return;
-	assert(stat_get(&volume->stats.in_flight) == 0);
+	assert(stat_get(&volume->stats, in_flight) == 0);
 	luks_clear(&volume->luks);
 	if (volume->target)
 		volume->target->ops->close(volume->target);

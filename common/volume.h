@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "align.h"
 #include "error.h"
 #include "luks.h"
 #include "rangelock.h"
@@ -41,9 +42,12 @@ struct volume {
 	bool can_trim, can_fast_zero, can_extents, can_cache;
 	bool reads_tear; /* see volume_reads_tear() */
 
+	/* Written by each request, on every core; what is above only read. */
+	uint8_t apart[CACHE_LINE];
 	struct range_lock ranges;
+	uint8_t apart_too[CACHE_LINE];
 	struct request_cache requests;
-	_Atomic uint64_t last_debug_id;
+	uint8_t apart_as_well[CACHE_LINE];
 	struct stats stats;
 };
 

@@ -92,9 +92,9 @@ static void tear_down(void)
 {
 	fake_assert_holds(volume, model);
 	fake_assert_obeyed(fake);
-	assert_int_equal(stat_get(&volume->stats.in_flight), 0);
-	assert_int_equal(stat_get(&volume->stats.bvecs_made),
-			 stat_get(&volume->stats.bvecs_freed));
+	assert_int_equal(stat_get(&volume->stats, in_flight), 0);
+	assert_int_equal(stat_get(&volume->stats, bvecs_made),
+			 stat_get(&volume->stats, bvecs_freed));
 	channel_close(channel);
 	bounce_destroy(&bounce);
 	fake_assert_obeyed(fake);
@@ -441,8 +441,8 @@ static void aligned_memory_is_not_copied(void **state)
 	run_over(OP_READ, 0, 512, memory, 4 * PIECE_LEN);
 	memory[5]++;
 	run_over(OP_WRITE, 0, 512, memory, 4 * PIECE_LEN);
-	assert_int_equal(stat_get(&volume->stats.bounced), 0);
-	assert_int_equal(stat_get(&volume->stats.zero_copy), fake->issued);
+	assert_int_equal(stat_get(&volume->stats, bounced), 0);
+	assert_int_equal(stat_get(&volume->stats, zero_copy), fake->issued);
 	for (unsigned i = 0; i < fake->nr_events; i++) {
 		const struct fake_event *event = &fake->events[i];
 
@@ -460,8 +460,8 @@ static void aligned_memory_of_a_read_is_decrypted_in_place(void **state)
 
 	set_up(&xts_4k, PIECES);
 	run_over(OP_READ, 0, 4096, memory, 4 * PIECE_LEN);
-	assert_int_equal(stat_get(&volume->stats.bounced), 0);
-	assert_int_equal(stat_get(&volume->stats.zero_copy), 4);
+	assert_int_equal(stat_get(&volume->stats, bounced), 0);
+	assert_int_equal(stat_get(&volume->stats, zero_copy), 4);
 	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 4);
 	free(memory);
 	tear_down();
@@ -473,14 +473,14 @@ static void odd_memory_and_encrypted_writes_are_bounced(void **state)
 
 	set_up(&raw, PIECES);
 	run_over(OP_WRITE, 0, 0, memory + 1, PIECE_LEN);
-	assert_int_equal(stat_get(&volume->stats.zero_copy), 0);
-	assert_int_equal(stat_get(&volume->stats.bounced), 1);
+	assert_int_equal(stat_get(&volume->stats, zero_copy), 0);
+	assert_int_equal(stat_get(&volume->stats, bounced), 1);
 	tear_down();
 
 	set_up(&xts, PIECES);
 	run_over(OP_WRITE, 0, 0, memory, PIECE_LEN);
-	assert_int_equal(stat_get(&volume->stats.zero_copy), 0);
-	assert_int_equal(stat_get(&volume->stats.bounced), 1);
+	assert_int_equal(stat_get(&volume->stats, zero_copy), 0);
+	assert_int_equal(stat_get(&volume->stats, bounced), 1);
 	tear_down();
 	free(memory);
 }
@@ -491,12 +491,12 @@ static void blocks_written_in_part_are_counted_and_read_first(void **state)
 
 	set_up(&xts_4k, PIECES);
 	run_over(OP_WRITE, 0, 4096 - 100, memory, 4096 + 200);
-	assert_int_equal(stat_get(&volume->stats.partial), 2);
+	assert_int_equal(stat_get(&volume->stats, partial), 2);
 	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 2);
 	assert_int_equal(count_events(FAKE_ISSUE, OP_WRITE), 3);
 	fake_forget(fake);
 	run_over(OP_WRITE, 0, 8192, memory, 4096);
-	assert_int_equal(stat_get(&volume->stats.partial), 2);
+	assert_int_equal(stat_get(&volume->stats, partial), 2);
 	assert_int_equal(count_events(FAKE_ISSUE, OP_READ), 0);
 	free(memory);
 	tear_down();
@@ -980,7 +980,7 @@ static void a_callback_may_start_the_next_request(void **state)
 	fake->order = FAKE_RANDOM;
 	fake->linger = true;
 	chain_next(&(struct ndio_request){.opaque = &chain});
-	while (stat_get(&volume->stats.in_flight))
+	while (stat_get(&volume->stats, in_flight))
 		channel_drive(channel, true, -1);
 	assert_int_equal(chain.left, UINT_MAX);
 	fake_assert_same(chain.memory, model + chain.start, 40000);
@@ -995,15 +995,15 @@ static void one_piece_is_one_subrequest(void **state)
 	set_up(&xts, PIECES);
 	for (unsigned i = 0; i < 2000; i++) {
 		uint64_t start = random_start(VOLUME_SIZE);
-		uint64_t split = stat_get(&volume->stats.bounced) +
-				 stat_get(&volume->stats.zero_copy);
+		uint64_t split = stat_get(&volume->stats, bounced) +
+				 stat_get(&volume->stats, zero_copy);
 		struct job job;
 		bool one;
 
 		job_make(&job, random_op(), 0, start, random_len(VOLUME_SIZE - start));
 		one = channel_one_piece(job.request, PIECE_LEN);
 		job_run(&job);
-		split = stat_get(&volume->stats.bounced) + stat_get(&volume->stats.zero_copy) -
+		split = stat_get(&volume->stats, bounced) + stat_get(&volume->stats, zero_copy) -
 			split;
 		assert_int_equal(one, split <= 1);
 		pieces[one]++;

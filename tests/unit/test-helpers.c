@@ -98,7 +98,7 @@ static void close_kind(void)
 
 static uint64_t helped(void)
 {
-	return stat_get(&volume->stats.helped);
+	return stat_get(&volume->stats, helped);
 }
 
 /* So many bytes, there and back, are what one thread makes of them. Memory of its own length, so

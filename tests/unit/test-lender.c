@@ -123,9 +123,9 @@ static void set_up(const struct fake_options *options)
 
 static void tear_down(void)
 {
-	assert_int_equal(stat_get(&volume->stats.in_flight), 0);
-	assert_int_equal(stat_get(&volume->stats.bvecs_made),
-			 stat_get(&volume->stats.bvecs_freed));
+	assert_int_equal(stat_get(&volume->stats, in_flight), 0);
+	assert_int_equal(stat_get(&volume->stats, bvecs_made),
+			 stat_get(&volume->stats, bvecs_freed));
 	lender_close(lender);
 	fake_assert_obeyed(fake);
 	volume_close(volume);
@@ -355,8 +355,8 @@ static void errors_leave_channels_and_ranges_free(void **state)
 		fake->fail[1] = (struct fake_failure){60 + 2 * round, -ENOSPC};
 		run_threads(threads, &kinds[3], move_and_fail);
 		assert_int_equal(fake->fail[0].at, 0);
-		assert_true(stat_get(&volume->stats.errors) > errors);
-		errors = stat_get(&volume->stats.errors);
+		assert_true(stat_get(&volume->stats, errors) > errors);
+		errors = stat_get(&volume->stats, errors);
 	}
 	assert_null(volume->ranges.first);
 	tear_down();
@@ -575,8 +575,8 @@ static void large_pieces_are_helped_with(void **state)
 		memset(read, 0, options.size);
 		assert_int_equal(run(OP_READ, 0, 0, read, options.size), 0);
 		fake_assert_same(plain, read, options.size);
-	} while (stat_get(&volume->stats.helped) == 0 && !on_one_core() && clock_ms() < deadline);
-	assert_true(stat_get(&volume->stats.helped) > 0 || on_one_core());
+	} while (stat_get(&volume->stats, helped) == 0 && !on_one_core() && clock_ms() < deadline);
+	assert_true(stat_get(&volume->stats, helped) > 0 || on_one_core());
 	tear_down();
 	free(plain);
 	free(read);

@@ -50,9 +50,9 @@ static void assert_nothing_left(void)
 {
 	const struct stats *stats = &volume->stats;
 
-	assert_int_equal(stat_get(&stats->in_flight), 0);
-	assert_int_equal(stat_get(&stats->bvecs_made), stat_get(&stats->bvecs_freed));
-	assert_int_equal(stat_get(&stats->pins), stat_get(&stats->unpins));
+	assert_int_equal(stat_get(stats, in_flight), 0);
+	assert_int_equal(stat_get(stats, bvecs_made), stat_get(stats, bvecs_freed));
+	assert_int_equal(stat_get(stats, pins), stat_get(stats, unpins));
 	fake_assert_obeyed(fake);
 }
 
@@ -353,13 +353,13 @@ static void the_last_reference_frees(void **state)
 
 	assert_int_equal(make(OP_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
 	assert_int_equal(atomic_load(&request->ref), 1);
-	assert_int_equal(stat_get(&volume->stats.in_flight), 1);
+	assert_int_equal(stat_get(&volume->stats, in_flight), 1);
 	request_get(request, REF_CHANNEL);
 	assert_int_equal(atomic_load(&request->ref), 2);
 	request_put(request, REF_CALLER);
-	assert_int_equal(stat_get(&volume->stats.in_flight), 1);
+	assert_int_equal(stat_get(&volume->stats, in_flight), 1);
 	request_put(request, REF_CHANNEL);
-	assert_int_equal(stat_get(&volume->stats.in_flight), 0);
+	assert_int_equal(stat_get(&volume->stats, in_flight), 0);
 }
 
 static unsigned done_count;
@@ -385,7 +385,7 @@ static void the_channel_keeps_it_until_it_is_done(void **state)
 	channel_start(channel, request);
 	assert_int_equal(atomic_load(&request->ref), 2);
 	request_put(request, REF_CALLER);
-	while (stat_get(&volume->stats.in_flight)) {
+	while (stat_get(&volume->stats, in_flight)) {
 		assert_int_equal(done_count, 0);
 		channel_drive(channel, true, -1);
 	}
@@ -489,12 +489,12 @@ static void pins_last_until_the_last_reference(void **state)
 	assert_int_equal(make(OP_READ, REQ_PIN, 0, 0, iov, 2, &request), 0);
 	assert_true(request->direct_bv_unpin);
 	assert_int_equal(locked(), before + 3 * page / 1024);
-	assert_int_equal(stat_get(&volume->stats.pins), 1);
+	assert_int_equal(stat_get(&volume->stats, pins), 1);
 	assert_int_equal(fake_run(channel, request), 0);
 	assert_int_equal(locked(), before + 3 * page / 1024);
 	request_put(request, REF_CALLER);
 	assert_int_equal(locked(), before);
-	assert_int_equal(stat_get(&volume->stats.unpins), 1);
+	assert_int_equal(stat_get(&volume->stats, unpins), 1);
 	munmap(memory, 4 * page);
 }
 
@@ -510,7 +510,7 @@ static void without_the_flag_nothing_is_pinned(void **state)
 	assert_int_equal(locked(), before);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
-	assert_int_equal(stat_get(&volume->stats.pins), 0);
+	assert_int_equal(stat_get(&volume->stats, pins), 0);
 	munmap(memory, page);
 }
 
@@ -526,7 +526,7 @@ static void a_request_that_fails_unpins_too(void **state)
 	assert_int_equal(fake_run(channel, request), -EIO);
 	request_put(request, REF_CALLER);
 	assert_int_equal(locked(), before);
-	assert_int_equal(stat_get(&volume->stats.errors), 1);
+	assert_int_equal(stat_get(&volume->stats, errors), 1);
 	munmap(memory, 2 * page);
 }
 
@@ -550,7 +550,7 @@ static void a_pin_that_fails_half_way_is_undone(void **state)
 		assert_nothing_left();
 	}
 	assert_int_equal(fake->issued, 0);
-	assert_int_equal(stat_get(&volume->stats.pins), 0);
+	assert_int_equal(stat_get(&volume->stats, pins), 0);
 	assert_int_equal(volume->requests.count, 1);
 	munmap(memory, page);
 	munmap(memory + 2 * page, page);
@@ -590,12 +590,12 @@ static void completed_requests_are_counted(void **state)
 		assert_int_equal(fake_run(channel, request), i % 2 ? -EIO : 0);
 		request_put(request, REF_CALLER);
 	}
-	assert_int_equal(stat_get(&stats->reads), 2);
-	assert_int_equal(stat_get(&stats->writes), 2);
-	assert_int_equal(stat_get(&stats->others), 1);
-	assert_int_equal(stat_get(&stats->bytes_read), sizeof(memory));
-	assert_int_equal(stat_get(&stats->bytes_written), sizeof(memory));
-	assert_int_equal(stat_get(&stats->errors), 2);
+	assert_int_equal(stat_get(stats, reads), 2);
+	assert_int_equal(stat_get(stats, writes), 2);
+	assert_int_equal(stat_get(stats, others), 1);
+	assert_int_equal(stat_get(stats, bytes_read), sizeof(memory));
+	assert_int_equal(stat_get(stats, bytes_written), sizeof(memory));
+	assert_int_equal(stat_get(stats, errors), 2);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
