@@ -97,6 +97,7 @@ struct ndio_request {
 	extent_fn *extent; /* of OP_EXTENTS, with its own opaque */
 	void *extent_opaque;
 
+	/* From here on nothing is zeroed when it is made. */
 	struct bvec io_bv; /* what io_iter is over where it is bounce memory */
 	struct bvec inline_bv[REQUEST_INLINE_BVECS];
 };

@@ -582,6 +582,29 @@ static void large_pieces_are_helped_with(void **state)
 	free(read);
 }
 
+/* One whose halves are the same it refuses. The helpers are the first who would use it, and where
+ * there is one core the channel. */
+static void a_lender_needs_a_key_that_openssl_takes(void **state)
+{
+	const struct fake_options options = {
+		.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
+	};
+	const struct lender_options lending = {
+		.channels = 1,
+		.channel = {.pieces = 2, .piece_len = 1 << 18},
+		.helped = true,
+	};
+	struct error err;
+	int errnum = 0;
+
+	volume = fake_volume(&options, &fake);
+	memset(volume->luks.key, 7, volume->luks.key_len);
+	assert_null(lender_open(volume, &lending, &errnum, &err));
+	assert_int_equal(errnum, EINVAL);
+	assert_non_null(strstr(err.text, "OpenSSL refuses"));
+	volume_close(volume);
+}
+
 static sem_t stays, others_have_read;
 
 static void wait_for_others(struct ndio_request *request)
@@ -689,6 +712,7 @@ int main(void)
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
 		cmocka_unit_test(large_pieces_are_helped_with),
+		cmocka_unit_test(a_lender_needs_a_key_that_openssl_takes),
 		cmocka_unit_test(reads_beyond_the_depth_wait_for_their_turn),
 		cmocka_unit_test(a_read_that_has_landed_makes_room_for_the_next),
 		cmocka_unit_test(small_reads_do_not_wait_for_large_ones),
