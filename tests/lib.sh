@@ -195,6 +195,18 @@ start_nbd_server() {
 	server_pids[$name]=$(cat "$T/$name.pid")
 }
 
+# end_nbd_server NAME: returns when it has removed its process number, as it does at its end: that of
+# another server would have the same name.
+end_nbd_server() {
+	local deadline=$((SECONDS + 60))
+
+	kill "${server_pids[$1]}"
+	unset "server_pids[$1]"
+	while [ -e "$T/$1.pid" ] && [ "$SECONDS" -le "$deadline" ]; do
+		sleep 0.02
+	done
+}
+
 # What sanitizers said in a log, by paragraphs, but for memory that nbdkit's own code allocated:
 # it leaks that of connections which it is stopped with.
 findings() { # FILE

@@ -331,8 +331,7 @@ from_everywhere
 to_everywhere
 for name in "${!server_pids[@]}"; do
 	if [[ $name = *nbd-server* ]]; then
-		kill "${server_pids[$name]}"
-		unset "server_pids[$name]"
+		end_nbd_server "$name"
 	else
 		ok "$name ends cleanly" stop_server "$name"
 	fi

@@ -82,8 +82,7 @@ on_failing_server() {
 
 on_nbd_server() { # NAME LINE...
 	start_nbd_server disk "$T/luks" "${@:2}" && model "$1" "$(uri disk disk)" -k "$key"
-	kill "${server_pids[disk]}"
-	unset "server_pids[disk]"
+	end_nbd_server disk
 }
 
 on_others() {

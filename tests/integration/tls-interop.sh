@@ -76,8 +76,7 @@ nbd_servers() {
 		"cacertfile = $tls/ca-cert.pem" 'tlsprio = NORMAL:-VERS-ALL:+VERS-TLS1.3')
 	start_nbd_server disk "$T/disk" 'flush = true' 'fua = true' 'trim = true' &&
 		interop "nbd-server, certificates, Unix" "$(with_certificates disk disk)"
-	kill "${server_pids[disk]}"
-	unset "server_pids[disk]"
+	end_nbd_server disk
 }
 
 ours() {
