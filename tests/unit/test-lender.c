@@ -546,18 +546,20 @@ static bool on_one_core(void)
 	return CPU_COUNT(&cores) == 1;
 }
 
+/* Pieces large enough for helpers. */
+static const struct fake_options encrypted = {
+	.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
+};
+static const struct lender_options with_help = {
+	.channels = 1,
+	.channel = {.pieces = 2, .piece_len = 1 << 18},
+	.helped = true,
+};
+
 /* Written and read as a whole until somebody has helped. */
 static void large_pieces_are_helped_with(void **state)
 {
-	const struct fake_options options = {
-		.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
-	};
-	const struct lender_options lending = {
-		.channels = 1,
-		.channel = {.pieces = 2, .piece_len = 1 << 18},
-		.helped = true,
-	};
-	uint8_t *plain = malloc(options.size), *read = malloc(options.size);
+	uint8_t *plain = malloc(encrypted.size), *read = malloc(encrypted.size);
 	const int64_t deadline = clock_ms() + 60000;
 	unsigned seed = 3;
 	int errnum;
@@ -565,16 +567,16 @@ static void large_pieces_are_helped_with(void **state)
 	assert_non_null(plain);
 	assert_non_null(read);
 	alarm(PATIENCE);
-	volume = fake_volume(&options, &fake);
-	lender = lender_open(volume, &lending, &errnum, NULL);
+	volume = fake_volume(&encrypted, &fake);
+	lender = lender_open(volume, &with_help, &errnum, NULL);
 	assert_non_null(lender);
 	do {
-		fake_noise(plain, options.size, &seed);
-		assert_int_equal(run(OP_WRITE, 0, 0, plain, options.size), 0);
+		fake_noise(plain, encrypted.size, &seed);
+		assert_int_equal(run(OP_WRITE, 0, 0, plain, encrypted.size), 0);
 		fake_assert_holds(volume, plain);
-		memset(read, 0, options.size);
-		assert_int_equal(run(OP_READ, 0, 0, read, options.size), 0);
-		fake_assert_same(plain, read, options.size);
+		memset(read, 0, encrypted.size);
+		assert_int_equal(run(OP_READ, 0, 0, read, encrypted.size), 0);
+		fake_assert_same(plain, read, encrypted.size);
 	} while (stat_get(&volume->stats, helped) == 0 && !on_one_core() && clock_ms() < deadline);
 	assert_true(stat_get(&volume->stats, helped) > 0 || on_one_core());
 	tear_down();
@@ -586,20 +588,12 @@ static void large_pieces_are_helped_with(void **state)
  * there is one core the channel. */
 static void a_lender_needs_a_key_that_openssl_takes(void **state)
 {
-	const struct fake_options options = {
-		.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
-	};
-	const struct lender_options lending = {
-		.channels = 1,
-		.channel = {.pieces = 2, .piece_len = 1 << 18},
-		.helped = true,
-	};
 	struct error err;
 	int errnum = 0;
 
-	volume = fake_volume(&options, &fake);
+	volume = fake_volume(&encrypted, &fake);
 	memset(volume->luks.key, 7, volume->luks.key_len);
-	assert_null(lender_open(volume, &lending, &errnum, &err));
+	assert_null(lender_open(volume, &with_help, &errnum, &err));
 	assert_int_equal(errnum, EINVAL);
 	assert_non_null(strstr(err.text, "OpenSSL refuses"));
 	volume_close(volume);
