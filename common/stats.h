@@ -46,6 +46,7 @@ static inline struct stat_counters *stats_here(struct stats *stats)
 	atomic_fetch_sub_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
 #define stat_get(stats, name) stats_sum((stats), offsetof(struct stat_counters, name))
 
+/* Of a counter, by its place in stat_counters. */
 uint64_t stats_sum(const struct stats *stats, size_t offset);
 
 /* One "name=number" a line, each after prefix. */

@@ -70,11 +70,11 @@ static int64_t transfer(const struct file_target *file, const struct ndio_subreq
 
 	do {
 		if (sub->op == OP_READ)
-			n = pread(file->fd, iov.iov_base, iov.iov_len, sub->start);
+			n = pread(file->fd, sub->io_base, sub->len, sub->start);
 		else if (sub->flags & REQ_FUA)
 			n = pwritev2(file->fd, &iov, 1, sub->start, RWF_DSYNC);
 		else
-			n = pwrite(file->fd, iov.iov_base, iov.iov_len, sub->start);
+			n = pwrite(file->fd, sub->io_base, sub->len, sub->start);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

@@ -4,7 +4,7 @@ import collections
 from samples import describe
 
 # bound: "at least" or "at most". a and b are (who, x); or_disk: it is enough if a is this part
-# of the raw disk. limit: who stands beside a, since a can't do better.
+# of the raw disk. limit: who stands beside a, as what a can hardly exceed.
 Goal = collections.namedtuple("Goal", "row bound goal part job metric a b sign or_disk limit",
                               defaults=("/", None, None))
 

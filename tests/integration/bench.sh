@@ -41,6 +41,27 @@ ok "the statistics" python3 -B - "$root/tests/bench" <<-'PYTHON'
 	assert samples.summary()[0]["metrics"]["ms"]["median"] == 3
 PYTHON
 
+ok "how busy the cores were, and a limit beside a row" python3 -B - "$root/tests/bench" <<-'PYTHON'
+	import os, sys
+	sys.path.insert(0, sys.argv[1])
+	from busy import Busy
+	from goals import judge
+	from samples import Samples
+	busy = Busy()
+	# Idle at the start and the end, and for a fifth of the time between.
+	for tenth in range(21):
+	    idle = min(max(tenth - 11, 0), 8) * 0.02 + min(tenth, 11) * 0.1 + max(tenth - 19, 0) * 0.1
+	    busy.seen.append((100 + tenth / 10, idle * os.cpu_count()))
+	assert abs(busy.share(1) - 0.8) < 1e-6, busy.share(1)
+	assert busy.share(0.01) is None
+	samples = Samples()
+	for who, iops in (("disk", 100), ("bare", 74), ("ndio", 66)):
+	    samples.add("servers", "rand-read-32", who, 1, 0, {"IOPS": iops, "busy": iops / 100})
+	row, = [r for r in judge(samples) if r["row"].startswith("unencrypted over the raw disk, random")]
+	assert (row["median"], row["pass"], row["busy"]["median"]) == (0.66, False, 0.66), row
+	assert (row["limit"]["who"], row["limit"]["median"]) == ("bare", 0.74), row
+PYTHON
+
 # Without root, or where nothing is traced, there is no telling.
 if [ -w /sys/kernel/tracing/instances ]; then
 	ok "idle cores are told of" python3 -B "$root/tests/bench/cores.py" sleep 0.3
