@@ -15,6 +15,8 @@
 
 #include "clock.h"
 
+#define UNIX_SPACE (1024 * 1024) /* bytes */
+
 int nbd_wait(int fd, short events, int64_t deadline)
 {
 	struct pollfd poll_fd = { .fd = fd, .events = events };
@@ -94,6 +96,8 @@ static int dial_unix(const struct nbd_uri *uri, int64_t deadline, struct error *
 	while ((ret = dial((struct sockaddr *)&address, sizeof(address), deadline)) == -EAGAIN &&
 	       clock_ms() < deadline)
 		usleep(10000);
+	if (ret >= 0)
+		nbd_make_room(ret);
 	return ret;
 }
 
@@ -106,6 +110,13 @@ static int dial_vsock(const struct nbd_uri *uri, int64_t deadline)
 	};
 
 	return dial((const struct sockaddr *)&address, sizeof(address), deadline);
+}
+
+void nbd_make_room(int fd)
+{
+	const int space = UNIX_SPACE;
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space));
 }
 
 int nbd_dial(const struct nbd_uri *uri, int64_t deadline, struct error *err)

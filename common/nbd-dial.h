@@ -12,6 +12,11 @@
  * name before it. */
 int nbd_dial(const struct nbd_uri *uri, int64_t deadline, struct error *err);
 
+/* Makes room in a Unix socket for a large write, so that who sends it doesn't wait for who receives
+ * it; the kernel may give less (net.core.wmem_max). nbd_dial() has done it; a TCP socket's room
+ * grows by itself. */
+void nbd_make_room(int fd);
+
 /* Waits for one of these events of poll(2), until the deadline. 0, or -ETIMEDOUT. */
 int nbd_wait(int fd, short events, int64_t deadline);
 

@@ -202,6 +202,8 @@ static int finish_connecting(struct nbd_link *link, int64_t deadline, struct err
 					 link->server->name, NBD_ANSWER_TIMEOUT);
 		nbd_link_look(link, left, -1);
 	}
+	if (!link->tls && link->server->uri.transport == NBD_UNIX)
+		nbd_make_room(nbd_aio_get_fd(link->nbd));
 	link->connected = true;
 	return 0;
 }

@@ -327,6 +327,20 @@ progress() {
 	PYTHON
 }
 
+# A Unix socket holds less than a large write, unless it is told.
+room() {
+	if [ -n "$NDIO_SANITIZE" ] || ! strace -o /dev/null true 2>/dev/null; then
+		skip "no strace here, or under a sanitizer" 3
+		return
+	fi
+	start_nbdkit room memory 8M || return
+	ok "a copy through a Unix socket" strace -f -e trace=setsockopt -o "$T/strace" \
+		"$ndio" copy "$(uri room)" null:
+	is "each connection has room for a large write" \
+		"$(grep -c 'SO_SNDBUF, .* = 0$' "$T/strace")" 4
+	ok "its server ends cleanly" stop_server room
+}
+
 from_everywhere
 to_everywhere
 for name in "${!server_pids[@]}"; do
@@ -341,4 +355,5 @@ devices
 sparse
 keys
 progress
+room
 done_testing
