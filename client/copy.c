@@ -109,7 +109,7 @@ static void fail(struct copy *copy, int error, const struct endpoint *where, con
 		 uint64_t offset)
 {
 	stop(copy, error, "%s: %s at %" PRIu64 ": %s", where->name, what, offset,
-	     strerror(-error));
+	     error_reason(-error));
 }
 
 static void leave_flight(struct copy *copy)
@@ -568,7 +568,7 @@ static void flushed(void *opaque, int error)
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
-		stop(copy, error, "%s: flush: %s", copy->dst->name, strerror(-error));
+		stop(copy, error, "%s: flush: %s", copy->dst->name, error_reason(-error));
 	leave_flight(copy);
 	pthread_mutex_unlock(&copy->lock);
 }
@@ -594,7 +594,7 @@ static void flush_stream(struct copy *copy)
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
-		stop(copy, error, "%s: flush: %s", copy->dst->name, strerror(-error));
+		stop(copy, error, "%s: flush: %s", copy->dst->name, error_reason(-error));
 	pthread_mutex_unlock(&copy->lock);
 }
 

@@ -296,7 +296,7 @@ static int refuse(const struct ndio_volume *handle, const struct ask *ask, int e
 	};
 
 	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
-			   names[ask->op], (unsigned long long)ask->offset, strerror(-error));
+			   names[ask->op], (unsigned long long)ask->offset, error_reason(-error));
 }
 
 static int make_request(struct ndio_volume *handle, const struct ask *ask,

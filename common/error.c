@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 int error_set(struct error *err, int errnum, const char *fmt, ...)
 {
@@ -16,4 +17,9 @@ int error_set(struct error *err, int errnum, const char *fmt, ...)
 	}
 	errno = saved;
 	return -errnum;
+}
+
+const char *error_reason(int errnum)
+{
+	return errnum == ENOTCONN ? "the connection to the server is lost" : strerror(errnum);
 }

@@ -36,7 +36,7 @@ static int chunk_copy(struct header *header, void *chunk, size_t len, struct err
 
 	if (ret)
 		return error_set(err, -ret, "%s: reading the LUKS header: %s", source->name,
-				 strerror(-ret));
+				 error_reason(-ret));
 	ret = luks_memfd_write(&header->memfd, chunk, len, header->copied, err);
 	if (!ret)
 		header->copied += len;
