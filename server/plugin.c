@@ -676,7 +676,7 @@ static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void
 		if (ret != -EOPNOTSUPP)
 			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s",
 				     volume->target->name, names[op], count, offset,
-				     strerror(-ret));
+				     error_reason(-ret));
 		nbdkit_set_error(client_errno(-ret));
 		return -1;
 	}

@@ -141,8 +141,11 @@ fails("ENOSPC", h.pwrite, bytes(4096), 0)'
 	ok "as they are" py gate 'fails("EIO", h.pread, 4096, 0)'
 	rm "$T/inject"
 	ok "and afterwards it works again" py gate 'h.pread(4096, 0)'
-	stop_server gate
 	stop_server inner
+	ok "a server that is gone" py gate 'fails("EIO", h.pread, 4096, 0)'
+	ok "is told of in words" grep -q "read of .* at 0: the connection to the server is lost$" \
+		"$T/gate.log"
+	stop_server gate
 }
 
 # The server behind is killed while clients read: they get EIO, soon, and the gateway ends.
