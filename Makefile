@@ -4,6 +4,8 @@ VERSION := 0.1.0
 
 ## PREFIX=/usr/local   where `make install` puts things; /usr: the plugin goes where nbdkit looks
 ## DESTDIR=            a root to install below
+## PLUGINDIR= LIBDIR=  where the plugin and the library go, if not below PREFIX
+## MANDIR= COMPLETIONS= SYSTEMDDIR=   and man pages, the shell's completions, systemd's units
 ## CC=gcc              or clang
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
@@ -200,6 +202,7 @@ MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
+LDCONFIG  ?= ldconfig
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 
 install: all ## install below PREFIX
@@ -213,6 +216,22 @@ install: all ## install below PREFIX
 	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
 	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
+	$(if $(DESTDIR),,@$(run_ldconfig); $(tell_how))
+
+# What is left to do for a user; a packager's scripts see to it themselves.
+run_ldconfig = [ "$$(id -u)" != 0 ] || PATH="$$PATH:/usr/sbin:/sbin" $(LDCONFIG)
+define tell_how
+	PATH="$$PATH:/usr/sbin:/sbin"; lib='$(LIBDIR)/$(SONAME)'; plugin='$(PLUGINDIR)/$(notdir $(PLUGIN))'; \
+	if [ '$(PLUGINDIR)' = "$$(pkg-config --variable=plugindir nbdkit)" ]; then \
+		echo "nbdkit finds the plugin by its name:  nbdkit ndio DISK ..."; \
+	else \
+		echo "nbdkit finds the plugin by its path:  nbdkit $$plugin DISK ..."; \
+	fi; \
+	[ "$$($(LDCONFIG) -p | sed -n 's/^[[:space:]]*$(SONAME) .*=> //p' | head -n 1)" -ef "$$lib" ] || \
+		printf '%s\n' "Programs don't find $$lib yet. Type, as root:" \
+			"  echo '$(LIBDIR)' >/etc/ld.so.conf.d/ndio.conf && ldconfig" \
+			"or run them with LD_LIBRARY_PATH=$(LIBDIR)"
+endef
 
 uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
@@ -220,6 +239,7 @@ uninstall: ## remove what was installed
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
 		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)') \
 		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
+	$(if $(DESTDIR),,@$(run_ldconfig))
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build

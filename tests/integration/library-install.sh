@@ -139,4 +139,33 @@ done
 
 ok "make uninstall" in_copy uninstall DESTDIR="$into" PREFIX=/usr
 is "leaves nothing" "$(find "$into" ! -type d)" ""
+
+# A user's own prefix. This ldconfig is told of it, or not, in place of the machine's.
+cat >"$T/ldconfig" <<EOT
+#!/bin/sh
+echo "ldconfig \$*" >>$T/ldconfig.calls
+[ "\$1" != -p ] || [ ! -e $T/known ] || printf '\tlibndio.so.0 (libc6) => %s\n' "\$(cat $T/known)"
+EOT
+chmod 755 "$T/ldconfig"
+home=$T/home
+at_home=(PREFIX="$home" LDCONFIG="$T/ldconfig")
+said=$(in_copy install "${at_home[@]}" 2>&1)
+like "make install: says how nbdkit finds the plugin" "$said" \
+	"by its path: *nbdkit $home/lib/nbdkit/plugins/nbdkit-ndio-plugin.so "
+ok "and so it does" nbdkit "$home/lib/nbdkit/plugins/nbdkit-ndio-plugin.so" --dump-plugin
+like "what to type, so that programs find the library" "$said" "echo '$home/lib' >/etc/ld.so.conf.d/"
+if [ "$(id -u)" = 0 ]; then
+	ok "as root the linker's cache is made anew" grep -qx 'ldconfig ' "$T/ldconfig.calls"
+else
+	skip "only root can make the linker's cache anew" 1
+fi
+echo "$home/lib/libndio.so.0" >"$T/known"
+said=$(in_copy install "${at_home[@]}" PLUGINDIR="$(pkg-config --variable=plugindir nbdkit)" \
+	DESTDIR= -n 2>&1 | grep -c "$(pkg-config --variable=plugindir nbdkit)")
+ok "PLUGINDIR is where the plugin goes" test "$said" -gt 0
+said=$(in_copy install "${at_home[@]}" 2>&1)
+is "nothing more to type where the library is found" "$(grep ld.so.conf <<<"$said")" ""
+ok "make uninstall there" in_copy uninstall "${at_home[@]}"
+is "leaves nothing there" "$(find "$home" ! -type d)" ""
+like "make help names the variables" "$(in_copy help)" "PLUGINDIR=.*LIBDIR=.*MANDIR="
 done_testing
