@@ -16,6 +16,7 @@
 #include "header.h"
 #include "interrupt.h"
 #include "kernel-device.h"
+#include "locator.h"
 #include "nbd-uri.h"
 #include "patience.h"
 #include "program.h"
@@ -283,9 +284,14 @@ static int check_not_attached(const struct attach_spec *spec, struct error *err)
 
 static int check_locator(const struct attach_spec *spec, struct error *err)
 {
-	int ret = cmd_is_uri(spec->locator) ? check_uri(spec->locator, err) :
-					      check_block_device(spec, err);
+	int ret = locator_kind(spec->locator, err);
 
+	if (ret == LOCATOR_URI)
+		ret = check_uri(spec->locator, err);
+	else if (ret == LOCATOR_PATH)
+		ret = check_block_device(spec, err);
+	if (ret == 0 && spec->header)
+		ret = locator_check_path(spec->header, "a LUKS header", err);
 	return ret < 0 ? ret : check_not_attached(spec, err);
 }
 

@@ -10,6 +10,7 @@
 #include "cmd.h"
 #include "copy.h"
 #include "endpoint.h"
+#include "locator.h"
 
 #define DEFAULT_SPARSE 4096
 
@@ -124,6 +125,10 @@ static const char *option_name(int option)
 
 static int check_side(const char *self, const struct endpoint_spec *spec)
 {
+	struct error err;
+
+	if (!endpoint_is_special(spec->locator) && locator_kind(spec->locator, &err) < 0)
+		return cmd_error("%s", err.text);
 	if (spec->unlock && endpoint_is_special(spec->locator))
 		return cmd_usage(self, "%s can't be opened with a key: give a file, a block device "
 				 "or an NBD URI", spec->locator);
@@ -143,11 +148,15 @@ static int check_arguments(const char *self, const struct arguments *args)
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
 	const struct key_source input = { .file = "-", .fd = -1 };
 	bool pipe = strcmp(src->locator, "-") == 0;
+	int status;
 
 	if (strcmp(src->locator, "null:") == 0)
 		return cmd_usage(self, "null: can only be a destination");
-	if (check_side(self, src) != CMD_OK || check_side(self, dst) != CMD_OK)
-		return CMD_USAGE;
+	status = check_side(self, src);
+	if (status == CMD_OK)
+		status = check_side(self, dst);
+	if (status != CMD_OK)
+		return status;
 	if (key_sources_clash(&src->key, &dst->key) ||
 	    (pipe && key_sources_clash(&dst->key, &input)))
 		return cmd_usage(self, "one stream can't be read for two things");

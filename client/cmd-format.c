@@ -16,6 +16,7 @@
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
+#include "locator.h"
 #include "signature.h"
 
 #define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
@@ -328,12 +329,24 @@ static int measure_data(struct job *job, struct error *err)
 	return ret;
 }
 
+/* Before one of them is made as a file. */
+static int check_names(const struct request *request, struct error *err)
+{
+	int ret = locator_kind(request->locator, err);
+
+	if (ret >= 0 && request->header)
+		ret = locator_check_path(request->header, "a LUKS header", err);
+	return ret < 0 ? ret : 0;
+}
+
 /* Looks at what is there, and asks whether it may go. */
 static int look(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
-	int ret = 0;
+	int ret = check_names(request, err);
 
+	if (ret < 0)
+		return ret;
 	if (request->size) {
 		job->data_size = request->size;
 		ret = check_absent(request->locator, err);

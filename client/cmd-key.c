@@ -11,6 +11,7 @@
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
+#include "locator.h"
 #include "secret.h"
 
 #define MAX_SLOT 31
@@ -260,8 +261,11 @@ static int load(struct header *header, const struct request *request, struct err
 static int check_before_prompt(const struct request *request, struct error *err)
 {
 	struct header header;
-	int ret = 0;
+	int ret = locator_kind(header_locator(request), err);
 
+	if (ret < 0)
+		return ret;
+	ret = 0;
 	if ((needs_key(request) && !key_source_given(&request->key_source)) ||
 	    (request->action->needs_new_key && !key_source_given(&request->new_key_source))) {
 		ret = load(&header, request, err);

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "target-nbd.h"
+#include "locator.h"
 
 bool cmd_is_uri(const char *locator)
 {
-	return target_nbd_is_uri(locator);
+	return locator_is_uri(locator);
 }
 
 /* Bytes from 128 up are left alone, as names in UTF-8 have them, but for that encoding's

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "locator.h"
 #include "mapping.h"
 #include "message.h"
 #include "pin.h"
@@ -72,7 +73,7 @@ static void close_volume(struct ndio_volume *handle)
 static int open_engine(struct ndio_volume *handle, const char *locator,
 		       const struct ndio_options *options)
 {
-	bool nbd = target_nbd_is_uri(locator);
+	bool nbd = locator_is_uri(locator);
 	const struct volume_options volume_options = {
 		.file = nbd ? NULL : locator,
 		.uri = nbd ? locator : NULL,
@@ -114,6 +115,7 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 {
 	struct ndio_options all = { 0 };
 	struct ndio_volume *handle;
+	struct error err;
 	int ret;
 
 	if (options && options->struct_size < sizeof(options->struct_size))
@@ -130,6 +132,9 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 		return message_set(EINVAL, "there is no TLS number %d", all.tls);
 	if (all.header && !all.key)
 		return message_set(EINVAL, "%s: a detached header without a key", locator);
+	if (locator_kind(locator, &err) < 0 ||
+	    (all.header && locator_check_path(all.header, "a LUKS header", &err) < 0))
+		return message_set(EINVAL, "%s", err.text);
 	handle = calloc(1, sizeof(*handle));
 	if (!handle)
 		return message_set(ENOMEM, "%s: no memory", locator);

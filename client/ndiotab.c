@@ -13,6 +13,7 @@
 #include "attach.h"
 #include "cmd.h"
 #include "kernel-device.h"
+#include "locator.h"
 
 #define MAX_FILE   (64 * 1024) /* bytes; it also bounds the time that the checks take */
 #define BLANKS     " \t"
@@ -141,6 +142,8 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 	entry->locator = next_field(&line);
 	if (!entry->locator)
 		return error_set(why, EINVAL, "the second field, the locator, is missing");
+	if (locator_kind(entry->locator, why) < 0)
+		return -EINVAL;
 	if (entry->locator[0] != '/' && !cmd_is_uri(entry->locator))
 		return error_set(why, EINVAL, "the locator, %.100s, is neither an absolute path nor "
 				 "an NBD URI", entry->locator);

@@ -40,14 +40,6 @@ static struct nbd_target *to_nbd(const struct target *target)
 	return (struct nbd_target *)target;
 }
 
-bool target_nbd_is_uri(const char *locator)
-{
-	const char *end = strstr(locator, "://");
-
-	return end && strncmp(locator, "nbd", 3) == 0 &&
-	       strspn(locator, "abcdefghijklmnopqrstuvwxyz+-.") == (size_t)(end - locator);
-}
-
 static int read_facts(struct nbd_target *owner, struct error *err)
 {
 	struct nbd_handle *nbd = owner->first.nbd;

@@ -12,9 +12,6 @@
 #include "nbd-link.h"
 #include "target.h"
 
-/* Is this locator an NBD URI, and not a path? By its scheme. */
-bool target_nbd_is_uri(const char *locator);
-
 struct target_nbd_options {
 	unsigned connections; /* how many queues there may be at the most; at least 1 */
 	bool readonly;

@@ -16,6 +16,7 @@
 
 #include "cipher.h"
 #include "lender.h"
+#include "locator.h"
 #include "pin.h"
 #include "secret.h"
 #include "shield.h"
@@ -221,8 +222,18 @@ static int config_bool(bool *flag, const char *value)
 
 static int config_path(const char *key, char **path, const char *value)
 {
+	struct error err;
+
 	if (*path) {
 		nbdkit_error("%s= can be given only once", key);
+		return -1;
+	}
+	if (locator_is_uri(value)) {
+		nbdkit_error("%s: %s= takes a path; a server's export is uri=URI", value, key);
+		return -1;
+	}
+	if (locator_kind(value, &err) < 0) {
+		nbdkit_error("%s", err.text);
 		return -1;
 	}
 	*path = nbdkit_absolute_path(value);
@@ -231,12 +242,20 @@ static int config_path(const char *key, char **path, const char *value)
 
 static int config_uri(const char *value)
 {
+	struct error err;
+
 	if (config.uri) {
 		nbdkit_error("uri= can be given only once");
 		return -1;
 	}
-	if (!target_nbd_is_uri(value)) {
+	switch (locator_kind(value, &err)) {
+	case LOCATOR_URI:
+		break;
+	case LOCATOR_PATH:
 		nbdkit_error("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
+		return -1;
+	default:
+		nbdkit_error("uri=%s", err.text);
 		return -1;
 	}
 	config.uri = value;

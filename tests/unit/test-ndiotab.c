@@ -193,7 +193,8 @@ static void a_wrong_field_is_shown(void **state)
 	assert_bad_line("nbd0 disk.luks none",
 			"the locator, disk.luks, is neither an absolute path nor an NBD URI");
 	assert_bad_line("nbd0 http://x/ none",
-			"the locator, http://x/, is neither an absolute path nor an NBD URI");
+			"http://x/: neither a file nor an NBD URI, which is nbd://HOST:PORT/EXPORT or "
+			"nbd+unix:///EXPORT?socket=PATH; a file of that name is ./http://x/");
 	assert_bad_line("nbd0 /disk key",
 			"the key file, key, is neither an absolute path nor \"none\"");
 }
