@@ -29,7 +29,9 @@ const char help_copy[] =
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH\n"
 	"                        the same for DST, which has to be formatted before\n"
 	"\n"
-	"  -p, --progress        show a progress bar, if stderr is a terminal\n"
+	"  -p, --progress        show a progress bar, or now and then a line if stderr is no terminal\n"
+	"      --progress=json, --progress=FD\n"
+	"                        a line of JSON each second, on stderr or a descriptor\n"
 	"  -S, --sparse=N        do not write runs of at least N zero bytes as data; a power of\n"
 	"                        two from 512 to 256K, or 0: copy them (default 4K)\n"
 	"      --destination-is-zero\n"
@@ -57,7 +59,7 @@ static const struct option options[] = {
 	{ "dst-key-fd", required_argument, NULL, OPT_KEY_FD | OF_DST },
 	{ "dst-unlock", no_argument, NULL, OPT_UNLOCK | OF_DST },
 	{ "dst-header", required_argument, NULL, OPT_HEADER | OF_DST },
-	{ "progress", no_argument, NULL, 'p' },
+	{ "progress", optional_argument, NULL, 'p' },
 	{ "sparse", required_argument, NULL, 'S' },
 	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
 	{ "help", no_argument, NULL, 'h' },
@@ -102,8 +104,7 @@ static bool take_option(struct arguments *args, int option, const char *value)
 		spec->header = value;
 		return true;
 	case 'p':
-		args->copy.progress = true;
-		return true;
+		return progress_parse(value, &args->copy.progress);
 	case 'S':
 		return set_sparse(&args->copy, value);
 	case OPT_DESTINATION_IS_ZERO:
@@ -121,6 +122,19 @@ static const char *option_name(int option)
 		if (options[i].val == option)
 			return options[i].name;
 	return "";
+}
+
+/* What else can be wrong with an option's value. */
+static const char *hint(int option)
+{
+	switch (option) {
+	case 'p':
+		return ": it takes json, or a descriptor that is open for writing";
+	case 'S':
+		return "";
+	default:
+		return ", or a key was given before";
+	}
 }
 
 static int check_side(const char *self, const struct endpoint_spec *spec)
@@ -164,6 +178,9 @@ static int check_arguments(const char *self, const struct arguments *args)
 		return cmd_error("standard input: it is closed");
 	if (strcmp(dst->locator, "-") == 0 && !is_open(STDOUT_FILENO))
 		return cmd_error("standard output: it is closed");
+	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
+	    strcmp(dst->locator, "-") == 0)
+		return cmd_usage(self, "progress can't go where the copy does");
 	if (endpoint_clash(src, dst))
 		return cmd_error("%s and %s: the source (or a header) and the destination are the "
 				 "same", src->locator, dst->locator);
@@ -185,7 +202,7 @@ static int parse(int argc, char **argv, struct arguments *args)
 		if (!take_option(args, option, optarg))
 			return cmd_usage(argv[0], "--%s makes no sense with \"%s\"%s",
 					 option_name(option), optarg,
-					 option == 'S' ? "" : ", or a key was given before");
+					 hint(option));
 		if (args->help)
 			return CMD_OK;
 	}
@@ -238,6 +255,7 @@ int cmd_copy(int argc, char **argv)
 		fputs(help_copy, stdout);
 		return CMD_OK;
 	}
+	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
 	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0) {
 		status = cmd_error("%s", err.text);

@@ -17,7 +17,6 @@
 #include "align.h"
 #include "clock.h"
 #include "interrupt.h"
-#include "progress.h"
 #include "todo.h"
 
 #define SLOTS      64
@@ -551,7 +550,7 @@ static bool run_once(struct copy *copy, struct progress *progress)
 	if (over)
 		return false;
 	progress_update(progress, done, copy->src->size);
-	if (poll(fds, 3, progress->on ? PROGRESS_INTERVAL_MS : -1) <= 0)
+	if (poll(fds, 3, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[0].revents)
 		silence(copy);
@@ -688,6 +687,7 @@ static struct copy *copy_new(struct endpoint *source, struct endpoint *destinati
 	pthread_mutex_init(&copy->lock, NULL);
 	copy->src = source;
 	copy->dst = destination;
+	copy->options = options;
 	copy->window = WINDOW_MAX;
 	copy->todo.size = source->size;
 	copy->todo.block = block > ZERO_BLOCK ? block : ZERO_BLOCK;
@@ -710,12 +710,12 @@ static void start_reading(struct copy *copy)
 	pthread_mutex_unlock(&copy->lock);
 }
 
-static void run(struct copy *copy, bool show_progress, struct copy_report *report)
+static void run(struct copy *copy, struct copy_report *report)
 {
 	struct progress progress;
 
 	interrupt_catch(copy->wake_fd);
-	progress_start(&progress, show_progress);
+	progress_start(&progress, &copy->options->progress, copy->wake_fd, 0);
 	start_reading(copy);
 	while (run_once(copy, &progress))
 		;
@@ -727,7 +727,7 @@ static void run(struct copy *copy, bool show_progress, struct copy_report *repor
 	endpoint_close_volume(copy->src, NDIO_CLOSE_CANCEL);
 	endpoint_close_volume(copy->dst, NDIO_CLOSE_CANCEL);
 	make_report(copy, report);
-	progress_end(&progress, report->done, report->total);
+	progress_end(&progress, report->done, report->total, copy->error == 0);
 	interrupt_ignore();
 }
 
@@ -742,7 +742,7 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 		return error_set(err, ENOMEM, "no memory for a copy");
 	ret = set_up(copy, err);
 	if (ret == 0) {
-		run(copy, options->progress, report);
+		run(copy, report);
 		ret = copy->error;
 		*err = copy->message;
 	}

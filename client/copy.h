@@ -9,11 +9,12 @@
 
 #include "endpoint.h"
 #include "error.h"
+#include "progress.h"
 
 #define COPY_PIECE (256 * 1024) /* bytes in a buffer, and so of a read at the most */
 
 struct copy_options {
-	bool progress;
+	struct progress_options progress;
 	size_t sparse; /* bytes: runs of zeroes as long as this aren't written as data; a power of
 			  two, at most COPY_PIECE; 0: all that isn't a hole is written */
 };

@@ -297,9 +297,51 @@ keys() {
 	PYTHON
 }
 
-# ---- the bar ----
+# ---- progress ----
+
+# The last member of that name that was told for scripts.
+told() { # NAME
+	python3 -c 'import json, sys
+lines = [json.loads(line) for line in sys.stdin]
+print(lines[-1][sys.argv[1]])' "$1" <"$T/json"
+}
+
+# begin_copy ARG...: a copy of 300,000 bytes so far, in the background, from a pipe that the shell
+# holds as descriptor 9; SIGUSR1 would no longer kill it.
+begin_copy() {
+	local caught deadline=$((SECONDS + 30))
+
+	mkfifo "$T/feed"
+	"$ndio" copy "$@" "$T/feed" null: 2>"$T/err" 9>&- &
+	copy=$!
+	exec 9>"$T/feed"
+	rm "$T/feed"
+	head -c 300000 /dev/urandom >&9
+	until caught=$(sed -n 's/^SigCgt:.*\(...\)$/\1/p' "/proc/$copy/status") &&
+		[ $((0x${caught:-0} & 0x200)) != 0 ]; do
+		[ $SECONDS -le $deadline ] || return
+		sleep 0.02
+	done
+}
+
+end_copy() {
+	exec 9>&-
+	wait $copy
+}
+
+appears() { # REGEX FILE: in it, soon
+	local deadline=$((SECONDS + 30))
+
+	until grep -q "$1" "$2"; do
+		[ $SECONDS -le $deadline ] || return
+		sleep 0.02
+	done
+}
 
 progress() {
+	local size
+
+	size=$(stat -c %s "$T/odd")
 	like "help" "$("$ndio" copy --help)" "^Usage: ndio copy"
 	is "no bar without a terminal" "$("$ndio" copy -p "$T/odd" null: 2>&1)" ""
 	ok "a bar on a terminal with -p, none without" python3 - "$ndio" "$T" <<-'PYTHON'
@@ -322,9 +364,52 @@ progress() {
 		    return seen
 		bar = run("-p")
 		print(bar)
-		assert b"100%" in bar and b"/s" in bar and bar.endswith(b"\n")
+		assert b"100%" in bar and b"/s" in bar and b"of 976.6 KiB" in bar and b"in 0:0" in bar
+		assert bar.endswith(b"\n")
 		assert run() == b""
 	PYTHON
+	"$ndio" copy --progress=7 "$T/odd" null: 7>"$T/json"
+	is "lines of JSON to a descriptor: state" "$(told state)" "done"
+	is "all was done" "$(told "done")/$(told total)/$(told percent)" "$size/$size/100"
+	"$ndio" copy --progress=json "$T/odd" null: 2>"$T/json"
+	is "and to stderr" "$(told state)/$(told "done")" "done/$size"
+	"$ndio" copy --progress=json "$T/odd" /dev/full 2>&1 | grep '^{' >"$T/json"
+	is "and when it fails" "$(told state)" stopped
+	ok "a script that doesn't read holds nothing up" python3 - "$ndio" "$T" <<-'PYTHON'
+		import fcntl, os, subprocess, sys
+		ndio, t = sys.argv[1:]
+		r, w = os.pipe()
+		os.set_blocking(w, False)
+		try:
+		    while True:
+		        os.write(w, bytes(4096))
+		except BlockingIOError:
+		    os.set_blocking(w, True)
+		subprocess.run([ndio, "copy", f"--progress={w}", t + "/odd", "null:"], pass_fds=[w],
+		               check=True, timeout=30)
+	PYTHON
+	ok "a descriptor that isn't open" refuses 2 "takes json, or a descriptor" --progress=7 "$T/odd" null:
+	ok "one for reading" bash -c "'$ndio' copy --progress=7 '$T/odd' null: 7</dev/null; [ \$? = 2 ]"
+	ok "where the data go" refuses 2 "can't go where the copy does" --progress=1 "$T/odd" -
+
+	begin_copy -p
+	ok "a line in a log" appears "^ndio: 256 KiB, .*/s, after 0:0" "$T/err"
+	ok "of a copy that succeeds" end_copy
+	like "and a last one" "$(tail -n 1 "$T/err")" "^ndio: 29[0-9.]* KiB, .*/s, in 0:0"
+	begin_copy
+	kill -USR1 $copy
+	ok "a line when SIGUSR1 comes" appears "^ndio: .*/s, after 0:0" "$T/err"
+	ok "which a copy survives" end_copy
+}
+
+refuses() { # STATUS REGEX ARG...
+	local status
+
+	"$ndio" copy "${@:3}" >"$T/out" 2>"$T/err" </dev/null
+	status=$?
+	[ $status = "$1" ] && grep -q "$2" "$T/err" && return
+	diag "status $status: $(cat "$T/err")"
+	return 1
 }
 
 # A Unix socket holds less than a large write, unless it is told.
