@@ -147,6 +147,12 @@ static int set_psk(struct tls_context *context, const struct nbd_uri *uri, struc
 
 /* ---- certificates ---- */
 
+/* Without the zone of an IPv6 address, "fe80::1%eth0": it is this machine's alone (RFC 6874). */
+static size_t name_len(const char *name)
+{
+	return strchr(name, ':') ? strcspn(name, "%") : strlen(name);
+}
+
 /* On a Unix socket and vsock there is no name unless the URI gives one. */
 static int set_certificates(struct tls_context *context, const struct nbd_uri *uri,
 			    struct error *err)
@@ -155,7 +161,7 @@ static int set_certificates(struct tls_context *context, const struct nbd_uri *u
 
 	context->verify = nbd_uri_verifies(uri);
 	if (name) {
-		context->name = strdup(name);
+		context->name = strndup(name, name_len(name));
 		if (!context->name)
 			return error_set(err, ENOMEM, "no memory");
 	}

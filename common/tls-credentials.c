@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,8 @@ static int unreadable(const char *path, const char *what, struct error *err)
 
 /* ---- whom we trust ---- */
 
+/* What is in the file is trusted as it is, also an authority in the middle or the server's own
+ * certificate, without whoever signed it: so GnuTLS takes such files. All else is checked as ever. */
 static int load_authorities(SSL_CTX *ctx, const char *folder, struct error *err)
 {
 	struct path path;
@@ -57,7 +60,23 @@ static int load_authorities(SSL_CTX *ctx, const char *folder, struct error *err)
 			       error_set(err, ENOENT, "the machine has no certificate authorities");
 	if (!SSL_CTX_load_verify_file(ctx, in_folder(folder, "ca-cert.pem", &path)))
 		return unreadable(path.text, "a certificate", err);
+	X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_PARTIAL_CHAIN);
 	return 0;
+}
+
+/* An authority that is trusted, and that another has signed, needs no list of that one, which may not
+ * even be known. */
+static int pass_trusted(int ok, X509_STORE_CTX *store)
+{
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(store);
+	int depth = X509_STORE_CTX_get_error_depth(store);
+
+	if (ok || X509_STORE_CTX_get_error(store) != X509_V_ERR_UNABLE_TO_GET_CRL || depth == 0 ||
+	    depth != sk_X509_num(chain) - 1 ||
+	    (X509_get_extension_flags(sk_X509_value(chain, depth)) & EXFLAG_SS))
+		return ok;
+	X509_STORE_CTX_set_error(store, X509_V_OK);
+	return 1;
 }
 
 /* With a list of revoked certificates, each authority in the chain must have one there. */
@@ -73,6 +92,7 @@ static int load_revoked(SSL_CTX *ctx, const char *folder, struct error *err)
 	if (X509_load_crl_file(lookup, path.text, X509_FILETYPE_PEM) <= 0)
 		return unreadable(path.text, "a list of revoked certificates", err);
 	X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, pass_trusted);
 	return 0;
 }
 

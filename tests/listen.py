@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """listen.py PORT-FILE COMMAND...: runs a server that takes its listening socket as systemd gives
-it, on a free port of localhost, and writes that port to the file."""
+it, on a free port of localhost ($host: of that address), and writes that port to the file."""
 import os
 import socket
 import sys
 
-listener = socket.create_server(("127.0.0.1", 0))
+host = os.environ.get("host", "127.0.0.1")
+listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 with open(sys.argv[1], "w", encoding="ascii") as file:
     file.write(str(listener.getsockname()[1]))
 os.dup2(listener.fileno(), 3)

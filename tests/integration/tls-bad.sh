@@ -122,6 +122,71 @@ with_dir() {
 	tcp_with_certificates "$2" | sed "s|=$tls|=$1|"
 }
 
+# trusting FILE...: with these certificates alone in our ca-cert.pem.
+trusting() {
+	rm -rf "$T/trusting"
+	mkdir -p "$T/trusting"
+	cat "$@" >"$T/trusting/ca-cert.pem"
+	with_dir "$T/trusting" disk
+}
+
+# What ca-cert.pem holds is trusted without whoever has signed it; all else is checked as ever.
+trusted() {
+	local ca=$T/ca middle=$T/middle
+
+	issue "$middle" "$T/short" server
+	served "$T/short"
+	accepts "the authority in the middle alone" "$(trusting "$middle/ca-cert.pem")"
+	refuses "another one alone" "signed by no authority" "$(trusting "$T/other-ca/ca-cert.pem")"
+	refuses "another's certificate alone" "signed by no authority" \
+		"$(trusting "$tls/server-cert.pem")"
+	accepts "the server's own certificate" "$(trusting "$T/short/server-cert.pem")"
+	accepts "beside others" "$(trusting "$T/other-ca/ca-cert.pem" "$T/short/server-cert.pem")"
+	make_crl "$middle" "$T/middle-crl.pem"
+	trusting "$middle/ca-cert.pem" >"$T/uri"
+	cp "$T/middle-crl.pem" "$T/trusting/ca-crl.pem"
+	accepts "the authority in the middle, and its CRL" "$(cat "$T/uri")"
+	revoke "$middle" "$T/short/server-cert.pem"
+	make_crl "$middle" "$T/trusting/ca-crl.pem"
+	refuses "in which the server's certificate is" "revoked" "$(cat "$T/uri")"
+	make_crl "$T/other-ca" "$T/trusting/ca-crl.pem"
+	refuses "another's CRL" "ca-crl.pem" "$(cat "$T/uri")"
+	served "$T/expired"
+	refuses "its own, expired" "expired" "$(trusting "$T/expired/server-cert.pem")"
+	served "$T/host"
+	refuses "its own, of another host" "localhost" "$(trusting "$T/host/server-cert.pem")"
+	served "$T/purpose"
+	refuses "its own, for clients" "purpose" "$(trusting "$T/purpose/server-cert.pem")"
+	issue "$ca" "$T/late-middle" middle cn=late names= purpose= ca=TRUE from=-9 to=-2
+	make_ca "$T/late-ca"
+	cp "$T/late-middle/middle-key.pem" "$T/late-ca/ca-key.pem"
+	cp "$T/late-middle/middle-cert.pem" "$T/late-ca/ca-cert.pem"
+	issue "$T/late-ca" "$T/of-late" server
+	served "$T/of-late"
+	refuses "an expired authority in the middle" "expired" "$(trusting "$T/late-ca/ca-cert.pem")"
+}
+
+# A zone is this machine's own: it is no part of the name in the certificate. That of ::1 is no
+# name but the number of the interface.
+zones() {
+	local uri
+
+	[ -e /proc/net/if_inet6 ] && ip -6 address show dev lo 2>/dev/null | grep -q "inet6 ::1" || {
+		skip "this machine has no IPv6" 4
+		return
+	}
+	issue "$T/ca" "$T/six" server names=IP:::1
+	stop_server disk
+	host=::1 start_tcp_nbdkit disk --tls=require --tls-certificates="$T/six" memory 1M
+	uri=$(tcp_with_certificates disk)
+	accepts "by an IPv6 address" "${uri/localhost/[::1]}"
+	accepts "with a zone" "${uri/localhost/[::1%251]}"
+	refuses "with a zone that isn't there" "connecting: " "${uri/localhost/[fe80::1%25nowhere]}"
+	stop_server disk
+	host=::1 start_tcp_nbdkit disk memory 1M
+	accepts "without TLS" "nbd://[::1%251]:$(cat "$T/disk.port")/"
+}
+
 revoked() {
 	local ca=$T/ca
 
@@ -299,6 +364,8 @@ start_stock backend --threads 1 memory 1M
 keys
 server_certificates
 chain
+trusted
+zones
 revoked
 unix_sockets
 client_certificates

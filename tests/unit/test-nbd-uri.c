@@ -65,6 +65,8 @@ static void tcp(void **state)
 	assert_string_equal(uri.host, "fe80::1");
 	assert_int_equal(uri.port, 65535);
 	assert_string_equal(uri.export_name, "/x y");
+	parse("nbd://[fe80::1%25eth0]:10/");
+	assert_string_equal(uri.host, "fe80::1%eth0");
 	parse("nbds://");
 	assert_string_equal(uri.host, "localhost");
 	assert_string_equal(uri.export_name, "");
