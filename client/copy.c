@@ -10,13 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "align.h"
 #include "clock.h"
+#include "cmd.h"
 #include "interrupt.h"
+#include "secret.h"
 #include "todo.h"
 
 #define SLOTS      64
@@ -46,7 +47,7 @@ struct copy {
 	struct endpoint *src, *dst;
 	const struct copy_options *options;
 	int wake_fd;    /* an eventfd: something happened that the main thread waits for */
-	uint8_t *buffers;
+	struct secret_buffers buffers;
 	size_t sparse;  /* bytes; see run_length() */
 
 	pthread_mutex_t lock;
@@ -650,26 +651,27 @@ static void make_report(const struct copy *copy, struct copy_report *report)
 
 static int set_up(struct copy *copy, struct error *err)
 {
+	int ret;
+
 	copy->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (copy->wake_fd < 0)
 		return error_set(err, errno, "no descriptor to wait with: %s", strerror(errno));
-	copy->buffers = mmap(NULL, SLOTS * COPY_PIECE, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (copy->buffers == MAP_FAILED) {
-		copy->buffers = NULL;
-		return error_set(err, errno, "no memory for buffers: %s", strerror(errno));
-	}
+	ret = secret_buffers_make(&copy->buffers, SLOTS * COPY_PIECE, err);
+	if (ret < 0)
+		return ret;
+	if (!copy->buffers.locked && (copy->src->encrypted || copy->dst->encrypted))
+		cmd_error("warning: what is decrypted may be swapped to a disk on its way: %s",
+			  err->text);
 	for (unsigned i = 0; i < SLOTS; i++) {
 		copy->slots[i].copy = copy;
-		copy->slots[i].buffer = copy->buffers + i * COPY_PIECE;
+		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * COPY_PIECE;
 	}
 	return 0;
 }
 
 static void tear_down(struct copy *copy)
 {
-	if (copy->buffers)
-		munmap(copy->buffers, SLOTS * COPY_PIECE);
+	secret_buffers_free(&copy->buffers);
 	if (copy->wake_fd >= 0)
 		close(copy->wake_fd);
 	pthread_mutex_destroy(&copy->lock);

@@ -2,6 +2,7 @@
 # ndio copy: between plain and encrypted, files, pipes and the NBD servers that we didn't write;
 # every byte arrives, and what is sparse stays sparse.
 . "$(dirname "$0")/../lib.sh"
+. "$root/tests/nbd.sh"
 
 ndio=$NDIO_BUILD/ndio
 key=$T/pass
@@ -306,13 +307,13 @@ lines = [json.loads(line) for line in sys.stdin]
 print(lines[-1][sys.argv[1]])' "$1" <"$T/json"
 }
 
-# begin_copy ARG...: a copy of 300,000 bytes so far, in the background, from a pipe that the shell
+# begin_copy DST ARG...: a copy of 300,000 bytes so far, in the background, from a pipe that the shell
 # holds as descriptor 9; SIGUSR1 would no longer kill it.
 begin_copy() {
 	local caught deadline=$((SECONDS + 30))
 
 	mkfifo "$T/feed"
-	"$ndio" copy "$@" "$T/feed" null: 2>"$T/err" 9>&- &
+	"$ndio" copy "${@:2}" "$T/feed" "$1" 2>"$T/err" 9>&- &
 	copy=$!
 	exec 9>"$T/feed"
 	rm "$T/feed"
@@ -392,11 +393,11 @@ progress() {
 	ok "one for reading" bash -c "'$ndio' copy --progress=7 '$T/odd' null: 7</dev/null; [ \$? = 2 ]"
 	ok "where the data go" refuses 2 "can't go where the copy does" --progress=1 "$T/odd" -
 
-	begin_copy -p
+	begin_copy null: -p
 	ok "a line in a log" appears "^ndio: 256 KiB, .*/s, after 0:0" "$T/err"
 	ok "of a copy that succeeds" end_copy
 	like "and a last one" "$(tail -n 1 "$T/err")" "^ndio: 29[0-9.]* KiB, .*/s, in 0:0"
-	begin_copy
+	begin_copy null:
 	kill -USR1 $copy
 	ok "a line when SIGUSR1 comes" appears "^ndio: .*/s, after 0:0" "$T/err"
 	ok "which a copy survives" end_copy
@@ -410,6 +411,35 @@ refuses() { # STATUS REGEX ARG...
 	[ $status = "$1" ] && grep -q "$2" "$T/err" && return
 	diag "status $status: $(cat "$T/err")"
 	return 1
+}
+
+# Are there so many KiB in the copy that runs, locked and not for core dumps?
+hidden() { # KIB
+	awk -v wanted="$1" '/^Size:/ { size = $2 }
+		/^VmFlags:.* lo .*dd / { all += size }
+		END { print all + 0; exit all < wanted }' "/proc/$copy/smaps"
+}
+
+secrets() {
+	make_volume "$T/vol" $size
+	begin_copy "$T/vol" --dst-key-file "$key"
+	if [ "$(id -u)" = 0 ]; then
+		ok "what is on its way is locked, and not for core dumps" hidden 16384
+	else
+		skip "needs root: what is locked is limited"
+	fi
+	end_copy
+	[ "$(id -u)" = 0 ] || nobody=()
+	"${nobody[@]}" "$ndio" --version >/dev/null || {
+		skip "nobody can't run what was built" 2
+		return
+	}
+	chmod 711 "$T" && chmod 644 "$T/vol"
+	(ulimit -l 1024 && exec 3<"$key" && "${nobody[@]}" "$ndio" copy --src-key-fd 3 "$T/vol" null:) \
+		>"$T/out" 2>&1
+	is "a limit is no reason to fail" $? 0
+	like "but to say so" "$(cat "$T/out")" \
+		"warning: what is decrypted may be swapped .*limit is 1048576 bytes"
 }
 
 # A Unix socket holds less than a large write, unless it is told.
@@ -440,5 +470,6 @@ devices
 sparse
 keys
 progress
+secrets
 room
 done_testing

@@ -93,6 +93,32 @@ static void is_kept_out_of_core_dumps(void **state)
 	secret_free(secret, 32);
 }
 
+static void so_are_buffers(void **state)
+{
+	size_t before = locked_pages(), size = 3 * page;
+	struct secret_buffers buffers;
+	struct error err = {""};
+	char flags[256];
+	void *base;
+
+	(void)state;
+	assert_int_equal(secret_buffers_make(&buffers, size, &err), 0);
+	assert_true(buffers.locked);
+	assert_string_equal(err.text, "");
+	assert_int_equal(locked_pages(), before + 3);
+	assert_true(mapping_flags(buffers.base, flags, sizeof(flags)));
+	assert_non_null(strstr(flags, " dd"));
+	assert_non_null(strstr(flags, " lo"));
+	base = memset(buffers.base, 'x', size);
+	secret_buffers_free(&buffers);
+	secret_buffers_free(&buffers);
+	assert_int_equal(locked_pages(), before);
+	assert_false(mapped(base));
+	assert_int_equal(secret_buffers_make(&buffers, SIZE_MAX, &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "cannot allocate memory for buffers: "));
+	secret_buffers_free(&buffers);
+}
+
 static void two_never_share_a_page(void **state)
 {
 	char *a = secret_alloc(1, NULL), *b = secret_alloc(1, NULL);
@@ -123,14 +149,15 @@ static void impossible_size_is_an_error(void **state)
 }
 
 struct refusal {
-	bool refused, nothing_left;
-	struct error err;
+	bool refused, nothing_left, buffers_without_lock;
+	struct error err, buffers_err;
 };
 
 /* In a child that has a limit, and for which it counts even as root. */
 static struct refusal alloc_under_limit(size_t limit, size_t size)
 {
 	struct rlimit memlock = {limit, limit};
+	struct secret_buffers buffers;
 	struct refusal r = {0};
 	int status, fds[2];
 	pid_t pid;
@@ -142,6 +169,8 @@ static struct refusal alloc_under_limit(size_t limit, size_t size)
 		if (setrlimit(RLIMIT_MEMLOCK, &memlock) < 0 ||
 		    (!geteuid() && setresuid(65534, 65534, 65534) < 0))
 			_exit(1);
+		r.buffers_without_lock = !secret_buffers_make(&buffers, size, &r.buffers_err) &&
+					 !buffers.locked;
 		r.refused = !secret_alloc(size, &r.err);
 		r.nothing_left = locked_pages() == 0;
 		_exit(write(fds[1], &r, sizeof(r)) != sizeof(r));
@@ -161,6 +190,10 @@ static void message_names_the_limit(void **state)
 	(void)state;
 	assert_true(r.refused);
 	assert_true(r.nothing_left);
+	assert_true(r.buffers_without_lock);
+	assert_string_equal(r.buffers_err.text,
+			    "cannot lock memory for buffers: "
+			    "the locked-memory limit is 65536 bytes (raise it with ulimit -l)");
 	assert_string_equal(r.err.text,
 			    "cannot lock memory for the key: "
 			    "the locked-memory limit is 65536 bytes (raise it with ulimit -l)");
@@ -224,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(is_zeroed_and_locked_while_it_lives),
 		cmocka_unit_test(is_kept_out_of_core_dumps),
+		cmocka_unit_test(so_are_buffers),
 		cmocka_unit_test(two_never_share_a_page),
 		cmocka_unit_test(freeing_none_is_harmless),
 		cmocka_unit_test(impossible_size_is_an_error),
