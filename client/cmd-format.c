@@ -13,6 +13,7 @@
 #include "cipher.h"
 #include "cmd.h"
 #include "header-edit.h"
+#include "header-lock.h"
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
@@ -358,6 +359,8 @@ static int look(struct job *job, struct error *err)
 	ret = header_open(&job->header, false, err);
 	if (ret == 0 && !request->header)
 		job->data_size = job->header.size;
+	if (ret == 0)
+		ret = header_lock_check(job->header.name, err); /* before a passphrase is typed */
 	return ret < 0 ? ret : check_existing(&job->header, request, &job->found, err);
 }
 

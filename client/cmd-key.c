@@ -8,6 +8,7 @@
 #include "cmd.h"
 #include "facts.h"
 #include "header-edit.h"
+#include "header-lock.h"
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
@@ -270,6 +271,8 @@ static int check_before_prompt(const struct request *request, struct error *err)
 	    (request->action->needs_new_key && !key_source_given(&request->new_key_source))) {
 		ret = load(&header, request, err);
 		header_close(&header);
+		if (ret == 0)
+			ret = header_lock_check(header_locator(request), err);
 	}
 	return ret;
 }

@@ -2,106 +2,17 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <openssl/evp.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "align.h"
-#include "cmd.h"
 
 #define CHUNK       (UINT64_C(1) << 20)
 #define MAGIC_BLOCK UINT64_C(4096) /* what is zeroed where a header may start */
 #define MAX_SLOTS   32
-
-/* ---- the lock ---- */
-
-/* Opens the lock file of a URI in a folder that others may write to: it must be a plain file,
- * and anybody may lock it. */
-static int open_lock_below(const char *folder, const char *name)
-{
-	char path[512];
-	struct stat st;
-	int fd;
-
-	if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (fd < 0 && errno == ENOENT) {
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_CREAT | O_EXCL, 0644);
-		if (fd >= 0)
-			fchmod(fd, 0644); /* whatever the umask is */
-		else if (errno == EEXIST) /* another was faster */
-			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	}
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		close(fd);
-		return -EINVAL;
-	}
-	return fd;
-}
-
-static int open_uri_lock(const char *uri, struct error *err)
-{
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	unsigned char hash[32];
-	char name[80] = "ndio-";
-	size_t at = strlen(name);
-	int fd;
-
-	if (!EVP_Digest(uri, strlen(uri), hash, NULL, EVP_sha256(), NULL))
-		return error_set(err, EIO, "%s: naming its lock: SHA-256 failed", uri);
-	for (size_t i = 0; i < sizeof(hash); i++)
-		at += snprintf(name + at, sizeof(name) - at, "%02x", hash[i]);
-	fd = open_lock_below("/run/lock", name);
-	if (fd < 0 && runtime && runtime[0] == '/')
-		fd = open_lock_below(runtime, name);
-	if (fd < 0)
-		return error_set(err, -fd, "%s: opening its lock below /run/lock: %s", uri,
-				 strerror(-fd));
-	return fd;
-}
-
-static int open_lock(const char *locator, struct error *err)
-{
-	int fd;
-
-	if (cmd_is_uri(locator))
-		return open_uri_lock(locator, err);
-	fd = open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	return fd < 0 ? error_set(err, errno, "%s: %s", locator, strerror(errno)) : fd;
-}
-
-int header_lock(const char *locator, int *lock, struct error *err)
-{
-	int fd = open_lock(locator, err);
-
-	if (fd < 0)
-		return fd;
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-		*lock = fd;
-		return 0;
-	}
-	if (errno == EWOULDBLOCK) {
-		cmd_error("%s: waiting for another program that has locked it", locator);
-		if (flock(fd, LOCK_EX) == 0) {
-			*lock = fd;
-			return 0;
-		}
-	}
-	error_set(err, errno, "%s: locking it: %s", locator, strerror(errno));
-	close(fd);
-	return -EAGAIN;
-}
 
 /* ---- what is to be written ---- */
 

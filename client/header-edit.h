@@ -9,11 +9,6 @@
 #include "error.h"
 #include "header.h"
 
-/* Keeps every other ndio on this machine from editing this volume's header: a lock on the file
- * itself, or for a URI on a file named after it below /run/lock or $XDG_RUNTIME_DIR. Waits, and
- * says so. Closing *lock releases it. */
-int header_lock(const char *locator, int *lock, struct error *err);
-
 enum header_change {
 	HEADER_ADDED,   /* key slots were only added since the last write */
 	HEADER_REMOVED, /* or only removed */
