@@ -64,12 +64,15 @@ SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so
 BARE         := $(B)/tests/bench/bare-plugin.so
-MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8
+# The library's calls: what its header declares; \050 is a parenthesis.
+LIB_CALLS    := $(shell grep -v typedef client/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
+		tr -d = | sort -u)
+MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8 $(patsubst %,$(B)/man/%.3,$(LIB_CALLS))
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
 # The library is these and the engine; the rest of client/ is the command.
-LIB_OBJECTS  := $(patsubst %,$(B)/client/%.o,ndio queue message)
+LIB_OBJECTS  := $(patsubst %,$(B)/client/%.o,ndio queue callback message)
 CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard client/*.c)))
 SONAME       := libndio.so.0
 LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
@@ -375,7 +378,7 @@ $(B)/man/%: man/%.pod
 # The other names of a page.
 $(MAN_NAMES):
 	$(Q)mkdir -p $(@D)
-	$(Q)echo '.so man8/ndio-attach.8' >$@
+	$(Q)echo '.so $(if $(filter %.3,$@),man3/ndio.3,man8/ndio-attach.8)' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d)

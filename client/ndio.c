@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "callback.h"
 #include "locator.h"
 #include "mapping.h"
 #include "message.h"
@@ -29,12 +30,15 @@
 #define FILE_PIECE_LEN      (128 * 1024)
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
 
+#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD)) /* all that there are */
+
 struct ndio_volume {
 	struct volume *volume;
 	struct workers *workers;
 	unsigned connections;
 	size_t copy_memory;
 	_Atomic size_t copy_used;
+	struct notice notice; /* the program's */
 
 	/* Ends requests that pinned their memory: unlocking it may block, which a worker must
 	 * not. Runs from the first such request on. */
@@ -50,6 +54,8 @@ struct call {
 	struct ndio_volume *owner;
 	struct ndio_request *request;
 	struct ndio_completion completion;
+	ndio_extent_fn *extent;
+	void *extent_opaque;
 
 	/* Memory of our own for the data: what NDIO_COPY asks for, or where a read goes first
 	 * that must be brought home by the thread that fetches its completion. */
@@ -60,6 +66,32 @@ struct call {
 	bool bring_home;
 };
 
+/* ---- structs whose size the caller tells ---- */
+
+#define STRUCT_SIZE_MAX 65536 /* bytes: what is larger wasn't set */
+
+static int check_struct_size(size_t size)
+{
+	if (size < sizeof(size) || size > STRUCT_SIZE_MAX)
+		return message_set(EINVAL, "struct_size isn't set");
+	return 0;
+}
+
+/* Gives the caller as much of a struct as it knows. */
+static int give(void *theirs, const void *ours, size_t our_size)
+{
+	size_t size;
+
+	memcpy(&size, theirs, sizeof(size));
+	if (check_struct_size(size) < 0)
+		return -EINVAL;
+	if (size > our_size)
+		memset((char *)theirs + our_size, 0, size - our_size);
+	memcpy((char *)theirs + sizeof(size), (const char *)ours + sizeof(size),
+	       (size < our_size ? size : our_size) - sizeof(size));
+	return 0;
+}
+
 /* ---- opening and closing ---- */
 
 static void close_volume(struct ndio_volume *handle)
@@ -68,6 +100,15 @@ static void close_volume(struct ndio_volume *handle)
 	volume_close(handle->volume);
 	pthread_mutex_destroy(&handle->lock);
 	free(handle);
+}
+
+static void tell_notice(void *opaque, const char *message)
+{
+	const struct ndio_volume *handle = opaque;
+
+	callback_enter();
+	handle->notice.tell(handle->notice.opaque, message);
+	callback_leave();
 }
 
 static int open_engine(struct ndio_volume *handle, const char *locator,
@@ -88,7 +129,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 							       DIRECT_AUTO,
 		.readonly = options->flags & NDIO_OPEN_READONLY,
 		.discard = options->flags & NDIO_OPEN_DISCARD,
-		.notice = { options->notice, options->opaque },
+		.notice = { options->notice ? tell_notice : NULL, handle },
 	};
 	const struct channel_options channel_options = {
 		.pieces = nbd ? NBD_PIECES : FILE_PIECES,
@@ -110,26 +151,51 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 	return 0;
 }
 
+/* What is there of them makes sense; the others keep their defaults. */
+static int read_options(const struct ndio_options *options, struct ndio_options *all)
+{
+	*all = (struct ndio_options){ 0 };
+	if (options && check_struct_size(options->struct_size) < 0)
+		return -EINVAL;
+	if (options && options->struct_size % _Alignof(struct ndio_options))
+		return message_set(EINVAL, "struct_size is no struct's: half a member is known");
+	if (options && options->struct_size > sizeof(*all))
+		return message_set(EINVAL, "the program is newer than the library: it knows more "
+				   "options");
+	if (options)
+		memcpy(all, options, options->struct_size);
+	if (all->flags & ~OPEN_FLAGS)
+		return message_set(EINVAL, "there is no open flag 0x%x", all->flags & ~OPEN_FLAGS);
+	if (all->direct < NDIO_DIRECT_AUTO || all->direct > NDIO_DIRECT_OFF)
+		return message_set(EINVAL, "there is no way of direct I/O number %d", all->direct);
+	if (all->connections > MAX_CONNECTIONS)
+		return message_set(EINVAL, "%u connections are more than %u", all->connections,
+				   MAX_CONNECTIONS);
+	if (all->tls != NDIO_TLS_OPENSSL && all->tls != NDIO_TLS_LIBNBD)
+		return message_set(EINVAL, "there is no TLS number %d", all->tls);
+	if (!all->key && all->key_len)
+		return message_set(EINVAL, "a key of %zu bytes that is NULL", all->key_len);
+	return 0;
+}
+
 int ndio_open(const char *locator, const struct ndio_options *options,
 	      struct ndio_volume **volume)
 {
-	struct ndio_options all = { 0 };
+	struct ndio_options all;
 	struct ndio_volume *handle;
 	struct error err;
 	int ret;
 
-	if (options && options->struct_size < sizeof(options->struct_size))
-		return message_set(EINVAL, "struct_size isn't set");
-	if (options && options->struct_size > sizeof(all))
-		return message_set(EINVAL, "the program is newer than the library: it knows more "
-				   "options");
-	if (options)
-		memcpy(&all, options, options->struct_size);
-	if (all.connections > MAX_CONNECTIONS)
-		return message_set(EINVAL, "%u connections are more than %u", all.connections,
-				   MAX_CONNECTIONS);
-	if (all.tls != NDIO_TLS_OPENSSL && all.tls != NDIO_TLS_LIBNBD)
-		return message_set(EINVAL, "there is no TLS number %d", all.tls);
+	if (!volume)
+		return message_set(EINVAL, "no place for the open disk");
+	*volume = NULL;
+	if (!locator)
+		return message_set(EINVAL, "no locator");
+	ret = callback_refuse("opening a disk");
+	if (ret == 0)
+		ret = read_options(options, &all);
+	if (ret < 0)
+		return ret;
 	if (all.header && !all.key)
 		return message_set(EINVAL, "%s: a detached header without a key", locator);
 	if (locator_kind(locator, &err) < 0 ||
@@ -141,6 +207,7 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 	pthread_mutex_init(&handle->lock, NULL);
 	handle->connections = all.connections ? all.connections : DEFAULT_CONNECTIONS;
 	handle->copy_memory = all.copy_memory ? all.copy_memory : DEFAULT_COPY_MEMORY;
+	handle->notice = (struct notice){ all.notice, all.opaque };
 	ret = open_engine(handle, locator, &all);
 	if (ret < 0)
 		close_volume(handle);
@@ -167,7 +234,7 @@ static void stop_unpinner(struct ndio_volume *handle)
 
 void ndio_close(struct ndio_volume *volume, enum ndio_close_how how)
 {
-	if (!volume)
+	if (!volume || callback_refuse("closing a disk") < 0)
 		return;
 	workers_close(volume->workers, how == NDIO_CLOSE_CANCEL);
 	stop_unpinner(volume);
@@ -194,21 +261,6 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 	       (facts.multi_conn ? NDIO_CAN_MULTI_CONN : 0);
 }
 
-/* Gives the caller as much of a struct as it knows. */
-static int give(void *theirs, const void *ours, size_t our_size)
-{
-	size_t size;
-
-	memcpy(&size, theirs, sizeof(size));
-	if (size < sizeof(size))
-		return message_set(EINVAL, "struct_size isn't set");
-	if (size > our_size)
-		memset((char *)theirs + our_size, 0, size - our_size);
-	memcpy((char *)theirs + sizeof(size), (const char *)ours + sizeof(size),
-	       (size < our_size ? size : our_size) - sizeof(size));
-	return 0;
-}
-
 static void tell_server(const struct target *target, struct ndio_info *info)
 {
 	struct target_nbd_facts facts;
@@ -228,8 +280,13 @@ static void tell_server(const struct target *target, struct ndio_info *info)
 
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 {
-	const struct volume *v = volume->volume;
-	struct ndio_info all = {
+	const struct volume *v;
+	struct ndio_info all;
+
+	if (!volume || !info)
+		return message_set(EINVAL, "no disk, or no place for what it is");
+	v = volume->volume;
+	all = (struct ndio_info){
 		.size = v->size,
 		.block = v->block,
 		.can = what_it_can(volume),
@@ -253,8 +310,13 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 
 int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 {
-	const struct stats *s = &volume->volume->stats;
-	const struct ndio_stats all = {
+	const struct stats *s;
+	struct ndio_stats all;
+
+	if (!volume || !stats)
+		return message_set(EINVAL, "no disk, or no place for its counters");
+	s = &volume->volume->stats;
+	all = (struct ndio_stats){
 		.reads = stat_get(s, reads),
 		.writes = stat_get(s, writes),
 		.others = stat_get(s, others),
@@ -281,7 +343,7 @@ struct ask {
 	uint64_t offset, len;
 	const struct iovec *iov;
 	int iovcnt;
-	extent_fn *extent;
+	ndio_extent_fn *extent;
 	void *extent_opaque;
 };
 
@@ -292,7 +354,7 @@ static unsigned request_flags(unsigned flags)
 	       (flags & NDIO_FAST_ZERO ? REQ_FAST_ZERO : 0);
 }
 
-static int refuse(const struct ndio_volume *handle, const struct ask *ask, int error)
+static const char *op_name(enum op op)
 {
 	static const char *const names[] = {
 		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
@@ -300,20 +362,112 @@ static int refuse(const struct ndio_volume *handle, const struct ask *ask, int e
 		[OP_EXTENTS] = "extents",
 	};
 
-	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
-			   names[ask->op], (unsigned long long)ask->offset, error_reason(-error));
+	return names[op];
 }
 
-static int make_request(struct ndio_volume *handle, const struct ask *ask,
-			struct ndio_request **request)
+static int refuse(const struct ndio_volume *handle, const struct ask *ask, int error,
+		  const char *reason)
 {
-	int ret = request_make(handle->volume, ask->op, ORIGIN_LIBRARY,
+	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
+			   op_name(ask->op), (unsigned long long)ask->offset, reason);
+}
+
+static int failed(const struct ndio_volume *handle, const struct ask *ask, int error)
+{
+	return refuse(handle, ask, error, error_reason(-error));
+}
+
+/* ---- what can't be asked for ---- */
+
+static unsigned known_flags(enum op op)
+{
+	switch (op) {
+	case OP_READ:
+		return NDIO_PIN;
+	case OP_WRITE:
+		return NDIO_FUA | NDIO_PIN | NDIO_COPY;
+	case OP_ZERO:
+		return NDIO_FUA | NDIO_MAY_TRIM | NDIO_FAST_ZERO;
+	case OP_TRIM:
+		return NDIO_FUA;
+	default:
+		return 0;
+	}
+}
+
+static int check_memory(const struct ndio_volume *handle, const struct ask *ask)
+{
+	if (ask->iovcnt < 0)
+		return refuse(handle, ask, -EINVAL, "a negative number of pieces of memory");
+	if (ask->iovcnt > 0 && !ask->iov)
+		return refuse(handle, ask, -EINVAL, "the array of memory is NULL");
+	for (int i = 0; i < ask->iovcnt; i++)
+		if (!ask->iov[i].iov_base && ask->iov[i].iov_len)
+			return refuse(handle, ask, -EFAULT, "memory at NULL");
+	return 0;
+}
+
+/* Locked for as long as anybody may use it. */
+static bool is_registered(const struct ask *ask)
+{
+	struct bvec bv;
+
+	for (int i = 0; i < ask->iovcnt; i++) {
+		bv = (struct bvec){ ask->iov[i].iov_base, ask->iov[i].iov_len };
+		if (bv.len && !pin_is_registered(&bv, 1))
+			return false;
+	}
+	return true;
+}
+
+/* Pinning faults the memory in, and copying reads it. */
+static int check_callback(const struct ndio_volume *handle, const struct ask *ask)
+{
+	if (!callback_is_running() || !(ask->flags & (NDIO_PIN | NDIO_COPY)) ||
+	    is_registered(ask))
+		return 0;
+	return refuse(handle, ask, -EDEADLK, "NDIO_PIN and NDIO_COPY of memory that isn't "
+		      "registered: not in a callback, which might wait for itself");
+}
+
+static int check(const struct ndio_volume *handle, const struct ask *ask)
+{
+	int ret;
+
+	if (!handle)
+		return message_set(EINVAL, "%s: no disk", op_name(ask->op));
+	ret = check_memory(handle, ask);
+	if (ret < 0)
+		return ret;
+	if (ask->flags & ~known_flags(ask->op))
+		return refuse(handle, ask, -EINVAL, "a flag that it doesn't have");
+	if (ask->op == OP_EXTENTS && !ask->extent)
+		return refuse(handle, ask, -EINVAL, "nobody to tell them");
+	return check_callback(handle, ask);
+}
+
+static int tell_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+{
+	const struct call *call = opaque;
+	int ret;
+
+	callback_enter();
+	ret = call->extent(call->extent_opaque, offset, len, type);
+	callback_leave();
+	return ret;
+}
+
+static int make_request(struct call *call, const struct ask *ask)
+{
+	int ret = request_make(call->owner->volume, ask->op, ORIGIN_LIBRARY,
 			       request_flags(ask->flags), ask->offset, ask->len, ask->iov,
-			       ask->iovcnt, request);
+			       ask->iovcnt, &call->request);
 
 	if (ret == 0) {
-		(*request)->extent = ask->extent;
-		(*request)->extent_opaque = ask->extent_opaque;
+		call->extent = ask->extent;
+		call->extent_opaque = ask->extent_opaque;
+		call->request->extent = tell_extent;
+		call->request->extent_opaque = call;
 	}
 	return ret;
 }
@@ -414,12 +568,15 @@ static void finish(struct call *call)
 		free_copy(call);
 	if (completion.queue) {
 		call->entry.reaped = call_reaped;
+		call->entry.touches = call->bring_home;
 		queue_add_later(completion.queue, &call->entry);
 	} else {
 		int error = call->entry.event.error;
 
 		free_call(call);
+		callback_enter();
 		completion.callback(completion.opaque, error);
+		callback_leave();
 	}
 }
 
@@ -482,9 +639,6 @@ static int prepare(struct call *call, struct ask *ask, struct iovec *own)
 {
 	int ret = 0;
 
-	if (ask->flags & ~(unsigned)(NDIO_FUA | NDIO_PIN | NDIO_COPY | NDIO_MAY_TRIM |
-				     NDIO_FAST_ZERO))
-		return -EINVAL;
 	call->bring_home = must_bring_home(ask);
 	if (call->bring_home && call->completion.callback)
 		return -EOPNOTSUPP;
@@ -494,7 +648,7 @@ static int prepare(struct call *call, struct ask *ask, struct iovec *own)
 		ask->iovcnt = 1;
 	}
 	if (ret == 0)
-		ret = make_request(call->owner, ask, &call->request);
+		ret = make_request(call, ask);
 	return ret;
 }
 
@@ -505,16 +659,17 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 	struct iovec own;
 	int ret = 0;
 
-	if (!completion->callback == !completion->queue)
+	if (!completion || !completion->callback == !completion->queue)
 		return message_set(EINVAL, "a completion needs a callback or a queue, and not both");
-	if (ask.iovcnt < 0)
-		return refuse(handle, &ask, -EINVAL);
+	ret = check(handle, &ask);
+	if (ret < 0)
+		return ret;
 	if ((ask.flags & NDIO_PIN) && ask.iovcnt)
 		ret = start_unpinner(handle);
 	call = calloc(1, sizeof(*call));
 	if (!call || ret < 0) {
 		free(call);
-		return refuse(handle, &ask, ret < 0 ? ret : -ENOMEM);
+		return failed(handle, &ask, ret < 0 ? ret : -ENOMEM);
 	}
 	call->owner = handle;
 	call->completion = *completion;
@@ -523,7 +678,7 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 		if (call->copy_len)
 			atomic_fetch_sub(&handle->copy_used, call->copy_len);
 		free_call(call);
-		return refuse(handle, &ask, ret);
+		return failed(handle, &ask, ret);
 	}
 	call->request->done = call_done;
 	call->request->opaque = call;
@@ -535,10 +690,12 @@ static int run_call(struct ndio_volume *handle, struct ask ask)
 {
 	struct call call = { .owner = handle };
 	struct iovec own;
-	int ret;
+	int ret = callback_refuse(op_name(ask.op));
 
-	if (ask.iovcnt < 0)
-		return refuse(handle, &ask, -EINVAL);
+	if (ret == 0)
+		ret = check(handle, &ask);
+	if (ret < 0)
+		return ret;
 	ask.flags &= ~NDIO_COPY; /* it waits anyway */
 	ret = prepare(&call, &ask, &own);
 	if (ret == 0) {
@@ -551,7 +708,7 @@ static int run_call(struct ndio_volume *handle, struct ask ask)
 		atomic_fetch_sub(&handle->copy_used, call.copy_len);
 	free_copy(&call);
 	free(call.caller_bv);
-	return ret < 0 ? refuse(handle, &ask, ret) : 0;
+	return ret < 0 ? failed(handle, &ask, ret) : 0;
 }
 
 static ssize_t run_data(struct ndio_volume *volume, struct ask ask)
@@ -559,7 +716,7 @@ static ssize_t run_data(struct ndio_volume *volume, struct ask ask)
 	int ret = run_call(volume, ask);
 	ssize_t bytes = 0;
 
-	for (int i = 0; i < ask.iovcnt; i++)
+	for (int i = 0; ret == 0 && i < ask.iovcnt; i++)
 		bytes += ask.iov[i].iov_len;
 	return ret < 0 ? ret : bytes;
 }
@@ -663,18 +820,27 @@ int ndio_aio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
 
 /* ---- memory ---- */
 
+/* Locking and unlocking wait for who faults in memory of the process. */
 int ndio_region_register(const void *base, size_t len)
 {
-	int ret = pin_register(base, len);
+	int ret = callback_refuse("registering memory");
 
+	if (ret < 0)
+		return ret;
+	if (!base && len)
+		return message_set(EINVAL, "memory at NULL");
+	ret = pin_register(base, len);
 	return ret < 0 ? message_set(-ret, "locking %zu bytes of memory: %s", len, strerror(-ret)) :
 			 0;
 }
 
 int ndio_region_unregister(const void *base, size_t len)
 {
-	int ret = pin_unregister(base, len);
+	int ret = callback_refuse("unregistering memory");
 
+	if (ret < 0)
+		return ret;
+	ret = pin_unregister(base, len);
 	return ret < 0 ? message_set(-ret, "no such range of memory is registered") : 0;
 }
 

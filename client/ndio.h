@@ -1,8 +1,12 @@
 /* ndio: asynchronous vectored I/O to a disk that is a local file, a block device or an NBD
  * export, encrypted and decrypted on this side as LUKS. See ndio(3).
  *
- * Every function may be called from any thread at any time, except where it says otherwise.
+ * Every function may be called from any thread at any time, except where it says otherwise, and
+ * except in a callback (of a completion, of extents, of a notice): what would wait there fails with
+ * -EDEADLK, since its thread may be the one that all wait for.
  * Functions that can fail return a negative errno, and ndio_error() has the sentence to show.
+ * -EINVAL: NULL where something is needed, a negative count, a flag or a number that isn't known;
+ * -EFAULT: bytes at the address NULL. Then nothing was done.
  * Offsets and lengths are bytes of the plaintext disk and need no alignment, though whole
  * blocks (struct ndio_info) are faster.
  */
@@ -48,7 +52,8 @@ enum ndio_tls {
 };
 
 struct ndio_options {
-	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows */
+	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows; the
+				library's newer ones are as if they were 0 */
 	const void *key;     /* passphrase, or a key file's content; NULL: no encryption here */
 	size_t key_len;      /* bytes */
 	const char *header;  /* path of a detached LUKS header, or NULL */
@@ -57,8 +62,8 @@ struct ndio_options {
 	unsigned connections; /* to an NBD server that allows several; 0: 4 */
 	size_t copy_memory;  /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
 	/* Told of what the user should know though nothing failed, in the thread that opens; and
-	 * why the TLS connection to a server was lost, in one of the library's threads. NULL:
-	 * nobody is. */
+	 * why the TLS connection to a server was lost, in one of the library's threads. It is a
+	 * callback: see struct ndio_completion. NULL: nobody is. */
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
 	int tls;             /* enum ndio_tls: whose, for nbds URIs */
@@ -67,7 +72,7 @@ struct ndio_options {
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
  * used during the call; the volume key is kept in locked memory, and with a key core dumps of
  * the process are turned off. Starts threads, so not before a fork. Blocks: with a key as long
- * as its derivation takes.
+ * as its derivation takes. *volume is NULL where it fails.
  *
  * -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
  * LUKS feature that isn't supported; -EACCES this side or the server isn't who it should be, by
@@ -82,7 +87,8 @@ enum ndio_close_how {
 
 /* Closes. Every request has completed when it returns (its callback has run, or its event is
  * in its queue), and nothing touches the callers' memory any more. Doesn't flush. Nobody may
- * use the volume during and after the call; not to be called from a callback. NULL is fine. */
+ * use the volume during and after the call. In a callback it does nothing but set ndio_error():
+ * the volume stays open. NULL is fine. */
 void ndio_close(struct ndio_volume *volume, enum ndio_close_how how);
 
 /* ---- what it is ---- */
@@ -139,14 +145,17 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats);
 
 /* ---- blocking calls ---- */
 
+/* -EINVAL where a call doesn't have the flag. In a callback NDIO_PIN and NDIO_COPY are for memory
+ * in a registered region alone, of which no page is missing; else -EDEADLK. */
 enum ndio_flag {
-	NDIO_FUA = 1 << 0,  /* on stable storage before it completes */
-	NDIO_PIN = 1 << 1,  /* keep the caller's memory resident until it completes: every page
-			       fault happens in the calling thread. -ENOMEM, -EPERM, -EAGAIN where
-			       the memory can't be locked. A read into a shared file mapping, which
-			       faults even when locked, is copied there by the thread that waits for
-			       or reaps the completion; with a callback it is refused, -EOPNOTSUPP */
-	NDIO_COPY = 1 << 2, /* writes: take a copy, so that the data may be reused at once.
+	NDIO_FUA = 1 << 0,  /* ndio_pwritev, _zero, _trim: on stable storage before it completes */
+	NDIO_PIN = 1 << 1,  /* ndio_preadv, _pwritev: keep the caller's memory resident until it
+			       completes: every page fault happens in the calling thread. -ENOMEM,
+			       -EPERM, -EAGAIN where the memory can't be locked. A read into a
+			       shared file mapping, which faults even when locked, is copied there
+			       by the thread that waits for or reaps the completion; with a callback
+			       it is refused, -EOPNOTSUPP */
+	NDIO_COPY = 1 << 2, /* ndio_pwritev: take a copy, so that the data may be reused at once.
 			       -EAGAIN when that would take more than options.copy_memory */
 	NDIO_MAY_TRIM = 1 << 3,  /* ndio_zero: may leave a hole */
 	NDIO_FAST_ZERO = 1 << 4, /* ndio_zero: -EOPNOTSUPP rather than slow */
@@ -175,8 +184,9 @@ enum ndio_extent_type {
 	NDIO_EXTENT_ZERO = 1 << 1, /* reads as zeroes */
 };
 
-/* Called for each extent in order, on one of the library's threads: it may not wait for
- * anything of this library. Neighbours may have the same type. A negative errno ends it. */
+/* Called for each extent in order, on one of the library's threads: a callback, see struct
+ * ndio_completion. type: enum ndio_extent_type. Neighbours may have the same type. It returns 0, or
+ * a negative errno, which ends the call and is what that returns. */
 typedef int ndio_extent_fn(void *opaque, uint64_t offset, uint64_t len, unsigned type);
 int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
 		 ndio_extent_fn *extent, void *opaque);
@@ -185,8 +195,11 @@ int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
 
 /* How a request's end is told, either by callback or through a queue. error is 0 or a negative
  * errno. A callback runs once, on one of the library's threads, perhaps before the call that
- * made the request returns; it may make more requests but may not wait for any (no blocking
- * call, no reaping with a timeout, no ndio_close). */
+ * made the request returns; all that this thread serves waits for it. It may make more requests
+ * (see enum ndio_flag), fetch events without a wait, make and free queues. What would wait is
+ * refused, -EDEADLK: blocking calls, ndio_open, ndio_close, ndio_queue_reap with a timeout,
+ * ndio_region_*. Nor may it itself wait, or touch memory (an iovec array as well) that may have to
+ * come from a disk which this library serves. */
 struct ndio_completion {
 	void (*callback)(void *opaque, int error); /* or NULL: */
 	struct ndio_queue *queue;
@@ -218,9 +231,10 @@ struct ndio_event {
 	int error;    /* 0 or a negative errno */
 };
 
-/* A queue may serve several volumes. It must outlive every request that names it. */
+/* A queue may serve several volumes. It must outlive every request that names it: free it when
+ * each has completed, also from a callback; events not fetched are lost. NULL is fine. */
 int ndio_queue_new(struct ndio_queue **queue);
-void ndio_queue_free(struct ndio_queue *queue); /* events not fetched are lost; NULL is fine */
+void ndio_queue_free(struct ndio_queue *queue);
 
 /* A descriptor that is readable while there are events: for poll, epoll, io_uring. Fetch until
  * there are none: it may stay readable until ndio_queue_reap() has returned 0. The queue keeps
@@ -228,7 +242,8 @@ void ndio_queue_free(struct ndio_queue *queue); /* events not fetched are lost; 
 int ndio_queue_fd(const struct ndio_queue *queue);
 
 /* Fetches up to max events; waits for the first for timeout_ms milliseconds, -1: for ever. How
- * many, 0 when the time ran out; -EINTR when a signal came first. */
+ * many, 0 when the time ran out; -EINTR when a signal came first. A callback doesn't get those
+ * whose data are to be copied (see NDIO_PIN), nor what is behind them. */
 int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max,
 		    int timeout_ms);
 

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "callback.h"
 #include "clock.h"
 #include "message.h"
 
@@ -30,8 +31,12 @@ struct ndio_queue {
 
 int ndio_queue_new(struct ndio_queue **result)
 {
-	struct ndio_queue *queue = calloc(1, sizeof(*queue));
+	struct ndio_queue *queue;
 
+	if (!result)
+		return message_set(EINVAL, "no place for the completion queue");
+	*result = NULL;
+	queue = calloc(1, sizeof(*queue));
 	if (!queue)
 		return message_set(ENOMEM, "no memory for a completion queue");
 	queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -50,7 +55,7 @@ int ndio_queue_new(struct ndio_queue **result)
 
 int ndio_queue_fd(const struct ndio_queue *queue)
 {
-	return queue->fd;
+	return queue ? queue->fd : message_set(EINVAL, "no completion queue");
 }
 
 static void signal_fd(struct ndio_queue *queue)
@@ -125,8 +130,9 @@ static void quiet(struct ndio_queue *queue)
 		signal_fd(queue);
 }
 
-/* Takes up to max entries off, in the order of their completion. */
-static struct queue_entry *take(struct ndio_queue *queue, int max)
+/* Takes up to max entries off, in the order of their completion; unless touch is set only up to the
+ * first for which memory of the program's is touched. */
+static struct queue_entry *take(struct ndio_queue *queue, int max, bool touch)
 {
 	struct queue_entry *list, **end = &list;
 
@@ -135,7 +141,7 @@ static struct queue_entry *take(struct ndio_queue *queue, int max)
 	if (!queue->first)
 		quiet(queue);
 	list = queue->first;
-	for (int i = 0; i < max && *end; i++)
+	for (int i = 0; i < max && *end && (touch || !(*end)->touches); i++)
 		end = &(*end)->next;
 	queue->first = *end;
 	*end = NULL;
@@ -151,7 +157,9 @@ void ndio_queue_free(struct ndio_queue *queue)
 
 	if (!queue)
 		return;
-	while ((entry = take(queue, 1)))
+	/* Or two threads wait for ever that each free what the other has to tell of. */
+	queue_tell();
+	while ((entry = take(queue, 1, true)))
 		entry->reaped(entry, NULL);
 	while (atomic_load(&queue->adding))
 		sched_yield();
@@ -170,13 +178,18 @@ static int until(int64_t deadline)
 
 int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max, int timeout_ms)
 {
+	bool touch = !callback_is_running();
 	struct queue_entry *list, *next;
 	int64_t deadline = 0;
 	int count = 0, left = timeout_ms;
 
-	if (max <= 0)
+	if (!queue)
+		return message_set(EINVAL, "no completion queue");
+	if (!events || max <= 0)
 		return message_set(EINVAL, "no room for events");
-	list = take(queue, max);
+	if (timeout_ms != 0 && callback_refuse("waiting for completions") < 0)
+		return -EDEADLK;
+	list = take(queue, max, touch);
 	if (!list && timeout_ms > 0)
 		deadline = clock_ms() + timeout_ms;
 	while (!list && left != 0) {
@@ -185,7 +198,7 @@ int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max
 
 		if (ret < 0)
 			return message_set(errno, "waiting for completions: %s", strerror(errno));
-		list = take(queue, max);
+		list = take(queue, max, touch);
 		/* It may have been readable for what was fetched before. */
 		if (timeout_ms > 0)
 			left = until(deadline);

@@ -2,12 +2,15 @@
 #ifndef NDIO_QUEUE_H
 #define NDIO_QUEUE_H
 
+#include <stdbool.h>
+
 #include "ndio.h"
 
 /* An entry, inside whatever completes. Linked here from queue_add() until it is reaped. */
 struct queue_entry {
 	struct queue_entry *next;
 	struct ndio_event event;
+	bool touches; /* reaped() touches memory of the program's: not in a callback */
 	/* Called when it is fetched, in the fetching thread, before the event is handed out:
 	 * finishes what only that thread may do, and frees. event.error may be changed before.
 	 * event is NULL when the queue is freed and nobody will know: only frees. */

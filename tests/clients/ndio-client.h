@@ -96,4 +96,16 @@ static inline struct ndio_stats stats_of(struct ndio_volume *volume)
 	return stats;
 }
 
+/* A request is freed a moment after its completion is told. */
+static inline void wait_until_freed(struct ndio_volume *volume)
+{
+	double deadline = now() + 5;
+
+	while (stats_of(volume).in_flight && now() < deadline)
+		usleep(100);
+	if (stats_of(volume).in_flight)
+		fail("%llu requests are never freed",
+		     (unsigned long long)stats_of(volume).in_flight);
+}
+
 #endif

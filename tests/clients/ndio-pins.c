@@ -180,18 +180,6 @@ static unsigned long locked_kib(void)
 	return kib;
 }
 
-/* A request is freed a moment after its completion is told. */
-static void settle(void)
-{
-	double deadline = now() + 5;
-
-	while (stats_of(volume).in_flight && now() < deadline)
-		usleep(100);
-	if (stats_of(volume).in_flight)
-		fail("%llu requests are never freed",
-		     (unsigned long long)stats_of(volume).in_flight);
-}
-
 /* ---- what is shown ---- */
 
 static void test_faults(void)
@@ -218,7 +206,7 @@ static void test_faults(void)
 			fail("%s with NDIO_PIN: %u faults of %u were in another thread",
 			     read ? "reads" : "writes", others, n);
 		/* Gone again, before each. */
-		settle();
+		wait_until_freed(volume);
 		if (locked_kib() != before)
 			fail("%lu KiB are still locked", locked_kib() - before);
 		printf("%s with NDIO_PIN: %u faults, all in the caller's thread\n",
@@ -249,12 +237,12 @@ static void test_regions(void)
 		if (locked_kib() != registered)
 			fail("a request in a region changed what is locked");
 	}
-	settle();
+	wait_until_freed(volume);
 	if (stats_of(volume).pins != pins)
 		fail("requests inside a region pin");
 	outside = (struct iovec){ map(MAP_PRIVATE | MAP_ANONYMOUS, -1), 9000 };
 	run_three(true, &outside, 1, NDIO_PIN);
-	settle();
+	wait_until_freed(volume);
 	if (stats_of(volume).pins != pins + 3)
 		fail("requests outside the region don't pin");
 	if (ndio_region_unregister(memory, PAGE) != -ENOENT)
@@ -310,7 +298,7 @@ static void test_shared(void)
 	if (ndio_aio_preadv(volume, &iov, 1, 0, NDIO_PIN, &completion) < 0)
 		fail("%s", ndio_error());
 	poll(&ready, 1, 10000);
-	settle();
+	wait_until_freed(volume);
 	if (!holds(memory, 0x42))
 		fail("the data are there before the completion is fetched");
 	if (ndio_queue_reap(queue, &event, 1, 0) != 1 || event.error || event.opaque != &iov)
@@ -340,7 +328,7 @@ static void test_shared(void)
 	/* Events that nobody fetches are lost, and memory that is gone isn't touched. */
 	if (ndio_aio_preadv(volume, &iov, 1, 0, NDIO_PIN, &completion) < 0)
 		fail("%s", ndio_error());
-	settle();
+	wait_until_freed(volume);
 	usleep(50000);
 	munmap(memory, MEMORY);
 	ndio_queue_free(queue);
@@ -368,7 +356,7 @@ static void refused(const char *what, const struct iovec *iov, int n, int error)
 	struct ndio_stats stats, was;
 	struct ndio_event event;
 
-	settle();
+	wait_until_freed(volume);
 	was = stats_of(volume);
 	for (int i = 0; i < 4; i++) {
 		ssize_t ret = i == 0 ? ndio_preadv(volume, iov, n, 0, NDIO_PIN) :
@@ -414,7 +402,7 @@ static void test_limits(void)
 	refused("over the limit", iov, count, -ENOMEM);
 	run_three(true, iov, 1, NDIO_PIN);
 	run_three(false, iov, count, 0);
-	settle();
+	wait_until_freed(volume);
 }
 
 int main(int argc, char **argv)

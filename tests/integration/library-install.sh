@@ -86,7 +86,8 @@ if ! ok "make install" install_copy DESTDIR="$into" PREFIX=/usr; then
 	exit 1
 fi
 for file in usr/bin/ndio usr/lib/libndio.so usr/lib/libndio.so.0 usr/lib/libndio.a \
-	usr/lib/pkgconfig/ndio.pc usr/include/ndio.h usr/share/man/man3/ndio.3; do
+	usr/lib/pkgconfig/ndio.pc usr/include/ndio.h usr/share/man/man3/ndio.3 \
+	usr/share/man/man3/ndio_open.3 usr/share/man/man3/ndio_queue_reap.3; do
 	ok "installed: $file" test -e "$into/$file"
 done
 is "nothing in it has the build's paths" "$(grep -rlF "$T" "$libs/pkgconfig")" ""
