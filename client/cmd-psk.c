@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "key-file.h"
 #include "psk.h"
 #include "secret.h"
 
@@ -49,10 +50,15 @@ static int check_file(int fd, const char *path, struct stat *st, struct error *e
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st->st_mode))
 		return error_set(err, EINVAL, "%s: not a file", path);
+	return 0;
+}
+
+static int check_owner(int fd, const char *path, const struct stat *st, struct error *err)
+{
 	if (st->st_uid != geteuid())
 		return error_set(err, EACCES, "%s: it belongs to another user, who could read the "
 				 "key", path);
-	return psk_check_mode(fd, path, err);
+	return key_file_check(fd, path, err);
 }
 
 /* Every line must make sense, and none be this user's. */
@@ -79,9 +85,14 @@ static bool ends_in_newline(int fd, const struct stat *st)
 static int append(int fd, const char *path, const struct stat *before, const char *line,
 		  size_t len, struct error *err)
 {
-	ssize_t n = write(fd, line, len);
-	int errnum = n < 0 ? errno : n != (ssize_t)len ? ENOSPC : 0;
+	ssize_t n;
+	int errnum;
 
+	if (before->st_size + len >= PSK_FILE_MAX)
+		return error_set(err, EFBIG, "%s: a key file has less than %d bytes: take lines away, "
+				 "or begin another", path, PSK_FILE_MAX);
+	n = write(fd, line, len);
+	errnum = n < 0 ? errno : n != (ssize_t)len ? ENOSPC : 0;
 	if (errnum == 0 && fsync(fd) < 0)
 		errnum = errno;
 	if (errnum == 0)
@@ -129,6 +140,8 @@ static int add_key(int fd, const char *path, const char *user, struct error *err
 	ret = check_file(fd, path, &st, err);
 	if (ret == 0)
 		ret = check_content(fd, path, user, err);
+	if (ret == 0)
+		ret = check_owner(fd, path, &st, err);
 	if (ret == 0) {
 		lead = !ends_in_newline(fd, &st);
 		line[0] = '\n';

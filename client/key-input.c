@@ -8,16 +8,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "agent.h"
 #include "cmd.h"
-#include "secret.h"
 
-#define FIRST_SIZE 4096 /* of a key's memory, which grows by doubling */
-#define TYPED_MAX  512  /* bytes of a passphrase that is typed, as cryptsetup has it */
+#define TYPED_MAX 512 /* bytes of a passphrase that is typed, as cryptsetup has it */
+#define LINE_ROOM (TYPED_MAX + 1) /* with its newline, or what is one too many */
 
 /* ---- the command line ---- */
 
@@ -44,6 +42,25 @@ bool key_source_set_fd(struct key_source *source, const char *value)
 	return true;
 }
 
+const char *key_source_set_offset(struct key_source *source, const char *value)
+{
+	return cmd_parse_size(value, &source->part.offset) ? NULL :
+	       "the offset in a key file is a number of bytes, or one with K, M, G or T";
+}
+
+const char *key_source_set_size(struct key_source *source, const char *value)
+{
+	return cmd_parse_size(value, &source->part.size) && source->part.size > 0 &&
+			       source->part.size <= KEY_MAX ?
+		       NULL : "the size of a key is from 1 byte to 8 MiB";
+}
+
+const char *key_source_check(const struct key_source *source)
+{
+	return (source->part.offset || source->part.size) && !key_source_given(source) ?
+		       "an offset or a size is for a key from a file or a descriptor" : NULL;
+}
+
 static int descriptor_of(const struct key_source *source)
 {
 	if (source->file && strcmp(source->file, "-") == 0)
@@ -56,88 +73,36 @@ bool key_sources_clash(const struct key_source *a, const struct key_source *b)
 	return descriptor_of(a) >= 0 && descriptor_of(a) == descriptor_of(b);
 }
 
-/* ---- memory ---- */
-
-void key_clear(struct key *key)
-{
-	secret_free(key->data, key->size);
-	memset(key, 0, sizeof(*key));
-}
-
-/* Gives the key memory of at least size bytes, keeping what it holds. */
-static int key_reserve(struct key *key, size_t size, struct error *err)
-{
-	void *data;
-
-	if (key->size >= size)
-		return 0;
-	data = secret_alloc(size, err);
-	if (!data)
-		return -ENOMEM;
-	if (key->len)
-		memcpy(data, key->data, key->len);
-	secret_free(key->data, key->size);
-	key->data = data;
-	key->size = size;
-	return 0;
-}
-
 /* ---- files and descriptors ---- */
 
-static int read_some(int fd, const char *name, struct key *key, struct error *err)
+/* Who else may read it is said where it becomes a key, which a wrong one may not be. */
+static int read_file(const char *path, const struct key_part *part, bool is_new, struct key *key,
+		     struct error *err)
 {
-	ssize_t n;
-
-	do {
-		n = read(fd, (char *)key->data + key->len, key->size - key->len);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return error_set(err, errno, "key file %s: %s", name, strerror(errno));
-	key->len += n;
-	return n > 0;
-}
-
-/* One byte more than allowed is asked for, to know that there is no more. */
-static int read_all(int fd, const char *name, struct key *key, struct error *err)
-{
-	struct stat st;
-	size_t size = FIRST_SIZE;
-	int ret = 1;
-
-	if (fstat(fd, &st) < 0)
-		return error_set(err, errno, "key file %s: %s", name, strerror(errno));
-	if (S_ISREG(st.st_mode) && st.st_size <= KEY_MAX && (size_t)st.st_size >= size)
-		size = st.st_size + 1;
-	while (ret > 0 && key->len <= KEY_MAX) {
-		ret = key_reserve(key, key->len == key->size && key->size ? 2 * key->size : size,
-				  err);
-		if (ret == 0)
-			ret = read_some(fd, name, key, err);
-	}
-	if (ret == 0 && key->len <= KEY_MAX)
-		return 0;
-	return ret < 0 ? ret : error_set(err, EFBIG, "key file %s: larger than %d bytes", name,
-					 KEY_MAX);
-}
-
-static int read_file(const char *path, struct key *key, struct error *err)
-{
+	char name[PATH_MAX + 16];
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	bool readable;
 	int ret;
 
+	snprintf(name, sizeof(name), "key file %s", path);
 	if (fd < 0)
-		return error_set(err, errno, "key file %s: %s", path, strerror(errno));
-	ret = read_all(fd, path, key, err);
+		return error_set(err, errno, "%s: %s", name, strerror(errno));
+	ret = key_file_look(fd, name, path, &readable, err);
+	if (ret == 0 && readable && is_new)
+		cmd_error("warning: %s: others may read it", name);
+	if (ret == 0)
+		ret = key_file_read(fd, name, part, key, err);
 	close(fd);
 	return ret;
 }
 
-static int read_descriptor(int fd, struct key *key, struct error *err)
+static int read_descriptor(int fd, const struct key_part *part, struct key *key, struct error *err)
 {
-	char name[32];
+	char name[48];
 
-	snprintf(name, sizeof(name), "on descriptor %d", fd);
-	return read_all(fd, fd == STDIN_FILENO ? "on standard input" : name, key, err);
+	snprintf(name, sizeof(name), "key file on descriptor %d", fd);
+	return key_file_read(fd, fd == STDIN_FILENO ? "key file on standard input" : name, part, key,
+			     err);
 }
 
 /* ---- the terminal ---- */
@@ -214,7 +179,7 @@ static int read_line(int fd, struct key *key, struct error *err)
 	ssize_t n = 0;
 
 	key->len = 0;
-	while (!caught_signal && key->len < key->size) {
+	while (!caught_signal && key->len <= TYPED_MAX) {
 		n = read(fd, line + key->len, 1);
 		if (n <= 0 || line[key->len] == '\n')
 			break;
@@ -224,9 +189,8 @@ static int read_line(int fd, struct key *key, struct error *err)
 		return error_set(err, EINTR, "interrupted");
 	if (n < 0)
 		return error_set(err, errno, "the terminal: %s", strerror(errno));
-	if (key->len == key->size)
-		return error_set(err, EFBIG, "a typed passphrase has at most %d bytes",
-				 TYPED_MAX - 1);
+	if (key->len > TYPED_MAX)
+		return error_set(err, EFBIG, "a typed passphrase has at most %d bytes", TYPED_MAX);
 	if (n == 0 && key->len == 0)
 		return error_set(err, ENODATA, "no passphrase was typed");
 	return 0;
@@ -258,7 +222,7 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 static int ask_again(int fd, const struct key *key, struct error *err)
 {
 	struct key again = { 0 };
-	int ret = key_reserve(&again, TYPED_MAX, err);
+	int ret = key_make(&again, LINE_ROOM, err);
 
 	if (ret == 0)
 		ret = ask(fd, "The same again", &again, err);
@@ -281,7 +245,7 @@ static int read_terminal(const char *prompt, bool is_new, struct key *key, struc
 	if (fd < 0)
 		return error_set(err, ENOTTY, "no terminal to ask for the key at: "
 				 "give a key file or descriptor");
-	ret = key_reserve(key, TYPED_MAX, err);
+	ret = key_make(key, LINE_ROOM, err);
 	if (ret == 0)
 		ret = ask(fd, prompt, key, err);
 	if (ret == 0 && is_new && key->len > 0)
@@ -301,6 +265,7 @@ static bool has_terminal(void)
 
 static int read_agent(const char *prompt, struct key *key, struct error *err)
 {
+	const struct key_part all = { .size = 0 };
 	struct agent agent;
 	char clean[512];
 	int ret = agent_start(&agent, cmd_clean(prompt, clean, sizeof(clean)), err);
@@ -308,7 +273,7 @@ static int read_agent(const char *prompt, struct key *key, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	ret = read_all(agent.fd, "from systemd-ask-password", key, err);
+	ret = key_file_read(agent.fd, "the key from systemd-ask-password", &all, key, err);
 	ended = agent_end(&agent, ret < 0 ? NULL : err);
 	return ret < 0 ? ret : ended;
 }
@@ -321,9 +286,9 @@ int key_read(const struct key_source *source, const char *prompt, bool is_new,
 	memset(key, 0, sizeof(*key));
 	secret_no_dumps();
 	if (descriptor_of(source) >= 0)
-		ret = read_descriptor(descriptor_of(source), key, err);
+		ret = read_descriptor(descriptor_of(source), &source->part, key, err);
 	else if (source->file)
-		ret = read_file(source->file, key, err);
+		ret = read_file(source->file, &source->part, is_new, key, err);
 	else if (source->agents && !has_terminal())
 		ret = read_agent(prompt, key, err);
 	else

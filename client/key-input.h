@@ -7,20 +7,15 @@
 #include <stddef.h>
 
 #include "error.h"
-
-#define KEY_MAX (8 * 1024 * 1024) /* bytes, cryptsetup's limit for a key file */
-
-struct key {
-	void *data;  /* from secret_alloc(); not NULL once it was read, even if it is empty */
-	size_t len;  /* bytes */
-	size_t size; /* of the allocation */
-};
+#include "key-file.h"
+#include "secret.h"
 
 /* Where to read it, as the command line says. With neither, it is asked for at the terminal. */
 struct key_source {
-	const char *file; /* every byte of it is the key; "-": stdin; or NULL */
-	int fd;           /* every byte until its end; or -1 */
-	bool agents;      /* without a terminal, systemd's password agents are asked */
+	const char *file;     /* its bytes are the key; "-": stdin; or NULL */
+	int fd;               /* until its end; or -1 */
+	bool agents;          /* without a terminal, systemd's password agents are asked */
+	struct key_part part; /* which bytes of either */
 };
 #define KEY_SOURCE_NONE { .file = NULL, .fd = -1, .agents = false }
 
@@ -31,6 +26,14 @@ bool key_source_given(const struct key_source *source);
  * the two was given before. */
 bool key_source_set_file(struct key_source *source, const char *value);
 bool key_source_set_fd(struct key_source *source, const char *value);
+
+/* Take the values of --keyfile-offset and --keyfile-size, cryptsetup's words. NULL, or what is wrong
+ * with them. */
+const char *key_source_set_offset(struct key_source *source, const char *value);
+const char *key_source_set_size(struct key_source *source, const char *value);
+
+/* When all options were taken: NULL, or what is wrong, since a part is of a file or descriptor. */
+const char *key_source_check(const struct key_source *source);
 
 /* Do both read the same stream? Then one of them would find it empty. */
 bool key_sources_clash(const struct key_source *a, const struct key_source *b);
@@ -43,9 +46,6 @@ bool key_sources_clash(const struct key_source *a, const struct key_source *b);
  * ends with key_clear(). */
 int key_read(const struct key_source *source, const char *prompt, bool is_new, struct key *key,
 	     struct error *err);
-
-/* Cleanses and frees. Harmless on a zeroed struct. */
-void key_clear(struct key *key);
 
 /* Asks a question at the terminal and shows what is typed. 1: it was exactly "YES"; 0: it was
  * not; -ENOTTY: there is no terminal to ask at. */

@@ -6,24 +6,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "key-file.h"
 #include "secret.h"
-
-int psk_check_mode(int fd, const char *path, struct error *err)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (S_ISDIR(st.st_mode))
-		return error_set(err, EISDIR, "%s: %s", path, strerror(EISDIR));
-	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		return error_set(err, EACCES, "%s: a secret key that others may read or change: "
-				 "chmod 600 %s", path, path);
-	return 0;
-}
 
 /* ---- lines ---- */
 
@@ -78,56 +64,83 @@ static int take_line(struct psk *psk, const char *line, size_t len, struct error
 	return make_key(psk, colon + 1, hex_len, err);
 }
 
-static int take_lines(struct psk *psk, const char *text, size_t len, const char *path,
-		      struct error *err)
-{
-	const char *end = text + len;
-
-	for (unsigned number = 1; text < end; number++) {
-		const char *newline = memchr(text, '\n', end - text);
-		size_t line_len = (newline ? newline : end) - text;
-		struct error own = { 0 };
-		int ret = take_line(psk, text, line_len, &own);
-
-		if (ret < 0)
-			return error_set(err, -ret, "%s: line %u: %s", path, number, own.text);
-		text += line_len + 1;
-	}
-	return 0;
-}
-
 /* ---- files ---- */
 
-static ssize_t read_all(int fd, char *text, size_t size)
+/* A file that is being read: no more of it is in memory, which is locked, than a line. */
+struct reader {
+	int fd;
+	const char *path;
+	char *text;      /* READER_SIZE bytes, from secret_alloc() */
+	size_t len;      /* bytes of text that are there and not taken */
+	size_t total;    /* bytes read */
+	unsigned number; /* of the next line */
+	bool passing;    /* over the rest of a comment that is longer than text */
+};
+#define READER_SIZE 4096
+
+/* 1, or 0 at the end. */
+static int read_more(struct reader *reader, struct error *err)
 {
-	size_t len = 0;
 	ssize_t n;
 
 	do {
-		n = read(fd, text + len, size - len);
-		if (n > 0)
-			len += n;
-	} while (len < size && (n > 0 || (n < 0 && errno == EINTR)));
-	return n < 0 ? -errno : (ssize_t)len;
+		n = read(reader->fd, reader->text + reader->len, READER_SIZE - reader->len);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return error_set(err, errno, "%s: %s", reader->path, strerror(errno));
+	reader->len += n;
+	reader->total += n;
+	if (reader->total >= PSK_FILE_MAX)
+		return error_set(err, EFBIG, "%s: a key file has less than %d bytes", reader->path,
+				 PSK_FILE_MAX);
+	return n > 0;
+}
+
+/* Takes the lines that are whole, or, at the end of the file, all. */
+static int take_lines(struct reader *reader, struct psk *psk, bool end, struct error *err)
+{
+	const char *text = reader->text, *newline;
+	size_t left = reader->len, len;
+	struct error own = { 0 };
+	int ret = 0;
+
+	while (left > 0) {
+		newline = memchr(text, '\n', left);
+		if (!newline && !end && left < READER_SIZE)
+			break;
+		len = newline ? (size_t)(newline - text) : left;
+		if (!newline && !end && (text[0] == '#' || reader->passing))
+			reader->passing = true;
+		else if (reader->passing)
+			reader->passing = false;
+		else
+			ret = take_line(psk, text, len, &own);
+		if (ret < 0)
+			return error_set(err, -ret, "%s: line %u: %s", reader->path, reader->number,
+					 own.text);
+		reader->number += newline != NULL;
+		len += newline != NULL;
+		text += len;
+		left -= len;
+	}
+	memmove(reader->text, text, left);
+	reader->len = left;
+	return 0;
 }
 
 static int read_file(int fd, const char *path, struct psk *psk, struct error *err)
 {
-	char *text = secret_alloc(PSK_FILE_MAX, err);
-	ssize_t len;
-	int ret;
+	struct reader reader = { .fd = fd, .path = path, .number = 1 };
+	int more = 1, ret = 0;
 
-	if (!text)
+	reader.text = secret_alloc(READER_SIZE, err);
+	if (!reader.text)
 		return -ENOMEM;
-	len = read_all(fd, text, PSK_FILE_MAX);
-	if (len < 0)
-		ret = error_set(err, -len, "%s: %s", path, strerror(-len));
-	else if (len == PSK_FILE_MAX)
-		ret = error_set(err, EFBIG, "%s: a key file has less than %d bytes", path,
-				PSK_FILE_MAX);
-	else
-		ret = take_lines(psk, text, len, path, err);
-	secret_free(text, PSK_FILE_MAX);
+	while (ret == 0 && more > 0) {
+		more = read_more(&reader, err);
+		ret = more < 0 ? more : take_lines(&reader, psk, more == 0, err);
+	}
+	secret_free(reader.text, READER_SIZE);
 	return ret;
 }
 
@@ -157,6 +170,16 @@ static int own_name(char *name, size_t size, struct error *err)
 	return 0;
 }
 
+/* Who may read it matters once it is known to be what it should be: nobody is told to change the
+ * mode of another file, such as /etc/passwd. */
+static int read_keys(int fd, const char *path, const char *user, struct psk *psk, struct error *err)
+{
+	int ret = psk_read(fd, path, user, psk, err);
+	int mode = ret == 0 || ret == -ENOENT ? key_file_check(fd, path, err) : 0;
+
+	return mode < 0 ? mode : ret;
+}
+
 int psk_find(const char *path, const char *user, struct psk *psk, struct error *err)
 {
 	char name[4096];
@@ -174,9 +197,7 @@ int psk_find(const char *path, const char *user, struct psk *psk, struct error *
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	ret = psk_check_mode(fd, path, err);
-	if (ret == 0)
-		ret = psk_read(fd, path, user, psk, err);
+	ret = read_keys(fd, path, user, psk, err);
 	close(fd);
 	return ret;
 }

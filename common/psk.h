@@ -24,12 +24,9 @@ struct psk {
  * End with psk_clear(), also when it failed. */
 int psk_read(int fd, const char *path, const char *user, struct psk *psk, struct error *err);
 
-/* Opens the file for that, and refuses one that others may read: -EACCES. user may be NULL: the
+/* Opens the file for that, and refuses one that others may read (key-file.h): -EACCES. user may be NULL: the
  * name of the user that this process runs as. */
 int psk_find(const char *path, const char *user, struct psk *psk, struct error *err);
-
-/* 0, or -EACCES with a message if others than the owner may read or write an open file. */
-int psk_check_mode(int fd, const char *path, struct error *err);
 
 /* Cleanses and frees. Harmless on a zeroed struct. */
 void psk_clear(struct psk *psk);

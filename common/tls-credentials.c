@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "psk.h"
+#include "key-file.h"
 #include "secret.h"
 
 struct path {
@@ -135,9 +135,9 @@ static int load_key(SSL_CTX *ctx, const char *path, struct error *err)
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	secret_no_dumps();
-	ret = psk_check_mode(fd, path, err);
-	if (ret == 0)
-		ret = read_key(ctx, fd, path, err);
+	ret = read_key(ctx, fd, path, err);
+	if (ret == 0) /* not before: what is no key may have any mode */
+		ret = key_file_check(fd, path, err);
 	close(fd);
 	return ret;
 }

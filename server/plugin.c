@@ -2,19 +2,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
 #include "cipher.h"
+#include "key-file.h"
 #include "lender.h"
 #include "locator.h"
 #include "pin.h"
@@ -57,7 +58,6 @@ static const struct channel_options narrow_options = { .pieces = 1, .piece_len =
 
 #define MAX_CONNECTIONS 64
 #define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
-#define MAX_KEYFILE (8 * 1024 * 1024)  /* cryptsetup's limit */
 
 /* -D ndio.stats=1 prints the counters when the server ends. */
 __attribute__((visibility("default"))) int ndio_debug_stats;
@@ -74,8 +74,9 @@ static struct {
 	enum direct_mode direct;
 	bool discard, pin, lock;
 	bool have_key;
-	void *pass; /* locked, pass_size bytes of which pass_len are used */
-	size_t pass_size, pass_len;
+	const char *keyfile; /* not yet read, or NULL */
+	struct key_part keyfile_part;
+	struct key pass;
 } config = { .connections = 4 };
 
 static const struct channel_sizes *sizes = all_sizes;
@@ -92,13 +93,6 @@ static void notice(void *opaque, const char *message)
 
 /* ---- configuration ---- */
 
-static void forget_passphrase(void)
-{
-	secret_free(config.pass, config.pass_size);
-	config.pass = NULL;
-	config.pass_size = config.pass_len = 0;
-}
-
 static int key_given(void)
 {
 	if (config.have_key) {
@@ -109,23 +103,10 @@ static int key_given(void)
 	return 0;
 }
 
-static int make_passphrase(size_t size)
-{
-	struct error err;
-
-	config.pass_size = size > 0 ? size : 1;
-	config.pass = secret_alloc(config.pass_size, &err);
-	if (!config.pass) {
-		nbdkit_error("%s", err.text);
-		return -1;
-	}
-	return 0;
-}
-
 static int config_passphrase(const char *value)
 {
+	struct error err;
 	char *password;
-	size_t len;
 	int ret;
 
 	if (key_given() < 0)
@@ -133,54 +114,94 @@ static int config_passphrase(const char *value)
 	secret_no_dumps();
 	if (nbdkit_read_password(value, &password) < 0)
 		return -1;
-	len = strlen(password);
-	ret = make_passphrase(len);
-	if (ret == 0) {
-		memcpy(config.pass, password, len);
-		config.pass_len = len;
-	}
-	OPENSSL_cleanse(password, len);
+	ret = key_set(&config.pass, password, strlen(password), &err);
+	OPENSSL_cleanse(password, strlen(password));
 	free(password);
-	return ret;
+	if (ret < 0)
+		nbdkit_error("%s", err.text);
+	return ret < 0 ? -1 : 0;
 }
 
-static int read_all(int fd, const char *path)
+static int config_keyfile(const char *value)
 {
-	ssize_t n;
+	config.keyfile = value;
+	return key_given();
+}
 
-	do {
-		n = read(fd, (char *)config.pass + config.pass_len,
-			 config.pass_size - config.pass_len);
-		if (n > 0)
-			config.pass_len += n;
-	} while (n > 0 || (n < 0 && errno == EINTR));
-	if (n < 0) {
-		nbdkit_error("keyfile: %s: %s", path, strerror(errno));
+static int config_key_part(const char *key, uint64_t *number, int64_t max, const char *value)
+{
+	int64_t n = nbdkit_parse_size(value);
+
+	if (n < 0)
+		return -1;
+	if (n > max) {
+		nbdkit_error("%s=%s: must be at most %" PRIi64, key, value, max);
 		return -1;
 	}
+	*number = n;
 	return 0;
 }
 
-/* The whole file, as cryptsetup takes a key file. */
-static int config_keyfile(const char *path)
-{
-	struct stat st;
-	int fd, ret = -1;
+/* ---- the key file ---- */
 
-	if (key_given() < 0)
+/* "-" and "-FD" are descriptors, as with passphrase=. */
+static int keyfile_descriptor(const char *value)
+{
+	unsigned fd = STDIN_FILENO;
+
+	if (value[1] && nbdkit_parse_unsigned("keyfile=-FD", value + 1, &fd) < 0)
+		return -1;
+	if (fd == STDIN_FILENO && !nbdkit_stdio_safe()) {
+		nbdkit_error("keyfile=-: standard input is the client's");
+		return -1;
+	}
+	if (fd == STDOUT_FILENO || fd == STDERR_FILENO || fd > INT_MAX) {
+		nbdkit_error("keyfile=%s: no descriptor that a key could come from", value);
+		return -1;
+	}
+	return fd;
+}
+
+static int open_keyfile(const char *name, const char *path)
+{
+	const struct notice listener = { .tell = notice };
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	bool readable = false;
+	struct error err;
+
+	if (fd < 0) {
+		nbdkit_error("%s: %s", name, strerror(errno));
+		return -1;
+	}
+	if (key_file_look(fd, name, path, &readable, &err) < 0) {
+		nbdkit_error("%s", err.text);
+		close(fd);
+		return -1;
+	}
+	if (readable)
+		notice_tell(&listener, "warning: %s: others may read it", name);
+	return fd;
+}
+
+/* All its bytes, or those that are asked for, as cryptsetup takes a key file. */
+static int read_keyfile(void)
+{
+	const char *value = config.keyfile;
+	char name[PATH_MAX + 16];
+	struct error err;
+	int fd, ret;
+
+	snprintf(name, sizeof(name), "keyfile: %s", value);
+	fd = value[0] == '-' ? keyfile_descriptor(value) : open_keyfile(name, value);
+	if (fd < 0)
 		return -1;
 	secret_no_dumps();
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold it up */
-	if (fd < 0 || fstat(fd, &st) < 0)
-		nbdkit_error("keyfile: %s: %s", path, strerror(errno));
-	else if (!S_ISREG(st.st_mode) || st.st_size > MAX_KEYFILE)
-		nbdkit_error("keyfile: %s: not a regular file of at most %d bytes", path,
-			     MAX_KEYFILE);
-	else if (make_passphrase(st.st_size) == 0)
-		ret = read_all(fd, path);
-	if (fd >= 0)
+	ret = key_file_read(fd, name, &config.keyfile_part, &config.pass, &err);
+	if (ret < 0)
+		nbdkit_error("%s", err.text);
+	if (fd != STDIN_FILENO)
 		close(fd);
-	return ret;
+	return ret < 0 ? -1 : 0;
 }
 
 static int config_direct(const char *value)
@@ -289,6 +310,10 @@ static int ndio_config(const char *key, const char *value)
 		return config_passphrase(value);
 	if (strcmp(key, "keyfile") == 0)
 		return config_keyfile(value);
+	if (strcmp(key, "keyfile-offset") == 0)
+		return config_key_part(key, &config.keyfile_part.offset, INT64_MAX, value);
+	if (strcmp(key, "keyfile-size") == 0)
+		return config_key_part(key, &config.keyfile_part.size, KEY_MAX, value);
 	if (strcmp(key, "direct") == 0)
 		return config_direct(value);
 	if (strcmp(key, "discard") == 0)
@@ -311,7 +336,11 @@ static int ndio_config_complete(void)
 		nbdkit_error("header= needs passphrase= or keyfile=");
 		return -1;
 	}
-	return 0;
+	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile) {
+		nbdkit_error("keyfile-offset= and keyfile-size= need keyfile=");
+		return -1;
+	}
+	return config.keyfile ? read_keyfile() : 0;
 }
 
 #define ndio_config_help                                                          \
@@ -320,7 +349,9 @@ static int ndio_config_complete(void)
 	"connections=<N>     To that server, if it allows several (default: 4).\n" \
 	"tls=openssl|libnbd  Whose TLS encrypts nbds URIs (default: openssl).\n"  \
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"      \
-	"keyfile=<PATH>      Unlock it with all bytes of a file.\n"               \
+	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n" \
+	"keyfile-offset=<N>  But pass over so many bytes of it first,\n"          \
+	"keyfile-size=<N>    and take no more than so many.\n"                    \
 	"header=<PATH>       A detached LUKS header.\n"                           \
 	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"  \
 	"discard=on|off      Pass trims of an encrypted disk on (default: off).\n" \
@@ -496,8 +527,8 @@ static int ndio_get_ready(void)
 		.tls_by = config.tls,
 		.header = config.header,
 		.unlock = config.have_key,
-		.pass = config.pass,
-		.pass_len = config.pass_len,
+		.pass = config.pass.data,
+		.pass_len = config.pass.len,
 		.direct = config.direct,
 		.discard = config.discard,
 		.notice = { .tell = notice },
@@ -506,7 +537,7 @@ static int ndio_get_ready(void)
 	int errnum;
 
 	volume = volume_open(&options, &errnum, &err);
-	forget_passphrase();
+	key_clear(&config.pass);
 	if (!volume) {
 		nbdkit_error("%s", err.text);
 		return -1;
@@ -554,7 +585,7 @@ static void ndio_unload(void)
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);
 	volume_close(volume);
-	forget_passphrase();
+	key_clear(&config.pass);
 	free(config.file);
 	free(config.header);
 }

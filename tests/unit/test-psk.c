@@ -107,6 +107,30 @@ static void files(void **state)
 	psk_clear(&psk);
 }
 
+/* Longer than what is in memory at a time. */
+static void long_lines(void **state)
+{
+	static char text[3 * 4096 + 2 * 32 + 64];
+	size_t len = 3 * 4096 + 10;
+
+	(void)state;
+	memset(text, 'x', len);
+	text[0] = '#';
+	strcpy(text + len, "\nbob:" HEX "\n");
+	found(text, "bob", 16);
+	strcpy(text + len, "\nbob\n");
+	refused(text, EINVAL, "line 2: not USER:KEY");
+	text[0] = 'x';
+	refused(text, EINVAL, "line 1: not USER:KEY");
+	strcpy(text, "# ");
+	memset(text + 2, 'y', 4096 - 2);
+	strcpy(text + 4096, "\nbob:" HEX);
+	found(text, "bob", 16);
+	memset(text, '#', 3 * 4096);
+	text[3 * 4096] = '\0';
+	refused(text, ENOENT, "no key of");
+}
+
 static void others_may_not_read_it(void **state)
 {
 	static const mode_t modes[] = { 0640, 0604, 0660, 0601 };
@@ -147,6 +171,7 @@ int main(void)
 		cmocka_unit_test(lines_without_sense),
 		cmocka_unit_test(zero_bytes),
 		cmocka_unit_test(files),
+		cmocka_unit_test(long_lines),
 		cmocka_unit_test(others_may_not_read_it),
 	};
 

@@ -235,6 +235,60 @@ static void child_of_a_fork_locks_it_again(void **state)
 	assert_int_equal(locked_pages(), before);
 }
 
+static void a_key_locks_little_more_than_it_is(void **state)
+{
+	size_t before = locked_pages(), pages;
+	struct error err = {""};
+	struct key key;
+	void *place;
+
+	(void)state;
+	assert_int_equal(key_make(&key, 8 << 20, &err), 0);
+	assert_int_equal(locked_pages(), before + 1);
+	place = key.data;
+	memset(key.data, 'k', page);
+	for (pages = 1; key.locked < 5 << 20; pages = key.locked / page) {
+		size_t was = key.locked;
+
+		assert_int_equal(key_grow(&key, &err), 0);
+		assert_int_equal(locked_pages(), before + key.locked / page);
+		assert_true(key.locked - was <= 65536);
+		assert_true(key.locked - was <= page || key.locked - was <= was / 4);
+		memset((char *)key.data + was, 'k', key.locked - was);
+	}
+	assert_ptr_equal(key.data, place);
+	key.len = 3 * page + 1;
+	key_fit(&key);
+	assert_true(key.locked >= key.len && key.locked < key.len + page + key.len / 4);
+	assert_int_equal(locked_pages(), before + key.locked / page);
+	for (size_t i = 0; i < pages * page; i++)
+		assert_int_equal(((char *)key.data)[i], i < key.locked ? 'k' : 0);
+	key_clear(&key);
+	assert_int_equal(locked_pages(), before);
+	assert_false(mapped(place));
+}
+
+static void a_key_has_no_more_than_its_room(void **state)
+{
+	struct error err = {""};
+	struct key key;
+
+	(void)state;
+	assert_int_equal(key_make(&key, page + 1, &err), 0);
+	assert_int_equal(key_grow(&key, &err), 0);
+	assert_int_equal(key.locked, 2 * page);
+	assert_int_equal(key_grow(&key, &err), -ENOBUFS);
+	key_clear(&key);
+	key_clear(&key);
+	assert_int_equal(key_set(&key, "", 0, &err), 0);
+	assert_non_null(key.data);
+	key_clear(&key);
+	assert_int_equal(key_set(&key, "abc", 3, &err), 0);
+	assert_memory_equal(key.data, "abc", 3);
+	assert_int_equal(key.len, 3);
+	key_clear(&key);
+}
+
 static void core_dumps_of_the_process_can_be_turned_off(void **state)
 {
 	int status;
@@ -264,6 +318,8 @@ int main(void)
 		cmocka_unit_test(message_names_the_limit),
 		cmocka_unit_test(message_names_a_limit_of_nothing),
 		cmocka_unit_test(child_of_a_fork_locks_it_again),
+		cmocka_unit_test(a_key_locks_little_more_than_it_is),
+		cmocka_unit_test(a_key_has_no_more_than_its_room),
 		cmocka_unit_test(core_dumps_of_the_process_can_be_turned_off),
 	};
 
