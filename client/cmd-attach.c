@@ -16,6 +16,8 @@ const char help_attach[] =
 	"\n"
 	"  --key-file FILE      every byte of FILE is the key; - is standard input\n"
 	"  --key-fd N           the same, from descriptor N\n"
+	"  --keyfile-offset N, --keyfile-size N\n"
+	"                       of that, pass over N bytes, and take no more than N\n"
 	"  --header PATH        where a detached LUKS header is\n"
 	"  --read-only          never write\n"
 	"  --discard            pass trims on: the server sees which sectors are unused\n"
@@ -33,12 +35,14 @@ const char help_attach[] =
 
 enum {
 	OPT_KEY_FILE = 256, OPT_KEY_FD, OPT_HEADER, OPT_READ_ONLY, OPT_DISCARD, OPT_CONNECTIONS,
-	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE,
+	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
 };
 
 static const struct option options[] = {
 	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "discard", no_argument, NULL, OPT_DISCARD },
@@ -78,6 +82,10 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		return key_source_set_file(&spec->key, value) ? NULL : twice;
 	case OPT_KEY_FD:
 		return key_source_set_fd(&spec->key, value) ? NULL : twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&spec->key, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&spec->key, value);
 	case OPT_HEADER:
 		spec->header = value;
 		return NULL;
@@ -131,7 +139,7 @@ static const char *take_arguments(struct command_line *line, int argc, char **ar
 	line->spec.locator = argv[0];
 	if (argc == 2 && !kernel_device_parse(argv[1], &line->spec.index))
 		return "a device is nbd0, nbd1, ...";
-	return NULL;
+	return key_source_check(&line->spec.key);
 }
 
 static int run(const struct attach_spec *spec)
@@ -157,6 +165,7 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->locator = entry.locator;
 	spec->header = entry.header;
 	spec->key.file = entry.key_file;
+	spec->key.part = entry.key_part;
 	spec->key.agents = true;
 	spec->read_only = entry.read_only;
 	spec->discard = entry.discard;

@@ -26,7 +26,10 @@ const char help_copy[] =
 	"  --src-key-fd=N        ... with what can be read from a descriptor\n"
 	"  --src-unlock          ... with a passphrase asked for at the terminal\n"
 	"  --src-header=PATH     the LUKS header of SRC is in this file\n"
-	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH\n"
+	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"
+	"                        of a key, pass over N bytes, and take no more than N\n"
+	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"
+	"  --dst-keyfile-offset=N, --dst-keyfile-size=N\n"
 	"                        the same for DST, which has to be formatted before\n"
 	"\n"
 	"  -p, --progress        show a progress bar, or now and then a line if stderr is no terminal\n"
@@ -46,8 +49,10 @@ enum {
 	OPT_KEY_FD,
 	OPT_UNLOCK,
 	OPT_HEADER,
+	OPT_KEYFILE_OFFSET,
+	OPT_KEYFILE_SIZE,
 	OPT_DESTINATION_IS_ZERO,
-	OF_DST = 1024, /* added to one of the first four */
+	OF_DST = 1024, /* added to one of the first six */
 };
 
 static const struct option options[] = {
@@ -59,6 +64,10 @@ static const struct option options[] = {
 	{ "dst-key-fd", required_argument, NULL, OPT_KEY_FD | OF_DST },
 	{ "dst-unlock", no_argument, NULL, OPT_UNLOCK | OF_DST },
 	{ "dst-header", required_argument, NULL, OPT_HEADER | OF_DST },
+	{ "src-keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "src-keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "dst-keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET | OF_DST },
+	{ "dst-keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE | OF_DST },
 	{ "progress", optional_argument, NULL, 'p' },
 	{ "sparse", required_argument, NULL, 'S' },
 	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
@@ -97,6 +106,10 @@ static bool take_option(struct arguments *args, int option, const char *value)
 	case OPT_KEY_FD:
 		spec->unlock = true;
 		return key_source_set_fd(&spec->key, value);
+	case OPT_KEYFILE_OFFSET:
+		return !key_source_set_offset(&spec->key, value);
+	case OPT_KEYFILE_SIZE:
+		return !key_source_set_size(&spec->key, value);
 	case OPT_UNLOCK:
 		spec->unlock = true;
 		return true;
@@ -146,6 +159,8 @@ static int check_side(const char *self, const struct endpoint_spec *spec)
 	if (spec->unlock && endpoint_is_special(spec->locator))
 		return cmd_usage(self, "%s can't be opened with a key: give a file, a block device "
 				 "or an NBD URI", spec->locator);
+	if (key_source_check(&spec->key))
+		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
 	if (spec->header && !spec->unlock)
 		return cmd_usage(self, "%s: a header without a key", spec->locator);
 	return CMD_OK;

@@ -34,6 +34,8 @@ const char help_format[] =
 	"\n"
 	"  --key-file FILE    the key that will open it: every byte of FILE; - is standard input\n"
 	"  --key-fd N         the same, from descriptor N\n"
+	"  --keyfile-offset N, --keyfile-size N\n"
+	"                     of that, pass over N bytes, and take no more than N\n"
 	"  --size SIZE        create the file, of so many bytes (suffixes K, M, G, T)\n"
 	"  --type TYPE        luks2 (the default) or luks1\n"
 	"  --cipher CIPHER    aes-xts-plain64 (the default), aes-cbc-essiv:sha256, aes-cbc-plain64\n"
@@ -49,7 +51,8 @@ const char help_format[] =
 	"Without a key option the passphrase is asked for at the terminal, twice.\n"
 	"See ndio-format(1).\n";
 
-enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
+enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
+       OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
        OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER };
 
 /* What the command line asks for. */
@@ -444,6 +447,10 @@ static const char *take_option(struct request *request, int option, const char *
 		return take_key_source(key_source_set_file(&request->key_source, value));
 	case OPT_KEY_FD:
 		return take_key_source(key_source_set_fd(&request->key_source, value));
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->key_source, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&request->key_source, value);
 	case OPT_SIZE:
 		return cmd_parse_size(value, &request->size) && request->size ?
 			       NULL : "--size takes bytes, or a number with K, M, G or T";
@@ -488,12 +495,14 @@ static const char *check(const struct request *request, struct error *err)
 		return "--header takes a path";
 	if (cipher_supported(request->cipher, choose_key_bits(request) / 8, err) < 0)
 		return err->text;
-	return NULL;
+	return key_source_check(&request->key_source);
 }
 
 static const struct option options[] = {
 	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "type", required_argument, NULL, OPT_TYPE },
 	{ "cipher", required_argument, NULL, OPT_CIPHER },

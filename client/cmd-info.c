@@ -22,11 +22,14 @@ const char help_info[] =
 	"  --unlock           open it too, with a passphrase that is asked for\n"
 	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
 	"  --key-fd N         the same, from descriptor N\n"
+	"  --keyfile-offset N, --keyfile-size N\n"
+	"                     of that, pass over N bytes, and take no more than N\n"
 	"  -h, --help         show this\n"
 	"\n"
 	"Nothing is written, and without a key nothing is asked. See ndio-info(1).\n";
 
-enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD };
+enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
+       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE };
 
 struct request {
 	const char *locator;
@@ -425,6 +428,10 @@ static const char *take_option(struct request *request, int option, const char *
 		return NULL;
 	case OPT_KEY_FILE:
 		return key_source_set_file(&request->key_source, value) ? NULL : twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->key_source, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&request->key_source, value);
 	default:
 		return key_source_set_fd(&request->key_source, value) ? NULL : twice;
 	}
@@ -436,6 +443,8 @@ static const struct option options[] = {
 	{ "unlock", no_argument, NULL, OPT_UNLOCK },
 	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -457,6 +466,8 @@ int cmd_info(int argc, char **argv)
 	}
 	if (!wrong && argc - optind != 1)
 		wrong = "it takes one locator";
+	if (!wrong)
+		wrong = key_source_check(&request.key_source);
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
 	request.locator = argv[optind];

@@ -28,6 +28,8 @@ const char help_key[] =
 	"  --key-fd N         the same, from descriptor N\n"
 	"  --new-key-file FILE, --new-key-fd N\n"
 	"                     the key to be added, or to change it to\n"
+	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
+	"                     of these, pass over N bytes, and take no more than N\n"
 	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
@@ -38,7 +40,8 @@ const char help_key[] =
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
-       OPT_FORCE };
+       OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
+       OPT_NEW_KEYFILE_SIZE };
 
 struct request;
 
@@ -351,6 +354,14 @@ static const char *take_option(struct request *request, int option, const char *
 		return key_source_set_file(&request->new_key_source, value) ? NULL : new_key_twice;
 	case OPT_NEW_KEY_FD:
 		return key_source_set_fd(&request->new_key_source, value) ? NULL : new_key_twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->key_source, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&request->key_source, value);
+	case OPT_NEW_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->new_key_source, value);
+	case OPT_NEW_KEYFILE_SIZE:
+		return key_source_set_size(&request->new_key_source, value);
 	case OPT_SLOT:
 		return take_slot(request, value);
 	case OPT_HEADER:
@@ -372,7 +383,9 @@ static const char *check(const struct request *request)
 		return "a new key is only for add and change";
 	if (request->force && request->action->run != remove_slot)
 		return "--force is only for remove";
-	return NULL;
+	if (key_source_check(&request->key_source))
+		return key_source_check(&request->key_source);
+	return key_source_check(&request->new_key_source);
 }
 
 static const char *take_operands(struct request *request, int count, char **operands)
@@ -395,6 +408,10 @@ static const struct option options[] = {
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
 	{ "new-key-file", required_argument, NULL, OPT_NEW_KEY_FILE },
 	{ "new-key-fd", required_argument, NULL, OPT_NEW_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "new-keyfile-offset", required_argument, NULL, OPT_NEW_KEYFILE_OFFSET },
+	{ "new-keyfile-size", required_argument, NULL, OPT_NEW_KEYFILE_SIZE },
 	{ "slot", required_argument, NULL, OPT_SLOT },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "force", no_argument, NULL, OPT_FORCE },

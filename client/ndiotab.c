@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,18 +27,20 @@ struct tab {
 	size_t nr_entries;
 };
 
-enum option_kind { OPTION_FLAG, OPTION_PATH, OPTION_NUMBER };
+enum option_kind { OPTION_FLAG, OPTION_PATH, OPTION_NUMBER, OPTION_SIZE };
 
 #define MEMBER(name) offsetof(struct ndiotab_entry, name)
 static const struct tab_option {
 	const char *name;
 	size_t member;
 	enum option_kind kind;
-	unsigned min, max;
+	uint64_t min, max;
 } options[] = {
 	{ "read-only", MEMBER(read_only), OPTION_FLAG, 0, 0 },
 	{ "discard", MEMBER(discard), OPTION_FLAG, 0, 0 },
 	{ "header", MEMBER(header), OPTION_PATH, 0, 0 },
+	{ "keyfile-offset", MEMBER(key_part.offset), OPTION_SIZE, 0, INT64_MAX },
+	{ "keyfile-size", MEMBER(key_part.size), OPTION_SIZE, 1, KEY_MAX },
 	{ "connections", MEMBER(connections), OPTION_NUMBER, 1, ATTACH_CONNECTIONS_MAX },
 	{ "block-size", MEMBER(block_size), OPTION_NUMBER, 512, 4096 },
 	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
@@ -84,9 +87,22 @@ static int set_number(struct ndiotab_entry *entry, const struct tab_option *opti
 
 	if (!cmd_parse_number(value, option->max, &number) || number < option->min ||
 	    (power && !is_aligned(number, number)))
-		return error_set(why, EINVAL, "%s=%.100s is not a %s from %u to %u", option->name,
-				 value, power ? "power of two" : "number", option->min, option->max);
+		return error_set(why, EINVAL, "%s=%.100s is not a %s from %" PRIu64 " to %" PRIu64,
+				 option->name, value, power ? "power of two" : "number",
+				 option->min, option->max);
 	*(unsigned *)((char *)entry + option->member) = number;
+	return 0;
+}
+
+static int set_size(struct ndiotab_entry *entry, const struct tab_option *option,
+		    const char *value, struct error *why)
+{
+	uint64_t size;
+
+	if (!cmd_parse_size(value, &size) || size < option->min || size > option->max)
+		return error_set(why, EINVAL, "%s=%.100s is not a size from %" PRIu64 " to %" PRIu64
+				 " bytes", option->name, value, option->min, option->max);
+	*(uint64_t *)((char *)entry + option->member) = size;
 	return 0;
 }
 
@@ -104,6 +120,8 @@ static int set_option(struct ndiotab_entry *entry, char *text, struct error *why
 			return set_path(entry, option, value, why);
 		if (option->kind == OPTION_NUMBER)
 			return set_number(entry, option, value, why);
+		if (option->kind == OPTION_SIZE)
+			return set_size(entry, option, value, why);
 		*(bool *)((char *)entry + option->member) = true;
 		return 0;
 	}
@@ -134,6 +152,7 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 {
 	char *device = next_field(&line);
 	char *option_list;
+	int ret;
 
 	assert(device); /* the line isn't blank */
 	if (!read_device(device, entry->device))
@@ -158,7 +177,10 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 	option_list = next_field(&line);
 	if (next_field(&line))
 		return error_set(why, EINVAL, "there are more than four fields");
-	return set_options(entry, option_list, why);
+	ret = set_options(entry, option_list, why);
+	if (ret == 0 && !entry->key_file && (entry->key_part.offset || entry->key_part.size))
+		return error_set(why, EINVAL, "keyfile-offset and keyfile-size need a key file");
+	return ret;
 }
 
 /* ---- the file ---- */

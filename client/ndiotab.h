@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "error.h"
+#include "key-file.h"
 
 #define NDIOTAB_PATH "/etc/ndiotab"
 
@@ -13,6 +14,7 @@ struct ndiotab_entry {
 	char device[16];     /* "nbd0" */
 	char *locator;       /* an absolute path or an NBD URI */
 	char *key_file;      /* an absolute path; NULL: the passphrase is asked for */
+	struct key_part key_part; /* which bytes of that */
 	char *header;        /* an absolute path; NULL: it is in the disk */
 	bool read_only, discard;
 	unsigned connections; /* 1 to 64 */
