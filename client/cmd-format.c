@@ -12,6 +12,7 @@
 #include "align.h"
 #include "cipher.h"
 #include "cmd.h"
+#include "deferral.h"
 #include "header-edit.h"
 #include "header-lock.h"
 #include "header.h"
@@ -248,19 +249,17 @@ static int make_header(struct header *header, const struct request *request, uin
 	return ret < 0 ? ret : check_size(header, request, sector, data_size, err);
 }
 
-static int add_key(struct header *header, const struct request *request, struct error *err)
+static int add_key(struct header *header, const struct request *request, struct key *key,
+		   struct error *err)
 {
 	char prompt[256];
-	struct key key;
 	int ret;
 
 	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
-	ret = key_read(&request->key_source, prompt, true, &key, err);
+	ret = key_read(&request->key_source, prompt, true, key, err);
 	if (ret < 0)
 		return ret;
-	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, CRYPT_ANY_SLOT, NULL, 0, key.data,
-					      key.len);
-	key_clear(&key);
+	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, 0, NULL, 0, key->data, key->len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a key slot: %s", header->name,
 				 luks_memfd_reason(&header->memfd, ret));
@@ -268,6 +267,16 @@ static int add_key(struct header *header, const struct request *request, struct 
 }
 
 /* ---- where it goes ---- */
+
+/* One run of the command. */
+struct job {
+	const struct request *request;
+	struct header header;
+	bool header_is_new;         /* its file has to be created */
+	uint64_t data_size;         /* of what will hold the data */
+	struct signatures found;    /* where the header goes, if that is there already */
+	struct key key;             /* that will open it */
+};
 
 /* How much of the beginning the new header owns: all before the data, or its own length. */
 static uint64_t header_end(const struct header *header, const struct request *request)
@@ -277,49 +286,39 @@ static uint64_t header_end(const struct header *header, const struct request *re
 	return request->header || offset < header->len ? header->len : offset;
 }
 
-static int write_existing(struct header *header, const struct request *request,
-			  const struct signatures *found, struct error *err)
+static int write_header(struct job *job, struct error *err)
 {
-	uint64_t end = header_end(header, request);
-	int lock, ret;
+	const struct header_proof proof = { .key = &job->key, .slot = 0 };
+	struct header *header = &job->header;
+	uint64_t end = header_end(header, job->request);
 
 	if (end > header->size)
 		return error_set(err, ENOSPC, "%s: too small for the LUKS header: it has %" PRIu64
 				 " bytes, and %" PRIu64 " are needed", header->name, header->size,
 				 end);
-	ret = header_lock(header->name, &lock, err);
-	if (ret < 0)
-		return ret;
-	ret = header_write_new(header, end, found->magic, found->nr_magic, err);
-	close(lock);
-	return ret;
+	return header_write_new(header, end, job->found.magic, job->found.nr_magic, &proof, err);
 }
 
-static int write_new(struct header *header, const struct request *request, struct error *err)
+/* A signal doesn't leave a file that isn't finished. */
+static int write_new(struct job *job, struct error *err)
 {
-	const struct signatures nothing = { .nr_magic = 0 };
-	int ret = create_file(header->name, request->header ? header->len : request->size, err);
+	const struct request *request = job->request;
+	struct header *header = &job->header;
+	int ret;
 
+	deferral_begin();
+	ret = create_file(header->name, request->header ? header->len : request->size, err);
 	if (ret < 0)
 		return ret;
 	ret = header_open(header, false, err);
 	if (ret == 0)
-		ret = write_existing(header, request, &nothing, err);
+		ret = write_header(job, err);
 	if (ret < 0)
 		unlink(header->name);
 	return ret;
 }
 
 /* ---- all of it ---- */
-
-/* One run of the command. */
-struct job {
-	const struct request *request;
-	struct header header;
-	bool header_is_new;         /* its file has to be created */
-	uint64_t data_size;         /* of what will hold the data */
-	struct signatures found;    /* where the header goes, if that is there already */
-};
 
 static int measure_data(struct job *job, struct error *err)
 {
@@ -368,20 +367,34 @@ static int look(struct job *job, struct error *err)
 }
 
 /* With a detached header the data's file, too, is created by --size. */
-static int write_all(struct job *job, struct error *err)
+static int write_locked(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
 	bool new_data = request->header && request->size;
-	int ret = new_data ? create_file(request->locator, request->size, err) : 0;
+	int ret = 0;
 
+	if (new_data) {
+		deferral_begin();
+		ret = create_file(request->locator, request->size, err);
+	}
 	if (ret < 0)
 		return ret;
-	if (job->header_is_new)
-		ret = write_new(&job->header, request, err);
-	else
-		ret = write_existing(&job->header, request, &job->found, err);
+	ret = job->header_is_new ? write_new(job, err) : write_header(job, err);
 	if (ret < 0 && new_data)
 		unlink(request->locator);
+	return ret;
+}
+
+/* A file that is still to be made is nobody else's. */
+static int write_all(struct job *job, struct error *err)
+{
+	int lock = -1;
+	int ret = job->header_is_new ? 0 : header_lock(job->header.name, &lock, err);
+
+	if (ret == 0)
+		ret = write_locked(job, err);
+	if (lock >= 0)
+		close(lock);
 	return ret;
 }
 
@@ -406,11 +419,15 @@ static int run(const struct request *request)
 	if (ret == 0)
 		ret = make_header(&job.header, request, job.data_size, &err);
 	if (ret == 0)
-		ret = add_key(&job.header, request, &err);
+		ret = add_key(&job.header, request, &job.key, &err);
 	if (ret == 0)
 		ret = write_all(&job, &err);
 	header_close(&job.header);
-	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;
+	key_clear(&job.key);
+	if (ret < 0)
+		cmd_error("%s", err.text);
+	deferral_end();
+	return ret < 0 ? CMD_FAILED : CMD_OK;
 }
 
 /* ---- the command line ---- */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "deferral.h"
 #include "facts.h"
 #include "header-edit.h"
 #include "header-lock.h"
@@ -99,6 +100,13 @@ static bool is_active(struct header *header, int slot)
 	return status == CRYPT_SLOT_ACTIVE || status == CRYPT_SLOT_ACTIVE_LAST;
 }
 
+/* An unbound one, too, which holds another key than the volume's. */
+static bool is_in_use(struct header *header, int slot)
+{
+	return is_active(header, slot) ||
+	       crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_UNBOUND;
+}
+
 /* Opens a slot. Its number, or a negative errno. The caller ends with forget() either way. */
 static int unlock(struct header *header, int slot, const struct key *key,
 		  struct volume_key *volume_key, struct error *err)
@@ -146,82 +154,149 @@ static int fill_slot(struct header *header, const struct request *request, int s
 	return ret;
 }
 
-static int empty_slot(struct header *header, int slot, struct error *err)
+static int empty_slot(struct header *header, int slot, const struct header_proof *proof,
+		      struct error *err)
 {
 	int ret = crypt_keyslot_destroy(header->memfd.cd, slot);
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s: removing key slot %d: %s", header->name, slot,
 				 luks_memfd_reason(&header->memfd, ret));
-	return header_write_back(header, HEADER_REMOVED, err);
+	return header_write_back(header, HEADER_REMOVED, proof, err);
 }
 
 /* ---- the actions ---- */
+
+/* Fills a slot, on the volume too, where the new key has been shown to open it. Its number, or a
+ * negative errno. */
+static int add_slot(struct header *header, const struct request *request, int slot,
+		    const struct volume_key *volume_key, struct error *err)
+{
+	struct header_proof proof = { .key = &request->new_key };
+	int ret = fill_slot(header, request, slot, volume_key, err);
+
+	if (ret < 0)
+		return ret;
+	proof.slot = slot = ret;
+	ret = header_write_back(header, HEADER_ADDED, &proof, err);
+	return ret < 0 ? ret : slot;
+}
 
 static int add(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
 	int slot = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
-	int ret;
 
 	if (slot >= 0)
-		slot = fill_slot(header, request, request->slot, &volume_key, err);
+		slot = add_slot(header, request, request->slot, &volume_key, err);
 	forget(&volume_key);
 	if (slot < 0)
 		return slot;
-	ret = header_write_back(header, HEADER_ADDED, err);
-	if (ret == 0)
-		printf("key slot %d added\n", slot);
-	return ret;
-}
-
-/* Both keys open the volume between the two writes, so a crash leaves at least one. */
-static int change(struct header *header, const struct request *request, struct error *err)
-{
-	struct volume_key volume_key = { 0 };
-	int old_slot = unlock(header, request->slot, &request->key, &volume_key, err);
-	int slot = old_slot, ret;
-	struct error reason;
-
-	if (slot >= 0)
-		slot = fill_slot(header, request, CRYPT_ANY_SLOT, &volume_key, err);
-	forget(&volume_key);
-	if (slot < 0)
-		return slot;
-	if (header->version == 2)
-		crypt_keyslot_set_priority(header->memfd.cd, slot,
-					   crypt_keyslot_get_priority(header->memfd.cd, old_slot));
-	ret = header_write_back(header, HEADER_ADDED, err);
-	if (ret < 0)
-		return ret;
-	ret = empty_slot(header, old_slot, &reason);
-	if (ret < 0)
-		return error_set(err, -ret, "%s (the new key is in slot %d; the old one may still "
-				 "be in slot %d)", reason.text, slot, old_slot);
-	printf("key slot %d replaced by key slot %d\n", old_slot, slot);
+	printf("key slot %d added\n", slot);
 	return 0;
 }
 
+static int no_free_slot(const struct header *header, struct error *err)
+{
+	return error_set(err, ENOSPC, "%s: filling a free key slot: there is none, and the old key "
+			 "isn't overwritten before the new one opens: remove another first",
+			 header->name);
+}
+
+/* libcryptsetup puts the new key into a free area, and gives that the number, tokens and digest of
+ * the old slot, whose area it wipes. On the volume that is one change of the metadata. */
+static int change_luks2(struct header *header, const struct request *request, int slot,
+			struct error *err)
+{
+	struct crypt_device *cd = header->memfd.cd;
+	const struct key *old = &request->key, *new = &request->new_key;
+	struct header_proof proof = { .key = new };
+	crypt_keyslot_priority priority = crypt_keyslot_get_priority(cd, slot);
+	uint64_t before = 0, now = 0, len;
+	int ret = kdf_apply(&request->kdf, header, CRYPT_LUKS2, err);
+
+	if (ret < 0)
+		return ret;
+	crypt_keyslot_area(cd, slot, &before, &len);
+	ret = crypt_keyslot_change_by_passphrase(cd, slot, CRYPT_ANY_SLOT, old->len ? old->data : "",
+						 old->len, new->data, new->len);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
+				 luks_memfd_reason(&header->memfd, ret));
+	proof.slot = ret;
+	crypt_keyslot_area(cd, proof.slot, &now, &len);
+	if (now == before)
+		return no_free_slot(header, err);
+	crypt_keyslot_set_priority(cd, proof.slot, priority);
+	ret = header_prove_memfd(header, &proof, err);
+	if (ret == 0)
+		ret = header_write_back(header, HEADER_CHANGED, &proof, err);
+	return ret;
+}
+
+/* A slot of LUKS1 has its place. So the new key is in another one for a while, and at every moment
+ * one that opens is left. */
+static int change_luks1(struct header *header, const struct request *request, int slot,
+			const struct volume_key *volume_key, struct error *err)
+{
+	struct error reason;
+	int other = add_slot(header, request, CRYPT_ANY_SLOT, volume_key, err);
+	int ret;
+
+	if (other < 0)
+		return other;
+	ret = empty_slot(header, slot, NULL, &reason);
+	if (ret == 0)
+		ret = add_slot(header, request, slot, volume_key, &reason);
+	if (ret >= 0)
+		ret = empty_slot(header, other, NULL, &reason);
+	if (ret < 0)
+		return error_set(err, -ret, "%s (the new key is in slot %d)", reason.text, other);
+	return 0;
+}
+
+static int change(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(header, request->slot, &request->key, &volume_key, err);
+	int ret = slot;
+
+	if (slot >= 0)
+		ret = header->version == 2 ? change_luks2(header, request, slot, err) :
+					     change_luks1(header, request, slot, &volume_key, err);
+	forget(&volume_key);
+	if (ret == 0)
+		printf("key slot %d changed\n", slot);
+	return ret;
+}
+
+static int refuse_last(const struct header *header, int slot, struct error *err)
+{
+	return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing opens the "
+			 "volume any more (--force removes it)", header->name, slot);
+}
+
+/* Unless it is its own slot that goes, the key that was given opens the volume afterwards, too. */
 static int remove_slot(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
+	struct header_proof proof = { .key = &request->key };
 	int slot = request->slot, ret = 0;
 
-	if (slot != CRYPT_ANY_SLOT && !is_active(header, slot))
+	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
 		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
 	if (needs_key(request)) {
 		ret = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
 		forget(&volume_key);
 		if (ret < 0)
 			return ret;
+		proof.slot = ret;
 	}
 	if (slot == CRYPT_ANY_SLOT)
-		slot = ret;
+		slot = proof.slot;
 	if (crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
-		return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing "
-				 "opens the volume any more (--force removes it)", header->name,
-				 slot);
-	ret = empty_slot(header, slot, err);
+		return refuse_last(header, slot, err);
+	ret = empty_slot(header, slot, needs_key(request) && slot != proof.slot ? &proof : NULL, err);
 	if (ret == 0)
 		printf("key slot %d removed\n", slot);
 	return ret;
@@ -324,7 +399,11 @@ static int run(struct request *request)
 		ret = run_locked(request, &err);
 	key_clear(&request->key);
 	key_clear(&request->new_key);
-	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;
+	if (ret < 0)
+		cmd_error("%s", err.text);
+	fflush(stdout);
+	deferral_end();
+	return ret < 0 ? CMD_FAILED : CMD_OK;
 }
 
 /* ---- the command line ---- */

@@ -2,19 +2,39 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
+#include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "align.h"
+#include "deferral.h"
 
 #define CHUNK       (UINT64_C(1) << 20)
 #define MAGIC_BLOCK UINT64_C(4096) /* what is zeroed where a header may start */
 #define MAX_SLOTS   32
 
 /* ---- what is to be written ---- */
+
+/* What is done with each range that differs from what the volume had. */
+enum mode {
+	COMPARE, /* does the volume still have what it had? */
+	WRITE,
+	VERIFY,  /* does it have what was written? */
+	RESTORE, /* write what it had */
+};
+
+/* How far it has come: what a failure leaves behind. */
+enum stage {
+	NOTHING_WRITTEN,
+	WRITING_AREAS,
+	WRITING_METADATA,
+	WIPING,
+	WIPING_OLD, /* a new header: what was there goes first */
+	PUT_BACK,
+};
 
 /* One writing back. */
 struct edit {
@@ -24,7 +44,9 @@ struct edit {
 	uint64_t areas;                     /* where the key areas begin */
 	struct header_range used[MAX_SLOTS]; /* areas of the slots in use now */
 	size_t nr_used;
-	bool write; /* or only compare with what the volume has */
+	enum header_change change;
+	enum mode mode;
+	enum stage stage;
 };
 
 /* LUKS1 has no second copy: its two sectors stand for the two. */
@@ -71,7 +93,9 @@ static bool is_changed(const struct edit *edit, uint64_t offset, uint64_t len)
 
 /* ---- one range of it ---- */
 
-static int compare(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
+/* Is this what the volume has there? */
+static int compare(const struct edit *edit, const uint8_t *wanted, uint64_t offset, uint64_t len,
+		   const char *step, int otherwise, struct error *err)
 {
 	struct header *header = edit->header;
 	uint8_t *found = malloc(len);
@@ -79,25 +103,51 @@ static int compare(const struct edit *edit, uint64_t offset, uint64_t len, struc
 
 	if (!found)
 		return error_set(err, ENOMEM, "%s: no memory for its LUKS header", header->name);
-	ret = header_read_bytes(header, found, len, offset, "reading the LUKS header again", err);
-	if (ret == 0 && memcmp(found, header->before + offset, len) != 0)
-		ret = error_set(err, EBUSY, "%s: its LUKS header changed meanwhile: nothing was "
-				"written", header->name);
+	ret = header_read_bytes(header, found, len, offset, step, err);
+	if (ret == 0 && memcmp(found, wanted + offset, len) != 0)
+		ret = -otherwise;
 	free(found);
 	return ret;
+}
+
+static int compare_before(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
+{
+	int ret = compare(edit, edit->header->before, offset, len, "reading the LUKS header again",
+			  EBUSY, err);
+
+	return ret == -EBUSY ? error_set(err, EBUSY, "%s: its LUKS header changed meanwhile",
+					 edit->header->name) : ret;
+}
+
+static int verify(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
+{
+	int ret = compare(edit, edit->now, offset, len, "reading what was written", EILSEQ, err);
+
+	return ret == -EILSEQ ? error_set(err, EIO, "%s: what was written at %" PRIu64 " reads back as "
+					  "something else", edit->header->name, offset) : ret;
 }
 
 static int handle_range(const struct edit *edit, uint64_t offset, uint64_t len, const char *step,
 			struct error *err)
 {
-	if (!edit->write)
-		return compare(edit, offset, len, err);
-	return header_write_bytes(edit->header, edit->now + offset, len, offset, step, err);
+	switch (edit->mode) {
+	case COMPARE:
+		return compare_before(edit, offset, len, err);
+	case VERIFY:
+		return verify(edit, offset, len, err);
+	case RESTORE:
+		return header_write_bytes(edit->header, edit->header->before + offset, len, offset,
+					  step, err);
+	default:
+		return header_write_bytes(edit->header, edit->now + offset, len, offset, step, err);
+	}
 }
 
 static int flush(const struct edit *edit, const char *step, struct error *err)
 {
-	return edit->write ? header_flush(edit->header, step, err) : 0;
+	bool writes = edit->mode == WRITE || edit->mode == RESTORE;
+
+	return writes ? header_flush(edit->header, step, err) : 0;
 }
 
 static int handle_copy(const struct edit *edit, const struct header_range *copy,
@@ -107,15 +157,16 @@ static int handle_copy(const struct edit *edit, const struct header_range *copy,
 	int ret;
 
 	/* Of a copy that stays as it is, it still matters that nobody else has changed it. */
-	if (edit->write && !is_changed(edit, copy->offset, copy->len))
+	if (edit->mode != COMPARE && !is_changed(edit, copy->offset, copy->len))
 		return 0;
 	ret = handle_range(edit, copy->offset, copy->len, step, err);
 	return ret < 0 ? ret : flush(edit, step, err);
 }
 
 /* The changed bytes of the areas that are in use now, or of those that are not. */
-static int handle_areas(const struct edit *edit, bool used, const char *step, struct error *err)
+static int handle_areas(const struct edit *edit, bool used, struct error *err)
 {
+	const char *step = used ? "writing the key area" : "wiping the old key area";
 	uint64_t end = edit->header->len, start = edit->areas, at;
 	bool any = false;
 	int ret = 0;
@@ -140,29 +191,125 @@ static int handle_areas(const struct edit *edit, bool used, const char *step, st
 
 /* ---- all of it, in order ---- */
 
-static int handle_all(const struct edit *edit, struct error *err)
+static int handle_header(const struct edit *edit, struct error *err)
 {
-	int ret = handle_areas(edit, true, "writing the key area", err);
+	int ret = handle_areas(edit, true, err);
 
 	if (ret == 0)
 		ret = handle_copy(edit, &edit->copies[0], err);
+	return ret < 0 ? ret : handle_copy(edit, &edit->copies[1], err);
+}
+
+static int compare_all(struct edit *edit, struct error *err)
+{
+	int ret;
+
+	edit->mode = COMPARE;
+	ret = handle_header(edit, err);
+	return ret < 0 ? ret : handle_areas(edit, false, err);
+}
+
+/* The key doesn't open what was written: puts back what was there, the last copy first. */
+static int undo(struct edit *edit, unsigned nr_copies, int why, struct error *err)
+{
+	struct error reason = *err, failure;
+	int ret = 0;
+
+	edit->mode = RESTORE;
+	while (nr_copies > 0 && ret == 0)
+		ret = handle_copy(edit, &edit->copies[--nr_copies], &failure);
+	if (ret == 0)
+		ret = handle_areas(edit, true, &failure);
+	if (ret < 0)
+		return error_set(err, -why, "%s; and putting back what was there failed: %s",
+				 reason.text, failure.text);
+	edit->stage = PUT_BACK;
+	return why;
+}
+
+static int prove(struct edit *edit, const struct header_proof *proof, unsigned nr_copies,
+		 struct error *err)
+{
+	int ret = proof ? header_prove(edit->header, proof, err) : 0;
+
+	return ret < 0 ? undo(edit, nr_copies, ret, err) : 0;
+}
+
+/* Of LUKS2's two copies the newer one counts: while the other still has the old metadata, it is
+ * only a write back to them. */
+static int write_metadata(struct edit *edit, const struct header_proof *proof, struct error *err)
+{
+	bool two = edit->header->version == 2;
+	int ret;
+
+	edit->stage = WRITING_METADATA;
+	ret = handle_copy(edit, &edit->copies[0], err);
+	if (ret == 0 && two)
+		ret = prove(edit, proof, 1, err);
 	if (ret == 0)
 		ret = handle_copy(edit, &edit->copies[1], err);
-	if (ret == 0)
-		ret = handle_areas(edit, false, "wiping the old key area", err);
+	if (ret == 0 && !two)
+		ret = prove(edit, proof, 2, err);
 	return ret;
 }
 
-static void signals_hold(sigset_t *before)
+static int write_all(struct edit *edit, const struct header_proof *proof, struct error *err)
 {
-	sigset_t held;
+	int ret;
 
-	sigemptyset(&held);
-	sigaddset(&held, SIGINT);
-	sigaddset(&held, SIGTERM);
-	sigaddset(&held, SIGHUP);
-	sigaddset(&held, SIGQUIT);
-	pthread_sigmask(SIG_BLOCK, &held, before);
+	edit->mode = WRITE;
+	edit->stage = WRITING_AREAS;
+	ret = handle_areas(edit, true, err);
+	if (ret == 0)
+		ret = write_metadata(edit, proof, err);
+	if (ret < 0)
+		return ret;
+	edit->mode = VERIFY;
+	ret = handle_header(edit, err);
+	if (ret < 0)
+		return ret;
+	edit->mode = WRITE;
+	edit->stage = WIPING;
+	ret = handle_areas(edit, false, err);
+	edit->mode = VERIFY;
+	return ret < 0 ? ret : handle_areas(edit, false, err);
+}
+
+/* What a failure leaves, and how to go on. */
+static const char *state_of(const struct edit *edit)
+{
+	static const char *const metadata[] = {
+		[HEADER_ADDED] = "the new key may be there or not, the others are: see \"ndio key "
+				 "list\", and do it again",
+		[HEADER_REMOVED] = "the key slot may be there or not: see \"ndio key list\", and do it "
+				   "again",
+		[HEADER_CHANGED] = "the key slot has the old key or the new one: if the old one opens "
+				   "it (\"ndio info\"), do it again",
+		[HEADER_NEW] = "the new header isn't whole: format it again",
+	};
+
+	switch (edit->stage) {
+	case NOTHING_WRITTEN:
+		return "nothing was written";
+	case WRITING_AREAS:
+		return edit->change == HEADER_NEW ? metadata[HEADER_NEW] :
+						    "the key slots are as they were";
+	case WRITING_METADATA:
+		return metadata[edit->change];
+	case PUT_BACK:
+		return "all was put back as it was";
+	case WIPING:
+		return "it is done, but the old key may still open what of its slot is not wiped";
+	default:
+		return "what was there is lost, and there is no new header yet: format it again";
+	}
+}
+
+static int tell_state(const struct edit *edit, int ret, struct error *err)
+{
+	struct error reason = *err;
+
+	return error_set(err, -ret, "%s: %s", reason.text, state_of(edit));
 }
 
 static int map_memfd(struct header *header, uint64_t len, uint8_t **now, struct error *err)
@@ -174,10 +321,10 @@ static int map_memfd(struct header *header, uint64_t len, uint8_t **now, struct 
 	return 0;
 }
 
-int header_write_back(struct header *header, enum header_change change, struct error *err)
+int header_write_back(struct header *header, enum header_change change,
+		      const struct header_proof *proof, struct error *err)
 {
-	struct edit edit = { .header = header };
-	sigset_t before;
+	struct edit edit = { .header = header, .change = change };
 	int ret;
 
 	assert(header->before_len >= header->len);
@@ -189,16 +336,16 @@ int header_write_back(struct header *header, enum header_change change, struct e
 	find_copies(&edit, header->version == 2 ? header->second_is_stale :
 						  change == HEADER_ADDED);
 	find_used(&edit);
-	signals_hold(&before);
-	ret = handle_all(&edit, err);
-	edit.write = true;
+	deferral_begin();
+	ret = compare_all(&edit, err);
 	if (ret == 0)
-		ret = handle_all(&edit, err);
+		ret = write_all(&edit, proof, err);
 	if (ret == 0) {
 		memcpy(header->before, edit.now, header->len);
 		header->second_is_stale = false;
+	} else {
+		tell_state(&edit, ret, err);
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	munmap(edit.now, header->len);
 	return ret;
 }
@@ -208,13 +355,9 @@ int header_write_back(struct header *header, enum header_change change, struct e
 static int zero(struct header *header, uint64_t offset, uint64_t len, const char *step,
 		struct error *err)
 {
-	int ret;
-
 	if (offset >= header->size)
 		return 0;
-	len = min_u64(len, header->size - offset);
-	ret = ndio_zero(header->volume, offset, len, 0);
-	return ret < 0 ? header_step_failed(header, ret, step, err) : 0;
+	return header_zero_bytes(header, min_u64(len, header->size - offset), offset, step, err);
 }
 
 static int zero_and_flush(struct header *header, uint64_t offset, uint64_t len, struct error *err)
@@ -270,25 +413,36 @@ static int write_new_copy(const struct edit *edit, const struct header_range *co
 	return ret < 0 ? ret : header_flush(edit->header, step, err);
 }
 
-int header_write_new(struct header *header, uint64_t end, const struct header_range *wipe,
-		     size_t nr_wipe, struct error *err)
+/* The beginning comes last. */
+static int write_new_header(struct edit *edit, uint64_t end, struct error *err)
 {
-	struct edit edit = { .header = header };
-	sigset_t before;
+	int ret = write_new_areas(edit, end, err);
+
+	edit->stage = WRITING_METADATA;
+	for (unsigned i = 0; i < 2 && ret == 0; i++)
+		ret = write_new_copy(edit, &edit->copies[i], err);
+	for (unsigned i = 0; i < 2 && ret == 0; i++)
+		ret = verify(edit, edit->copies[i].offset, edit->copies[i].len, err);
+	return ret;
+}
+
+int header_write_new(struct header *header, uint64_t end, const struct header_range *wipe,
+		     size_t nr_wipe, const struct header_proof *proof, struct error *err)
+{
+	struct edit edit = { .header = header, .change = HEADER_NEW, .stage = WIPING_OLD };
 	int ret = map_memfd(header, end, &edit.now, err);
 
 	if (ret < 0)
 		return ret;
 	find_copies(&edit, true);
-	signals_hold(&before);
+	deferral_begin();
 	ret = wipe_old(header, wipe, nr_wipe, err);
 	if (ret == 0)
-		ret = write_new_areas(&edit, end, err);
+		ret = write_new_header(&edit, end, err);
 	if (ret == 0)
-		ret = write_new_copy(&edit, &edit.copies[0], err);
-	if (ret == 0)
-		ret = write_new_copy(&edit, &edit.copies[1], err);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+		ret = header_prove(header, proof, err);
+	if (ret < 0)
+		tell_state(&edit, ret, err);
 	munmap(edit.now, end);
 	return ret;
 }

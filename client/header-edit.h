@@ -8,20 +8,29 @@
 
 #include "error.h"
 #include "header.h"
+#include "header-proof.h"
 
 enum header_change {
 	HEADER_ADDED,   /* key slots were only added since the last write */
 	HEADER_REMOVED, /* or only removed */
+	HEADER_CHANGED, /* LUKS2: or one has got another key, in another area */
+	HEADER_NEW,     /* all of it: see header_write_new() */
 };
 
 /* Writes what differs from what the volume had: the areas of key slots in use, flush, one copy
  * of the metadata, flush, the other, flush, then the areas no longer in use, flush. (LUKS1 has
  * one copy: when a key was added, the bytes from 512 up come before the first 512; when one
  * was removed, after.) A copy that was found stale comes first, else the first copy does.
+ *
  * Before, all that will be written over is read again; -EBUSY, and nothing was written, if it
- * isn't what it was. SIGINT and SIGTERM wait meanwhile. May be called again after the next
- * change. Needs header_load_areas(). */
-int header_write_back(struct header *header, enum header_change change, struct error *err);
+ * isn't what it was. proof, unless it is NULL, has to open what was written, of LUKS2 while one copy
+ * still is as it was: else all is put back. What was written is read again, before the old areas
+ * are wiped. Signals wait from here on: deferral_end() is the caller's. A failure's message says
+ * what state it leaves.
+ *
+ * May be called again after the next change. Needs header_load_areas(). */
+int header_write_back(struct header *header, enum header_change change,
+		      const struct header_proof *proof, struct error *err);
 
 struct header_range {
 	uint64_t offset, len; /* bytes */
@@ -30,8 +39,8 @@ struct header_range {
 /* Puts a new header where something else may have been: nothing that could be taken for a
  * header is left before the first byte of the new one is written, and of that the beginning
  * comes last. The volume's first end bytes and the nr_wipe ranges, zeroed as well, lose what
- * they had. */
+ * they had. proof has to open it in the end. Signals wait from here on, as above. */
 int header_write_new(struct header *header, uint64_t end, const struct header_range *wipe,
-		     size_t nr_wipe, struct error *err);
+		     size_t nr_wipe, const struct header_proof *proof, struct error *err);
 
 #endif

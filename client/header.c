@@ -1,16 +1,25 @@
 #include "header.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "align.h"
+#include "clock.h"
 #include "cmd.h"
+#include "deferral.h"
 
 #define MIB        (UINT64_C(1) << 20)
 #define META_MAX   (8 * MIB) /* two copies of the largest LUKS2 metadata */
+#define PIECE      (256 * 1024) /* bytes that are asked for at a time */
+#define ANSWER_MS  30000        /* until a server must have answered */
+#define LOOK_MS    200          /* between two looks whether a signal has come */
+
+enum ask { ASK_READ, ASK_WRITE, ASK_ZERO, ASK_FLUSH };
 
 /* ---- the volume ---- */
 
@@ -27,17 +36,6 @@ static int open_volume(struct header *header, bool readonly)
 	return ndio_open(header->name, &options, &header->volume);
 }
 
-int header_step_failed(const struct header *header, int ret, const char *step, struct error *err)
-{
-	const char *reason = ndio_error();
-	size_t len = strlen(header->name);
-
-	/* The library's message names the volume as well. */
-	if (strncmp(reason, header->name, len) == 0 && strncmp(reason + len, ": ", 2) == 0)
-		reason += len + 2;
-	return error_set(err, -ret, "%s: %s: %s", header->name, step, reason);
-}
-
 void header_init(struct header *header, const char *locator)
 {
 	memset(header, 0, sizeof(*header));
@@ -49,12 +47,13 @@ int header_open(struct header *header, bool readonly, struct error *err)
 {
 	int ret = open_volume(header, readonly);
 
+	if (ret == 0)
+		ret = ndio_queue_new(&header->queue);
+	header->info.struct_size = sizeof(header->info);
+	if (ret == 0)
+		ret = ndio_get_info(header->volume, &header->info);
 	if (ret < 0)
 		return error_set(err, -ret, "%s", ndio_error());
-	header->info.struct_size = sizeof(header->info);
-	ret = ndio_get_info(header->volume, &header->info);
-	if (ret < 0)
-		return header_step_failed(header, ret, "asking what it is", err);
 	header->size = header->info.target_size;
 	if (!readonly && !(header->info.can & NDIO_CAN_FLUSH))
 		cmd_error("%s: the server can't flush: what is written may be lost, or half of it, "
@@ -67,32 +66,111 @@ void header_close(struct header *header)
 	luks_memfd_close(&header->memfd);
 	free(header->before);
 	ndio_close(header->volume, NDIO_CLOSE_CANCEL);
+	ndio_queue_free(header->queue);
 	header_init(header, NULL);
+}
+
+/* ---- its bytes ---- */
+
+/* Nothing lands in the caller's memory after this. */
+static int give_up(struct header *header, int ret)
+{
+	ndio_close(header->volume, NDIO_CLOSE_CANCEL);
+	header->volume = NULL;
+	return ret;
+}
+
+/* A local disk answers, or the kernel holds us anyway. */
+static int wait_for_answer(struct header *header)
+{
+	int64_t deadline = clock_ms() + ANSWER_MS;
+	struct ndio_event event;
+
+	for (;;) {
+		int n = ndio_queue_reap(header->queue, &event, 1, LOOK_MS);
+
+		if (n == 1)
+			return event.error;
+		if (n < 0 && n != -EINTR)
+			return give_up(header, n);
+		if (header->info.nbd && deferral_is_over())
+			return give_up(header, -EINTR);
+		if (header->info.nbd && clock_ms() >= deadline)
+			return give_up(header, -ETIMEDOUT);
+	}
+}
+
+static const char *reason_of(int ret, char text[64])
+{
+	if (ret == -EINTR)
+		return "interrupted while the server didn't answer";
+	if (ret != -ETIMEDOUT)
+		return error_reason(-ret);
+	snprintf(text, 64, "no answer within %d seconds", ANSWER_MS / 1000);
+	return text;
+}
+
+/* One request. buf is of a read or write. */
+static int ask_volume(struct header *header, enum ask ask, void *buf, uint64_t len, uint64_t offset,
+		      const char *step, struct error *err)
+{
+	static const char *const names[] = { "read", "write", "zero", "flush" };
+	const struct ndio_completion completion = { .queue = header->queue };
+	const struct iovec iov = { buf, len };
+	char text[64];
+	int ret = -ENOTCONN;
+
+	if (header->volume && ask == ASK_READ)
+		ret = ndio_aio_preadv(header->volume, &iov, 1, offset, 0, &completion);
+	else if (header->volume && ask == ASK_WRITE)
+		ret = ndio_aio_pwritev(header->volume, &iov, 1, offset, 0, &completion);
+	else if (header->volume && ask == ASK_ZERO)
+		ret = ndio_aio_zero(header->volume, offset, len, 0, &completion);
+	else if (header->volume)
+		ret = ndio_aio_flush(header->volume, &completion);
+	if (ret == 0)
+		ret = wait_for_answer(header);
+	return ret == 0 ? 0 : error_set(err, -ret, "%s: %s: %s at %" PRIu64 ": %s", header->name, step,
+					names[ask], offset, reason_of(ret, text));
+}
+
+/* In pieces: a slow network is no silent server. */
+static int ask_in_pieces(struct header *header, enum ask ask, void *buf, uint64_t len,
+			 uint64_t offset, const char *step, struct error *err)
+{
+	int ret = 0;
+
+	for (uint64_t at = 0, n; at < len && ret == 0; at += n) {
+		n = min_u64(PIECE, len - at);
+		ret = ask_volume(header, ask, buf ? (uint8_t *)buf + at : NULL, n, offset + at, step,
+				 err);
+	}
+	return ret;
 }
 
 int header_read_bytes(struct header *header, void *buf, uint64_t len, uint64_t offset,
 		      const char *step, struct error *err)
 {
-	const struct iovec iov = { buf, len };
-	ssize_t n = len ? ndio_preadv(header->volume, &iov, 1, offset, 0) : 0;
-
-	return n < 0 ? header_step_failed(header, n, step, err) : 0;
+	return ask_in_pieces(header, ASK_READ, buf, len, offset, step, err);
 }
 
 int header_write_bytes(struct header *header, const void *buf, uint64_t len, uint64_t offset,
 		       const char *step, struct error *err)
 {
-	const struct iovec iov = { (void *)buf, len };
-	ssize_t n = len ? ndio_pwritev(header->volume, &iov, 1, offset, 0) : 0;
+	return ask_in_pieces(header, ASK_WRITE, (void *)buf, len, offset, step, err);
+}
 
-	return n < 0 ? header_step_failed(header, n, step, err) : 0;
+int header_zero_bytes(struct header *header, uint64_t len, uint64_t offset, const char *step,
+		      struct error *err)
+{
+	return ask_in_pieces(header, ASK_ZERO, NULL, len, offset, step, err);
 }
 
 int header_flush(struct header *header, const char *step, struct error *err)
 {
-	int ret = header->info.can & NDIO_CAN_FLUSH ? ndio_flush(header->volume) : 0;
-
-	return ret < 0 ? header_step_failed(header, ret, step, err) : 0;
+	if (!(header->info.can & NDIO_CAN_FLUSH))
+		return 0;
+	return ask_volume(header, ASK_FLUSH, NULL, 0, 0, step, err);
 }
 
 /* ---- the memfd ---- */

@@ -18,7 +18,8 @@
 
 struct header {
 	const char *name;           /* the locator of what holds it; the caller's */
-	struct ndio_volume *volume; /* of it, opened without a key */
+	struct ndio_volume *volume; /* of it, opened without a key; NULL once it was given up */
+	struct ndio_queue *queue;   /* of what is read and written there */
 	struct ndio_info info;      /* of that */
 	uint64_t size;              /* bytes of the file, device or export */
 	struct luks_memfd memfd;    /* made by header_load() or by the caller */
@@ -46,16 +47,16 @@ int header_load_areas(struct header *header, struct error *err);
 /* Finds version, copy_len and len of what libcryptsetup has loaded or formatted. */
 int header_measure(struct header *header, struct error *err);
 
-/* A call of the library failed: puts its message together as "name: step: reason". Returns
- * ret. */
-int header_step_failed(const struct header *header, int ret, const char *step,
-		       struct error *err);
-
-/* Fills buf with the volume's bytes; or writes them there. Message as above. */
+/* Fills buf with the volume's bytes, writes or zeroes them there, or flushes. step is what for: the
+ * message is "name: step: read at 0: reason". A server that doesn't answer, or not soon enough
+ * after a signal (see deferral.h), is given up: nothing more is possible with this volume then.
+ * -ETIMEDOUT, -EINTR, or what reading and writing fail with. */
 int header_read_bytes(struct header *header, void *buf, uint64_t len, uint64_t offset,
 		      const char *step, struct error *err);
 int header_write_bytes(struct header *header, const void *buf, uint64_t len, uint64_t offset,
 		       const char *step, struct error *err);
+int header_zero_bytes(struct header *header, uint64_t len, uint64_t offset, const char *step,
+		      struct error *err);
 int header_flush(struct header *header, const char *step, struct error *err);
 
 #endif
