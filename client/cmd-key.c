@@ -35,6 +35,7 @@ const char help_key[] =
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
 	"                     with --slot no key is asked for\n"
+	"  --no-lock-image    write although another program has the file open for writing\n"
 	KDF_HELP
 	"  -h, --help         show this\n"
 	"\n"
@@ -42,7 +43,7 @@ const char help_key[] =
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
        OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
-       OPT_NEW_KEYFILE_SIZE };
+       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE };
 
 struct request;
 
@@ -61,6 +62,7 @@ struct request {
 	const char *header;  /* detached, or NULL */
 	int slot;            /* or CRYPT_ANY_SLOT */
 	bool force;
+	bool no_lock;        /* of the image */
 	struct kdf_options kdf;
 	struct key_source key_source, new_key_source;
 	struct key key, new_key; /* read before the header is locked */
@@ -328,6 +330,7 @@ static int load(struct header *header, const struct request *request, struct err
 	int ret;
 
 	header_init(header, header_locator(request));
+	header->no_lock = request->no_lock;
 	ret = header_open(header, !request->action->writes, err);
 	if (ret == 0 && request->action->writes && !(header->info.can & NDIO_CAN_WRITE))
 		ret = error_set(err, EROFS, "%s: it can only be read", header->name);
@@ -340,18 +343,19 @@ static int load(struct header *header, const struct request *request, struct err
 static int check_before_prompt(const struct request *request, struct error *err)
 {
 	struct header header;
-	int ret = locator_kind(header_locator(request), err);
+	int lock, ret = locator_kind(header_locator(request), err);
 
 	if (ret < 0)
 		return ret;
-	ret = 0;
-	if ((needs_key(request) && !key_source_given(&request->key_source)) ||
-	    (request->action->needs_new_key && !key_source_given(&request->new_key_source))) {
-		ret = load(&header, request, err);
-		header_close(&header);
-		if (ret == 0)
-			ret = header_lock_check(header_locator(request), err);
-	}
+	if ((!needs_key(request) || key_source_given(&request->key_source)) &&
+	    (!request->action->needs_new_key || key_source_given(&request->new_key_source)))
+		return 0;
+	ret = header_lock(header_locator(request), &lock, err);
+	if (ret < 0)
+		return ret;
+	ret = load(&header, request, err);
+	header_close(&header);
+	close(lock);
 	return ret;
 }
 
@@ -449,6 +453,9 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_FORCE:
 		request->force = true;
 		return NULL;
+	case OPT_NO_LOCK_IMAGE:
+		request->no_lock = true;
+		return NULL;
 	default:
 		return kdf_option(&request->kdf, option, value);
 	}
@@ -494,6 +501,7 @@ static const struct option options[] = {
 	{ "slot", required_argument, NULL, OPT_SLOT },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
 	KDF_LONG_OPTIONS,
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },

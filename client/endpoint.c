@@ -10,6 +10,7 @@
 
 #include "align.h"
 #include "cmd.h"
+#include "image-lock.h"
 
 /* The largest alignment that direct I/O is likely to need. */
 #define DIRECT_BLOCK 4096
@@ -84,11 +85,11 @@ static void use_stream(struct endpoint *endpoint, int fd, int mode)
 
 static int open_stream(struct endpoint *endpoint, const char *path, int mode, struct error *err)
 {
-	int fd = open(path, mode | O_CLOEXEC | O_NOCTTY, 0666);
+	int fd = open(path, mode | O_CLOEXEC | O_NOCTTY);
 
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	use_stream(endpoint, fd, mode & O_ACCMODE);
+	use_stream(endpoint, fd, mode);
 	return 0;
 }
 
@@ -113,6 +114,18 @@ static bool wants_notices(const struct endpoint_spec *spec)
 	return spec->unlock || strncmp(spec->locator, "nbds", 4) == 0;
 }
 
+/* What the library would tell. */
+static void look_for_writer(const char *locator)
+{
+	const struct notice notice = { .tell = cmd_notice };
+	int fd = cmd_is_uri(locator) ? -1 : open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0)
+		return;
+	image_lock_look(fd, locator, &notice);
+	close(fd);
+}
+
 static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
 		     const struct key *key, struct error *err)
 {
@@ -130,6 +143,8 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s", ndio_error());
+	if (!options.notice && (flags & NDIO_OPEN_READONLY))
+		look_for_writer(spec->locator);
 	ndio_get_info(endpoint->volume, &info);
 	endpoint->kind = ENDPOINT_VOLUME;
 	endpoint->size = info.size;
@@ -192,19 +207,51 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 
 /* ---- the destination ---- */
 
+/* Empties it only when it is known that no other program writes to it. */
+static int open_plain_file(struct endpoint *endpoint, const char *path, mode_t mode,
+			   struct error *err)
+{
+	const struct notice notice = { .tell = cmd_notice };
+	const int flags = O_CREAT | O_CLOEXEC | O_NOCTTY;
+	int fd = open(path, flags | O_RDWR, mode);
+	int ret;
+
+	if (fd < 0 && errno == EACCES)
+		fd = open(path, flags | O_WRONLY, mode);
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	ret = image_lock_take(fd, path, true, &notice, &endpoint->lock, err);
+	if (ret == 0 && ftruncate(fd, 0) < 0)
+		ret = error_set(err, errno, "%s: emptying it: %s", path, strerror(errno));
+	if (ret == 0)
+		return fd;
+	close(fd);
+	return ret;
+}
+
 static int make_plain_file(struct endpoint *endpoint, const char *path,
 			   const struct endpoint *source, struct error *err)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
-		      source->encrypted ? 0600 : 0666); /* as secret as it was */
+	/* As secret as it was. */
+	int fd = open_plain_file(endpoint, path, source->encrypted ? 0600 : 0666, err);
 
 	if (fd < 0)
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
+		return fd;
 	endpoint->file = fd;
 	if (ftruncate(fd, source->size) < 0)
 		return error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", path,
 				 source->size, strerror(errno));
 	endpoint->zeroed = true;
+	return 0;
+}
+
+static int make_streamed_file(struct endpoint *endpoint, const char *path, struct error *err)
+{
+	int fd = open_plain_file(endpoint, path, 0666, err);
+
+	if (fd < 0)
+		return fd;
+	use_stream(endpoint, fd, O_WRONLY);
 	return 0;
 }
 
@@ -251,7 +298,7 @@ int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_s
 	if (is_stream_path(spec))
 		return open_stream(endpoint, spec->locator, O_WRONLY, err);
 	if (is_plain_file(spec) && source->size == SIZE_UNKNOWN)
-		return open_stream(endpoint, spec->locator, O_WRONLY | O_CREAT | O_TRUNC, err);
+		return make_streamed_file(endpoint, spec->locator, err);
 	if (is_plain_file(spec))
 		ret = make_plain_file(endpoint, spec->locator, source, err);
 	if (ret == 0)
@@ -274,6 +321,7 @@ void endpoint_close(struct endpoint *endpoint)
 		close(endpoint->fd);
 	if (endpoint->file > STDERR_FILENO)
 		close(endpoint->file);
+	image_lock_release(endpoint->lock);
 }
 
 void endpoint_cut(struct endpoint *endpoint, uint64_t size)

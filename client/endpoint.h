@@ -32,6 +32,7 @@ struct endpoint {
 	struct ndio_volume *volume; /* ENDPOINT_VOLUME */
 	int fd;                     /* ENDPOINT_STREAM; doesn't block where that could be had */
 	int file;                   /* a plain file that the copy made, to be cut; or -1 */
+	struct image_lock *lock;    /* of a plain file that the copy writes */
 	uint64_t size;              /* bytes, or SIZE_UNKNOWN */
 	uint32_t block;             /* bytes; parts of one are slow. 1 for a stream */
 	uint32_t can;               /* enum ndio_can */

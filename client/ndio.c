@@ -30,7 +30,8 @@
 #define FILE_PIECE_LEN      (128 * 1024)
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
 
-#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD)) /* all that there are */
+#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | \
+			       NDIO_OPEN_NO_LOCK)) /* all that there are */
 
 struct ndio_volume {
 	struct volume *volume;
@@ -128,6 +129,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 			  options->direct == NDIO_DIRECT_OFF ? DIRECT_OFF :
 							       DIRECT_AUTO,
 		.readonly = options->flags & NDIO_OPEN_READONLY,
+		.locking = options->flags & NDIO_OPEN_NO_LOCK ? LOCK_IMAGE_OFF : LOCK_IMAGE,
 		.discard = options->flags & NDIO_OPEN_DISCARD,
 		.notice = { options->notice ? tell_notice : NULL, handle },
 	};

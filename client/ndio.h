@@ -38,6 +38,7 @@ const char *ndio_version(void);
 enum ndio_open_flag {
 	NDIO_OPEN_READONLY = 1 << 0, /* never write, even where that is possible */
 	NDIO_OPEN_DISCARD = 1 << 1,  /* pass trims of an encrypted disk through */
+	NDIO_OPEN_NO_LOCK = 1 << 2,  /* don't take the lock that keeps other writers off a file */
 };
 
 enum ndio_direct {
@@ -74,7 +75,11 @@ struct ndio_options {
  * the process are turned off. Starts threads, so not before a fork. Blocks: with a key as long
  * as its derivation takes. *volume is NULL where it fails.
  *
- * -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
+ * A file or block device that is opened for writing is locked against other programs that write to
+ * it, by qemu's locks; one that is only read isn't, but the notice tells of a writer. Volumes of one
+ * process don't exclude each other.
+ *
+ * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
  * LUKS feature that isn't supported; -EACCES this side or the server isn't who it should be, by
  * TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
 int ndio_open(const char *locator, const struct ndio_options *options,

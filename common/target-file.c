@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "image-lock.h"
 #include "subrequest.h"
 
 #define DEFAULT_ALIGN  4096         /* where nobody tells: no disk's sectors are larger */
@@ -32,6 +33,7 @@ struct file_target {
 	int fd;
 	bool block_device;
 	struct notice notice;
+	struct image_lock *lock; /* or NULL */
 	bool fua_by_sync; /* RWF_DSYNC is only handed on (FUSE): who knows if it is heeded */
 	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
 	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
@@ -465,6 +467,7 @@ static void file_close(struct target *target)
 {
 	struct file_target *file = to_file(target);
 
+	image_lock_release(file->lock);
 	if (file->fd >= 0)
 		close(file->fd);
 	free(target->name);
@@ -659,8 +662,25 @@ static void find_capabilities(struct file_target *file)
 	}
 }
 
-int target_file_open(const char *path, enum direct_mode mode, bool readonly,
-		     const struct notice *notice, struct target **target, struct error *err)
+int target_file_lock(struct target *target, struct error *err)
+{
+	struct file_target *file = to_file(target);
+
+	return file->lock ? 0 : image_lock_take(file->fd, target->name, false, &file->notice,
+						&file->lock, err);
+}
+
+static int lock_or_look(struct file_target *file, enum image_locking locking, struct error *err)
+{
+	if (locking == LOCK_IMAGE && !file->target.readonly)
+		return target_file_lock(&file->target, err);
+	if (locking != LOCK_IMAGE_OFF)
+		image_lock_look(file->fd, file->target.name, &file->notice);
+	return 0;
+}
+
+int target_file_open(const char *path, const struct target_file_options *options,
+		     struct target **target, struct error *err)
 {
 	struct file_target *file = calloc(1, sizeof(*file));
 	int ret;
@@ -668,18 +688,20 @@ int target_file_open(const char *path, enum direct_mode mode, bool readonly,
 	if (!file)
 		return error_set(err, ENOMEM, "%s: no memory", path);
 	file->fd = -1;
-	file->notice = *notice;
+	file->notice = options->notice;
 	file->target.ops = &file_ops;
 	file->target.name = strdup(path);
 	err->text[0] = '\0';
-	ret = file->target.name ? open_mode(file, mode, readonly, err) :
+	ret = file->target.name ? open_mode(file, options->direct, options->readonly, err) :
 				  error_set(err, ENOMEM, "%s: no memory", path);
+	if (ret == 0)
+		ret = lock_or_look(file, options->locking, err);
 	if (ret < 0) {
 		file_close(&file->target);
 		return ret;
 	}
 	if (file->write_error)
-		notice_tell(notice, "%s: can't be written (%s): read-only", path,
+		notice_tell(&file->notice, "%s: can't be written (%s): read-only", path,
 		    strerror(file->write_error));
 	find_capabilities(file);
 	*target = &file->target;

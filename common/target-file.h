@@ -17,10 +17,26 @@ enum direct_mode {
 	DIRECT_OFF,
 };
 
+/* Of other programs, see image-lock.h. Who only reads is told if somebody writes. */
+enum image_locking {
+	LOCK_IMAGE,       /* what is opened for writing */
+	LOCK_IMAGE_LATER, /* target_file_lock() is due before anything is written */
+	LOCK_IMAGE_OFF,   /* neither locked nor looked at */
+};
+
+struct target_file_options {
+	enum direct_mode direct;
+	bool readonly;
+	enum image_locking locking;
+	struct notice notice; /* told where direct I/O is refused under DIRECT_AUTO, ... */
+};
+
 /* Opens a path. What can't be opened for writing (EACCES, EROFS, EPERM) is opened read-only.
- * notice is told where direct I/O is refused under DIRECT_AUTO. 0 or a negative errno with a
- * message. */
-int target_file_open(const char *path, enum direct_mode mode, bool readonly,
-		     const struct notice *notice, struct target **target, struct error *err);
+ * 0 or a negative errno with a message: -EBUSY where another program writes to it. */
+int target_file_open(const char *path, const struct target_file_options *options,
+		     struct target **target, struct error *err);
+
+/* Locks it if that hasn't been done. Messages as of target_file_open(). */
+int target_file_lock(struct target *target, struct error *err);
 
 #endif

@@ -30,7 +30,13 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);
-	return target_file_open(options->file, direct, options->readonly, &options->notice,
+	return target_file_open(options->file,
+				&(struct target_file_options){
+					.direct = direct,
+					.readonly = options->readonly,
+					.locking = options->locking,
+					.notice = options->notice,
+				},
 				&volume->target, err);
 }
 
@@ -41,8 +47,14 @@ static int unlock(struct volume *volume, const struct volume_options *options, s
 
 	secret_no_dumps();
 	if (options->header) {
-		ret = target_file_open(options->header, DIRECT_OFF, true, &options->notice, &holder,
-				       err);
+		ret = target_file_open(options->header,
+				       &(struct target_file_options){
+					       .direct = DIRECT_OFF,
+					       .readonly = true,
+					       .locking = options->locking,
+					       .notice = options->notice,
+				       },
+				       &holder, err);
 		if (ret < 0)
 			return ret;
 	}

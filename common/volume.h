@@ -26,6 +26,7 @@ struct volume_options {
 	size_t pass_len;
 	enum direct_mode direct;
 	bool readonly;      /* a target that can't be written is read-only anyway */
+	enum image_locking locking; /* of a file that is opened for writing */
 	bool discard;       /* pass trims of an encrypted volume through */
 	struct notice notice; /* of a server: also later, in the threads that use it */
 };

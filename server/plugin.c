@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <openssl/crypto.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "lender.h"
 #include "locator.h"
 #include "pin.h"
+#include "read-only.h"
 #include "secret.h"
 #include "shield.h"
 #include "target-nbd.h"
@@ -73,11 +75,12 @@ static struct {
 	enum tls_by tls;
 	enum direct_mode direct;
 	bool discard, pin, lock;
+	bool lock_image;
 	bool have_key;
 	const char *keyfile; /* not yet read, or NULL */
 	struct key_part keyfile_part;
 	struct key pass;
-} config = { .connections = 4 };
+} config = { .connections = 4, .lock_image = true };
 
 static const struct channel_sizes *sizes = all_sizes;
 
@@ -269,14 +272,12 @@ static int config_uri(const char *value)
 		nbdkit_error("uri= can be given only once");
 		return -1;
 	}
-	switch (locator_kind(value, &err)) {
-	case LOCATOR_URI:
-		break;
-	case LOCATOR_PATH:
-		nbdkit_error("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
-		return -1;
-	default:
-		nbdkit_error("uri=%s", err.text);
+	if (!locator_is_uri(value)) {
+		if (strncasecmp(value, "nbd", 3) == 0 && locator_kind(value, &err) < 0)
+			nbdkit_error("uri=%s", err.text);
+		else
+			nbdkit_error("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)",
+				     value);
 		return -1;
 	}
 	config.uri = value;
@@ -322,6 +323,8 @@ static int ndio_config(const char *key, const char *value)
 		return config_bool(&config.pin, value);
 	if (strcmp(key, "lock") == 0)
 		return config_bool(&config.lock, value);
+	if (strcmp(key, "lock-image") == 0)
+		return config_bool(&config.lock_image, value);
 	nbdkit_error("unknown parameter '%s'", key);
 	return -1;
 }
@@ -357,6 +360,7 @@ static int ndio_config_complete(void)
 	"discard=on|off      Pass trims of an encrypted disk on (default: off).\n" \
 	"pin=on|off          Pin each request's buffer (default: off).\n"         \
 	"lock=on|off         Lock the server's memory (default: off).\n"          \
+	"lock-image=on|off   Keep other writers off the file (default: on).\n"    \
 	"Without a passphrase or keyfile the bytes are served as they are."
 
 static size_t bounce_memory(const struct channel_sizes *of)
@@ -530,6 +534,9 @@ static int ndio_get_ready(void)
 		.pass = config.pass.data,
 		.pass_len = config.pass.len,
 		.direct = config.direct,
+		.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
+			   read_only_looks_so() ? LOCK_IMAGE_LATER :
+						  LOCK_IMAGE,
 		.discard = config.discard,
 		.notice = { .tell = notice },
 	};
@@ -592,9 +599,27 @@ static void ndio_unload(void)
 
 /* ---- connections ---- */
 
+/* What a server that looked read-only has left out. */
+static int lock_for_writing(void)
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	struct error err;
+	int ret;
+
+	pthread_mutex_lock(&mutex);
+	ret = target_file_lock(volume->target, &err);
+	pthread_mutex_unlock(&mutex);
+	if (ret < 0)
+		nbdkit_error("%s", err.text);
+	return ret;
+}
+
 static void *ndio_open(int readonly)
 {
-	(void)readonly; /* nbdkit itself refuses writes then */
+	/* nbdkit itself refuses writes of clients that may only read. */
+	if (!readonly && !volume->readonly && config.file && config.lock_image &&
+	    lock_for_writing() < 0)
+		return NULL;
 	return NBDKIT_HANDLE_NOT_NEEDED;
 }
 

@@ -30,7 +30,7 @@ for ((i = 0; i < ${#hints[@]}; i += 2)); do
 	ok "$at: format --size" fails "$hint" "$ndio" format --key-file "$T/pass" --size 64M "$at"
 	ok "$at: format --header" fails "$hint" "$ndio" format --key-file "$T/pass" --header "$at" "$T/vol"
 	ok "$at: the plugin's file" refused "$hint" "$at"
-	ok "$at: the plugin's uri" refused "$hint" uri="$at"
+	ok "$at: the plugin's uri" refused "not an NBD URI|starts in lower case" uri="$at"
 	ok "$at: the plugin's header" refused "$hint" "$T/vol" keyfile="$T/pass" header="$at"
 	like "$at: the library" "$("$NDIO_BUILD/tests/clients/ndio-try" "$at")" "open: EINVAL: .*$hint"
 	if [ "$(id -u)" = 0 ] && command -v nbd-client >/dev/null; then

@@ -88,12 +88,24 @@ static void make_hole(size_t size)
 	memset(model, 0, FILE_SIZE);
 }
 
+static int open_file(const char *name, enum direct_mode mode, bool readonly, struct target **to,
+		     struct error *err)
+{
+	return target_file_open(name,
+				&(struct target_file_options){
+					.direct = mode,
+					.readonly = readonly,
+					.notice = notice,
+				},
+				to, err);
+}
+
 static void open_target_of_depth(enum direct_mode mode, bool readonly, unsigned depth)
 {
 	struct error err;
 
 	notices = 0;
-	assert_int_equal(target_file_open(path, mode, readonly, &notice, &target, &err), 0);
+	assert_int_equal(open_file(path, mode, readonly, &target, &err), 0);
 	queue = target->ops->queue_open(target, depth,
 					(struct bvec){bounce, DEPTH * BOUNCE_LEN}, &err);
 	assert_non_null(queue);
@@ -636,7 +648,7 @@ static void assert_refused(const char *name, enum direct_mode mode, bool readonl
 	struct error err;
 	struct target *none = NULL;
 
-	assert_int_equal(target_file_open(name, mode, readonly, &notice, &none, &err), error);
+	assert_int_equal(open_file(name, mode, readonly, &none, &err), error);
 	assert_null(none);
 	assert_string_equal(err.text, text);
 }
@@ -686,8 +698,7 @@ static void nothing_stays_open(void **state)
 	assert_true(open_descriptors() > before);
 	close_target();
 	assert_int_equal(open_descriptors(), before);
-	assert_true(target_file_open("/dev/null", mode_of(state), false, &notice, &none, &err) <
-		    0);
+	assert_true(open_file("/dev/null", mode_of(state), false, &none, &err) < 0);
 	assert_int_equal(open_descriptors(), before);
 }
 
@@ -776,8 +787,7 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	struct error err;
 
 	notices = 0;
-	assert_int_equal(
-		target_file_open("/proc/version", DIRECT_AUTO, true, &notice, &proc, &err), 0);
+	assert_int_equal(open_file("/proc/version", DIRECT_AUTO, true, &proc, &err), 0);
 	assert_int_equal(notices, 1);
 	assert_non_null(strstr(last_notice, "/proc/version: "));
 	assert_non_null(strstr(last_notice, "direct I/O"));
@@ -785,15 +795,12 @@ static void where_direct_io_is_refused_it_is_said(void **state)
 	assert_int_equal(proc->align, 1);
 	proc->ops->close(proc);
 
-	assert_int_equal(
-		target_file_open("/proc/version", DIRECT_ON, true, &notice, &proc, &err),
-		-EINVAL);
+	assert_int_equal(open_file("/proc/version", DIRECT_ON, true, &proc, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "/proc/version: "));
 	assert_non_null(strstr(err.text, "direct"));
 	assert_int_equal(notices, 1);
 
-	assert_int_equal(
-		target_file_open("/proc/version", DIRECT_OFF, true, &notice, &proc, &err), 0);
+	assert_int_equal(open_file("/proc/version", DIRECT_OFF, true, &proc, &err), 0);
 	assert_int_equal(notices, 1);
 	proc->ops->close(proc);
 }
