@@ -72,6 +72,7 @@ files() {
 		"(2097152, 2097152)"
 	chmod 400 "$T/one"
 	[ "$(id -u)" = 0 ] || is "read-only" "$(shows read-only "$T/one")" yes
+	chmod 600 "$T/one"
 }
 
 unlocked() {
