@@ -1,6 +1,7 @@
 #include "cmd.h"
 
 #include <ctype.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,8 +72,17 @@ int cmd_usage(const char *self, const char *fmt, ...)
 
 void cmd_notice(void *opaque, const char *message)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static char last[512]; /* both sides of a copy may have the same to tell */
+	bool again;
+
 	(void)opaque;
-	cmd_error("%s", message);
+	pthread_mutex_lock(&lock);
+	again = strcmp(message, last) == 0;
+	snprintf(last, sizeof(last), "%s", message);
+	pthread_mutex_unlock(&lock);
+	if (!again)
+		cmd_error("%s", message);
 }
 
 /* strtoull takes signs and spaces too. */

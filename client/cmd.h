@@ -44,7 +44,8 @@ int cmd_usage(const char *self, const char *fmt, ...) __attribute__((format(prin
 /* getopt_long has printed what is wrong: says where help is. Returns CMD_USAGE. */
 int cmd_usage_hint(const char *self);
 
-/* For ndio_options.notice: prints it as cmd_error() does. opaque is unused. */
+/* For ndio_options.notice: prints it as cmd_error() does, unless it is what it printed last. opaque
+ * is unused. Any thread. */
 void cmd_notice(void *opaque, const char *message);
 
 /* Copies text for a terminal, cut to fit, '?' for what is unprintable. Returns to. */

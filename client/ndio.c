@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bounce.h"
 #include "callback.h"
 #include "locator.h"
 #include "mapping.h"
@@ -147,9 +148,8 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 					       &channel_options, queue_tell, &errnum, &err);
 	if (!handle->workers)
 		return message_set(errnum, "%s", err.text);
-	if (!workers_are_pinned(handle->workers))
-		notice_tell(&volume_options.notice, "%s: bounce memory can't be locked: the "
-			    "locked-memory limit (ulimit -l) is too low", locator);
+	if (handle->volume->encrypted && !workers_are_pinned(handle->workers))
+		notice_tell(&volume_options.notice, "%s", BOUNCE_UNPINNED);
 	return 0;
 }
 

@@ -11,6 +11,10 @@
 #include "bvec.h"
 #include "error.h"
 
+/* For whoever has some that isn't pinned to tell. */
+#define BOUNCE_UNPINNED "warning: buffers can't be locked in memory, the limit (ulimit -l) is too low: " \
+	"what passes through them, plaintext too, may be written to swap"
+
 struct bounce {
 	struct bvec area; /* whole pages */
 	bool pinned;      /* false where the locked-memory limit forbids it */

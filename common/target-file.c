@@ -36,7 +36,7 @@ struct file_target {
 	struct image_lock *lock; /* or NULL */
 	bool fua_by_sync; /* RWF_DSYNC is only handed on (FUSE): who knows if it is heeded */
 	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
-	bool noticed_ring, noticed_buffers; /* said once, not once a queue */
+	bool noticed_ring; /* said once, not once a queue */
 };
 
 struct target_queue {
@@ -407,13 +407,8 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 		file->noticed_ring = true;
 		return;
 	}
-	ret = io_uring_register_buffers(&queue->ring, &area, 1);
-	queue->has_buffers = ret == 0;
-	if (ret < 0 && !file->noticed_buffers) {
-		notice_tell(&file->notice, "%s: bounce memory is not registered (%s): the locked-memory "
-		    "limit (ulimit -l) is too low", file->target.name, strerror(-ret));
-		file->noticed_buffers = true;
-	}
+	/* Refused where the locked-memory limit is low, which costs some percent of CPU time. */
+	queue->has_buffers = io_uring_register_buffers(&queue->ring, &area, 1) == 0;
 }
 
 static struct target_queue *file_queue_open(struct target *target, unsigned depth,

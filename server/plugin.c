@@ -15,6 +15,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "bounce.h"
 #include "cipher.h"
 #include "key-file.h"
 #include "lender.h"
@@ -437,7 +438,7 @@ static int open_lenders(bool tell)
 	    (volume->block <= NARROW_PIECE && open_lender(&narrow, &for_narrow) < 0))
 		return -1;
 	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
-		notice(NULL, "bounce memory can't be locked: the locked-memory limit (ulimit -l) is too low");
+		notice(NULL, BOUNCE_UNPINNED);
 	return 0;
 }
 
