@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "clock.h"
+#include "interrupt.h"
 
 #define INTERVAL_MS 20
 
@@ -10,9 +11,10 @@ bool patience(unsigned ms, bool (*is_true)(void *opaque), void *opaque)
 {
 	const struct timespec interval = { .tv_nsec = INTERVAL_MS * 1000000L };
 	int64_t deadline = clock_ms() + ms;
+	bool undoing = interrupt_caught();
 
 	while (!is_true(opaque)) {
-		if (clock_ms() >= deadline)
+		if (clock_ms() >= deadline || (interrupt_caught() && !undoing))
 			return false;
 		nanosleep(&interval, NULL);
 	}

@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-/* Looks every 20 ms, for at most ms milliseconds, whether it is true. Did it become so? */
+/* Looks every 20 ms, for at most ms milliseconds, whether it is true. Did it become so? An interrupt
+ * ends the wait, unless it came before: then it is one of those that undo things. */
 bool patience(unsigned ms, bool (*is_true)(void *opaque), void *opaque);
 
 #endif

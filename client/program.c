@@ -15,9 +15,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "interrupt.h"
 
-#define INTERRUPT_MS 100 /* how often it is looked whether one came */
+#define INTERRUPT_MS 100  /* how often it is looked whether one came */
+#define GRACE_MS     1000 /* for a program that was told to end */
 
 /* False where the name doesn't fit, or there is no such program: a folder isn't one. */
 static bool is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
@@ -63,17 +65,20 @@ static void run_child(const char *const argv[], int fd, int output, pid_t parent
 	_exit(127);
 }
 
-/* An interrupt ends the wait, and the program. One that came before has made us undo things. */
-static int wait_for(pid_t pid, struct error *err)
+/* An interrupt ends the wait, and the program: by SIGTERM, and by SIGKILL where that isn't heard, as
+ * by one that derives a key or waits for a server. One that came before has made us undo things. */
+static int wait_for(pid_t pid, bool undoing, struct error *err)
 {
 	struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
-	bool undoing = interrupt_caught(), killed = false;
+	int64_t told = 0; /* when it was told to end */
 	int status;
 
 	while (ended.fd >= 0 && poll(&ended, 1, INTERRUPT_MS) != 1)
-		if (interrupt_caught() && !undoing && !killed) {
+		if (interrupt_caught() && !undoing && !told) {
 			kill(pid, SIGTERM);
-			killed = true;
+			told = clock_ms();
+		} else if (told && clock_ms() - told >= GRACE_MS) {
+			kill(pid, SIGKILL);
 		}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -96,6 +101,7 @@ static int make_output(struct error *err)
 int program_run(const char *const argv[], int fd, struct program_output *output, struct error *err)
 {
 	int file = make_output(err);
+	bool undoing = interrupt_caught(); /* before it can send us one itself */
 	pid_t parent = getpid(), pid;
 	ssize_t n;
 	int ret;
@@ -106,7 +112,7 @@ int program_run(const char *const argv[], int fd, struct program_output *output,
 	if (pid == 0)
 		run_child(argv, fd, file, parent);
 	ret = pid < 0 ? error_set(err, errno, "can't start %s: %s", argv[0], strerror(errno)) :
-			wait_for(pid, err);
+			wait_for(pid, undoing, err);
 	n = pread(file, output->text, sizeof(output->text) - 1, 0);
 	output->text[n > 0 ? n : 0] = '\0';
 	close(file);

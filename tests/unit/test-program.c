@@ -178,6 +178,40 @@ static void test_interrupt(void **state)
 	interrupt_catch(-1);
 }
 
+/* One that doesn't hear is killed, rather than waited for. */
+static void test_deaf(void **state)
+{
+	interrupt_catch(-1);
+	assert_int_equal(run("trap '' TERM; kill -INT $PPID; while :; do sleep 0.1; done"), -EINTR);
+	assert_string_equal(err.text, "interrupted");
+	interrupt_catch(-1);
+}
+
+static bool interrupts(void *opaque)
+{
+	(*(unsigned *)opaque)++;
+	raise(SIGINT);
+	return false;
+}
+
+static bool third_time(void *opaque)
+{
+	return ++*(unsigned *)opaque == 3;
+}
+
+/* A wait ends with it; those that undo things afterwards don't. */
+static void test_patience_interrupted(void **state)
+{
+	unsigned looked = 0;
+
+	interrupt_catch(-1);
+	assert_false(patience(WAIT_MS, interrupts, &looked));
+	assert_int_equal(looked, 1);
+	looked = 0;
+	assert_true(patience(WAIT_MS, third_time, &looked));
+	interrupt_catch(-1);
+}
+
 /* ---- finding them ---- */
 
 static void test_find(void **state)
@@ -228,6 +262,8 @@ int main(void)
 		cmocka_unit_test(test_background),
 		cmocka_unit_test(test_killed_with_us),
 		cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_deaf),
+		cmocka_unit_test(test_patience_interrupted),
 		cmocka_unit_test(test_find),
 		cmocka_unit_test(test_find_without_path),
 	};
