@@ -44,7 +44,8 @@ TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
-VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client
+VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
+	      dmsetup:dmsetup
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.

@@ -11,6 +11,7 @@
 
 #include "attachment.h"
 #include "cmd.h"
+#include "device-users.h"
 #include "facts.h"
 #include "gateway.h"
 #include "header.h"
@@ -22,6 +23,7 @@
 #include "program.h"
 
 #define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
+#define GOING_MS  5000  /* until who has a disconnected device open, like udev, has let it go */
 #define FREE_MS   10000 /* until the kernel has let go of a device that was disconnected */
 
 bool attach_block_size_valid(unsigned block_size)
@@ -217,6 +219,9 @@ static int check_device(const struct attach_spec *spec, struct error *err)
 		return error_set(err, EPERM, "only root can attach a device");
 	if (spec->index == ATTACH_ANY)
 		return attachment_init(&attachment, 0, err);
+	/* One that is disconnected and still open somewhere is about to be free. */
+	if (kernel_device_attached(spec->index) && kernel_device_readers(spec->index) == 0)
+		kernel_device_wait_free(spec->index, GOING_MS);
 	ret = refuse_attached(spec->index, err);
 	return ret < 0 ? ret : attachment_init(&attachment, spec->index, err);
 }
@@ -241,12 +246,10 @@ static int check_block_device(const struct attach_spec *spec, struct error *err)
 
 	if (spec->read_only || stat(spec->locator, &st) < 0 || !S_ISBLK(st.st_mode))
 		return 0;
-	fd = open(spec->locator, O_RDONLY | O_EXCL | O_CLOEXEC);
-	if (fd < 0 && errno == EBUSY)
-		return error_set(err, EBUSY, "%s is in use: is it mounted?", spec->locator);
+	fd = device_claim(spec->locator, err);
 	if (fd >= 0)
 		close(fd);
-	return 0;
+	return fd == -EBUSY ? fd : 0; /* opening it tells what else is wrong */
 }
 
 /* Whose locator is stored as what is in there: of a path the real one. */

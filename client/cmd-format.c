@@ -13,6 +13,7 @@
 #include "cipher.h"
 #include "cmd.h"
 #include "deferral.h"
+#include "device-users.h"
 #include "header-edit.h"
 #include "header-lock.h"
 #include "header.h"
@@ -128,10 +129,9 @@ static int check_unclaimed(const char *locator, struct error *err)
 
 	if (cmd_is_uri(locator) || stat(locator, &st) < 0 || !S_ISBLK(st.st_mode))
 		return 0;
-	fd = open(locator, O_RDONLY | O_EXCL | O_CLOEXEC);
+	fd = device_claim(locator, err);
 	if (fd < 0)
-		return error_set(err, errno, "%s: %s", locator,
-				 errno == EBUSY ? "the block device is in use" : strerror(errno));
+		return fd;
 	close(fd);
 	return 0;
 }

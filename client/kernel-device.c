@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "cmd.h"
+#include "device-users.h"
 #include "interrupt.h"
 #include "patience.h"
 #include "program.h"
@@ -21,6 +23,8 @@
 #define FREE_MS      10000
 #define READERS_MS   3000 /* until the kernel has started to read all connections, or ended it */
 #define CONNECT_MAX  5    /* attempts */
+#define BUSY_MS      5000 /* for who only looks what is on a device, like udev */
+#define BUSY_PAUSE   100  /* ms, until it is tried again */
 
 bool kernel_device_parse(const char *name, unsigned *index)
 {
@@ -138,6 +142,32 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 	return ret < 0 ? ret : run_client(argv, "connecting the kernel", index, err);
 }
 
+static bool is_unused(void *opaque)
+{
+	return kernel_device_user(*(unsigned *)opaque) == 0;
+}
+
+/* The kernel takes no device that somebody has open, though nothing be connected to it, and
+ * nbd-client can't tell that from any other reason. */
+static int connect_patiently(unsigned index, const struct kernel_device_connect *connect,
+			     struct error *err)
+{
+	int64_t deadline = clock_ms() + BUSY_MS;
+	pid_t user;
+	int ret;
+
+	while ((ret = run_connect(index, connect, err)) == -EIO) {
+		user = kernel_device_user(index);
+		if (interrupt_caught() || (user == 0 && clock_ms() > deadline - BUSY_MS + BUSY_PAUSE))
+			return ret;
+		if (clock_ms() > deadline)
+			return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open",
+					 index, user);
+		patience(BUSY_PAUSE, is_unused, &index);
+	}
+	return ret;
+}
+
 static bool is_ready(void *opaque)
 {
 	const unsigned *index = opaque;
@@ -227,7 +257,7 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 
 		if (interrupt_caught())
 			return error_set(err, EINTR, "interrupted");
-		ret = run_connect(index, connect, err);
+		ret = connect_patiently(index, connect, err);
 		if (ret < 0)
 			return ret;
 		if (!patience(READY_MS, is_ready, &index))
@@ -246,13 +276,9 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 int kernel_device_claim(unsigned index, struct error *err)
 {
 	char path[32];
-	int fd;
 
 	snprintf(path, sizeof(path), "/dev/nbd%u", index);
-	fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-	if (fd < 0 && errno == EBUSY)
-		return error_set(err, EBUSY, "%s is in use: is it mounted?", path);
-	return fd < 0 ? error_set(err, errno, "%s: %s", path, strerror(errno)) : fd;
+	return device_claim(path, err);
 }
 
 /* ---- who has it open ---- */

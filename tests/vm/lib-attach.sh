@@ -4,12 +4,13 @@
 # boot_ndio CPUS [PROGRAM...]: with nbdkit, the plugin and the command where they'd be installed,
 # and the key, which the servers on the host aren't given.
 boot_ndio() {
-	local cpus=$1 plugins
+	local cpus=$1 plugins filter
 
 	shift
 	[ -z "$NDIO_SANITIZE" ] || skip_all "nothing preloads the sanitizer for the guest's nbdkit"
 	plugins=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
-	boot "$cpus" nbdkit "$NDIO_PLUGIN=$plugins/${NDIO_PLUGIN##*/}" "$NDIO_BUILD/ndio=/bin/ndio" \
+	filter=$(nbdkit --dump-config | sed -n 's/^filterdir=//p')/nbdkit-nozero-filter.so
+	boot "$cpus" nbdkit "$filter=$filter" "$NDIO_PLUGIN=$plugins/${NDIO_PLUGIN##*/}" "$NDIO_BUILD/ndio=/bin/ndio" \
 		setpriv "$@"
 	guest "plugin=$plugins/${NDIO_PLUGIN##*/}
 	umask 077
