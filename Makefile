@@ -45,7 +45,7 @@ TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
-	      dmsetup:dmsetup
+	      dmsetup:dmsetup xz:xz-utils
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.
@@ -84,6 +84,7 @@ UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel
+KERNEL_6_12 := build/vm/kernel-6.12
 
 # Flags. CFLAGS, CPPFLAGS and LDFLAGS are the user's.
 CFLAGS   ?= -O2 -g
@@ -140,7 +141,7 @@ check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## in
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
 
-check-vm: vm-deps all $(FIRST) $(KERNEL) ## test against a real kernel, in a virtual machine
+check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove -j2 --failures --comments --timer --exec tests/run-one $(VM)
 
@@ -162,9 +163,11 @@ check-speed: deps all ## measure how fast nbds is; on a machine that does nothin
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/run-one tests/speed/tls.sh
 
 # Only unpacked, and kept until `make clean`.
-$(KERNEL): | vm-deps
-	$(call say,FETCH,linux-image-cloud-amd64)
-	$(Q)tests/vm/get-kernel $@
+$(KERNEL): IMAGE := linux-image-cloud-amd64
+$(KERNEL_6_12): IMAGE := linux-image-6.12-cloud-amd64
+$(KERNEL) $(KERNEL_6_12): | vm-deps
+	$(call say,FETCH,$(IMAGE))
+	$(Q)tests/vm/get-kernel $@ $(IMAGE)
 
 demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show that it is sealed
 	$(Q)$(TEST_ENV) bash tests/demo.sh

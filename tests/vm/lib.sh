@@ -8,7 +8,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 # shellcheck source=../nbd.sh
 . "$root/tests/nbd.sh"
-kernel=$root/build/vm/kernel
+: "${kernel:=$root/build/vm/kernel}"
 
 GUEST_TIMEOUT=120
 declare -A ports=()
