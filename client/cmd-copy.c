@@ -231,14 +231,24 @@ static int parse(int argc, char **argv, struct arguments *args)
 static int tell_stopped(const struct error *err, const struct copy_report *report,
 			const struct endpoint *destination)
 {
-	char of[32] = "";
+	char of[32] = "", cut[64] = "";
 
 	if (report->total != SIZE_UNKNOWN)
 		snprintf(of, sizeof(of), " of %" PRIu64, report->total);
+	if (destination->file >= 0)
+		snprintf(cut, sizeof(cut), "; the file is cut to %" PRIu64 " bytes", report->below);
 	cmd_error("%s", err->text);
 	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
-			 " is written%s", report->done, of, report->below,
-			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "");
+			 " is written%s%s", report->done, of, report->below,
+			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "", cut);
+}
+
+/* It couldn't begin. */
+static int tell_unbegun(const struct error *err, struct endpoint *destination)
+{
+	bool unmade = endpoint_unmake(destination);
+
+	return cmd_error("%s%s", err->text, unmade ? "; no file is left" : "");
 }
 
 static int copy(struct endpoint *source, struct endpoint *destination,
@@ -248,6 +258,8 @@ static int copy(struct endpoint *source, struct endpoint *destination,
 	struct error err = { 0 };
 
 	if (copy_run(source, destination, copy_options, &report, &err) < 0) {
+		if (!report.begun)
+			return tell_unbegun(&err, destination);
 		endpoint_cut(destination, report.below);
 		return tell_stopped(&err, &report, destination);
 	}
@@ -273,7 +285,7 @@ int cmd_copy(int argc, char **argv)
 	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
 	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0) {
-		status = cmd_error("%s", err.text);
+		status = tell_unbegun(&err, &destination);
 	} else {
 		destination.zeroed |= args.destination_is_zero;
 		status = copy(&source, &destination, &args.copy);

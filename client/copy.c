@@ -204,7 +204,7 @@ static bool is_over(const struct copy *copy)
 	if (copy->stop)
 		return true;
 	if (copy->src->kind == ENDPOINT_STREAM ? !copy->ended || copy->filled :
-						 copy->next < copy->src->size)
+						 copy->next < copy->todo.limit)
 		return false;
 	return copy->in_flight == 0 && copy->done == copy->next;
 }
@@ -268,6 +268,8 @@ static void write_part(struct slot *slot, uint64_t start, uint64_t len, bool zer
 		ret = ndio_aio_zero(copy->dst->volume, slot->offset + start, len, NDIO_MAY_TRIM,
 				    &completion);
 	else
+		ret = endpoint_grow(copy->dst, slot->offset + start + len);
+	if (!zero && ret == 0)
 		ret = ndio_aio_pwritev(copy->dst->volume, &iov, 1, slot->offset + start, 0,
 				       &completion);
 	if (ret < 0) {
@@ -562,6 +564,16 @@ static bool run_once(struct copy *copy, struct progress *progress)
 	return true;
 }
 
+static bool is_stopped(struct copy *copy)
+{
+	bool stopped;
+
+	pthread_mutex_lock(&copy->lock);
+	stopped = copy->stop;
+	pthread_mutex_unlock(&copy->lock);
+	return stopped;
+}
+
 static void flushed(void *opaque, int error)
 {
 	struct copy *copy = opaque;
@@ -600,6 +612,8 @@ static void flush_stream(struct copy *copy)
 
 static void flush(struct copy *copy, struct progress *progress)
 {
+	if (is_stopped(copy))
+		return;
 	if (copy->dst->kind == ENDPOINT_STREAM)
 		flush_stream(copy);
 	else if (copy->dst->kind == ENDPOINT_VOLUME && (copy->dst->can & NDIO_CAN_FLUSH))
@@ -608,14 +622,24 @@ static void flush(struct copy *copy, struct progress *progress)
 		;
 }
 
-static bool is_stopped(struct copy *copy)
+/* The last piece of a plain file comes when all before it is on stable storage: a file that looks
+ * whole is whole, whatever happens. */
+static void write_tail(struct copy *copy, struct progress *progress)
 {
-	bool stopped;
+	int ret;
 
+	flush(copy, progress);
 	pthread_mutex_lock(&copy->lock);
-	stopped = copy->stop;
+	copy->todo.limit = copy->src->size;
+	start_idle_slots(copy);
 	pthread_mutex_unlock(&copy->lock);
-	return stopped;
+	while (run_once(copy, progress))
+		;
+	pthread_mutex_lock(&copy->lock);
+	ret = copy->stop ? 0 : endpoint_finish(copy->dst);
+	if (ret < 0)
+		fail(copy, ret, copy->dst, "write", copy->src->size);
+	pthread_mutex_unlock(&copy->lock);
 }
 
 /* The copy was stopped: lets what is in flight land, but not for long. */
@@ -645,6 +669,9 @@ static void make_report(const struct copy *copy, struct copy_report *report)
 			report->below = min_u64(report->below, copy->slots[i].offset);
 	if (copy->dst->kind == ENDPOINT_STREAM)
 		report->below = report->done = copy->streamed;
+	/* Not even when it is all there, but couldn't be flushed. */
+	if (copy->dst->file >= 0)
+		report->below = min_u64(report->below, copy->dst->tail);
 }
 
 /* ---- setting up ---- */
@@ -691,7 +718,7 @@ static struct copy *copy_new(struct endpoint *source, struct endpoint *destinati
 	copy->dst = destination;
 	copy->options = options;
 	copy->window = WINDOW_MAX;
-	copy->todo.size = source->size;
+	copy->todo.size = copy->todo.limit = source->size;
 	copy->todo.block = block > ZERO_BLOCK ? block : ZERO_BLOCK;
 	/* Encrypted zeroes take as long to write as other data. */
 	if (options->sparse && (!destination->encrypted || destination->zeroed))
@@ -721,8 +748,9 @@ static void run(struct copy *copy, struct copy_report *report)
 	start_reading(copy);
 	while (run_once(copy, &progress))
 		;
-	if (!is_stopped(copy))
-		flush(copy, &progress);
+	if (copy->dst->file >= 0)
+		write_tail(copy, &progress);
+	flush(copy, &progress);
 	if (is_stopped(copy))
 		wait_for_landing(copy);
 	/* When both are closed, all callbacks have run. */
@@ -743,7 +771,12 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 	if (!copy)
 		return error_set(err, ENOMEM, "no memory for a copy");
 	ret = set_up(copy, err);
+	if (ret == 0)
+		ret = endpoint_begin(destination, COPY_PIECE, err);
 	if (ret == 0) {
+		if (destination->file >= 0)
+			copy->todo.limit = destination->tail;
+		report->begun = true;
 		run(copy, report);
 		ret = copy->error;
 		*err = copy->message;

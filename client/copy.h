@@ -20,6 +20,7 @@ struct copy_options {
 };
 
 struct copy_report {
+	bool begun;     /* the destination isn't what it was */
 	uint64_t done;  /* bytes that have arrived */
 	uint64_t total; /* or SIZE_UNKNOWN */
 	uint64_t below; /* all before this offset has arrived */

@@ -15,6 +15,8 @@
 /* The largest alignment that direct I/O is likely to need. */
 #define DIRECT_BLOCK 4096
 
+#define GROWTH (64 * 1024 * 1024) /* bytes; see endpoint_grow() */
+
 bool endpoint_is_special(const char *locator)
 {
 	return strcmp(locator, "-") == 0 || strcmp(locator, "null:") == 0;
@@ -97,14 +99,14 @@ static int open_stream(struct endpoint *endpoint, const char *path, int mode, st
 
 /* The page cache is for reading plain files, which are likely to be in it, and where direct I/O
  * would leave out the last bytes. Writing, which ends in a flush, is faster without. */
-static int direct_for(const struct endpoint_spec *spec, unsigned flags)
+static int direct_for(const struct endpoint_spec *spec, unsigned flags, uint64_t file_size)
 {
 	bool plain_source = !spec->unlock && (flags & NDIO_OPEN_READONLY);
 	struct stat st;
 
 	if (!stat_locator(spec->locator, -1, &st) || !S_ISREG(st.st_mode))
 		return NDIO_DIRECT_AUTO;
-	return plain_source || !is_aligned(st.st_size, DIRECT_BLOCK) ? NDIO_DIRECT_OFF :
+	return plain_source || !is_aligned(file_size ? file_size : (uint64_t)st.st_size, DIRECT_BLOCK) ? NDIO_DIRECT_OFF :
 								       NDIO_DIRECT_AUTO;
 }
 
@@ -127,7 +129,7 @@ static void look_for_writer(const char *locator)
 }
 
 static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
-		     const struct key *key, struct error *err)
+		     const struct key *key, uint64_t file_size, struct error *err)
 {
 	const struct ndio_options options = {
 		.struct_size = sizeof(options),
@@ -135,7 +137,8 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.key_len = key->len,
 		.header = spec->header,
 		.flags = flags,
-		.direct = direct_for(spec, flags),
+		.direct = direct_for(spec, flags, file_size),
+		.file_size = file_size,
 		.notice = wants_notices(spec) ? cmd_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
@@ -159,8 +162,9 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 	return 0;
 }
 
+/* file_size: what a plain file will have, or 0. */
 static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec,
-		       unsigned flags, struct error *err)
+		       unsigned flags, uint64_t file_size, struct error *err)
 {
 	struct key key = { 0 };
 	char prompt[4200];
@@ -171,7 +175,7 @@ static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *sp
 		ret = key_read(&spec->key, prompt, false, &key, err);
 	}
 	if (ret == 0)
-		ret = open_with(endpoint, spec, flags, &key, err);
+		ret = open_with(endpoint, spec, flags, &key, file_size, err);
 	key_clear(&key);
 	return ret;
 }
@@ -202,31 +206,31 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 	}
 	if (is_stream_path(spec))
 		return open_stream(endpoint, spec->locator, O_RDONLY, err);
-	return open_volume(endpoint, spec, NDIO_OPEN_READONLY, err);
+	return open_volume(endpoint, spec, NDIO_OPEN_READONLY, 0, err);
 }
 
 /* ---- the destination ---- */
 
-/* Empties it only when it is known that no other program writes to it. */
+/* As it is, or made, and locked against other programs. */
 static int open_plain_file(struct endpoint *endpoint, const char *path, mode_t mode,
 			   struct error *err)
 {
 	const struct notice notice = { .tell = cmd_notice };
-	const int flags = O_CREAT | O_CLOEXEC | O_NOCTTY;
-	int fd = open(path, flags | O_RDWR, mode);
+	const int flags = O_CLOEXEC | O_NOCTTY;
+	int fd = open(path, flags | O_RDWR | O_CREAT | O_EXCL, mode);
 	int ret;
 
+	endpoint->created = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(path, flags | O_RDWR | O_CREAT, mode);
 	if (fd < 0 && errno == EACCES)
-		fd = open(path, flags | O_WRONLY, mode);
+		fd = open(path, flags | O_WRONLY | O_CREAT, mode);
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	ret = image_lock_take(fd, path, true, &notice, &endpoint->lock, err);
-	if (ret == 0 && ftruncate(fd, 0) < 0)
-		ret = error_set(err, errno, "%s: emptying it: %s", path, strerror(errno));
-	if (ret == 0)
-		return fd;
-	close(fd);
-	return ret;
+	if (ret < 0)
+		close(fd);
+	return ret < 0 ? ret : fd;
 }
 
 static int make_plain_file(struct endpoint *endpoint, const char *path,
@@ -234,14 +238,14 @@ static int make_plain_file(struct endpoint *endpoint, const char *path,
 {
 	/* As secret as it was. */
 	int fd = open_plain_file(endpoint, path, source->encrypted ? 0600 : 0666, err);
+	struct stat st;
 
 	if (fd < 0)
 		return fd;
 	endpoint->file = fd;
-	if (ftruncate(fd, source->size) < 0)
-		return error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", path,
-				 source->size, strerror(errno));
-	endpoint->zeroed = true;
+	if (fstat(fd, &st) < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	endpoint->length = st.st_size;
 	return 0;
 }
 
@@ -252,6 +256,7 @@ static int make_streamed_file(struct endpoint *endpoint, const char *path, struc
 	if (fd < 0)
 		return fd;
 	use_stream(endpoint, fd, O_WRONLY);
+	endpoint->plain = true;
 	return 0;
 }
 
@@ -302,7 +307,9 @@ int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_s
 	if (is_plain_file(spec))
 		ret = make_plain_file(endpoint, spec->locator, source, err);
 	if (ret == 0)
-		ret = open_volume(endpoint, spec, 0, err);
+		ret = open_volume(endpoint, spec, 0, endpoint->file < 0 ? 0 : source->size, err);
+	if (endpoint->file >= 0)
+		endpoint->size = source->size; /* it will be; it may be longer now */
 	return ret < 0 ? ret : check_destination(endpoint, source, err);
 }
 
@@ -324,9 +331,52 @@ void endpoint_close(struct endpoint *endpoint)
 	image_lock_release(endpoint->lock);
 }
 
+/* ---- a plain file, as it is written ---- */
+
+static int set_length(struct endpoint *endpoint, uint64_t length)
+{
+	if (ftruncate(endpoint->file, length) < 0)
+		return -errno;
+	endpoint->length = length;
+	return 0;
+}
+
+int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err)
+{
+	int ret;
+
+	if (endpoint->plain && ftruncate(endpoint->fd, 0) < 0)
+		return error_set(err, errno, "%s: emptying it: %s", endpoint->name, strerror(errno));
+	if (endpoint->file < 0)
+		return 0;
+	endpoint->tail = endpoint->size ? round_down(endpoint->size - 1, piece) : 0;
+	ret = set_length(endpoint, 0);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: emptying it: %s", endpoint->name, strerror(-ret));
+	endpoint->zeroed = true;
+	return 0;
+}
+
+int endpoint_grow(struct endpoint *endpoint, uint64_t end)
+{
+	if (endpoint->file < 0 || end <= endpoint->length || end > endpoint->tail)
+		return 0;
+	return set_length(endpoint, min_u64(round_up(end + 1, GROWTH), endpoint->tail));
+}
+
+int endpoint_finish(struct endpoint *endpoint)
+{
+	return endpoint->file < 0 ? 0 : set_length(endpoint, endpoint->size);
+}
+
 void endpoint_cut(struct endpoint *endpoint, uint64_t size)
 {
 	if (endpoint->file >= 0 && ftruncate(endpoint->file, size) < 0)
 		cmd_error("%s: cutting it to %" PRIu64 " bytes: %s", endpoint->name, size,
 			  strerror(errno));
+}
+
+bool endpoint_unmake(struct endpoint *endpoint)
+{
+	return endpoint->created && unlink(endpoint->name) == 0;
 }

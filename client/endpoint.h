@@ -31,8 +31,12 @@ struct endpoint {
 	const char *name;           /* for messages: the locator, or "standard input" */
 	struct ndio_volume *volume; /* ENDPOINT_VOLUME */
 	int fd;                     /* ENDPOINT_STREAM; doesn't block where that could be had */
-	int file;                   /* a plain file that the copy made, to be cut; or -1 */
 	struct image_lock *lock;    /* of a plain file that the copy writes */
+	bool plain;                 /* ENDPOINT_STREAM: a file, which is emptied first */
+	int file;                   /* a plain destination, which grows; or -1 */
+	uint64_t length;            /* bytes that it has */
+	uint64_t tail;              /* bytes: with what comes from here on it looks whole */
+	bool created;               /* it wasn't there before */
 	uint64_t size;              /* bytes, or SIZE_UNKNOWN */
 	uint32_t block;             /* bytes; parts of one are slow. 1 for a stream */
 	uint32_t can;               /* enum ndio_can */
@@ -52,7 +56,7 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 			 struct error *err);
 
 /* Opens for writing what the source holds; refuses what is too small or read-only. A plain file
- * without a key is made, or emptied, and gets the source's size. */
+ * without a key is made; one that is there stays as it is until endpoint_begin(). */
 int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_spec *spec,
 			      const struct endpoint *source, struct error *err);
 
@@ -61,8 +65,22 @@ void endpoint_close_volume(struct endpoint *endpoint, enum ndio_close_how how);
 /* The rest, and the volume if it is still open. Harmless on a zeroed struct. */
 void endpoint_close(struct endpoint *endpoint);
 
-/* A plain file that the copy made keeps only this many bytes, so that nobody takes it for the
- * whole. */
+/* The destination will be written, in pieces of piece bytes: a plain file is emptied, and grows from
+ * here on, so that nobody ever takes it for the whole before it is. 0, or a negative errno with a
+ * message. */
+int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err);
+
+/* A write before endpoint->tail will end here: makes a plain file long enough, and some more, since
+ * writes that make a file longer exclude each other. 0 or a negative errno. */
+int endpoint_grow(struct endpoint *endpoint, uint64_t end);
+
+/* All is written: a plain file gets its full length, if zeroes at its end weren't. */
+int endpoint_finish(struct endpoint *endpoint);
+
+/* All is lost: a plain file keeps only this many bytes. */
 void endpoint_cut(struct endpoint *endpoint, uint64_t size);
+
+/* Nothing was written: a plain file that wasn't there goes again. Was there one? */
+bool endpoint_unmake(struct endpoint *endpoint);
 
 #endif

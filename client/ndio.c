@@ -132,6 +132,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 		.readonly = options->flags & NDIO_OPEN_READONLY,
 		.locking = options->flags & NDIO_OPEN_NO_LOCK ? LOCK_IMAGE_OFF : LOCK_IMAGE,
 		.discard = options->flags & NDIO_OPEN_DISCARD,
+		.file_size = options->file_size,
 		.notice = { options->notice ? tell_notice : NULL, handle },
 	};
 	const struct channel_options channel_options = {

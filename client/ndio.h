@@ -68,6 +68,9 @@ struct ndio_options {
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
 	int tls;             /* enum ndio_tls: whose, for nbds URIs */
+	uint64_t file_size;  /* bytes: a regular file that can be written is taken to be at least so
+				long. A write behind its end makes it longer; until then a read there
+				fails. 0: as long as it is */
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only

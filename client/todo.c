@@ -57,12 +57,12 @@ bool todo_take(struct todo *todo, uint64_t max_data, uint64_t max_zero, uint64_t
 	unsigned first = todo->first;
 	uint64_t end;
 
-	if (todo->count == 0)
+	if (todo->count == 0 || todo->run[first].start >= todo->limit)
 		return false;
 	*offset = todo->run[first].start;
 	*zero = todo->run[first].zero;
 	end = *zero ? *offset + max_zero : round_down(*offset + max_data, max_data);
-	end = min_u64(end, todo->run[first].end);
+	end = min_u64(min_u64(end, todo->run[first].end), todo->limit);
 	*len = end - *offset;
 	todo->run[first].start = end;
 	if (end == todo->run[first].end) {

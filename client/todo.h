@@ -12,6 +12,7 @@ struct todo {
 	uint32_t block; /* bytes, a power of two: zeroes keep to its boundaries */
 	uint64_t size;  /* bytes, of the disk */
 	uint64_t end;   /* bytes: what is known so far */
+	uint64_t limit; /* bytes: nothing from here on is taken yet */
 	unsigned first, count;
 	struct {
 		uint64_t start, end;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "align.h"
 #include "cipher.h"
@@ -16,6 +17,25 @@ static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
 	struct target *target = opaque;
 
 	return target_read(target, buf, len, offset);
+}
+
+/* What is written behind the end of a file makes it longer; a device's end stays. */
+static int open_file(const struct volume_options *options, enum direct_mode direct,
+		     struct target **target, struct error *err)
+{
+	const struct target_file_options file_options = {
+		.direct = direct,
+		.readonly = options->readonly,
+		.locking = options->locking,
+		.notice = options->notice,
+	};
+	int ret = target_file_open(options->file, &file_options, target, err);
+	struct stat st;
+
+	if (ret == 0 && (*target)->size < options->file_size && !(*target)->readonly &&
+	    stat(options->file, &st) == 0 && S_ISREG(st.st_mode))
+		(*target)->size = options->file_size;
+	return ret;
 }
 
 static int open_target(struct volume *volume, const struct volume_options *options,
@@ -30,14 +50,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);
-	return target_file_open(options->file,
-				&(struct target_file_options){
-					.direct = direct,
-					.readonly = options->readonly,
-					.locking = options->locking,
-					.notice = options->notice,
-				},
-				&volume->target, err);
+	return open_file(options, direct, &volume->target, err);
 }
 
 static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)

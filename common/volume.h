@@ -28,6 +28,7 @@ struct volume_options {
 	bool readonly;      /* a target that can't be written is read-only anyway */
 	enum image_locking locking; /* of a file that is opened for writing */
 	bool discard;       /* pass trims of an encrypted volume through */
+	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
 	struct notice notice; /* of a server: also later, in the threads that use it */
 };
 
