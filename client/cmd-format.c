@@ -38,7 +38,10 @@ const char help_format[] =
 	"  --key-fd N         the same, from descriptor N\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                     of that, pass over N bytes, and take no more than N\n"
-	"  --size SIZE        create the file, of so many bytes (suffixes K, M, G, T)\n"
+	"  --size SIZE        create the file, of so many bytes (K, KiB: 1024; KB: 1000; M, G, T)\n"
+	"  --payload-size SIZE\n"
+	"                     create it, as long as it takes for a disk of so many bytes\n"
+	"  --like LOCATOR     the same, for a disk as large as this image, device or export\n"
 	"  --type TYPE        luks2 (the default) or luks1\n"
 	"  --cipher CIPHER    aes-xts-plain64 (the default), aes-cbc-essiv:sha256, aes-cbc-plain64\n"
 	"  --key-size BITS    of the volume key; 512 for XTS (two keys of 256), else 256\n"
@@ -54,6 +57,7 @@ const char help_format[] =
 	"See ndio-format(1).\n";
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
+       OPT_PAYLOAD_SIZE, OPT_LIKE,
        OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
        OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER };
 
@@ -65,13 +69,20 @@ struct request {
 	const char *cipher, *label, *uuid;
 	uint64_t key_bits;  /* or 0 */
 	uint64_t sector;    /* bytes; 0: as large as fits */
-	uint64_t size;      /* of the file to be created, or 0: it is there */
+	uint64_t size;      /* bytes of the file to be created, or 0; or else: */
+	uint64_t payload;   /* bytes of the disk in that file, or 0; or else: */
+	const char *like;   /* what it is as large as, or NULL: the file is there */
 	bool yes;
 	struct kdf_options kdf;
 	struct key_source key_source;
 };
 
 /* ---- files to be created ---- */
+
+static bool makes_file(const struct request *request)
+{
+	return request->size || request->payload || request->like;
+}
 
 /* That it isn't there is found out before a passphrase is asked for; the file appears only
  * when all else is ready. */
@@ -232,21 +243,19 @@ static int check_size(const struct header *header, const struct request *request
 }
 
 /* data_size is that of the file, device or export that will hold the data. */
-static int make_header(struct header *header, const struct request *request, uint64_t data_size,
-		       struct error *err)
+static int make_header(struct header *header, const struct request *request, unsigned sector,
+		       uint64_t data_size, struct error *err)
 {
-	unsigned sector = choose_sector(request, data_size);
 	uint64_t size = request->header || data_size < ROOM ? ROOM : data_size;
 	int ret = luks_memfd_make(&header->memfd, round_down(size, sector), err);
 
 	if (ret == 0)
 		ret = kdf_apply(&request->kdf, header, request->type, err);
-	if (ret == 0)
-		ret = request->header ?
-			      format_detached(header, request, sector, round_down(data_size, sector),
-					      err) :
-			      format_device(header, request, sector, NULL, err);
-	return ret < 0 ? ret : check_size(header, request, sector, data_size, err);
+	if (ret < 0)
+		return ret;
+	return request->header ?
+		       format_detached(header, request, sector, round_down(data_size, sector), err) :
+		       format_device(header, request, sector, NULL, err);
 }
 
 static int add_key(struct header *header, const struct request *request, struct key *key,
@@ -273,6 +282,7 @@ struct job {
 	const struct request *request;
 	struct header header;
 	bool header_is_new;         /* its file has to be created */
+	uint64_t payload;           /* bytes that the data will have, if that was asked for */
 	uint64_t data_size;         /* of what will hold the data */
 	struct signatures found;    /* where the header goes, if that is there already */
 	struct key key;             /* that will open it */
@@ -307,7 +317,7 @@ static int write_new(struct job *job, struct error *err)
 	int ret;
 
 	deferral_begin();
-	ret = create_file(header->name, request->header ? header->len : request->size, err);
+	ret = create_file(header->name, request->header ? header->len : job->data_size, err);
 	if (ret < 0)
 		return ret;
 	ret = header_open(header, false, err);
@@ -320,62 +330,86 @@ static int write_new(struct job *job, struct error *err)
 
 /* ---- all of it ---- */
 
-static int measure_data(struct job *job, struct error *err)
+static int measure(const char *locator, uint64_t *size, struct error *err)
 {
 	struct header data;
 	int ret;
 
-	header_init(&data, job->request->locator);
+	header_init(&data, locator);
 	ret = header_open(&data, true, err);
-	job->data_size = data.size;
+	*size = data.size;
 	header_close(&data);
 	return ret;
 }
 
-/* Before one of them is made as a file. */
-static int check_names(const struct request *request, struct error *err)
+/* How large the data's file will be; with a header in it, as if that were the largest: make() knows
+ * better. A disk has whole sectors. */
+static int plan_file(struct job *job, struct error *err)
 {
-	int ret = locator_kind(request->locator, err);
+	const struct request *request = job->request;
+	int ret = check_absent(request->locator, err);
 
-	if (ret >= 0 && request->header)
-		ret = locator_check_path(request->header, "a LUKS header", err);
-	return ret < 0 ? ret : 0;
+	if (ret == 0 && request->like)
+		ret = measure(request->like, &job->payload, err);
+	if (ret < 0)
+		return ret;
+	if (request->like && job->payload == 0)
+		return error_set(err, EINVAL, "%s: it is empty", request->like);
+	if (request->payload)
+		job->payload = request->payload;
+	if (job->payload > INT64_MAX - ROOM - DEFAULT_SECTOR)
+		return error_set(err, EFBIG, "%s: no file can be so large", request->locator);
+	job->payload = round_up(job->payload, request->sector ? request->sector : HEADER_UNIT);
+	if (request->size)
+		job->data_size = request->size;
+	else
+		job->data_size = job->payload + (request->header ? 0 : ROOM);
+	return 0;
 }
 
 /* Looks at what is there, and asks whether it may go. */
 static int look(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
-	int ret = check_names(request, err);
+	int ret = 0;
 
-	if (ret < 0)
-		return ret;
-	if (request->size) {
-		job->data_size = request->size;
-		ret = check_absent(request->locator, err);
-	} else if (request->header) {
-		ret = measure_data(job, err);
-	}
+	if (makes_file(request))
+		ret = plan_file(job, err);
+	else if (request->header)
+		ret = measure(request->locator, &job->data_size, err);
 	if (ret < 0 || job->header_is_new)
 		return ret;
 	ret = header_open(&job->header, false, err);
 	if (ret == 0 && !request->header)
 		job->data_size = job->header.size;
-	if (ret == 0)
-		ret = header_lock_check(job->header.name, err); /* before a passphrase is typed */
 	return ret < 0 ? ret : check_existing(&job->header, request, &job->found, err);
+}
+
+/* Now it is known where the data begin. */
+static int make(struct job *job, struct error *err)
+{
+	const struct request *request = job->request;
+	struct header *header = &job->header;
+	unsigned sector = choose_sector(request, job->data_size);
+	int ret = make_header(header, request, sector, job->data_size, err);
+
+	if (ret < 0)
+		return ret;
+	if (job->payload && !request->header)
+		job->data_size = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT + job->payload;
+	return check_size(header, request, sector, job->data_size, err);
 }
 
 /* With a detached header the data's file, too, is created by --size. */
 static int write_locked(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
-	bool new_data = request->header && request->size;
+	bool new_data = request->header && makes_file(request);
 	int ret = 0;
 
 	if (new_data) {
 		deferral_begin();
-		ret = create_file(request->locator, request->size, err);
+		ret = create_file(request->locator, job->data_size, err);
 	}
 	if (ret < 0)
 		return ret;
@@ -409,7 +443,8 @@ static int run(const struct request *request)
 {
 	struct job job = {
 		.request = request,
-		.header_is_new = request->header ? !is_there(request->header) : request->size,
+		.header_is_new = request->header ? !is_there(request->header) :
+						    makes_file(request),
 	};
 	struct error err = { 0 };
 	int ret;
@@ -417,7 +452,7 @@ static int run(const struct request *request)
 	header_init(&job.header, request->header ? request->header : request->locator);
 	ret = look(&job, &err);
 	if (ret == 0)
-		ret = make_header(&job.header, request, job.data_size, &err);
+		ret = make(&job, &err);
 	if (ret == 0)
 		ret = add_key(&job.header, request, &job.key, &err);
 	if (ret == 0)
@@ -471,6 +506,12 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_SIZE:
 		return cmd_parse_size(value, &request->size) && request->size ?
 			       NULL : "--size takes bytes, or a number with K, M, G or T";
+	case OPT_PAYLOAD_SIZE:
+		return cmd_parse_size(value, &request->payload) && request->payload ?
+			       NULL : "--payload-size takes bytes, or a number with K, M, G or T";
+	case OPT_LIKE:
+		request->like = value;
+		return NULL;
 	case OPT_TYPE:
 		return take_type(request, value);
 	case OPT_KEY_SIZE:
@@ -506,8 +547,11 @@ static const char *check(const struct request *request, struct error *err)
 		return "LUKS1 has sectors of 512 bytes";
 	if (!is_luks2(request) && request->label)
 		return "LUKS1 has no label";
-	if (request->size && cmd_is_uri(request->locator))
-		return "--size creates files: an export has the size that its server gives it";
+	if (!!request->size + !!request->payload + !!request->like > 1)
+		return "it is one of --size, --payload-size and --like";
+	if (makes_file(request) && cmd_is_uri(request->locator))
+		return "--size, --payload-size and --like create files: an export has the size that "
+		       "its server gives it";
 	if (request->header && cmd_is_uri(request->header))
 		return "--header takes a path";
 	if (cipher_supported(request->cipher, choose_key_bits(request) / 8, err) < 0)
@@ -521,6 +565,8 @@ static const struct option options[] = {
 	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
 	{ "size", required_argument, NULL, OPT_SIZE },
+	{ "payload-size", required_argument, NULL, OPT_PAYLOAD_SIZE },
+	{ "like", required_argument, NULL, OPT_LIKE },
 	{ "type", required_argument, NULL, OPT_TYPE },
 	{ "cipher", required_argument, NULL, OPT_CIPHER },
 	{ "key-size", required_argument, NULL, OPT_KEY_SIZE },

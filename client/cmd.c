@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "locator.h"
 
@@ -107,22 +108,36 @@ bool cmd_parse_number(const char *text, uint64_t max, uint64_t *number)
 	return read_digits(text, number, &rest) && !*rest && *number <= max;
 }
 
+/* What a unit multiplies by: "", "K", "KiB" and so on are powers of 1024, "KB" and so on of 1000, as
+ * dd and cryptsetup have them. 0: it is none, or too large. */
+static uint64_t unit_factor(const char *unit)
+{
+	static const char letters[] = "KMGTPE";
+	const char *letter = *unit ? strchr(letters, toupper((unsigned char)*unit)) : NULL;
+	uint64_t base = 1024, factor = 1;
+
+	if (!*unit || strcasecmp(unit, "B") == 0)
+		return 1;
+	if (!letter)
+		return 0;
+	if (strcasecmp(unit + 1, "B") == 0)
+		base = 1000;
+	else if (unit[1] && strcasecmp(unit + 1, "iB") != 0)
+		return 0;
+	for (const char *l = letters; l <= letter; l++)
+		factor *= base;
+	return factor;
+}
+
 bool cmd_parse_size(const char *text, uint64_t *bytes)
 {
-	static const char suffixes[] = "KMGT";
-	const char *rest, *suffix;
+	const char *unit;
+	uint64_t factor;
 
-	if (!read_digits(text, bytes, &rest))
+	if (!read_digits(text, bytes, &unit))
 		return false;
-	if (*rest) {
-		suffix = strchr(suffixes, toupper((unsigned char)*rest));
-		if (!suffix || rest[1])
-			return false;
-		for (const char *s = suffixes; s <= suffix; s++)
-			if (__builtin_mul_overflow(*bytes, 1024, bytes))
-				return false;
-	}
-	return *bytes <= INT64_MAX;
+	factor = unit_factor(unit);
+	return factor && !__builtin_mul_overflow(*bytes, factor, bytes) && *bytes <= INT64_MAX;
 }
 
 const char *cmd_size_text(uint64_t bytes, char text[16])

@@ -57,7 +57,8 @@ bool cmd_is_uri(const char *locator);
 /* A whole decimal number of at most max. */
 bool cmd_parse_number(const char *text, uint64_t max, uint64_t *number);
 
-/* Bytes, with a suffix K, M, G or T for powers of 1024. At most INT64_MAX. */
+/* Bytes, with a unit: K, M, G, T, P, E or KiB, MiB, ... for powers of 1024, KB, MB, ... for powers of
+ * 1000, in capitals or not. At most INT64_MAX. */
 bool cmd_parse_size(const char *text, uint64_t *bytes);
 
 /* "1.5 GiB", for people. text has room for 16 bytes. */

@@ -159,6 +159,68 @@ crash() { # WHAT OLD-TYPE NEW-OPTION...
 	rm -rf "$T/states"
 }
 
+payload_of() { # FILE [OPTION...]
+	"$ndio" info --json --key-file "$T/pass" "${@:2}" "$1" | python3 -c 'import json, sys
+print(json.load(sys.stdin)["luks"]["payload_size"])'
+}
+
+# payload SIZE BYTES [OPTION...]: the disk has that many, and as cryptsetup sees it, too.
+payload() {
+	local option=--payload-size name="${*:3} ${1##*/}"
+
+	[[ $1 != /* && $1 != nbd* ]] || option=--like
+	rm -f "$T/made"
+	"$ndio" format "${cheap[@]}" --key-file "$T/pass" $option "$1" "${@:3}" "$T/made"
+	is "$option $name" "$(payload_of "$T/made")" "$2"
+	is "$option $name, by cryptsetup" $(($(stat -c %s "$T/made") - $(cryptsetup luksDump \
+		"$T/made" | awk '/^\toffset:/ { print $2 } /^Payload offset:/ { print $3 * 512 }'))) "$2"
+}
+
+payloads() {
+	payload 10MiB 10485760
+	payload 10mb 10000384
+	payload 1 512
+	payload 5M 5242880 --type luks1
+	payload 100000000000 100000000000
+	payload 5000 8192 --sector-size 4096
+	truncate -s 3000001 "$T/image"
+	payload "$T/image" 3000320
+	start_stock like memory 7M
+	payload "$(uri like)" 7340032
+	stop_server like
+	rm -f "$T/made" "$T/header"
+	ok "detached" "$ndio" format "${cheap[@]}" --key-file "$T/pass" --payload-size 3M \
+		--header "$T/header" "$T/made"
+	is "detached: its payload" "$(payload_of "$T/made" --header "$T/header")" 3145728
+	is "detached: the file" "$(stat -c %s "$T/made")" 3145728
+	ok "a file that is there" fails "made: it exists" "$ndio" format --payload-size 1M "$T/made"
+	ok "like nothing" fails "nothing: No such file" "$ndio" format --like "$T/nothing" "$T/none"
+	: >"$T/empty"
+	ok "like something empty" fails "empty: it is empty" "$ndio" format --like "$T/empty" "$T/none"
+	ok "larger than files are" fails "none: no file can be so large" "$ndio" format \
+		--payload-size 9223372036854775807 "$T/none"
+	ok "two sizes" usage "$ndio" format --size 20M --payload-size 20M "$T/none"
+	ok "two of the others" usage "$ndio" format --like "$T/made" --payload-size 20M "$T/none"
+	ok "a payload for an export" usage "$ndio" format --payload-size 20M nbd://localhost
+	ok "nothing was made" [ ! -e "$T/none" ]
+}
+
+sizes() {
+	local size
+
+	for size in 20MiB 20M 20m 20480K 20480kib 20971520B 20971520; do
+		rm -f "$T/made"
+		"$ndio" format "${cheap[@]}" --key-file "$T/pass" --size $size "$T/made"
+		is "$size" "$(stat -c %s "$T/made")" 20971520
+	done
+	rm "$T/made"
+	"$ndio" format "${cheap[@]}" --key-file "$T/pass" --size 20MB "$T/made"
+	is "20MB" "$(stat -c %s "$T/made")" 20000000
+	for size in 20Mi 20MX 20iB M 20MBB '20 M' -1 9E 99999999999999999999; do
+		ok "no size: $size" usage "$ndio" format --size "$size" "$T/none"
+	done
+}
+
 refused() {
 	truncate -s 3M "$T/small"
 	ok "too small" fails "$T/small: too small: it has 3145728 bytes, and a LUKS2 volume needs at least 16781312 " \
@@ -196,5 +258,7 @@ used
 crash "LUKS1 over LUKS2" luks2 --type luks1
 crash "LUKS1 over LUKS1" luks1 --type luks1
 crash "LUKS2 over LUKS2" luks2
+payloads
+sizes
 refused
 done_testing
