@@ -359,6 +359,7 @@ static int flush_and_disconnect(unsigned index, int fd, struct error *err)
 	if (fsync(fd) < 0)
 		return error_set(err, errno, "/dev/nbd%u: flushing it: %s (see --force)", index,
 				 strerror(errno));
+	interrupt_defer(); /* or a gateway stays that serves nobody */
 	return kernel_device_disconnect(index, err);
 }
 
@@ -387,8 +388,10 @@ static int detach_gently(const struct attachment *attachment, struct error *err)
 static int detach_forced(const struct attachment *attachment, struct error *err)
 {
 	unsigned index = attachment->index;
-	int ret = gateway_stop(attachment->socket, true, err);
+	int ret;
 
+	interrupt_defer(); /* or a device stays that nobody serves */
+	ret = gateway_stop(attachment->socket, true, err);
 	if (ret == 0 && kernel_device_attached(index)) {
 		ret = kernel_device_disconnect(index, err);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)

@@ -758,7 +758,7 @@ static void run(struct copy *copy, struct copy_report *report)
 	endpoint_close_volume(copy->dst, NDIO_CLOSE_CANCEL);
 	make_report(copy, report);
 	progress_end(&progress, report->done, report->total, copy->error == 0);
-	interrupt_ignore();
+	interrupt_defer();
 }
 
 int copy_run(struct endpoint *source, struct endpoint *destination,

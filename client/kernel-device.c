@@ -243,6 +243,21 @@ void kernel_device_let_go_dead(unsigned index)
 		let_go(index);
 }
 
+/* 1: the kernel reads all of the connections; 0: it doesn't; or a negative errno. An interrupt is heard
+ * also when it comes as all is done. */
+static int check_connected(struct readers *readers, struct error *err)
+{
+	bool ready = patience(READY_MS, is_ready, &readers->index);
+	bool read = ready && (readers->wanted == 1 || patience(READERS_MS, all_read, readers));
+
+	if (interrupt_caught())
+		return error_set(err, EINTR, "interrupted");
+	if (!ready)
+		return error_set(err, ETIMEDOUT, "/dev/nbd%u: connected, but the kernel doesn't show it",
+				 readers->index);
+	return read;
+}
+
 /* The kernel reads each connection in a work item that never ends. Where starting threads for
  * them takes it longer than 10 ms, its rescuer takes several, and begins with the second when the
  * first ends, which is never (Linux 6.1): what comes over that connection is lost, and the
@@ -260,10 +275,8 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 		ret = connect_patiently(index, connect, err);
 		if (ret < 0)
 			return ret;
-		if (!patience(READY_MS, is_ready, &index))
-			ret = error_set(err, ETIMEDOUT, "/dev/nbd%u: connected, but the kernel "
-					"doesn't show it", index);
-		else if (readers.wanted == 1 || patience(READERS_MS, all_read, &readers))
+		ret = check_connected(&readers, err);
+		if (ret > 0)
 			return 0;
 		let_go(index);
 		if (ret < 0)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "interrupt.h"
 #include "ndio.h"
 
 static const struct command commands[] = {
@@ -123,9 +124,13 @@ static bool keep_places(void)
 
 int main(int argc, char **argv)
 {
+	int status;
+
 	if (!keep_places())
 		return CMD_FAILED;
 	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
 	signal(SIGCHLD, SIG_DFL); /* who ignores it, and has us do so, keeps us from waiting */
-	return close_stdout(dispatch(argc, argv));
+	status = close_stdout(dispatch(argc, argv));
+	interrupt_die(); /* a shell goes on after a status, whatever it is */
+	return status;
 }

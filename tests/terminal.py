@@ -2,14 +2,15 @@
 """Runs a command on a terminal of its own and answers its questions.
 
 terminal.py SCRIPT COMMAND...: SCRIPT has a line for each question, "TEXT => ANSWER": TEXT is
-waited for, then ANSWER and a newline are typed. ^C as the answer interrupts. "noecho TEXT => ..."
-also demands that the terminal doesn't show what is typed, and that a passphrase never appears.
-What the command printed comes out, and its status is ours; 128 + N after signal N. Afterwards
-the terminal has to echo again.
+waited for, then ANSWER and a newline are typed. ^C as the answer interrupts; ^SIGTERM, and others
+likewise, sends the command that signal. "noecho TEXT => ..." also demands that the terminal doesn't
+show what is typed, and that a passphrase never appears. What the command printed comes out, and its
+status is ours; we die of the signal that it dies of. Afterwards the terminal has to echo again.
 """
 import os
 import pty
 import select
+import signal
 import sys
 import termios
 import time
@@ -35,7 +36,14 @@ def read_more(fd):
         return b""
 
 
-def answer(fd, seen, line):
+def send(fd, pid, reply):
+    if reply.startswith("^SIG"):
+        os.kill(pid, getattr(signal, reply[1:]))
+    else:
+        os.write(fd, b"\x03" if reply == "^C" else reply.encode() + b"\n")
+
+
+def answer(fd, pid, seen, line):
     question, reply = line.split(" => ", 1)
     quiet = question.startswith("noecho ")
     question = question[len("noecho "):] if quiet else question
@@ -46,7 +54,7 @@ def answer(fd, seen, line):
         seen += more
     if quiet and echoes(fd):
         fail("%r is asked with echo" % question, seen)
-    os.write(fd, b"\x03" if reply == "^C" else reply.encode() + b"\n")
+    send(fd, pid, reply)
     end = seen.index(question.encode()) + len(question)
     return seen[:end], seen[end:], reply if quiet else ""
 
@@ -61,9 +69,9 @@ def main():
         os.execvp(sys.argv[2], sys.argv[2:])
     seen, secrets, output = b"", [], b""
     for line in lines:
-        asked, seen, secret = answer(keep, seen, line)
+        asked, seen, secret = answer(keep, pid, seen, line)
         output += asked
-        if len(secret) > 2:
+        if secret and secret[0] != "^":
             secrets.append(secret.encode())
     done = 0
     while True:
@@ -82,8 +90,10 @@ def main():
         fail("a passphrase was shown", output)
     sys.stdout.write(output.decode(errors="replace").replace("\r", ""))
     sys.stdout.flush()
-    sys.exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status)
-             else 128 + os.WTERMSIG(status))
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def login_tty(keep, fd):

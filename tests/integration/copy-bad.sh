@@ -280,7 +280,7 @@ sleep 0.3
 start=$EPOCHREALTIME
 kill -INT $copy 2>/dev/null
 # timeout(1) passes it on.
-ended "SIGINT, and the server hangs" 1 "signal 2"
+ended "SIGINT, and the server hangs" 130 "signal 2"
 ok "it stops promptly" awk "BEGIN { exit !($EPOCHREALTIME - $start < 5) }"
 end_server hangs
 
@@ -291,7 +291,7 @@ for signal in INT TERM HUP; do
 	slow server "$T/big"
 	started "$(uri server)" "$T/new"
 	kill -$signal $copy
-	ended "SIG$signal" 1 "signal .*"
+	ended "SIG$signal" $((128 + $(kill -l $signal))) "signal .*"
 	ok "SIG$signal: some of it is written" [ "$(below)" -gt 0 ]
 	ok "SIG$signal: as far as it says" is_written "$T/big" "$T/new"
 	end_server server
@@ -300,7 +300,7 @@ done
 slow server "$T/bigvol"
 started --dst-key-file "$key" "$T/big" "$(uri server)"
 kill -INT $copy
-ended "SIGINT, with a key" 1 "signal 2"
+ended "SIGINT, with a key" 130 "signal 2"
 end_server server
 "$ndio" copy --src-key-file "$key" "$T/bigvol" - >"$T/new" 2>"$T/err2"
 ok "it is written as far as it says" is_written "$T/big" "$T/new"
@@ -311,13 +311,13 @@ sleep 100 >"$T/fifo" &
 sleeper=$!
 started "$T/fifo" "$T/new"
 kill -INT $copy
-ended "SIGINT while nothing comes" 1 "signal 2"
+ended "SIGINT while nothing comes" 130 "signal 2"
 kill $sleeper
 sleep 100 <"$T/fifo" &
 sleeper=$!
 started "$T/big" "$T/fifo"
 kill -INT $copy
-ended "SIGINT while nobody reads" 1 "signal 2"
+ended "SIGINT while nobody reads" 130 "signal 2"
 kill $sleeper
 
 # ---- pipes ----

@@ -180,7 +180,7 @@ server_goes() {
 	kill -STOP "${server_pids[disk]}"
 	guest "touch /run/go; sleep 2; kill -TERM \$pid"
 	like "the server stops: attach can be interrupted" "$(end_held)" \
-		"^ndio: .*interrupted.*status 1$"
+		"^ndio: .*interrupted.*status 143$"
 	ok "the server stops: leaves nothing" guest nothing_left
 	kill -CONT "${server_pids[disk]}"
 	ok "the server goes: the gateway is about to start" start_held
@@ -197,7 +197,7 @@ server_goes() {
 # interrupted NAME: attach is held by what hold has said.
 interrupted() {
 	ok "interrupted $1: gets there" start_held "kill -TERM \$pid"
-	like "interrupted $1: ends" "$(end_held)" "^ndio: .*interrupted.*status 1$"
+	like "interrupted $1: ends" "$(end_held)" "^ndio: .*interrupted.*status 143$"
 	ok "interrupted $1: leaves nothing" guest nothing_left
 }
 
