@@ -286,6 +286,10 @@ static void print_luks(const struct report *report)
 	line("key slots:", "%u", luks->nr_slots);
 	if (luks->nr_slots)
 		facts_print_slots(luks, "        ");
+	if (luks->nr_tokens) {
+		line("tokens:", "%u", luks->nr_tokens);
+		facts_print_tokens(luks, "        ");
+	}
 }
 
 static void print_report(const struct report *report)
@@ -318,6 +322,8 @@ static struct json_object *json_slot(const struct slot_facts *slot)
 
 	json_add_number(object, "slot", slot->number);
 	json_add_text(object, "priority", slot->priority);
+	if (slot->unbound)
+		json_add_flag(object, "unbound", true);
 	json_add_text(object, "pbkdf", slot->pbkdf);
 	if (slot->hash[0])
 		json_add_text(object, "hash", slot->hash);
@@ -335,6 +341,29 @@ static struct json_object *json_slots(const struct header_facts *luks)
 
 	for (unsigned i = 0; i < luks->nr_slots; i++)
 		json_object_array_add(array, json_slot(&luks->slots[i]));
+	return array;
+}
+
+static struct json_object *json_token(const struct token_facts *token)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *slots = json_object_new_array();
+
+	json_add_number(object, "token", token->number);
+	json_add_text(object, "type", token->type);
+	for (int slot = 0; slot < FACTS_SLOTS; slot++)
+		if (token->slots >> slot & 1)
+			json_object_array_add(slots, json_object_new_int(slot));
+	json_object_object_add(object, "key_slots", slots);
+	return object;
+}
+
+static struct json_object *json_tokens(const struct header_facts *luks)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned i = 0; i < luks->nr_tokens; i++)
+		json_object_array_add(array, json_token(&luks->tokens[i]));
 	return array;
 }
 
@@ -358,6 +387,7 @@ static struct json_object *json_luks(const struct report *report)
 	json_add_flag(object, "unlocked", report->unlocked);
 	json_add_number(object, "memory_to_unlock_kib", luks->memory_kib);
 	json_object_object_add(object, "key_slots", json_slots(luks));
+	json_object_object_add(object, "tokens", json_tokens(luks));
 	return object;
 }
 

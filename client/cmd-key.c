@@ -310,9 +310,12 @@ static int list(struct header *header, const struct request *request, struct err
 	int ret = facts_read(header, &facts, err);
 
 	(void)request;
-	if (ret == 0)
-		facts_print_slots(&facts, "");
-	return ret;
+	if (ret < 0)
+		return ret;
+	facts_print_slots(&facts, "");
+	if (facts.nr_tokens)
+		facts_print_tokens(&facts, "");
+	return 0;
 }
 
 static const struct action actions[] = {

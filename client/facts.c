@@ -64,6 +64,39 @@ static void read_segment(struct header_facts *facts, struct json_object *json)
 		     json_object_get_string(member(integrity, "type")));
 }
 
+static uint32_t read_token_slots(struct json_object *names)
+{
+	uint32_t slots = 0;
+
+	if (!json_object_is_type(names, json_type_array))
+		return 0;
+	for (size_t i = 0; i < json_object_array_length(names); i++) {
+		int slot = json_object_get_int(json_object_array_get_idx(names, i));
+
+		if (slot >= 0 && slot < FACTS_SLOTS)
+			slots |= UINT32_C(1) << slot;
+	}
+	return slots;
+}
+
+static void read_tokens(struct header_facts *facts, struct json_object *json)
+{
+	struct json_object *tokens = member(json, "tokens");
+
+	if (!json_object_is_type(tokens, json_type_object))
+		return;
+	json_object_object_foreach(tokens, name, it) {
+		struct token_facts *token = &facts->tokens[facts->nr_tokens];
+
+		if (facts->nr_tokens == FACTS_TOKENS)
+			return;
+		facts->nr_tokens++;
+		token->number = atoi(name);
+		token->slots = read_token_slots(member(it, "keyslots"));
+		take(token->type, sizeof(token->type), json_object_get_string(member(it, "type")));
+	}
+}
+
 static int read_json(struct header *header, struct header_facts *facts, struct error *err)
 {
 	struct json_object *json;
@@ -78,6 +111,7 @@ static int read_json(struct header *header, struct header_facts *facts, struct e
 		return error_set(err, EINVAL, "%s: the LUKS2 metadata are no JSON", header->name);
 	read_requirements(facts, json);
 	read_segment(facts, json);
+	read_tokens(facts, json);
 	json_object_put(json);
 	return 0;
 }
@@ -101,6 +135,7 @@ static void read_slot(struct crypt_device *cd, int number, struct slot_facts *sl
 	struct crypt_pbkdf_type pbkdf = { 0 };
 
 	slot->number = number;
+	slot->unbound = crypt_keyslot_status(cd, number) == CRYPT_SLOT_UNBOUND;
 	slot->priority = priority_name(crypt_keyslot_get_priority(cd, number));
 	if (crypt_keyslot_get_pbkdf(cd, number, &pbkdf) < 0)
 		return;
@@ -125,7 +160,7 @@ static void read_slots(struct crypt_device *cd, struct header_facts *facts)
 			continue;
 		read_slot(cd, number, slot);
 		facts->nr_slots++;
-		if (facts->memory_kib < slot->memory_kib)
+		if (!slot->unbound && facts->memory_kib < slot->memory_kib)
 			facts->memory_kib = slot->memory_kib;
 	}
 }
@@ -159,18 +194,37 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 	return header->version == 2 ? read_json(header, facts, err) : 0;
 }
 
+static void print_slot(const struct slot_facts *slot)
+{
+	printf("%4d  %-8s  %-8s  %10" PRIu32, slot->number, slot->priority, slot->pbkdf,
+	       slot->iterations);
+	if (slot->memory_kib)
+		printf("  %10" PRIu32 "  %7" PRIu32, slot->memory_kib, slot->threads);
+	else
+		printf("  %10s  %7s", "-", "-");
+	printf("%s\n", slot->unbound ? "  unbound: opens nothing" : "");
+}
+
 void facts_print_slots(const struct header_facts *facts, const char *indent)
 {
 	printf("%s%4s  %-8s  %-8s  %10s  %10s  %7s\n", indent, "slot", "priority", "pbkdf",
 	       "iterations", "memory/KiB", "threads");
 	for (unsigned i = 0; i < facts->nr_slots; i++) {
-		const struct slot_facts *slot = &facts->slots[i];
+		printf("%s", indent);
+		print_slot(&facts->slots[i]);
+	}
+}
 
-		printf("%s%4d  %-8s  %-8s  %10" PRIu32, indent, slot->number, slot->priority,
-		       slot->pbkdf, slot->iterations);
-		if (slot->memory_kib)
-			printf("  %10" PRIu32 "  %7" PRIu32 "\n", slot->memory_kib, slot->threads);
-		else
-			printf("  %10s  %7s\n", "-", "-");
+void facts_print_tokens(const struct header_facts *facts, const char *indent)
+{
+	printf("%s%5s  %-24s  %s\n", indent, "token", "type", "key slots");
+	for (unsigned i = 0; i < facts->nr_tokens; i++) {
+		const struct token_facts *token = &facts->tokens[i];
+
+		printf("%s%5d  %-24s ", indent, token->number, token->type);
+		for (int slot = 0; slot < FACTS_SLOTS; slot++)
+			if (token->slots >> slot & 1)
+				printf(" %d", slot);
+		printf("%s\n", token->slots ? "" : " none");
 	}
 }

@@ -1,0 +1,92 @@
+#!/bin/bash
+# Key slots of all kinds: a changed key keeps its slot's number, priority and tokens; unbound slots are
+# told, removed, and never open; slots with the priority "ignore"; tokens are shown.
+. "$(dirname "$0")/../lib.sh"
+. "$root/tests/command.sh"
+
+# json EXPRESSION: of what ndio info says of $T/disk, as luks.
+json() {
+	"$ndio" info --json "$T/disk" | python3 -c 'import json, sys
+luks = json.load(sys.stdin)["luks"]
+print(eval(sys.argv[1]))' "$1"
+}
+
+slots() {
+	json '" ".join("%s %s" % (s["slot"], s["priority"]) for s in luks["key_slots"])'
+}
+
+change() { # OPTION...
+	"$ndio" key change --key-file "$T/pass" --new-key-file "$T/new" "${cheap[@]}" "$@" "$T/disk"
+}
+
+fill() { # SLOT KEY-FILE [CRYPTSETUP-OPTION...]
+	cryptsetup luksAddKey --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+		--key-slot "$1" --key-file "$T/pass" "${@:3}" "$T/disk" "$2"
+}
+
+kept() {
+	make_luks2 "$T/disk" 18M
+	fill 2 "$T/third"
+	cryptsetup token add --key-slot 0 --token-id 4 --key-description mine "$T/disk"
+	cryptsetup token add --key-slot 0 --token-id 5 --key-description ours "$T/disk"
+	cryptsetup token import --token-id 7 --json-file - "$T/disk" <<-'JSON'
+		{"type": "nobody-knows", "keyslots": ["0", "2"]}
+	JSON
+	cryptsetup config --key-slot 0 --priority prefer "$T/disk"
+	is "tokens are shown" "$(json '[(t["token"], t["type"], t["key_slots"]) for t in luks["tokens"]]')" \
+		"[(4, 'luks2-keyring', [0]), (5, 'luks2-keyring', [0]), (7, 'nobody-knows', [0, 2])]"
+	like "by info" "$("$ndio" info "$T/disk")" "tokens: +3.* 7  nobody-knows +0 2"
+	like "by key list" "$("$ndio" key list "$T/disk")" " 4  luks2-keyring +0.* 7  nobody-knows +0 2"
+	ok "change" change
+	ok "the new key opens slot 0" opens "$T/disk" "$T/new" --key-slot 0
+	is "slots and priorities are as before" "$(slots)" "0 prefer 2 normal"
+	is "and what tokens are assigned to" "$(json '[t["key_slots"] for t in luks["tokens"]]')" \
+		"[[0], [0], [0, 2]]"
+	like "it says which slot" "$("$ndio" key change --key-file "$T/third" --new-key-file "$T/pass" \
+		"${cheap[@]}" "$T/disk")" "^key slot 2 changed$"
+	is "the other one, too" "$(slots)" "0 prefer 2 normal"
+	make_luks1 "$T/disk" 4M --key-slot 5
+	ok "LUKS1: change" change
+	ok "LUKS1: the new key opens the same slot" opens "$T/disk" "$T/new" --key-slot 5
+	is "LUKS1: and there is no other" "$(slots)" "5 normal"
+}
+
+# There is room for four areas.
+none_free() {
+	local slot
+
+	make_small
+	for slot in 1 2 3; do
+		fill $slot "$T/third"
+	done
+	cp "$T/disk" "$T/before"
+	ok "no free area: the old key isn't overwritten" fails "free key slot: there is none" change
+	ok "and nothing is written" cmp "$T/disk" "$T/before"
+}
+
+unbound() {
+	make_luks2 "$T/disk" 18M
+	fill 3 "$T/third" --unbound --key-size 512
+	is "unbound: told" "$(json '[(s["slot"], s.get("unbound", False)) for s in luks["key_slots"]]')" \
+		"[(0, False), (3, True)]"
+	like "unbound: by info" "$("$ndio" info "$T/disk")" " 3  normal [^$'\n']*unbound: opens nothing"
+	like "unbound: by key list" "$("$ndio" key list "$T/disk")" " 3  normal [^$'\n']*unbound"
+	for command in info "key add --new-key-file $T/new" "key change --new-key-file $T/new" \
+		"key remove"; do
+		# shellcheck disable=SC2086
+		ok "unbound: $command isn't opened by it" fails "no key slot opens" "$ndio" $command \
+			--key-file "$T/third" "$T/disk"
+	done
+	ok "unbound: nor when it is named" fails "key slot 3" "$ndio" key change --slot 3 \
+		--key-file "$T/third" --new-key-file "$T/new" "$T/disk"
+	ok "unbound: the last one that opens isn't removed beside it" fails "slot 0 is the last" \
+		"$ndio" key remove --key-file "$T/pass" "$T/disk"
+	ok "unbound: removed" "$ndio" key remove --slot 3 --key-file "$T/pass" "$T/disk"
+	is "unbound: it is gone" "$(slots)" "0 normal"
+	ok "unbound: the other opens" opens "$T/disk" "$T/pass"
+}
+
+kept
+none_free
+unbound
+done_testing
