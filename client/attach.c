@@ -14,9 +14,11 @@
 #include "device-users.h"
 #include "facts.h"
 #include "gateway.h"
+#include "header-proof.h"
 #include "header.h"
 #include "interrupt.h"
 #include "kernel-device.h"
+#include "key-try.h"
 #include "locator.h"
 #include "nbd-uri.h"
 #include "patience.h"
@@ -51,15 +53,12 @@ static int read_facts(struct header *header, struct header_facts *facts, struct 
 }
 
 /* Without the key: so that one isn't asked for in vain. */
-static int find_block_size(const struct attach_spec *spec, unsigned *block_size, struct error *err)
+static int find_block_size(const struct attach_spec *spec, struct header *header,
+			   unsigned *block_size, struct error *err)
 {
 	struct header_facts facts;
-	struct header header;
-	int ret;
+	int ret = read_facts(header, &facts, err);
 
-	header_init(&header, spec->header ? spec->header : spec->locator);
-	ret = read_facts(&header, &facts, err);
-	header_close(&header);
 	if (ret < 0)
 		return step_failed(ret, "looking at the disk", err);
 	*block_size = spec->block_size ? spec->block_size : facts.sector;
@@ -184,12 +183,24 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 	return ret;
 }
 
-static int read_key(const struct attach_spec *spec, struct key *key, struct error *err)
+static int try_key(void *opaque, const struct key *key, struct error *err)
+{
+	struct header *header = opaque;
+	int ret = header_load_areas(header, err);
+
+	return ret < 0 ? ret : header_try_key(header, key, err);
+}
+
+/* The gateway would try it, too; but what was typed wrong can be typed again here. */
+static int read_key(const struct attach_spec *spec, struct header *header, struct key *key,
+		    struct error *err)
 {
 	char prompt[256];
 
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
-	return key_read(&spec->key, prompt, false, key, err);
+	if (key_source_given(&spec->key))
+		return key_read(&spec->key, prompt, false, key, err);
+	return key_try(&spec->key, prompt, key, try_key, header, err);
 }
 
 static int attach_with_key(const struct attach_spec *spec, const struct key *key,
@@ -307,23 +318,35 @@ static int check_programs(struct error *err)
 	return ret < 0 ? ret : program_find("nbd-client", "nbd-client", path, err);
 }
 
-int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
+/* All that is found out and asked for before anything is done. */
+static int prepare(const struct attach_spec *spec, struct key *key, unsigned *block_size,
+		   struct error *err)
 {
-	struct key key = { 0 };
-	unsigned block_size;
+	struct header header;
 	int ret = check_device(spec, err);
 
+	header_init(&header, spec->header ? spec->header : spec->locator);
 	if (ret == 0)
 		ret = check_programs(err);
 	if (ret == 0)
 		ret = check_locator(spec, err);
 	if (ret == 0)
-		ret = find_block_size(spec, &block_size, err);
+		ret = find_block_size(spec, &header, block_size, err);
 	/* The machine is left as it is if there is nothing to attach. */
 	if (ret == 0)
 		ret = kernel_device_load_module(err);
 	if (ret == 0)
-		ret = read_key(spec, &key, err);
+		ret = read_key(spec, &header, key, err);
+	header_close(&header); /* a server may allow one connection only */
+	return ret;
+}
+
+int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
+{
+	struct key key = { 0 };
+	unsigned block_size;
+	int ret = prepare(spec, &key, &block_size, err);
+
 	if (ret == 0) {
 		interrupt_catch(-1);
 		ret = attach_with_key(spec, &key, block_size, index, err);

@@ -19,6 +19,7 @@
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
+#include "key-try.h"
 #include "locator.h"
 #include "signature.h"
 
@@ -268,6 +269,7 @@ static int add_key(struct header *header, const struct request *request, struct 
 	ret = key_read(&request->key_source, prompt, true, key, err);
 	if (ret < 0)
 		return ret;
+	key_tell_deriving();
 	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, 0, NULL, 0, key->data, key->len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a key slot: %s", header->name,

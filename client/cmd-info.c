@@ -12,6 +12,7 @@
 #include "header.h"
 #include "json.h"
 #include "key-input.h"
+#include "key-try.h"
 
 const char help_info[] =
 	"Usage: ndio info [OPTION...] LOCATOR\n"
@@ -133,8 +134,9 @@ static int find_header(struct report *report, struct header *disk, struct error 
 	return ret;
 }
 
-static int open_plain(struct report *report, const struct key *key, struct error *err)
+static int open_plain(void *opaque, const struct key *key, struct error *err)
 {
+	struct report *report = opaque;
 	const struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.key = key->data,
@@ -170,9 +172,7 @@ static int unlock(struct report *report, struct error *err)
 		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
 				 request->locator);
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
-	ret = key_read(&request->key_source, prompt, false, &key, err);
-	if (ret == 0)
-		ret = open_plain(report, &key, err);
+	ret = key_try(&request->key_source, prompt, &key, open_plain, report, err);
 	key_clear(&key);
 	return ret;
 }

@@ -13,6 +13,7 @@
 #include "header.h"
 #include "kdf.h"
 #include "key-input.h"
+#include "key-try.h"
 #include "locator.h"
 #include "secret.h"
 
@@ -52,6 +53,7 @@ struct action {
 	int (*run)(struct header *header, const struct request *request, struct error *err);
 	bool writes;
 	bool needs_new_key;
+	bool changes_slot; /* --slot is the one that the key opens */
 };
 
 /* What the command line asks for. */
@@ -61,6 +63,7 @@ struct request {
 	const char *locator; /* of the volume */
 	const char *header;  /* detached, or NULL */
 	int slot;            /* or CRYPT_ANY_SLOT */
+	int opens;           /* the slot that the key was found to open, or CRYPT_ANY_SLOT */
 	bool force;
 	bool no_lock;        /* of the image */
 	struct kdf_options kdf;
@@ -77,6 +80,14 @@ static const char *header_locator(const struct request *request)
 static bool needs_key(const struct request *request)
 {
 	return request->action->writes && !(request->force && request->slot != CRYPT_ANY_SLOT);
+}
+
+/* Which slot the key has to open, or CRYPT_ANY_SLOT. The one that is known isn't looked for again. */
+static int slot_to_open(const struct request *request)
+{
+	if (request->opens != CRYPT_ANY_SLOT)
+		return request->opens;
+	return request->action->changes_slot ? request->slot : CRYPT_ANY_SLOT;
 }
 
 /* ---- the volume key, and key slots ---- */
@@ -187,7 +198,7 @@ static int add_slot(struct header *header, const struct request *request, int sl
 static int add(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
+	int slot = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
 
 	if (slot >= 0)
 		slot = add_slot(header, request, request->slot, &volume_key, err);
@@ -260,7 +271,7 @@ static int change_luks1(struct header *header, const struct request *request, in
 static int change(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, request->slot, &request->key, &volume_key, err);
+	int slot = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
 	int ret = slot;
 
 	if (slot >= 0)
@@ -288,7 +299,7 @@ static int remove_slot(struct header *header, const struct request *request, str
 	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
 		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
 	if (needs_key(request)) {
-		ret = unlock(header, CRYPT_ANY_SLOT, &request->key, &volume_key, err);
+		ret = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
 		forget(&volume_key);
 		if (ret < 0)
 			return ret;
@@ -321,77 +332,149 @@ static int list(struct header *header, const struct request *request, struct err
 static const struct action actions[] = {
 	{ .name = "add", .run = add, .writes = true, .needs_new_key = true },
 	{ .name = "remove", .run = remove_slot, .writes = true },
-	{ .name = "change", .run = change, .writes = true, .needs_new_key = true },
+	{ .name = "change", .run = change, .writes = true, .needs_new_key = true,
+	  .changes_slot = true },
 	{ .name = "list", .run = list },
 };
 
 /* ---- running one ---- */
 
-/* Opens and loads it, and looks whether it can be written. */
-static int load(struct header *header, const struct request *request, struct error *err)
+/* Opens it, and looks whether it can be written. */
+static int open_header(struct header *header, const struct request *request, struct error *err)
 {
-	int ret;
+	int ret = header_open(header, !request->action->writes, err);
 
-	header_init(header, header_locator(request));
-	header->no_lock = request->no_lock;
-	ret = header_open(header, !request->action->writes, err);
 	if (ret == 0 && request->action->writes && !(header->info.can & NDIO_CAN_WRITE))
 		ret = error_set(err, EROFS, "%s: it can only be read", header->name);
-	if (ret == 0)
-		ret = header_load(header, err);
 	return ret;
 }
 
-/* Nobody should have to type passphrases for a volume that can't be opened anyway. */
-static int check_before_prompt(const struct request *request, struct error *err)
+static int load(struct header *header, const struct request *request, struct error *err)
 {
-	struct header header;
-	int lock, ret = locator_kind(header_locator(request), err);
+	int ret = header_load(header, err);
+
+	if (ret == 0 && request->action->writes)
+		ret = header_load_areas(header, err);
+	return ret;
+}
+
+static bool asks_for_key(const struct request *request)
+{
+	return needs_key(request) && !key_source_given(&request->key_source);
+}
+
+static bool asks_for_new_key(const struct request *request)
+{
+	return request->action->needs_new_key && !key_source_given(&request->new_key_source);
+}
+
+static int check_any_active(struct header *header, struct error *err)
+{
+	for (int slot = 0; slot < crypt_keyslot_max(crypt_get_type(header->memfd.cd)); slot++)
+		if (is_active(header, slot))
+			return 0;
+	return error_set(err, EPERM, "%s: the LUKS header has no key slot that is in use",
+			 header->name);
+}
+
+/* Nobody should have to type passphrases for a volume that can't be opened anyway. What was read
+ * stays, so that they can be tried. So does the connection to a server, which may take only one; but
+ * not a local image, which others may use until it is written to. */
+static int look(struct header *header, const struct request *request, struct error *err)
+{
+	int lock, ret = header_lock(header->name, &lock, err);
 
 	if (ret < 0)
 		return ret;
-	if ((!needs_key(request) || key_source_given(&request->key_source)) &&
-	    (!request->action->needs_new_key || key_source_given(&request->new_key_source)))
-		return 0;
-	ret = header_lock(header_locator(request), &lock, err);
-	if (ret < 0)
-		return ret;
-	ret = load(&header, request, err);
-	header_close(&header);
+	ret = open_header(header, request, err);
+	if (ret == 0)
+		ret = load(header, request, err);
+	if (ret == 0 && needs_key(request))
+		ret = check_any_active(header, err);
+	if (!header->info.nbd)
+		header_let_go(header);
 	close(lock);
 	return ret;
 }
 
-static int read_keys(struct request *request, struct error *err)
-{
-	char prompt[256];
-	int ret = check_before_prompt(request, err);
+/* A key that is tried before the new one is asked for. */
+struct trial {
+	struct header *header;
+	struct request *request;
+};
 
-	if (ret == 0 && needs_key(request)) {
-		snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
-		ret = key_read(&request->key_source, prompt, false, &request->key, err);
-	}
-	if (ret == 0 && request->action->needs_new_key) {
-		snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
-		ret = key_read(&request->new_key_source, prompt, true, &request->new_key, err);
-	}
-	return ret;
+static int try_key(void *opaque, const struct key *key, struct error *err)
+{
+	struct trial *trial = opaque;
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(trial->header, slot_to_open(trial->request), key, &volume_key, err);
+
+	forget(&volume_key);
+	if (slot >= 0)
+		trial->request->opens = slot;
+	return slot < 0 ? slot : 0;
 }
 
-static int run_locked(const struct request *request, struct error *err)
+static int read_key(struct header *header, struct request *request, struct error *err)
 {
-	struct header header;
+	struct trial trial = { header, request };
+	char prompt[256];
+
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
+	if (!asks_for_key(request) && !asks_for_new_key(request))
+		return key_read(&request->key_source, prompt, false, &request->key, err);
+	return key_try(&request->key_source, prompt, &request->key, try_key, &trial, err);
+}
+
+static int read_keys(struct header *header, struct request *request, struct error *err)
+{
+	char prompt[256];
+	int ret = locator_kind(header->name, err);
+
+	if (ret >= 0)
+		ret = 0;
+	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
+		ret = look(header, request, err);
+	if (ret == 0 && needs_key(request))
+		ret = read_key(header, request, err);
+	if (ret < 0 || !request->action->needs_new_key)
+		return ret;
+	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
+	return key_read(&request->new_key_source, prompt, true, &request->new_key, err);
+}
+
+/* What was read before the header was locked may be old by now. */
+static int load_again(struct header *header, const struct request *request, struct error *err)
+{
+	bool was_open = header->volume;
+	int ret;
+
+	header_forget(header);
+	ret = was_open ? 0 : open_header(header, request, err);
+	if (ret == 0)
+		ret = load(header, request, err);
+	if (!was_open || ret != -ENOTCONN)
+		return ret;
+	/* Somebody took his time to type. */
+	header_let_go(header);
+	header_forget(header);
+	ret = open_header(header, request, err);
+	return ret < 0 ? ret : load(header, request, err);
+}
+
+static int run_locked(struct header *header, const struct request *request, struct error *err)
+{
 	int lock = -1;
-	int ret = request->action->writes ? header_lock(header_locator(request), &lock, err) : 0;
+	int ret = request->action->writes ? header_lock(header->name, &lock, err) : 0;
 
 	if (ret < 0)
 		return ret;
-	ret = load(&header, request, err);
-	if (ret == 0 && request->action->writes)
-		ret = header_load_areas(&header, err);
+	ret = load_again(header, request, err);
+	if (ret == 0 && (needs_key(request) || request->action->needs_new_key))
+		key_tell_deriving();
 	if (ret == 0)
-		ret = request->action->run(&header, request, err);
-	header_close(&header);
+		ret = request->action->run(header, request, err);
+	header_close(header);
 	if (lock >= 0)
 		close(lock);
 	return ret;
@@ -399,11 +482,16 @@ static int run_locked(const struct request *request, struct error *err)
 
 static int run(struct request *request)
 {
+	struct header header;
 	struct error err = { 0 };
-	int ret = read_keys(request, &err);
+	int ret;
 
+	header_init(&header, header_locator(request));
+	header.no_lock = request->no_lock;
+	ret = read_keys(&header, request, &err);
 	if (ret == 0)
-		ret = run_locked(request, &err);
+		ret = run_locked(&header, request, &err);
+	header_close(&header);
 	key_clear(&request->key);
 	key_clear(&request->new_key);
 	if (ret < 0)
@@ -515,6 +603,7 @@ int cmd_key(int argc, char **argv)
 	struct request request = {
 		.self = argv[0],
 		.slot = CRYPT_ANY_SLOT,
+		.opens = CRYPT_ANY_SLOT,
 		.key_source = KEY_SOURCE_NONE,
 		.new_key_source = KEY_SOURCE_NONE,
 	};

@@ -10,6 +10,7 @@
 
 #include "align.h"
 #include "cmd.h"
+#include "key-try.h"
 #include "image-lock.h"
 
 /* The largest alignment that direct I/O is likely to need. */
@@ -162,20 +163,33 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 	return 0;
 }
 
-/* file_size: what a plain file will have, or 0. */
+struct opening {
+	struct endpoint *endpoint;
+	const struct endpoint_spec *spec;
+	unsigned flags;     /* enum ndio_open_flag */
+	uint64_t file_size; /* what a plain file will have, or 0 */
+};
+
+static int try_key(void *opaque, const struct key *key, struct error *err)
+{
+	const struct opening *opening = opaque;
+
+	return open_with(opening->endpoint, opening->spec, opening->flags, key,
+			 opening->file_size, err);
+}
+
 static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec,
 		       unsigned flags, uint64_t file_size, struct error *err)
 {
+	struct opening opening = { endpoint, spec, flags, file_size };
 	struct key key = { 0 };
 	char prompt[4200];
-	int ret = 0;
+	int ret;
 
-	if (spec->unlock) {
-		snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
-		ret = key_read(&spec->key, prompt, false, &key, err);
-	}
-	if (ret == 0)
-		ret = open_with(endpoint, spec, flags, &key, file_size, err);
+	if (!spec->unlock)
+		return try_key(&opening, &key, err);
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
+	ret = key_try(&spec->key, prompt, &key, try_key, &opening, err);
 	key_clear(&key);
 	return ret;
 }

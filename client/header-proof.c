@@ -43,15 +43,30 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 	return prove(&source, proof, err);
 }
 
-int header_prove_memfd(struct header *header, const struct header_proof *proof,
-		       struct error *err)
+static struct luks_source memfd_source(struct header *header)
 {
-	const struct luks_source source = {
+	return (struct luks_source){
 		.name = header->name,
 		.size = header->memfd.size,
 		.read = read_memfd,
 		.opaque = header,
 	};
+}
+
+int header_prove_memfd(struct header *header, const struct header_proof *proof,
+		       struct error *err)
+{
+	const struct luks_source source = memfd_source(header);
 
 	return prove(&source, proof, err);
+}
+
+int header_try_key(struct header *header, const struct key *key, struct error *err)
+{
+	const struct luks_source source = memfd_source(header);
+	struct luks luks;
+	int ret = luks_unlock(&source, key->data, key->len, &luks, err);
+
+	luks_clear(&luks);
+	return ret;
 }

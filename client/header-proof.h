@@ -20,4 +20,7 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 int header_prove_memfd(struct header *header, const struct header_proof *proof,
 		       struct error *err);
 
+/* Does this key open what is in the memfd? -EPERM: it doesn't. Needs header_load_areas(). */
+int header_try_key(struct header *header, const struct key *key, struct error *err);
+
 #endif

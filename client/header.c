@@ -62,12 +62,27 @@ int header_open(struct header *header, bool readonly, struct error *err)
 	return 0;
 }
 
-void header_close(struct header *header)
+void header_let_go(struct header *header)
 {
-	luks_memfd_close(&header->memfd);
-	free(header->before);
 	ndio_close(header->volume, NDIO_CLOSE_CANCEL);
 	ndio_queue_free(header->queue);
+	header->volume = NULL;
+	header->queue = NULL;
+}
+
+void header_forget(struct header *header)
+{
+	luks_memfd_close(&header->memfd);
+	luks_memfd_init(&header->memfd, header->name);
+	free(header->before);
+	header->before = NULL;
+	header->before_len = 0;
+}
+
+void header_close(struct header *header)
+{
+	header_forget(header);
+	header_let_go(header);
 	header_init(header, NULL);
 }
 

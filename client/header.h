@@ -36,6 +36,10 @@ struct header {
 void header_init(struct header *header, const char *locator);
 void header_close(struct header *header);
 
+/* Closes the volume, or forgets what was read of it; the other stays. */
+void header_let_go(struct header *header);
+void header_forget(struct header *header);
+
 /* Opens the volume, nothing more. 0 or a negative errno with a message that names it. */
 int header_open(struct header *header, bool readonly, struct error *err);
 

@@ -15,6 +15,7 @@
 #include "cmd.h"
 
 #define TYPED_MAX 512 /* bytes of a passphrase that is typed, as cryptsetup has it */
+#define TRIES     3   /* for a new one to be typed twice */
 #define LINE_ROOM (TYPED_MAX + 1) /* with its newline, or what is one too many */
 
 /* ---- the command line ---- */
@@ -219,6 +220,11 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 	return ret;
 }
 
+static int refuse_empty(struct error *err)
+{
+	return error_set(err, EINVAL, "an empty key protects nothing");
+}
+
 static int ask_again(int fd, const struct key *key, struct error *err)
 {
 	struct key again = { 0 };
@@ -237,6 +243,27 @@ static int open_terminal(void)
 	return open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
 }
 
+static int ask_new(int fd, const char *prompt, struct key *key, struct error *err)
+{
+	int ret = ask(fd, prompt, key, err);
+
+	if (ret == 0 && key->len == 0)
+		return refuse_empty(err);
+	return ret < 0 ? ret : ask_again(fd, key, err);
+}
+
+static int ask_new_patiently(int fd, const char *prompt, struct key *key, struct error *err)
+{
+	int ret;
+
+	for (int left = TRIES - 1;; left--) {
+		ret = ask_new(fd, prompt, key, err);
+		if (ret != -EINVAL || left == 0)
+			return ret;
+		tell(fd, "%s: try again\n", err->text);
+	}
+}
+
 static int read_terminal(const char *prompt, bool is_new, struct key *key, struct error *err)
 {
 	int fd = open_terminal();
@@ -247,9 +274,7 @@ static int read_terminal(const char *prompt, bool is_new, struct key *key, struc
 				 "give a key file or descriptor");
 	ret = key_make(key, LINE_ROOM, err);
 	if (ret == 0)
-		ret = ask(fd, prompt, key, err);
-	if (ret == 0 && is_new && key->len > 0)
-		ret = ask_again(fd, key, err);
+		ret = is_new ? ask_new_patiently(fd, prompt, key, err) : ask(fd, prompt, key, err);
 	close(fd);
 	return ret;
 }
@@ -294,7 +319,7 @@ int key_read(const struct key_source *source, const char *prompt, bool is_new,
 	else
 		ret = read_terminal(prompt, is_new, key, err);
 	if (ret == 0 && is_new && key->len == 0)
-		ret = error_set(err, EINVAL, "an empty key protects nothing");
+		ret = refuse_empty(err);
 	if (ret < 0)
 		key_clear(key);
 	return ret;

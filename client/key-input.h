@@ -40,10 +40,9 @@ bool key_sources_clash(const struct key_source *a, const struct key_source *b);
 
 /* Reads the key, and turns core dumps off before. prompt is for the terminal, without a colon:
  * "Passphrase for disk.luks"; what is typed has no newline and isn't shown. A key that is new
- * may not be empty, and if it is typed, it is typed twice. 0, or a negative errno
- * with a message: -ENOTTY no terminal, -EINVAL the two differ or it is
- * empty, -EFBIG, -ENOENT, ... The caller
- * ends with key_clear(). */
+ * may not be empty, and if it is typed, it is typed twice, and where the two differ up to three
+ * times. 0, or a negative errno with a message: -ENOTTY no terminal, -EINVAL the two differ or it
+ * is empty, -EFBIG, -ENOENT, ... The caller ends with key_clear(). */
 int key_read(const struct key_source *source, const char *prompt, bool is_new, struct key *key,
 	     struct error *err);
 

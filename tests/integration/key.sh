@@ -100,27 +100,68 @@ serialised() {
 	stop_server many
 }
 
+# thrice TEXT
+thrice() {
+	printf '%s\n' "$1" "$1" "$1"
+}
+
 terminals() {
-	local change=("$ndio" key change "${cheap[@]}" "$T/disk")
+	local change=("$ndio" key change "${cheap[@]}" "$T/disk") said
+	local old="noecho Passphrase for $T/disk: => " new="noecho New passphrase for $T/disk: => "
 
 	make_luks2 "$T/disk" 18M
-	ok "terminal: change" terminal "noecho Passphrase for $T/disk: => correct horse battery staple
-noecho New passphrase for $T/disk: => typed key
-noecho again: => typed key" "${change[@]}"
+	said=$(terminal "${old}correct horse battery staple
+${new}typed key
+noecho again: => typed key" "${change[@]}")
+	is "terminal: change" $? 0
+	is "terminal: it is said, once, that it takes a while" \
+		"$(grep -c "deriving the key, this takes some seconds" <<<"$said")" 1
 	printf 'typed key' >"$T/typed"
 	ok "terminal: the key has no newline" opens "$T/disk" "$T/typed"
-	like "terminal: two that differ" "$(terminal "noecho Passphrase for $T/disk: => typed key
-noecho New passphrase for $T/disk: => horse
-noecho again: => battery" "${change[@]}")" "two passphrases differ"
-	like "terminal: an empty new one" "$(terminal "noecho Passphrase for $T/disk: => typed key
-noecho New passphrase for $T/disk: => " "${change[@]}")" "empty key protects nothing"
-	like "terminal: a wrong one" "$(terminal "noecho Passphrase for $T/disk: => nonsense
-noecho New passphrase for $T/disk: => horse
-noecho again: => horse" "${change[@]}")" "no key slot opens with this key"
-	terminal "noecho Passphrase for $T/disk: => ^C" "${change[@]}" >/dev/null
+	like "terminal: two that differ, three times" "$(terminal "${old}typed key
+$(thrice "${new}horse
+noecho again: => battery")" "${change[@]}")" "differ: try again.*differ: try again.*ndio: the two passphrases differ"
+	like "terminal: an empty new one, three times" "$(terminal "${old}typed key
+$(thrice "$new")" "${change[@]}")" "try again.*ndio: an empty key protects nothing"
+	said=$(terminal "$(thrice "${old}nonsense")" "${change[@]}")
+	is "terminal: a wrong one, three times" $? 1
+	like "terminal: it says so each time" "$said" \
+		"no key slot opens [^$'\n']*: try again.*again.*no key slot opens [^$'\n']*key$"
+	ok "terminal: before the new one is asked for" not grep -q "New passphrase" <<<"$said"
+	ok "terminal: two wrong ones, and the right one" terminal "${old}nonsense
+${old}
+${old}typed key
+${new}horse
+noecho again: => battery
+${new}typed key
+noecho again: => typed key" "${change[@]}"
+	like "terminal: a key file that is wrong, before the new one is asked for" \
+		"$(terminal "" "${change[@]}" --key-file "$T/wrong")" "no key slot opens"
+	terminal "$old^C" "${change[@]}" >/dev/null
 	is "terminal: SIGINT at the prompt, and it echoes again" $? 130
 	ok "terminal: nothing was changed" opens "$T/disk" "$T/typed"
 	ok "no terminal: it says so" fails "no terminal to ask" setsid "${change[@]}"
+}
+
+# Whatever asks for a passphrase asks again. Attach does, too: see tests/vm.
+tries() {
+	local typed="noecho Passphrase for $T/disk: => "
+
+	make_luks2 "$T/disk" 18M
+	typed="${typed}nonsense
+${typed}correct horse battery staple"
+	like "info: a wrong one, and the right one" "$(terminal "$typed" "$ndio" info --unlock "$T/disk")" \
+		"no key slot opens [^$'\n']*: try again.*unlocked: +yes"
+	like "copy: likewise" "$(terminal "$typed" "$ndio" copy --src-unlock "$T/disk" null:)" \
+		"no key slot opens [^$'\n']*: try again"
+	like "key remove: likewise" "$(terminal "$typed" "$ndio" key remove "$T/disk")" \
+		"no key slot opens [^$'\n']*: try again.*key slot 0 is the last"
+	start_stock once --filter=limit file "$T/disk" limit=1
+	like "a server that takes one connection" "$(terminal "noecho Passphrase for $(uri once): => nonsense
+noecho Passphrase for $(uri once): => correct horse battery staple
+noecho New passphrase for $(uri once): => third
+noecho again: => third" "$ndio" key add "${cheap[@]}" "$(uri once)")" "key slot 1 added"
+	stop_server once
 }
 
 sources() {
@@ -178,6 +219,7 @@ on_servers
 changed_meanwhile
 serialised
 terminals
+tries
 sources
 refused
 done_testing
