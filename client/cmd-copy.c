@@ -1,6 +1,5 @@
 /* cmd-copy: ndio copy, see ndio-copy(1). */
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,8 +8,7 @@
 #include "align.h"
 #include "cmd.h"
 #include "copy.h"
-#include "endpoint.h"
-#include "locator.h"
+#include "endpoint-options.h"
 
 #define DEFAULT_SPARSE 4096
 
@@ -22,14 +20,7 @@ const char help_copy[] =
 	"input or output. DST can also be null:, which keeps nothing.\n"
 	"\n"
 	"A side without a key is copied as it is: to copy ciphertext, give none.\n"
-	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"
-	"  --src-key-fd=N        ... with what can be read from a descriptor\n"
-	"  --src-unlock          ... with a passphrase asked for at the terminal\n"
-	"  --src-header=PATH     the LUKS header of SRC is in this file\n"
-	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"
-	"                        of a key, pass over N bytes, and take no more than N\n"
-	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"
-	"  --dst-keyfile-offset=N, --dst-keyfile-size=N\n"
+	ENDPOINT_HELP
 	"                        the same for DST, which has to be formatted before\n"
 	"\n"
 	"  -p, --progress        show a progress bar, or now and then a line if stderr is no terminal\n"
@@ -45,29 +36,11 @@ const char help_copy[] =
 	"sense.\n";
 
 enum {
-	OPT_KEY_FILE = 256,
-	OPT_KEY_FD,
-	OPT_UNLOCK,
-	OPT_HEADER,
-	OPT_KEYFILE_OFFSET,
-	OPT_KEYFILE_SIZE,
-	OPT_DESTINATION_IS_ZERO,
-	OF_DST = 1024, /* added to one of the first six */
+	OPT_DESTINATION_IS_ZERO = ENDPOINT_END,
 };
 
 static const struct option options[] = {
-	{ "src-key-file", required_argument, NULL, OPT_KEY_FILE },
-	{ "src-key-fd", required_argument, NULL, OPT_KEY_FD },
-	{ "src-unlock", no_argument, NULL, OPT_UNLOCK },
-	{ "src-header", required_argument, NULL, OPT_HEADER },
-	{ "dst-key-file", required_argument, NULL, OPT_KEY_FILE | OF_DST },
-	{ "dst-key-fd", required_argument, NULL, OPT_KEY_FD | OF_DST },
-	{ "dst-unlock", no_argument, NULL, OPT_UNLOCK | OF_DST },
-	{ "dst-header", required_argument, NULL, OPT_HEADER | OF_DST },
-	{ "src-keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
-	{ "src-keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
-	{ "dst-keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET | OF_DST },
-	{ "dst-keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE | OF_DST },
+	ENDPOINT_OPTIONS,
 	{ "progress", optional_argument, NULL, 'p' },
 	{ "sparse", required_argument, NULL, 'S' },
 	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
@@ -97,25 +70,7 @@ static bool set_sparse(struct copy_options *copy, const char *value)
 /* False where the option's value makes no sense. */
 static bool take_option(struct arguments *args, int option, const char *value)
 {
-	struct endpoint_spec *spec = option & OF_DST ? &args->destination : &args->source;
-
-	switch (option & ~OF_DST) {
-	case OPT_KEY_FILE:
-		spec->unlock = true;
-		return key_source_set_file(&spec->key, value);
-	case OPT_KEY_FD:
-		spec->unlock = true;
-		return key_source_set_fd(&spec->key, value);
-	case OPT_KEYFILE_OFFSET:
-		return !key_source_set_offset(&spec->key, value);
-	case OPT_KEYFILE_SIZE:
-		return !key_source_set_size(&spec->key, value);
-	case OPT_UNLOCK:
-		spec->unlock = true;
-		return true;
-	case OPT_HEADER:
-		spec->header = value;
-		return true;
+	switch (option) {
 	case 'p':
 		return progress_parse(value, &args->copy.progress);
 	case 'S':
@@ -123,9 +78,11 @@ static bool take_option(struct arguments *args, int option, const char *value)
 	case OPT_DESTINATION_IS_ZERO:
 		args->destination_is_zero = true;
 		return true;
-	default:
+	case 'h':
 		args->help = true;
 		return true;
+	default:
+		return endpoint_option(&args->source, &args->destination, option, value);
 	}
 }
 
@@ -150,22 +107,6 @@ static const char *hint(int option)
 	}
 }
 
-static int check_side(const char *self, const struct endpoint_spec *spec)
-{
-	struct error err;
-
-	if (!endpoint_is_special(spec->locator) && locator_kind(spec->locator, &err) < 0)
-		return cmd_error("%s", err.text);
-	if (spec->unlock && endpoint_is_special(spec->locator))
-		return cmd_usage(self, "%s can't be opened with a key: give a file, a block device "
-				 "or an NBD URI", spec->locator);
-	if (key_source_check(&spec->key))
-		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
-	if (spec->header && !spec->unlock)
-		return cmd_usage(self, "%s: a header without a key", spec->locator);
-	return CMD_OK;
-}
-
 /* Before anything else is opened, and gets its number. */
 static bool is_open(int fd)
 {
@@ -181,9 +122,9 @@ static int check_arguments(const char *self, const struct arguments *args)
 
 	if (strcmp(src->locator, "null:") == 0)
 		return cmd_usage(self, "null: can only be a destination");
-	status = check_side(self, src);
+	status = endpoint_check(self, src);
 	if (status == CMD_OK)
-		status = check_side(self, dst);
+		status = endpoint_check(self, dst);
 	if (status != CMD_OK)
 		return status;
 	if (key_sources_clash(&src->key, &dst->key) ||
@@ -207,8 +148,8 @@ static int parse(int argc, char **argv, struct arguments *args)
 	int option;
 
 	*args = (struct arguments){
-		.source.key = KEY_SOURCE_NONE,
-		.destination.key = KEY_SOURCE_NONE,
+		.source = ENDPOINT_SPEC_NONE,
+		.destination = ENDPOINT_SPEC_NONE,
 		.copy.sparse = DEFAULT_SPARSE,
 	};
 	while ((option = getopt_long(argc, argv, "pS:h", options, NULL)) != -1) {

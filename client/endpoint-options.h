@@ -1,0 +1,53 @@
+/* endpoint-options: what the command line of a command with two sides says of them, SRC and DST. */
+#ifndef NDIO_ENDPOINT_OPTIONS_H
+#define NDIO_ENDPOINT_OPTIONS_H
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "endpoint.h"
+
+/* For --help; the first names the source, those of the destination follow. */
+#define ENDPOINT_HELP                                                                           \
+	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"     \
+	"  --src-key-fd=N        ... with what can be read from a descriptor\n"                  \
+	"  --src-unlock          ... with a passphrase asked for at the terminal\n"              \
+	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                       \
+	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                       \
+	"                        of a key, pass over N bytes, and take no more than N\n"         \
+	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"              \
+	"  --dst-keyfile-offset=N, --dst-keyfile-size=N\n"
+
+enum {
+	ENDPOINT_KEY_FILE = 256,
+	ENDPOINT_KEY_FD,
+	ENDPOINT_UNLOCK,
+	ENDPOINT_HEADER,
+	ENDPOINT_KEYFILE_OFFSET,
+	ENDPOINT_KEYFILE_SIZE,
+	ENDPOINT_OF_DST = 1024, /* added to one of these */
+	ENDPOINT_END = 2048,    /* where a command's own options start */
+};
+
+#define ENDPOINT_SIDE(side, of)                                                                 \
+	{ side "-key-file", required_argument, NULL, ENDPOINT_KEY_FILE | (of) },                \
+	{ side "-key-fd", required_argument, NULL, ENDPOINT_KEY_FD | (of) },                    \
+	{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                          \
+	{ side "-header", required_argument, NULL, ENDPOINT_HEADER | (of) },                    \
+	{ side "-keyfile-offset", required_argument, NULL, ENDPOINT_KEYFILE_OFFSET | (of) },    \
+	{ side "-keyfile-size", required_argument, NULL, ENDPOINT_KEYFILE_SIZE | (of) }
+
+/* For getopt_long. */
+#define ENDPOINT_OPTIONS ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST)
+
+/* Of both sides, before the first option. */
+#define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE }
+
+/* Takes one of these options. False where the value makes no sense. */
+bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
+		     const char *value);
+
+/* Is what is said of a side whole? An enum cmd_status; self is argv[0]. */
+int endpoint_check(const char *self, const struct endpoint_spec *spec);
+
+#endif
