@@ -377,7 +377,12 @@ static int refuse(const struct ndio_volume *handle, const struct ask *ask, int e
 
 static int failed(const struct ndio_volume *handle, const struct ask *ask, int error)
 {
-	return refuse(handle, ask, error, error_reason(-error));
+	bool syncs = ask->op == OP_FLUSH || (ask->flags & NDIO_FUA);
+	const char *more = syncs && syncs_error(&handle->volume->syncs) ? "; " SYNCS_FAILED : "";
+
+	return message_set(-error, "%s: %s at %llu: %s%s", handle->volume->target->name,
+			   op_name(ask->op), (unsigned long long)ask->offset, error_reason(-error),
+			   more);
 }
 
 /* ---- what can't be asked for ---- */

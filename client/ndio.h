@@ -177,7 +177,9 @@ ssize_t ndio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iov
 ssize_t ndio_pwritev(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
 		     uint64_t offset, unsigned flags);
 
-/* All writes that completed before are on stable storage when it returns. */
+/* All writes that completed before are on stable storage when it returns. Once it, or a request
+ * with NDIO_FUA, has failed, neither ever succeeds on this volume again, since written data may be
+ * lost; the error is the first one's. */
 int ndio_flush(struct ndio_volume *volume);
 
 /* Advice: the content of the whole blocks inside isn't needed any more. */

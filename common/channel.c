@@ -305,8 +305,7 @@ static bool finish_if_done(struct ndio_request *request)
 {
 	if (request->nr_outstanding || !request_all_split(request))
 		return false;
-	request_complete(request);
-	request_put(request, REF_CHANNEL);
+	request_end(request);
 	return true;
 }
 
@@ -389,6 +388,16 @@ static void unwind_rests(struct ndio_subrequest *sub)
 	sub->landed = 0;
 }
 
+static void fail(struct ndio_subrequest *sub, int error)
+{
+	bool syncs = sub->op == OP_FLUSH || (sub->op != OP_READ && (sub->flags & REQ_FUA));
+
+	if (syncs)
+		request_fail_sync(sub->request, error);
+	else
+		request_fail(sub->request, error);
+}
+
 /* What follows when a subrequest has landed. True: it went out again. */
 static bool land(struct channel *channel, struct ndio_subrequest *sub)
 {
@@ -398,13 +407,13 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 
 	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
 	if (sub->result < 0) {
-		request_fail(request, channel->canceled ? -ECANCELED : sub->result);
+		fail(sub, channel->canceled ? -ECANCELED : sub->result);
 		return false;
 	}
 	if (data && (uint64_t)sub->result < sub->len) {
 		if (ask_for_rest(channel, sub))
 			return true;
-		request_fail(request, -EIO); /* the file is shorter than it was */
+		fail(sub, -EIO); /* the file is shorter than it was */
 		return false;
 	}
 	unwind_rests(sub);
@@ -425,7 +434,7 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 
 void channel_start(struct channel *channel, struct ndio_request *request)
 {
-	request_get(request, REF_CHANNEL);
+	request_begin(request);
 	if (channel->canceled)
 		request_fail(request, -ECANCELED);
 	request->next = NULL;

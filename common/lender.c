@@ -178,7 +178,7 @@ static void range_granted(struct range *range)
 	struct ndio_request *request =
 		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
 
-	sem_post(request->range_waiter);
+	sem_post(request->waiter);
 }
 
 /* The range comes before the channel: whoever holds a channel waits only for the target, so
@@ -190,11 +190,16 @@ static void wait_for_range(struct ndio_request *request)
 	if (!request->has_range)
 		return;
 	sem_init(&granted, 0, 0);
-	request->range_waiter = &granted;
+	request->waiter = &granted;
 	request->range.granted = range_granted;
 	if (!range_acquire(&request->volume->ranges, &request->range))
 		thread_wait(&granted);
 	sem_destroy(&granted);
+}
+
+static void may_complete(struct ndio_request *request)
+{
+	sem_post(request->waiter);
 }
 
 /* Bytes that it asks the target for at once, if it is a read that waits for others. It may be more
@@ -214,17 +219,17 @@ static void give_up_turn(struct lender *lender, uint64_t depth)
 		sched_yield();
 }
 
-int lender_run(struct lender *lender, struct ndio_request *request)
+/* Runs it in a channel, to its end. */
+static void run(struct lender *lender, struct ndio_request *request)
 {
 	uint64_t depth = read_depth(lender, request);
 	struct channel *channel;
 
-	wait_for_range(request);
 	if (depth)
 		depth_enter(&lender->reads, depth);
 	channel = borrow(lender);
 	channel_start(channel, request);
-	while (!request->completed) {
+	while (!request->ended) {
 		channel_wait(channel, true, -1);
 		/* Before it is decrypted, so that the target isn't idle meanwhile. */
 		if (depth && channel_all_read(channel)) {
@@ -235,5 +240,26 @@ int lender_run(struct lender *lender, struct ndio_request *request)
 	}
 	assert(!depth);
 	give_back(lender, channel);
+}
+
+/* A flush waits for others without a channel, since they may need it. */
+int lender_run(struct lender *lender, struct ndio_request *request)
+{
+	sem_t cleared;
+
+	wait_for_range(request);
+	if (!request->is_sync) {
+		run(lender, request);
+		return request->error;
+	}
+	sem_init(&cleared, 0, 0);
+	request->waiter = &cleared;
+	request->may_complete = may_complete;
+	run(lender, request);
+	if (!request->completed) {
+		thread_wait(&cleared);
+		request_finish(request);
+	}
+	sem_destroy(&cleared);
 	return request->error;
 }

@@ -222,6 +222,7 @@ int request_make(struct volume *volume, enum op op, enum origin origin, unsigned
 		return ret;
 	}
 	set_range(request);
+	request->is_sync = op == OP_FLUSH || (changes_data(op) && (flags & REQ_FUA));
 	PROBE4(request_make, request->debug_id, op, start, len);
 	*result = request;
 	return 0;
@@ -254,6 +255,14 @@ void request_fail(struct ndio_request *request, int error)
 	PROBE2(request_fail, request->debug_id, error);
 }
 
+void request_fail_sync(struct ndio_request *request, int error)
+{
+	request_fail(request, error);
+	/* What can't be done at all lost nothing. */
+	if (request->sync_error == 0 && error != -EOPNOTSUPP)
+		request->sync_error = error;
+}
+
 bool request_all_split(const struct ndio_request *request)
 {
 	uint64_t all = request->op == OP_FLUSH ? 1 : request->len;
@@ -261,7 +270,8 @@ bool request_all_split(const struct ndio_request *request)
 	return request->error || request->split >= all;
 }
 
-void request_complete(struct ndio_request *request)
+/* Ends it, once. Releases its range, counts, calls done. */
+static void request_complete(struct ndio_request *request)
 {
 	struct stats *stats = &request->volume->stats;
 
@@ -287,4 +297,43 @@ void request_complete(struct ndio_request *request)
 		request->done(request);
 	if (request->load)
 		atomic_fetch_sub(request->load, 1);
+}
+
+void request_finish(struct ndio_request *request)
+{
+	if (request->is_sync && request->sync.error && !request->error)
+		request->error = request->sync.error;
+	request_complete(request);
+	request_put(request, REF_CHANNEL);
+}
+
+static void sync_cleared(struct sync *sync)
+{
+	struct ndio_request *request =
+		(struct ndio_request *)((char *)sync - offsetof(struct ndio_request, sync));
+
+	if (request->may_complete)
+		request->may_complete(request);
+	else
+		request_finish(request);
+}
+
+void request_begin(struct ndio_request *request)
+{
+	request_get(request, REF_CHANNEL);
+	if (!request->is_sync)
+		return;
+	request->sync.cleared = sync_cleared;
+	sync_begin(&request->volume->syncs, &request->sync);
+}
+
+void request_end(struct ndio_request *request)
+{
+	struct volume *volume = request->volume;
+	bool wait = !request->error &&
+		    (request->op == OP_FLUSH || !volume->target->fua_is_own);
+
+	request->ended = true;
+	if (!request->is_sync || sync_end(&volume->syncs, &request->sync, request->sync_error, wait))
+		request_finish(request);
 }

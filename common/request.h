@@ -15,6 +15,7 @@
 #include "annotate.h"
 #include "bvec.h"
 #include "rangelock.h"
+#include "syncs.h"
 
 struct volume;
 struct worker;
@@ -81,14 +82,22 @@ struct ndio_request {
 				where none is needed, the same memory as iter */
 	uint64_t split;      /* bytes split off into subrequests so far */
 	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
-	bool completed;
+	bool ended;     /* nothing of it is in flight any more, nor will be */
+	bool completed; /* and it has been told */
 	int error; /* the first one, negative, or 0 */
 
 	struct worker *worker; /* who runs it, if a worker does */
 	atomic_uint *load;     /* the worker's count of requests that aren't complete */
 	struct range range; /* held from before it starts until it completes, if has_range */
 	bool has_range;
-	void *range_waiter; /* of whoever waits for it */
+	bool is_sync;       /* a flush, or a change with FUA: */
+	struct sync sync;   /* under way from when a channel takes it until it ends */
+	int sync_error;     /* of what was asked of the target, negative, or 0 */
+	void *waiter;       /* of whoever waits for the range, or for request_may_complete() */
+
+	/* Called, by any thread, when a request that had to wait for other syncs at its end may be
+	 * completed: the callee has request_finish() called. NULL: that thread does so itself. */
+	void (*may_complete)(struct ndio_request *request);
 
 	/* Called once, at completion, on the thread that runs the channel: nothing will touch
 	 * the caller's memory any more. May be NULL. */
@@ -125,11 +134,21 @@ void request_unpin(struct ndio_request *request);
 /* Takes the first error; later ones are ignored. error is negative. */
 void request_fail(struct ndio_request *request, int error);
 
+/* Likewise of a subrequest whose success would have said that data are safe. */
+void request_fail_sync(struct ndio_request *request, int error);
+
 /* Nothing left to split off, by success or by failure. */
 bool request_all_split(const struct ndio_request *request);
 
-/* Ends it, once: nothing is in flight any more. Releases its range, counts, calls done. */
-void request_complete(struct ndio_request *request);
+/* A channel takes it, with a reference of its own, before anything is asked of the target. */
+void request_begin(struct ndio_request *request);
+
+/* Nothing of it is in flight any more: completes it, if it needn't wait for other syncs, and puts the
+ * channel's reference. */
+void request_end(struct ndio_request *request);
+
+/* Completes one that had to wait, after may_complete(), and puts the channel's reference. */
+void request_finish(struct ndio_request *request);
 
 /* Freed requests are kept for reuse, so that none is allocated in the steady state. */
 struct request_cache {

@@ -27,10 +27,14 @@
 #define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
 #define ZERO_CHUNK     (1024 * 1024)
 #define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
+#define RING_FD        0            /* the files that are registered with it */
+#define RING_SYNC_FD   1
 
 struct file_target {
 	struct target target;
 	int fd;
+	int sync_fd; /* another open file of the same, for all that syncs: what is found out by a
+			write that doesn't is told by this one too */
 	bool block_device;
 	struct notice notice;
 	struct image_lock *lock; /* or NULL */
@@ -61,7 +65,7 @@ static struct file_target *to_file(struct target *target)
 static int64_t sync_if_fua(const struct file_target *file, const struct ndio_subrequest *sub,
 			   int64_t result)
 {
-	return (sub->flags & REQ_FUA) && fdatasync(file->fd) < 0 ? -errno : result;
+	return (sub->flags & REQ_FUA) && fdatasync(file->sync_fd) < 0 ? -errno : result;
 }
 
 /* Blocks until it is done, for a part of it at least. */
@@ -74,7 +78,7 @@ static int64_t transfer(const struct file_target *file, const struct ndio_subreq
 		if (sub->op == OP_READ)
 			n = pread(file->fd, sub->io_base, sub->len, sub->start);
 		else if (sub->flags & REQ_FUA)
-			n = pwritev2(file->fd, &iov, 1, sub->start, RWF_DSYNC);
+			n = pwritev2(file->sync_fd, &iov, 1, sub->start, RWF_DSYNC);
 		else
 			n = pwrite(file->fd, sub->io_base, sub->len, sub->start);
 	} while (n < 0 && errno == EINTR);
@@ -94,17 +98,19 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
 	bool fixed = queue->has_buffers && in_bounce(queue, sub->io_base);
+	bool fua = sub->op == OP_WRITE && (sub->flags & REQ_FUA);
+	int fd = fua ? RING_SYNC_FD : RING_FD;
 
 	assert(sqe); /* the ring is as deep as the channel has subrequests */
 	if (sub->op == OP_READ && fixed)
-		io_uring_prep_read_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
+		io_uring_prep_read_fixed(sqe, fd, sub->io_base, sub->len, sub->start, 0);
 	else if (sub->op == OP_READ)
-		io_uring_prep_read(sqe, 0, sub->io_base, sub->len, sub->start);
+		io_uring_prep_read(sqe, fd, sub->io_base, sub->len, sub->start);
 	else if (fixed)
-		io_uring_prep_write_fixed(sqe, 0, sub->io_base, sub->len, sub->start, 0);
+		io_uring_prep_write_fixed(sqe, fd, sub->io_base, sub->len, sub->start, 0);
 	else
-		io_uring_prep_write(sqe, 0, sub->io_base, sub->len, sub->start);
-	if (sub->op == OP_WRITE && (sub->flags & REQ_FUA))
+		io_uring_prep_write(sqe, fd, sub->io_base, sub->len, sub->start);
+	if (fua)
 		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, sub);
@@ -263,7 +269,7 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 
 	switch (sub->op) {
 	case OP_FLUSH:
-		return fdatasync(file->fd) < 0 ? -errno : 0;
+		return fdatasync(file->sync_fd) < 0 ? -errno : 0;
 	case OP_TRIM:
 		ret = trim(file, sub);
 		return ret < 0 ? ret : sync_if_fua(file, sub, ret);
@@ -376,6 +382,7 @@ static int ring_open(struct target_queue *queue, unsigned depth)
 {
 	struct io_uring_params params = { .flags = IORING_SETUP_COOP_TASKRUN };
 	unsigned workers[2] = { RING_WORKERS, RING_WORKERS };
+	const int fds[] = { [RING_FD] = queue->file->fd, [RING_SYNC_FD] = queue->file->sync_fd };
 	int ret;
 
 	depth += 1; /* for the wake descriptor */
@@ -384,7 +391,7 @@ static int ring_open(struct target_queue *queue, unsigned depth)
 		ret = io_uring_queue_init(depth, &queue->ring, 0);
 	if (ret < 0)
 		return ret;
-	ret = io_uring_register_files(&queue->ring, &queue->file->fd, 1);
+	ret = io_uring_register_files(&queue->ring, fds, 2);
 	if (ret < 0) {
 		io_uring_queue_exit(&queue->ring);
 		return ret;
@@ -458,13 +465,21 @@ static int64_t file_read(struct target *target, void *buf, size_t len, uint64_t 
 	return transfer(to_file(target), &part);
 }
 
+static void close_fds(struct file_target *file)
+{
+	if (file->sync_fd >= 0 && file->sync_fd != file->fd)
+		close(file->sync_fd);
+	if (file->fd >= 0)
+		close(file->fd);
+	file->fd = file->sync_fd = -1;
+}
+
 static void file_close(struct target *target)
 {
 	struct file_target *file = to_file(target);
 
 	image_lock_release(file->lock);
-	if (file->fd >= 0)
-		close(file->fd);
+	close_fds(file);
 	free(target->name);
 	free(file);
 }
@@ -498,6 +513,26 @@ static int open_fd(struct file_target *file, bool readonly, bool direct)
 		return -errno;
 	/* A FIFO must not hold the open up; but the ring must not give up instead of waiting. */
 	return fcntl(file->fd, F_SETFL, direct ? O_DIRECT : 0) < 0 ? -errno : 0;
+}
+
+/* The same file once more. */
+static int open_again(struct file_target *file, struct error *err)
+{
+	const char *name = file->target.name;
+	int flags = O_CLOEXEC | O_NOCTTY | (file->target.direct ? O_DIRECT : 0);
+	struct stat first, second;
+
+	file->sync_fd = file->fd;
+	if (file->target.readonly)
+		return 0;
+	file->sync_fd = open(name, flags | O_RDWR);
+	if (file->sync_fd < 0)
+		return error_set(err, errno, "%s: opening it once more: %s", name, strerror(errno));
+	if (fstat(file->fd, &first) < 0 || fstat(file->sync_fd, &second) < 0)
+		return error_set(err, errno, "%s: %s", name, strerror(errno));
+	if (first.st_dev != second.st_dev || first.st_ino != second.st_ino)
+		return error_set(err, EBUSY, "%s: it was replaced while it was opened", name);
+	return 0;
 }
 
 static int find_kind_and_size(struct file_target *file, struct error *err)
@@ -579,6 +614,8 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 	if (ret < 0)
 		return error_set(err, -ret, "%s: %s", target->name, strerror(-ret));
 	ret = find_kind_and_size(file, err);
+	if (ret == 0)
+		ret = open_again(file, err);
 	if (ret < 0)
 		return ret;
 	if (direct)
@@ -597,8 +634,7 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 		ret = open_once(file, readonly, true, err);
 		if (ret != -EINVAL || err->text[0])
 			return ret;
-		if (file->fd >= 0)
-			close(file->fd);
+		close_fds(file);
 	}
 	ret = open_once(file, readonly, false, err);
 	if (ret < 0 || mode == DIRECT_OFF)
@@ -646,6 +682,7 @@ static void find_capabilities(struct file_target *file)
 	target->max_queues = UINT_MAX;
 	target->can_flush = true;
 	target->can_fua = true;
+	target->fua_is_own = target->direct;
 	target->can_zero = true;
 	target->can_fast_zero = true;
 	target->can_trim = true;
@@ -682,7 +719,7 @@ int target_file_open(const char *path, const struct target_file_options *options
 
 	if (!file)
 		return error_set(err, ENOMEM, "%s: no memory", path);
-	file->fd = -1;
+	file->fd = file->sync_fd = -1;
 	file->notice = options->notice;
 	file->target.ops = &file_ops;
 	file->target.name = strdup(path);

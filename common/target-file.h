@@ -2,7 +2,8 @@
  *
  * Reads and writes go through an io_uring of each queue's own, with registered bounce memory;
  * where the kernel refuses a ring, or the file is buffered, by preadv2(2) and pwritev2(2).
- * FUA is RWF_DSYNC, flush is fdatasync(2). */
+ * FUA is RWF_DSYNC, flush is fdatasync(2), both on an open file of their own: an error of writeback
+ * is told once for each open file, and there a write that isn't to sync can't be told it. */
 #ifndef NDIO_TARGET_FILE_H
 #define NDIO_TARGET_FILE_H
 

@@ -60,6 +60,7 @@ struct target {
 	bool direct;        /* the page cache isn't involved */
 	bool can_flush;
 	bool can_fua;
+	bool fua_is_own;    /* a FUA write can't succeed while another is told its error: see syncs */
 	bool can_trim;
 	bool can_zero;
 	bool can_fast_zero;

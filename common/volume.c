@@ -195,5 +195,6 @@ void volume_close(struct volume *volume)
 		volume->target->ops->close(volume->target);
 	request_cache_destroy(&volume->requests);
 	range_lock_destroy(&volume->ranges);
+	syncs_destroy(&volume->syncs);
 	free(volume);
 }

@@ -11,6 +11,7 @@
 #include "rangelock.h"
 #include "request.h"
 #include "stats.h"
+#include "syncs.h"
 #include "target-file.h"
 #include "target-nbd.h"
 #include "target.h"
@@ -51,6 +52,7 @@ struct volume {
 	struct request_cache requests;
 	uint8_t apart_as_well[CACHE_LINE];
 	struct stats stats;
+	struct syncs syncs;
 };
 
 /* Opens and unlocks. Blocks; with a key it takes as long as the key slot's derivation. NULL

@@ -67,7 +67,18 @@ static void push(struct worker *worker, struct ndio_request *request)
 	wake(worker);
 }
 
-/* Starts what was handed over, oldest first. */
+/* One that was handed over starts; one that had to wait for other flushes comes back at its end. */
+static void take(struct worker *worker, struct ndio_request *request)
+{
+	if (request->ended) {
+		request_finish(request);
+	} else {
+		channel_start(worker->channel, request);
+		request_put(request, REF_WORKER);
+	}
+}
+
+/* Takes what was handed over, oldest first. */
 static void take_inbox(struct worker *worker)
 {
 	struct ndio_request *stack = atomic_exchange(&worker->inbox, NULL);
@@ -80,8 +91,7 @@ static void take_inbox(struct worker *worker)
 	}
 	for (; oldest; oldest = next) {
 		next = oldest->next;
-		channel_start(worker->channel, oldest);
-		request_put(oldest, REF_WORKER);
+		take(worker, oldest);
 	}
 }
 
@@ -125,6 +135,8 @@ static void *work(void *opaque)
 		if (worker->after_round)
 			worker->after_round();
 	}
+	if (worker->after_round)
+		worker->after_round();
 	return NULL;
 }
 
@@ -219,12 +231,14 @@ bool workers_are_pinned(const struct workers *workers)
 
 /* ---- handing over ---- */
 
+static void hand_over(struct ndio_request *request)
+{
+	push(request->worker, request);
+}
+
 static void range_granted(struct range *range)
 {
-	struct ndio_request *request =
-		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
-
-	push(request->worker, request);
+	hand_over((struct ndio_request *)((char *)range - offsetof(struct ndio_request, range)));
 }
 
 static unsigned load_of(const struct worker *worker)
@@ -256,6 +270,7 @@ void workers_submit(struct workers *workers, struct ndio_request *request)
 	request->load = &worker->load;
 	atomic_fetch_add(&worker->load, 1);
 	request->range.granted = range_granted;
+	request->may_complete = hand_over;
 	if (!request->has_range || range_acquire(&request->volume->ranges, &request->range))
 		push(worker, request);
 }

@@ -725,6 +725,14 @@ static int run_request(struct ndio_request *request)
 	return lender_run(narrow && lender_suits(narrow, request) ? narrow : wide, request);
 }
 
+/* What has failed for good. */
+static const char *sync_consequence(enum op op, unsigned flags)
+{
+	if ((op != OP_FLUSH && !(flags & REQ_FUA)) || !syncs_error(&volume->syncs))
+		return "";
+	return "; " SYNCS_FAILED;
+}
+
 static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 	       extent_fn *extent, void *opaque)
 {
@@ -750,9 +758,9 @@ static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void
 		/* For these nbdkit falls back to something else, or tells the client by the errno
 		 * alone. */
 		if (ret != -EOPNOTSUPP)
-			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s",
+			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
 				     volume->target->name, names[op], count, offset,
-				     error_reason(-ret));
+				     error_reason(-ret), sync_consequence(op, flags));
 		nbdkit_set_error(client_errno(-ret));
 		return -1;
 	}

@@ -21,6 +21,8 @@ replies, block sizes and base:allocation. Several connections, one after the oth
     stranger         replies to a command that was never sent
     shrink           the second connection says that the export is smaller
     readonly, noflush, nofua
+    flush-fails [GO] the first flush fails, once the file GO is there
+    fua-fails        the first write with FUA fails
     mute             connections are taken and nothing is said
     mute-replies     commands are never answered
 """
@@ -30,6 +32,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 path, mode = sys.argv[1:3]
 arguments = sys.argv[3:]
@@ -47,8 +50,10 @@ if mode in ("noflush", "nofua"):
     flags &= ~FUA
 if mode == "noflush":
     flags &= ~FLUSH
-if mode == "shrink":
+if mode in ("shrink", "flush-fails", "fua-fails"):
     flags |= MULTI
+to_fail = {"flush-fails": 1, "fua-fails": 1}.get(mode, 0)
+failing = threading.Lock()
 
 
 class Closed(Exception):
@@ -161,16 +166,29 @@ class Connection:
             length = 0xFFFFFE00
         self.chunk(1, 5, handle, struct.pack(">III", 1, length, 0))
 
+    def fails(self, command_flags, kind):
+        global to_fail
+        meant = kind == 3 if mode == "flush-fails" else kind == 1 and command_flags & 1
+        with failing:
+            if not meant or not to_fail:
+                return False
+            to_fail -= 1
+        while arguments and not os.path.exists(arguments[0]):
+            time.sleep(0.01)
+        return True
+
     def serve(self):
         self.handshake()
         while True:
-            _, _, kind, handle, start, count = struct.unpack(">IHHQQI", self.recv(28))
+            _, command_flags, kind, handle, start, count = struct.unpack(">IHHQQI", self.recv(28))
             payload = self.recv(count) if kind == 1 else b""
             if kind == 2:
                 raise Closed
             if mode == "mute-replies":
                 continue
-            if kind == 0:
+            if self.fails(command_flags, kind):
+                self.chunk(1, 32769, handle, struct.pack(">IH", 5, 0))
+            elif kind == 0:
                 self.read(handle, start, count)
             elif kind == 7:
                 self.block_status(handle, start, count)
