@@ -2,7 +2,13 @@
  * changed and written back loses nobody's bytes.
  *
  * Granted in the order of arrival: a range waits for every earlier one that it conflicts with,
- * held or waiting, so nobody starves. A holder must not wait for another range. */
+ * held or waiting, so nobody starves. A holder must not wait for another range.
+ *
+ * A range that has to wait is known to the latest of those alone; when that one is released, to the
+ * earliest of those that are left. Mostly there are none: where many want the same bytes, they stand
+ * in a line. What is in flight is kept in search trees by its place, each range
+ * in that of its region of the volume, or of those that don't lie in one; so it costs next to
+ * nothing where nothing is near, and the logarithm of what is. */
 #ifndef NDIO_RANGELOCK_H
 #define NDIO_RANGELOCK_H
 
@@ -16,6 +22,8 @@ enum range_mode {
 	RANGE_PARTIAL, /* a block is read, changed, written: conflicts with all */
 };
 
+#define RANGE_MODES 3
+
 struct range {
 	uint64_t start, end; /* bytes, rounded out to whole blocks; end is exclusive */
 	enum range_mode mode;
@@ -24,23 +32,36 @@ struct range {
 	void (*granted)(struct range *range);
 
 	/* Private. */
-	unsigned blockers;
-	struct range *prev, *next;
+	uint64_t number;       /* in the order of arrival */
+	struct range *blocker; /* the one that it waits for now, or NULL: it is held */
+	struct range *next;    /* of those that wait for the same one */
+	struct range *first_waiting, *last_waiting;
+
+	/* In the tree, a treap: by start and number, and no child's priority above its parent's. */
+	struct range *child[2];
+	uint64_t priority;
+	uint64_t max_end, min_number, max_number; /* of it and all below it */
 };
 
 #define RANGE_REGIONS 1024
 
+struct range_tree {
+	struct range *root[RANGE_MODES];
+};
+
 struct range_lock {
 	pthread_mutex_t lock;
-	struct range *first, *last;
-	/* How many there are in each region of the volume, by its number modulo RANGE_REGIONS, and
-	 * how many that don't lie in one: they tell small ranges of which none can meet, so that
-	 * these need not look at each other. */
-	unsigned in_region[RANGE_REGIONS], across;
+	uint64_t arrived;
+	/* A tree for each region of the volume, by its number modulo RANGE_REGIONS, and one of the
+	 * ranges that don't lie in one. */
+	struct range_tree region[RANGE_REGIONS], across;
+	uint64_t in_regions; /* ranges in all of the former */
+	uint64_t steps; /* ranges that were looked at, ever: what it costs */
 };
 
 void range_lock_init(struct range_lock *ranges);
-void range_lock_destroy(struct range_lock *ranges); /* nothing held */
+void range_lock_destroy(struct range_lock *ranges); /* idle */
+bool range_lock_is_idle(struct range_lock *ranges); /* nothing held, nobody waits */
 
 /* True: held at once. False: range->granted() tells when. The struct is the caller's, and
  * stays in place until it is released. Any thread. */

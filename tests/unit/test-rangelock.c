@@ -303,7 +303,7 @@ static void who_is_granted_matches_the_model(void **state)
 		struct range *range = &waiters[i].range;
 
 		if (held[i]) {
-			if (range->blockers)
+			if (range->blocker)
 				continue;
 			release(&waiters[i]);
 			held[i] = false;
@@ -328,7 +328,7 @@ static void who_is_granted_matches_the_model(void **state)
 					    y->start < x->end && conflicts[x->mode][y->mode];
 			}
 			if (held[a]) {
-				assert_int_equal(waiters[a].range.blockers, blockers);
+				assert_int_equal(!waiters[a].range.blocker, !blockers);
 				assert_int_equal(waiters[a].granted, must_wait[a] && !blockers);
 			}
 		}
@@ -337,11 +337,159 @@ static void who_is_granted_matches_the_model(void **state)
 	for (unsigned left = COUNT; left;)
 		for (unsigned i = left = 0; i < COUNT; i++) {
 			left += held[i];
-			if (held[i] && !waiters[i].range.blockers) {
+			if (held[i] && !waiters[i].range.blocker) {
 				release(&waiters[i]);
 				held[i] = false;
 			}
 		}
+}
+
+/* ---- what it costs ---- */
+
+/* The nth of many: where it is, and how. */
+typedef void shape_fn(struct range *range, unsigned n, unsigned count);
+
+static void same_place(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = 4096, .end = 8192, .mode = RANGE_WRITE };
+}
+
+static void same_place_of_all_modes(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = 4096, .end = 8192, .mode = n % 3 };
+}
+
+static void reads_behind_a_partial_write(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = 4096, .end = 8192, .mode = n ? RANGE_READ : RANGE_PARTIAL };
+}
+
+static void partial_writes_behind_reads(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = 4096, .end = 8192,
+				 .mode = n < count / 2 ? RANGE_READ : RANGE_PARTIAL };
+}
+
+static void large_and_apart(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = n * 1000000ULL, .end = (n + 1) * 1000000ULL,
+				 .mode = RANGE_PARTIAL };
+}
+
+static void each_overlaps_the_next(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = n * 100000ULL, .end = n * 100000ULL + 150000,
+				 .mode = RANGE_WRITE };
+}
+
+static void each_overlaps_the_next_downwards(struct range *range, unsigned n, unsigned count)
+{
+	each_overlaps_the_next(range, count - n, count);
+}
+
+static void each_overlaps_many(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = n * 512ULL, .end = n * 512ULL + (64 << 20),
+				 .mode = RANGE_WRITE };
+}
+
+static void one_in_the_other(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = n * 512ULL, .end = (2 * count - n) * 512ULL,
+				 .mode = RANGE_PARTIAL };
+}
+
+static void small_ones_under_large_ones(struct range *range, unsigned n, unsigned count)
+{
+	*range = (struct range){ .start = n * 4096ULL, .end = (n + 1) * 4096ULL,
+				 .mode = RANGE_WRITE };
+	if (n >= count / 2)
+		*range = (struct range){ .end = count * 4096ULL, .mode = RANGE_WRITE };
+}
+
+static void small_and_scattered(struct range *range, unsigned n, unsigned count)
+{
+	uint64_t place = n * 7919ULL % count;
+
+	*range = (struct range){ .start = place * 12288, .end = place * 12288 + 4096 * (1 + n % 5),
+				 .mode = n % 3 };
+}
+
+/* Takes all of them, and releases each when it is held: the oldest first, or the latest first of
+ * those that are. Ranges that were looked at. */
+static uint64_t cost(shape_fn *shape, unsigned count, bool latest_first)
+{
+	struct waiter *waiters = calloc(count, sizeof(*waiters));
+	unsigned *held = calloc(count, sizeof(*held)), nr_held = 0, released = 0;
+	uint64_t before = ranges.steps;
+
+	assert_non_null(waiters);
+	assert_non_null(held);
+	for (unsigned i = 0; i < count; i++) {
+		shape(&waiters[i].range, i, count);
+		waiters[i].range.granted = count_granted;
+		waiters[i].granted = range_acquire(&ranges, &waiters[i].range);
+	}
+	while (released < count) {
+		unsigned at = released;
+
+		/* Those that became held, in their order. */
+		for (unsigned i = nr_held = 0; i < count; i++)
+			if (waiters[i].granted == 1)
+				held[nr_held++] = i;
+		assert_true(nr_held > 0);
+		for (at = 0; at < nr_held; at++) {
+			unsigned i = held[latest_first ? nr_held - 1 - at : at];
+
+			waiters[i].granted = 2;
+			release(&waiters[i]);
+			released++;
+		}
+		if (nr_held == 1) { /* a line: the others stand behind it, and no loop over all */
+			for (unsigned i = held[0] + 1; i < count && waiters[i].granted == 1; i++) {
+				waiters[i].granted = 2;
+				release(&waiters[i]);
+				released++;
+			}
+		}
+	}
+	free(waiters);
+	free(held);
+	return ranges.steps - before;
+}
+
+/* Four times as many cost four times as much, and a little: the square would be sixteen times. */
+static void cost_does_not_grow_with_the_square(void **state)
+{
+	static shape_fn *const shapes[] = {
+		same_place, same_place_of_all_modes, reads_behind_a_partial_write,
+		partial_writes_behind_reads, large_and_apart, each_overlaps_the_next,
+		each_overlaps_the_next_downwards, each_overlaps_many, one_in_the_other,
+		small_ones_under_large_ones, small_and_scattered,
+	};
+
+	for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		for (unsigned latest_first = 0; latest_first < 2; latest_first++) {
+			uint64_t few = cost(shapes[i], 1000, latest_first);
+			uint64_t many = cost(shapes[i], 4000, latest_first);
+
+			if (many >= 8 * few)
+				fail_msg("shape %u: %ju steps for 1000, %ju for 4000", i,
+					 (uintmax_t)few, (uintmax_t)many);
+		}
+	}
+}
+
+static void nothing_near_costs_next_to_nothing(void **state)
+{
+	enum { COUNT = 500 };
+	struct waiter waiters[COUNT];
+
+	for (unsigned i = 0; i < COUNT; i++)
+		assert_true(take(&waiters[i], i * 65536ULL, i * 65536ULL + 4096, RANGE_WRITE));
+	for (unsigned i = 0; i < COUNT; i++)
+		release(&waiters[i]);
+	assert_true(ranges.steps <= 2 * COUNT);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -359,6 +507,8 @@ int main(void)
 		TEST(none_that_conflict_are_held_at_once_in_small_blocks),
 		TEST(none_that_conflict_are_held_at_once_in_large_blocks),
 		TEST(who_is_granted_matches_the_model),
+		TEST(cost_does_not_grow_with_the_square),
+		TEST(nothing_near_costs_next_to_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
