@@ -21,6 +21,7 @@
 #include "key-try.h"
 #include "locator.h"
 #include "nbd-uri.h"
+#include "partition-table.h"
 #include "patience.h"
 #include "program.h"
 
@@ -165,6 +166,30 @@ static int connect_kernel(const struct attach_spec *spec, const struct attachmen
 	return kernel_device_connect(attachment->index, &connect, err);
 }
 
+/* Says why a disk's partitions aren't found, where its table counts in other sectors. */
+static void look_at_partitions(unsigned index, unsigned block_size)
+{
+	uint8_t first[8192];
+	unsigned sector;
+	char path[32];
+	ssize_t len = 0;
+	off_t size = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/nbd%u", index);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		len = pread(fd, first, sizeof(first), 0);
+		size = lseek(fd, 0, SEEK_END);
+		close(fd);
+	}
+	sector = len > 0 && size > 0 ? partition_table_sector(first, len, size) : 0;
+	if (sector && sector != block_size)
+		cmd_error("warning: %s has a partition table for sectors of %u bytes, and is attached "
+			  "with %u: its partitions are only found with --block-size %u", path, sector,
+			  block_size, sector);
+}
+
 static int attach_claimed(const struct attach_spec *spec, const struct attachment *attachment,
 			  const struct key *key, unsigned block_size, struct error *err)
 {
@@ -179,8 +204,10 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 	if (ret < 0) {
 		gateway_stop(attachment->socket, true, NULL);
 		kernel_device_let_go_dead(attachment->index);
+		return ret;
 	}
-	return ret;
+	look_at_partitions(attachment->index, block_size);
+	return 0;
 }
 
 static int try_key(void *opaque, const struct key *key, struct error *err)

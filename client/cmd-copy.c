@@ -9,6 +9,7 @@
 #include "cmd.h"
 #include "copy.h"
 #include "endpoint-options.h"
+#include "guard.h"
 
 #define DEFAULT_SPARSE 4096
 
@@ -30,6 +31,8 @@ const char help_copy[] =
 	"                        two from 512 to 256K, or 0: copy them (default 4K)\n"
 	"      --destination-is-zero\n"
 	"                        DST reads as zeroes everywhere: do not write zeroes\n"
+	"      --overwrite       DST may hold a LUKS volume, a file system or a partition table\n"
+	"                        that SRC has nothing in place of\n"
 	"  -h, --help            show this\n"
 	"\n"
 	"Exit status: 0 all was copied and flushed, 1 it was not, 2 the command line makes no\n"
@@ -37,6 +40,7 @@ const char help_copy[] =
 
 enum {
 	OPT_DESTINATION_IS_ZERO = ENDPOINT_END,
+	OPT_OVERWRITE,
 };
 
 static const struct option options[] = {
@@ -44,6 +48,7 @@ static const struct option options[] = {
 	{ "progress", optional_argument, NULL, 'p' },
 	{ "sparse", required_argument, NULL, 'S' },
 	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
+	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -51,7 +56,7 @@ static const struct option options[] = {
 struct arguments {
 	struct endpoint_spec source, destination;
 	struct copy_options copy;
-	bool destination_is_zero;
+	bool destination_is_zero, overwrite;
 	bool help;
 };
 
@@ -77,6 +82,9 @@ static bool take_option(struct arguments *args, int option, const char *value)
 		return set_sparse(&args->copy, value);
 	case OPT_DESTINATION_IS_ZERO:
 		args->destination_is_zero = true;
+		return true;
+	case OPT_OVERWRITE:
+		args->overwrite = true;
 		return true;
 	case 'h':
 		args->help = true;
@@ -225,9 +233,11 @@ int cmd_copy(int argc, char **argv)
 	}
 	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
-	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0) {
+	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0 ||
+	    guard_destination(&source, &destination, args.overwrite, &err) < 0) {
 		status = tell_unbegun(&err, &destination);
 	} else {
+		guard_look(&source, &destination);
 		destination.zeroed |= args.destination_is_zero;
 		status = copy(&source, &destination, &args.copy);
 	}

@@ -13,7 +13,6 @@
 #include "cipher.h"
 #include "cmd.h"
 #include "deferral.h"
-#include "device-users.h"
 #include "header-edit.h"
 #include "header-lock.h"
 #include "header.h"
@@ -21,6 +20,7 @@
 #include "key-input.h"
 #include "key-try.h"
 #include "locator.h"
+#include "overwrite.h"
 #include "signature.h"
 
 #define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
@@ -116,38 +116,6 @@ static int create_file(const char *path, uint64_t size, struct error *err)
 
 /* ---- what is there now ---- */
 
-static int ask_to_destroy(const struct header *header, const struct signatures *found,
-			  struct error *err)
-{
-	char question[1024];
-	int ret;
-
-	snprintf(question, sizeof(question), "%s holds %s, which would be lost. "
-		 "Type YES to go on:", header->name, found->text);
-	ret = terminal_confirm(question);
-	if (ret == 1)
-		return 0;
-	if (ret == 0)
-		return error_set(err, ECANCELED, "%s: left as it is", header->name);
-	return error_set(err, EEXIST, "%s: it holds %s; without a terminal to ask at, --yes is "
-			 "needed to destroy that", header->name, found->text);
-}
-
-/* A mounted disk, or one that something else has claimed, isn't formatted. */
-static int check_unclaimed(const char *locator, struct error *err)
-{
-	struct stat st;
-	int fd;
-
-	if (cmd_is_uri(locator) || stat(locator, &st) < 0 || !S_ISBLK(st.st_mode))
-		return 0;
-	fd = device_claim(locator, err);
-	if (fd < 0)
-		return fd;
-	close(fd);
-	return 0;
-}
-
 static int check_existing(struct header *header, const struct request *request,
 			  struct signatures *found, struct error *err)
 {
@@ -155,11 +123,11 @@ static int check_existing(struct header *header, const struct request *request,
 
 	if (!(header->info.can & NDIO_CAN_WRITE))
 		return error_set(err, EROFS, "%s: it can only be read", header->name);
-	ret = check_unclaimed(header->name, err);
+	ret = overwrite_check_claims(header->name, err);
 	if (ret == 0)
 		ret = signatures_find(header, found, err);
 	if (ret == 0 && found->text[0] && !request->yes)
-		ret = ask_to_destroy(header, found, err);
+		ret = overwrite_ask(header->name, found->text, "--yes", err);
 	return ret;
 }
 

@@ -16,6 +16,7 @@
 #include "align.h"
 #include "clock.h"
 #include "cmd.h"
+#include "guard.h"
 #include "interrupt.h"
 #include "secret.h"
 #include "todo.h"
@@ -437,6 +438,8 @@ static void send_filled(struct copy *copy)
 	struct slot *slot = copy->filling;
 	bool volume = copy->dst->kind == ENDPOINT_VOLUME;
 
+	if (copy->next == 0)
+		guard_tell(copy->src, copy->dst, slot->buffer, copy->filled);
 	pthread_mutex_lock(&copy->lock);
 	slot->offset = copy->next;
 	slot->len = copy->filled;

@@ -153,6 +153,7 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 	endpoint->kind = ENDPOINT_VOLUME;
 	endpoint->size = info.size;
 	endpoint->block = info.block;
+	endpoint->sector = info.sector;
 	endpoint->can = info.can;
 	endpoint->encrypted = info.luks;
 	if (!info.luks && info.size != info.target_size && (flags & NDIO_OPEN_READONLY))

@@ -39,6 +39,7 @@ struct endpoint {
 	bool created;               /* it wasn't there before */
 	uint64_t size;              /* bytes, or SIZE_UNKNOWN */
 	uint32_t block;             /* bytes; parts of one are slow. 1 for a stream */
+	uint32_t sector;            /* bytes, of the cipher; 0 without a key */
 	uint32_t can;               /* enum ndio_can */
 	bool encrypted;
 	bool zeroed;                /* a destination that reads as zeroes all over */

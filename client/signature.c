@@ -72,6 +72,7 @@ static void add_one(struct signatures *found, blkid_probe probe)
 	const char *type;
 
 	if (blkid_probe_lookup_value(probe, "TYPE", &type, NULL) == 0) {
+		found->luks |= strcmp(type, "crypto_LUKS") == 0;
 		if (!found->text[0])
 			name_content(found, probe, type);
 		add_magic(found, probe, "SBMAGIC_OFFSET", "SBMAGIC");
