@@ -524,6 +524,8 @@ static const char *check(const struct request *request, struct error *err)
 		       "its server gives it";
 	if (request->header && cmd_is_uri(request->header))
 		return "--header takes a path";
+	if (kdf_check(&request->kdf))
+		return kdf_check(&request->kdf);
 	if (cipher_supported(request->cipher, choose_key_bits(request) / 8, err) < 0)
 		return err->text;
 	return key_source_check(&request->key_source);

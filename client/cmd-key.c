@@ -76,10 +76,12 @@ static const char *header_locator(const struct request *request)
 	return request->header ? request->header : request->locator;
 }
 
-/* Removing a certain slot by force is possible without any key. */
+/* Removing a certain slot by force is possible without any key; one that is given has to open. */
 static bool needs_key(const struct request *request)
 {
-	return request->action->writes && !(request->force && request->slot != CRYPT_ANY_SLOT);
+	bool forced = request->force && request->slot != CRYPT_ANY_SLOT;
+
+	return request->action->writes && (!forced || key_source_given(&request->key_source));
 }
 
 /* Which slot the key has to open, or CRYPT_ANY_SLOT. The one that is known isn't looked for again. */
@@ -560,6 +562,13 @@ static const char *check(const struct request *request)
 		return "a new key is only for add and change";
 	if (request->force && request->action->run != remove_slot)
 		return "--force is only for remove";
+	if (kdf_given(&request->kdf) && !request->action->needs_new_key)
+		return "how a key is derived is only for add and change";
+	if (!request->action->writes &&
+	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
+		return "list shows all slots, and needs no key";
+	if (kdf_check(&request->kdf))
+		return kdf_check(&request->kdf);
 	if (key_source_check(&request->key_source))
 		return key_source_check(&request->key_source);
 	return key_source_check(&request->new_key_source);

@@ -3,6 +3,7 @@
 #define NDIO_KDF_H
 
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "error.h"
@@ -34,6 +35,12 @@ enum { KDF_TYPE = 256, KDF_TIME, KDF_ITERATIONS, KDF_MEMORY, KDF_END };
 
 /* Takes an option's value. NULL, or what is wrong with it. */
 const char *kdf_option(struct kdf_options *options, int option, const char *value);
+
+/* Was any of them given? */
+bool kdf_given(const struct kdf_options *options);
+
+/* When all were taken: NULL, or what is wrong with them together. */
+const char *kdf_check(const struct kdf_options *options);
 
 /* Tells libcryptsetup. type is CRYPT_LUKS1 or CRYPT_LUKS2. */
 int kdf_apply(const struct kdf_options *options, struct header *header, const char *type,

@@ -238,14 +238,19 @@ refused() {
 		--size 20M "$T/none"
 	ok "and nothing is created" test ! -e "$T/none"
 	ok "no folder for it" fails "$T/a/b: " format --size 20M "$T/a/b"
-	ok "argon2 with LUKS1" fails "key derivation" "$ndio" format --key-file "$T/pass" --type luks1 \
+	ok "argon2 with LUKS1" fails "key derivation: LUKS1 has pbkdf2 only, and not argon2id" "$ndio" format --key-file "$T/pass" --type luks1 \
 		--pbkdf argon2id --size 20M "$T/none"
+	ok "memory with LUKS1" fails "LUKS1 has pbkdf2 only, which takes no memory" "$ndio" format \
+		--key-file "$T/pass" --type luks1 --pbkdf-memory 64 --size 20M "$T/none"
+	like "a memory that is too small" "$("$ndio" format --pbkdf-memory 1 "$T/none" 2>&1)" \
+		"--pbkdf-memory takes a number of KiB, from 32 to 4194304"
 	ok "an impossible UUID" fails "UUID" format --uuid x --size 20M "$T/none"
 	for wrong in "" "a b" "--size 0 a" "--size 1X a" "--size 9999999999999T a" \
 		"--size 1M nbd://localhost" "--type luks3 a" "--cipher serpent-xts-plain64 a" \
 		"--cipher aes a" "--key-size 100 a" "--key-size 192 a" "--sector-size 8192 a" \
 		"--sector-size 513 a" "--type luks1 --sector-size 4096 a" "--type luks1 --label x a" \
-		"--key-file a --key-file b c" "--iter-time x a" "--nonsense a"; do
+		"--key-file a --key-file b c" "--iter-time x a" "--pbkdf pbkdf2 --pbkdf-memory 64 a" \
+		"--iter-time 1 --pbkdf-force-iterations 1000 a" "--nonsense a"; do
 		# shellcheck disable=SC2086
 		ok "a usage error: format $wrong" usage "$ndio" format $wrong
 	done

@@ -203,12 +203,20 @@ refused() {
 	ok "no LUKS volume" fails "$T/raw: not a LUKS volume" key add "$T/raw"
 	ok "no file" fails "$T/nothing: No such file" key add "$T/nothing"
 	ok "no server" fails "sock: .*No such file" key add "$(uri nothing)"
+	make_luks1 "$T/disk" 3M
+	ok "argon2 with LUKS1" fails "LUKS1 has pbkdf2 only, and not argon2i, which needs LUKS2" \
+		"$ndio" key add --key-file "$T/pass" --new-key-file "$T/new" --pbkdf argon2i "$T/disk"
+	ok "by force, but with a wrong key" fails "no key slot opens" "$ndio" key remove --force \
+		--slot 0 --key-file "$T/wrong" "$T/disk"
 	dd if=/dev/urandom of="$T/disk" bs=1 seek=208 count=300 conv=notrunc status=none
 	ok "a damaged header" fails "$T/disk: .*damaged" key add "$T/disk"
 	for wrong in "" "add" "frob $T/disk" "add $T/disk $T/disk" "add --slot x $T/disk" \
 		"add --slot 32 $T/disk" "list --force $T/disk" "remove --new-key-file x $T/disk" \
 		"add --key-file - --new-key-file - $T/disk" "add --key-file a --key-fd 1 $T/disk" \
-		"add --pbkdf scrypt $T/disk" "--nonsense"; do
+		"add --pbkdf scrypt $T/disk" "--nonsense" "add --pbkdf-memory 1 $T/disk" \
+		"add --pbkdf pbkdf2 --pbkdf-memory 64 $T/disk" "remove --pbkdf pbkdf2 $T/disk" \
+		"add --iter-time 1 --pbkdf-force-iterations 1000 $T/disk" "list --slot 1 $T/disk" \
+		"list --key-file x $T/disk"; do
 		# shellcheck disable=SC2086
 		ok "a usage error: key $wrong" usage "$ndio" key $wrong
 	done
