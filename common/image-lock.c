@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* qemu's numbers. */
@@ -15,6 +16,10 @@
 #define WRITE       (1 << 1)
 #define RESIZE      (1 << 3)
 #define NR_PERMISSIONS 4
+
+/* A program that was killed keeps its locks until the kernel has ended its I/O. */
+#define TRIES    40
+#define PAUSE_MS 50
 
 #define ALONE (WRITE | RESIZE) /* what a writer shares with nobody */
 
@@ -32,9 +37,9 @@ static struct image_lock *all;
 
 /* ---- single bytes ---- */
 
-static int lock_byte(int fd, off_t byte)
+static int lock_byte(int fd, short type, off_t byte)
 {
-	struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	struct flock range = { .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
 	int ret;
 
 	do
@@ -65,14 +70,22 @@ static int lock_bytes(int fd, off_t base, unsigned permissions)
 
 	for (unsigned i = 0; i < NR_PERMISSIONS && ret == 0; i++)
 		if (permissions & 1 << i)
-			ret = lock_byte(fd, base + i);
+			ret = lock_byte(fd, F_RDLCK, base + i);
 	return ret;
+}
+
+static void unlock_bytes(int fd)
+{
+	for (unsigned i = 0; i < NR_PERMISSIONS; i++) {
+		lock_byte(fd, F_UNLCK, HAS_BASE + i);
+		lock_byte(fd, F_UNLCK, ALONE_BASE + i);
+	}
 }
 
 /* ---- one file ---- */
 
 /* Ours first, then a look at the others': of two that come at once, one at least sees the other. */
-static int lock_and_look(int fd, const char *name, bool resize, const struct notice *notice,
+static int try_lock(int fd, const char *name, bool resize, const struct notice *notice,
 			 struct error *err)
 {
 	unsigned wanted = READ | WRITE | (resize ? RESIZE : 0);
@@ -93,6 +106,23 @@ static int lock_and_look(int fd, const char *name, bool resize, const struct not
 		return error_set(err, EBUSY, "%s: in use: another program has it open and lets nobody "
 				 "else write to it", name);
 	return 0;
+}
+
+static int lock_patiently(int fd, const char *name, bool resize, const struct notice *notice,
+			  struct error *err)
+{
+	/* Not in step with another one that does the same. */
+	const struct timespec pause = { .tv_nsec = (PAUSE_MS + getpid() % 20) * 1000000L };
+	int ret = try_lock(fd, name, resize, notice, err);
+
+	for (unsigned i = 1; i < TRIES && ret == -EBUSY; i++) {
+		unlock_bytes(fd);
+		nanosleep(&pause, NULL);
+		ret = try_lock(fd, name, resize, notice, err);
+	}
+	if (ret < 0)
+		unlock_bytes(fd);
+	return ret;
 }
 
 static struct image_lock *find(const struct stat *st)
@@ -136,7 +166,7 @@ static int take(int fd, const char *name, bool resize, const struct notice *noti
 		(*lock)->users++;
 		return 0;
 	}
-	ret = lock_and_look(fd, name, resize, notice, err);
+	ret = lock_patiently(fd, name, resize, notice, err);
 	return ret < 0 ? ret : add(fd, name, &st, lock, err);
 }
 

@@ -16,7 +16,8 @@
 struct image_lock;
 
 /* Takes the lock for writing, on an open file or block device. With resize its size will change, too.
- * -EBUSY with a message that starts with name: another program writes to it, or doesn't let others.
+ * -EBUSY with a message that starts with name: another program writes to it, or doesn't let others,
+ * and hasn't ended within two seconds.
  * Where the file system has no locks, notice is told, and it is as if nobody else were there. */
 int image_lock_take(int fd, const char *name, bool resize, const struct notice *notice,
 		    struct image_lock **lock, struct error *err);

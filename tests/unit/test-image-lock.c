@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -18,7 +19,8 @@
 
 static char path[] = "/tmp/ndio-image-lock.XXXXXX";
 static int no_locks;  /* what the file system says to them, or 0 */
-static unsigned notices;
+static int ends_at = -1; /* the descriptor of another program, which ends at the next pause */
+static unsigned pauses, notices;
 static char last_notice[512];
 
 /* In place of the C library's. */
@@ -35,6 +37,15 @@ int fcntl(int fd, int cmd, ...)
 		return -1;
 	}
 	return syscall(SYS_fcntl, fd, cmd, arg);
+}
+
+int nanosleep(const struct timespec *pause, struct timespec *left)
+{
+	pauses++;
+	if (ends_at >= 0)
+		close(ends_at);
+	ends_at = -1;
+	return 0;
 }
 
 static void keep_notice(void *opaque, const char *message)
@@ -248,6 +259,20 @@ static void a_file_only_for_writing(void **state)
 	close(fd);
 }
 
+/* As one that was killed: the kernel ends its I/O first. */
+static void one_that_ends_is_waited_for(void **state)
+{
+	int fd = open_image();
+	struct image_lock *lock;
+
+	pauses = 0;
+	ends_at = other_program(201);
+	lock = take(fd);
+	assert_int_equal(pauses, 1);
+	image_lock_release(lock);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,6 +282,7 @@ int main(void)
 		cmocka_unit_test(a_child_keeps_it),
 		cmocka_unit_test(a_file_system_without_locks_is_told_once),
 		cmocka_unit_test(a_file_only_for_writing),
+		cmocka_unit_test(one_that_ends_is_waited_for),
 	};
 
 	return cmocka_run_group_tests_name("image-lock", tests, make_file, remove_file);
