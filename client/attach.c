@@ -124,6 +124,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 		.locator = spec->locator,
 		.header = spec->header,
 		.key = key,
+		.unlock = spec->unlock,
 		.connections = spec->connections,
 		.read_only = spec->read_only,
 		.discard = spec->discard,
@@ -210,24 +211,31 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 	return 0;
 }
 
+/* A key that is tried where it can be typed again. */
+struct trial {
+	const struct attach_spec *spec;
+	struct header *header;
+};
+
 static int try_key(void *opaque, const struct key *key, struct error *err)
 {
-	struct header *header = opaque;
-	int ret = header_load_areas(header, err);
+	const struct trial *trial = opaque;
+	int ret = header_load_areas(trial->header, err);
 
-	return ret < 0 ? ret : header_try_key(header, key, err);
+	return ret < 0 ? ret : header_try_key(trial->header, key, &trial->spec->unlock, err);
 }
 
 /* The gateway would try it, too; but what was typed wrong can be typed again here. */
 static int read_key(const struct attach_spec *spec, struct header *header, struct key *key,
 		    struct error *err)
 {
+	struct trial trial = { spec, header };
 	char prompt[256];
 
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
 	if (key_source_given(&spec->key))
 		return key_read(&spec->key, prompt, false, key, err);
-	return key_try(&spec->key, prompt, key, try_key, header, err);
+	return key_try(&spec->key, prompt, key, try_key, &trial, err);
 }
 
 static int attach_with_key(const struct attach_spec *spec, const struct key *key,

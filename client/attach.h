@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "key-input.h"
+#include "unlock.h"
 
 #define ATTACH_ANY UINT_MAX /* the first device that is free */
 
@@ -21,6 +22,7 @@ struct attach_spec {
 	const char *locator;
 	const char *header;   /* path of a detached LUKS header, or NULL */
 	struct key_source key;
+	struct unlock_options unlock;
 	unsigned index;       /* of /dev/nbdN, or ATTACH_ANY */
 	unsigned connections; /* to the server, and of the kernel to the gateway */
 	unsigned block_size;  /* bytes; 0: the volume's sector */

@@ -18,6 +18,9 @@ const char help_attach[] =
 	"  --key-fd N           the same, from descriptor N\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                       of that, pass over N bytes, and take no more than N\n"
+	"  --slot N             try this key slot only\n"
+	"  --max-kdf-time SECONDS\n"
+	"                       how long deriving keys may take (default 120)\n"
 	"  --header PATH        where a detached LUKS header is\n"
 	"  --read-only          never write\n"
 	"  --discard            pass trims on: the server sees which sectors are unused\n"
@@ -36,6 +39,7 @@ const char help_attach[] =
 enum {
 	OPT_KEY_FILE = 256, OPT_KEY_FD, OPT_HEADER, OPT_READ_ONLY, OPT_DISCARD, OPT_CONNECTIONS,
 	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
+	OPT_SLOT, OPT_MAX_KDF_TIME,
 };
 
 static const struct option options[] = {
@@ -43,6 +47,8 @@ static const struct option options[] = {
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
 	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "discard", no_argument, NULL, OPT_DISCARD },
@@ -86,6 +92,10 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		return key_source_set_offset(&spec->key, value);
 	case OPT_KEYFILE_SIZE:
 		return key_source_set_size(&spec->key, value);
+	case OPT_SLOT:
+		return unlock_take_slot(&spec->unlock, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&spec->unlock, value);
 	case OPT_HEADER:
 		spec->header = value;
 		return NULL;
@@ -167,6 +177,8 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->key.file = entry.key_file;
 	spec->key.part = entry.key_part;
 	spec->key.agents = true;
+	spec->unlock.slot = entry.slot;
+	spec->unlock.max_kdf_time = entry.max_kdf_time;
 	spec->read_only = entry.read_only;
 	spec->discard = entry.discard;
 	spec->block_size = entry.block_size;
@@ -184,6 +196,7 @@ int cmd_attach(int argc, char **argv)
 	struct command_line line = {
 		.spec = {
 			.key = KEY_SOURCE_NONE,
+			.unlock = UNLOCK_DEFAULT,
 			.index = ATTACH_ANY,
 			.connections = ATTACH_CONNECTIONS,
 			.timeout = ATTACH_TIMEOUT,

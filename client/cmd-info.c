@@ -13,6 +13,7 @@
 #include "json.h"
 #include "key-input.h"
 #include "key-try.h"
+#include "unlock.h"
 
 const char help_info[] =
 	"Usage: ndio info [OPTION...] LOCATOR\n"
@@ -25,18 +26,22 @@ const char help_info[] =
 	"  --key-fd N         the same, from descriptor N\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                     of that, pass over N bytes, and take no more than N\n"
+	"  --slot N           try this key slot only\n"
+	"  --max-kdf-time SECONDS\n"
+	"                     how long deriving keys may take (default 120)\n"
 	"  -h, --help         show this\n"
 	"\n"
 	"Nothing is written, and without a key nothing is asked. See ndio-info(1).\n";
 
 enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
-       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE };
+       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME };
 
 struct request {
 	const char *locator;
 	const char *header; /* detached, or NULL */
 	bool json, unlock;
 	struct key_source key_source;
+	struct unlock_options how;
 };
 
 /* All that is shown. */
@@ -80,7 +85,7 @@ static uint64_t payload_of(const struct report *report)
 	const struct header_facts *luks = &report->luks;
 	uint64_t size = report->disk.target_size;
 
-	if (luks->data_offset >= size)
+	if (luks->data_offset >= size || (luks->data_elsewhere && !report->request->header))
 		return 0;
 	size -= luks->data_offset;
 	if (luks->data_size)
@@ -137,7 +142,7 @@ static int find_header(struct report *report, struct header *disk, struct error 
 static int open_plain(void *opaque, const struct key *key, struct error *err)
 {
 	struct report *report = opaque;
-	const struct ndio_options options = {
+	struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.key = key->data,
 		.key_len = key->len,
@@ -147,7 +152,10 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 		.notice = cmd_notice,
 	};
 	struct ndio_volume *volume = NULL;
-	int ret = ndio_open(report->request->locator, &options, &volume);
+	int ret;
+
+	unlock_tell(&report->request->how, &options);
+	ret = ndio_open(report->request->locator, &options, &volume);
 
 	report->plain.struct_size = sizeof(report->plain);
 	if (ret == 0)
@@ -266,6 +274,8 @@ static void print_luks(const struct report *report)
 
 	if (report->request->header)
 		line("header:", "%s (detached)", report->request->header);
+	else if (luks->data_elsewhere)
+		line("data:", "elsewhere: this is a detached header, to be given with --header");
 	line("UUID:", "%s", luks->uuid);
 	if (luks->version == 2)
 		line("label:", "%s", luks->label[0] ? luks->label : "(none)");
@@ -279,6 +289,8 @@ static void print_luks(const struct report *report)
 		line("integrity:", "%s", luks->integrity);
 	if (luks->requirements[0])
 		line("requirements:", "%s", luks->requirements);
+	if (luks->flags[0])
+		line("flags:", "%s", luks->flags);
 	if (report->unlocked)
 		line("unlocked:", "yes");
 	if (luks->memory_kib)
@@ -367,6 +379,18 @@ static struct json_object *json_tokens(const struct header_facts *luks)
 	return array;
 }
 
+/* What has spaces between them, one by one. */
+static struct json_object *json_words(const char *text)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t len; text += strspn(text, " "), *text; text += len) {
+		len = strcspn(text, " ");
+		json_object_array_add(array, json_object_new_string_len(text, len));
+	}
+	return array;
+}
+
 static struct json_object *json_luks(const struct report *report)
 {
 	const struct header_facts *luks = &report->luks;
@@ -384,6 +408,8 @@ static struct json_object *json_luks(const struct report *report)
 	json_add_number(object, "payload_size", payload_of(report));
 	json_add_text(object, "integrity", luks->integrity);
 	json_add_text(object, "requirements", luks->requirements);
+	json_object_object_add(object, "flags", json_words(luks->flags));
+	json_add_flag(object, "data_elsewhere", luks->data_elsewhere && !report->request->header);
 	json_add_flag(object, "unlocked", report->unlocked);
 	json_add_number(object, "memory_to_unlock_kib", luks->memory_kib);
 	json_object_object_add(object, "key_slots", json_slots(luks));
@@ -462,6 +488,10 @@ static const char *take_option(struct request *request, int option, const char *
 		return key_source_set_offset(&request->key_source, value);
 	case OPT_KEYFILE_SIZE:
 		return key_source_set_size(&request->key_source, value);
+	case OPT_SLOT:
+		return unlock_take_slot(&request->how, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&request->how, value);
 	default:
 		return key_source_set_fd(&request->key_source, value) ? NULL : twice;
 	}
@@ -475,13 +505,15 @@ static const struct option options[] = {
 	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
 	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
 
 int cmd_info(int argc, char **argv)
 {
-	struct request request = { .key_source = KEY_SOURCE_NONE };
+	struct request request = { .key_source = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT };
 	const char *wrong = NULL;
 	int option;
 

@@ -16,6 +16,8 @@
 #include "key-try.h"
 #include "locator.h"
 #include "secret.h"
+#include "target.h"
+#include "unlock.h"
 
 #define MAX_SLOT 31
 
@@ -33,6 +35,8 @@ const char help_key[] =
 	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
 	"                     of these, pass over N bytes, and take no more than N\n"
 	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
+	"  --max-kdf-time SECONDS\n"
+	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
 	"                     with --slot no key is asked for\n"
@@ -44,7 +48,7 @@ const char help_key[] =
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
        OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
-       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE };
+       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_MAX_KDF_TIME };
 
 struct request;
 
@@ -66,6 +70,7 @@ struct request {
 	int opens;           /* the slot that the key was found to open, or CRYPT_ANY_SLOT */
 	bool force;
 	bool no_lock;        /* of the image */
+	struct unlock_options how;
 	struct kdf_options kdf;
 	struct key_source key_source, new_key_source;
 	struct key key, new_key; /* read before the header is locked */
@@ -95,18 +100,9 @@ static int slot_to_open(const struct request *request)
 /* ---- the volume key, and key slots ---- */
 
 struct volume_key {
-	void *data;  /* from secret_alloc() */
-	size_t len;  /* bytes */
-	size_t size; /* of the allocation */
+	void *data; /* from secret_alloc() */
+	size_t len; /* bytes */
 };
-
-static int no_slot_opens(const struct header *header, int slot, struct error *err)
-{
-	if (slot == CRYPT_ANY_SLOT)
-		return error_set(err, EPERM, "%s: no key slot opens with this key", header->name);
-	return error_set(err, EPERM, "%s: key slot %d doesn't open with this key", header->name,
-			 slot);
-}
 
 static bool is_active(struct header *header, int slot)
 {
@@ -123,34 +119,25 @@ static bool is_in_use(struct header *header, int slot)
 }
 
 /* Opens a slot. Its number, or a negative errno. The caller ends with forget() either way. */
-static int unlock(struct header *header, int slot, const struct key *key,
+static int unlock(struct header *header, const struct request *request, const struct key *key,
 		  struct volume_key *volume_key, struct error *err)
 {
-	int len = crypt_get_volume_key_size(header->memfd.cd);
-	int ret;
+	const struct notice listener = { .tell = cmd_notice };
+	const struct luks_pass pass = {
+		.data = key->data,
+		.len = key->len,
+		.name = "this key",
+		.slot = slot_to_open(request),
+		.max_kdf_time = request->how.max_kdf_time,
+		.notice = &listener,
+	};
 
-	if (slot != CRYPT_ANY_SLOT && !is_active(header, slot))
-		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
-	if (len <= 0)
-		return error_set(err, EPERM, "%s: the LUKS header has no key slot that is in use",
-				 header->name);
-	volume_key->len = volume_key->size = len;
-	volume_key->data = secret_alloc(len, err);
-	if (!volume_key->data)
-		return -ENOMEM;
-	ret = crypt_volume_key_get(header->memfd.cd, slot, volume_key->data, &volume_key->len,
-				   key->len ? key->data : "", key->len);
-	if (ret == -EPERM)
-		return no_slot_opens(header, slot, err);
-	if (ret < 0)
-		return error_set(err, -ret, "%s: opening a key slot: %s", header->name,
-				 luks_memfd_reason(&header->memfd, ret));
-	return ret;
+	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len, err);
 }
 
 static void forget(struct volume_key *volume_key)
 {
-	secret_free(volume_key->data, volume_key->size);
+	secret_free(volume_key->data, volume_key->len);
 }
 
 /* Puts the new key into a slot of the memfd. The slot's number, or a negative errno. */
@@ -200,7 +187,7 @@ static int add_slot(struct header *header, const struct request *request, int sl
 static int add(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
+	int slot = unlock(header, request, &request->key, &volume_key, err);
 
 	if (slot >= 0)
 		slot = add_slot(header, request, request->slot, &volume_key, err);
@@ -273,7 +260,7 @@ static int change_luks1(struct header *header, const struct request *request, in
 static int change(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
+	int slot = unlock(header, request, &request->key, &volume_key, err);
 	int ret = slot;
 
 	if (slot >= 0)
@@ -301,7 +288,7 @@ static int remove_slot(struct header *header, const struct request *request, str
 	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
 		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
 	if (needs_key(request)) {
-		ret = unlock(header, slot_to_open(request), &request->key, &volume_key, err);
+		ret = unlock(header, request, &request->key, &volume_key, err);
 		forget(&volume_key);
 		if (ret < 0)
 			return ret;
@@ -355,6 +342,10 @@ static int load(struct header *header, const struct request *request, struct err
 {
 	int ret = header_load(header, err);
 
+	if (ret == 0 && request->action->writes && !request->header && header->data_elsewhere)
+		ret = error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are "
+				"elsewhere: give it with --header, and the disk that has them",
+				header->name);
 	if (ret == 0 && request->action->writes)
 		ret = header_load_areas(header, err);
 	return ret;
@@ -409,7 +400,7 @@ static int try_key(void *opaque, const struct key *key, struct error *err)
 {
 	struct trial *trial = opaque;
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(trial->header, slot_to_open(trial->request), key, &volume_key, err);
+	int slot = unlock(trial->header, trial->request, key, &volume_key, err);
 
 	forget(&volume_key);
 	if (slot >= 0)
@@ -540,6 +531,8 @@ static const char *take_option(struct request *request, int option, const char *
 		return key_source_set_size(&request->new_key_source, value);
 	case OPT_SLOT:
 		return take_slot(request, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&request->how, value);
 	case OPT_HEADER:
 		request->header = value;
 		return NULL;
@@ -599,6 +592,7 @@ static const struct option options[] = {
 	{ "new-keyfile-offset", required_argument, NULL, OPT_NEW_KEYFILE_OFFSET },
 	{ "new-keyfile-size", required_argument, NULL, OPT_NEW_KEYFILE_SIZE },
 	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
@@ -613,6 +607,7 @@ int cmd_key(int argc, char **argv)
 		.self = argv[0],
 		.slot = CRYPT_ANY_SLOT,
 		.opens = CRYPT_ANY_SLOT,
+		.how = UNLOCK_DEFAULT,
 		.key_source = KEY_SOURCE_NONE,
 		.new_key_source = KEY_SOURCE_NONE,
 	};

@@ -19,6 +19,11 @@ bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destina
 		return !key_source_set_offset(&spec->key, value);
 	case ENDPOINT_KEYFILE_SIZE:
 		return !key_source_set_size(&spec->key, value);
+	case ENDPOINT_SLOT:
+		return !unlock_take_slot(&spec->how, value);
+	case ENDPOINT_MAX_KDF_TIME:
+		return !unlock_take_max_kdf_time(&source->how, value) &&
+		       !unlock_take_max_kdf_time(&destination->how, value);
 	case ENDPOINT_HEADER:
 		spec->header = value;
 		return true;
@@ -41,5 +46,7 @@ int endpoint_check(const char *self, const struct endpoint_spec *spec)
 		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
 	if (spec->header && !spec->unlock)
 		return cmd_usage(self, "%s: a header without a key", spec->locator);
+	if (spec->how.slot != LUKS_ANY_SLOT && !spec->unlock)
+		return cmd_usage(self, "%s: a key slot without a key", spec->locator);
 	return CMD_OK;
 }

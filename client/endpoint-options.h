@@ -15,8 +15,11 @@
 	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                       \
 	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                       \
 	"                        of a key, pass over N bytes, and take no more than N\n"         \
+	"  --src-slot=N          try this key slot only\n"                                       \
+	"  --max-kdf-time=SECONDS\n"                                                             \
+	"                        how long deriving the keys of a side may take (default 120)\n"  \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"              \
-	"  --dst-keyfile-offset=N, --dst-keyfile-size=N\n"
+	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
 
 enum {
 	ENDPOINT_KEY_FILE = 256,
@@ -25,6 +28,8 @@ enum {
 	ENDPOINT_HEADER,
 	ENDPOINT_KEYFILE_OFFSET,
 	ENDPOINT_KEYFILE_SIZE,
+	ENDPOINT_SLOT,
+	ENDPOINT_MAX_KDF_TIME,  /* of both */
 	ENDPOINT_OF_DST = 1024, /* added to one of these */
 	ENDPOINT_END = 2048,    /* where a command's own options start */
 };
@@ -35,13 +40,16 @@ enum {
 	{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                          \
 	{ side "-header", required_argument, NULL, ENDPOINT_HEADER | (of) },                    \
 	{ side "-keyfile-offset", required_argument, NULL, ENDPOINT_KEYFILE_OFFSET | (of) },    \
-	{ side "-keyfile-size", required_argument, NULL, ENDPOINT_KEYFILE_SIZE | (of) }
+	{ side "-keyfile-size", required_argument, NULL, ENDPOINT_KEYFILE_SIZE | (of) },        \
+	{ side "-slot", required_argument, NULL, ENDPOINT_SLOT | (of) }
 
 /* For getopt_long. */
-#define ENDPOINT_OPTIONS ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST)
+#define ENDPOINT_OPTIONS                                                                        \
+	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST),                         \
+	{ "max-kdf-time", required_argument, NULL, ENDPOINT_MAX_KDF_TIME }
 
 /* Of both sides, before the first option. */
-#define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE }
+#define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT }
 
 /* Takes one of these options. False where the value makes no sense. */
 bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,

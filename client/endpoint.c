@@ -132,7 +132,7 @@ static void look_for_writer(const char *locator)
 static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
 		     const struct key *key, uint64_t file_size, struct error *err)
 {
-	const struct ndio_options options = {
+	struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.key = key->data,
 		.key_len = key->len,
@@ -143,7 +143,10 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.notice = wants_notices(spec) ? cmd_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
-	int ret = ndio_open(spec->locator, &options, &endpoint->volume);
+	int ret;
+
+	unlock_tell(&spec->how, &options);
+	ret = ndio_open(spec->locator, &options, &endpoint->volume);
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s", ndio_error());

@@ -9,12 +9,14 @@
 #include "error.h"
 #include "key-input.h"
 #include "ndio.h"
+#include "unlock.h"
 
 /* What the command line says of a side. */
 struct endpoint_spec {
 	const char *locator; /* a path, an NBD URI, "-" or "null:" */
 	const char *header;  /* path of a detached LUKS header, or NULL */
 	struct key_source key;
+	struct unlock_options how;
 	bool unlock;         /* with a key, asked for at the terminal if there is no other */
 };
 

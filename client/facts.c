@@ -26,22 +26,30 @@ static struct json_object *member(struct json_object *object, const char *name)
 	return value;
 }
 
-static void read_requirements(struct header_facts *facts, struct json_object *json)
+/* An array's texts, with spaces between them. */
+static void read_names(struct json_object *names, char *text, size_t size)
 {
-	struct json_object *names = member(member(member(json, "config"), "requirements"),
-					   "mandatory");
-	size_t len = 0, size = sizeof(facts->requirements);
+	size_t len = 0;
 
 	if (!json_object_is_type(names, json_type_array))
 		return;
 	for (size_t i = 0; i < json_object_array_length(names) && len < size; i++) {
 		const char *name = json_object_get_string(json_object_array_get_idx(names, i));
 
-		take(facts->requirements + len, size - len, i ? " " : "");
-		len = strlen(facts->requirements);
-		take(facts->requirements + len, size - len, name);
-		len = strlen(facts->requirements);
+		take(text + len, size - len, i ? " " : "");
+		len = strlen(text);
+		take(text + len, size - len, name);
+		len = strlen(text);
 	}
+}
+
+static void read_config(struct header_facts *facts, struct json_object *json)
+{
+	struct json_object *config = member(json, "config");
+
+	read_names(member(member(config, "requirements"), "mandatory"), facts->requirements,
+		   sizeof(facts->requirements));
+	read_names(member(config, "flags"), facts->flags, sizeof(facts->flags));
 }
 
 static void read_segment(struct header_facts *facts, struct json_object *json)
@@ -109,7 +117,7 @@ static int read_json(struct header *header, struct header_facts *facts, struct e
 	json = json_tokener_parse(text);
 	if (!json)
 		return error_set(err, EINVAL, "%s: the LUKS2 metadata are no JSON", header->name);
-	read_requirements(facts, json);
+	read_config(facts, json);
 	read_segment(facts, json);
 	read_tokens(facts, json);
 	json_object_put(json);
@@ -190,6 +198,7 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 	facts->key_bits = key_len > 0 ? 8 * key_len : 0;
 	facts->sector = header->version == 2 ? crypt_get_sector_size(cd) : HEADER_UNIT;
 	facts->data_offset = crypt_get_data_offset(cd) * HEADER_UNIT;
+	facts->data_elsewhere = header->data_elsewhere;
 	read_slots(cd, facts);
 	return header->version == 2 ? read_json(header, facts, err) : 0;
 }

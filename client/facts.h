@@ -39,6 +39,8 @@ struct header_facts {
 	uint64_t data_size;     /* bytes; 0: up to the end of the device */
 	char integrity[64];     /* or "" */
 	char requirements[256]; /* names with spaces between them, or "" */
+	char flags[256];        /* likewise */
+	bool data_elsewhere;    /* a detached header */
 	struct slot_facts slots[FACTS_SLOTS];
 	unsigned nr_slots;
 	struct token_facts tokens[FACTS_TOKENS];

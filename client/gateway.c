@@ -151,7 +151,12 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	if (spec->header)
 		add(args, "header=%s", spec->header);
 	add(args, "keyfile=%s", key->path);
-	add(args, "discard=%s", spec->discard ? "on" : "off");
+	if (spec->unlock.slot != LUKS_ANY_SLOT)
+		add(args, "slot=%d", spec->unlock.slot);
+	if (spec->unlock.max_kdf_time)
+		add(args, "max-kdf-time=%u", spec->unlock.max_kdf_time);
+	if (spec->discard)
+		add(args, "discard=on");
 	add(args, "lock=on");
 }
 

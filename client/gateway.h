@@ -8,12 +8,14 @@
 
 #include "error.h"
 #include "key-input.h"
+#include "unlock.h"
 
 struct gateway_spec {
 	const char *socket;  /* path, in a folder that only root may enter */
 	const char *locator; /* of the disk: a path or an NBD URI */
 	const char *header;  /* path of a detached LUKS header, or NULL */
 	const struct key *key;
+	struct unlock_options unlock;
 	unsigned connections;
 	bool read_only, discard;
 };

@@ -1,9 +1,12 @@
 #include "header-proof.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <unistd.h>
 
+#include "cmd.h"
 #include "luks.h"
+#include "target.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
 {
@@ -21,9 +24,16 @@ static int read_memfd(void *opaque, void *buf, size_t len, uint64_t offset)
 static int prove(const struct luks_source *source, const struct header_proof *proof,
 		 struct error *err)
 {
+	const struct luks_pass pass = {
+		.data = proof->key->data,
+		.len = proof->key->len,
+		.name = "this key",
+		.slot = proof->slot,
+		.max_kdf_time = UINT_MAX, /* how long it takes was for who chose it to say */
+	};
 	struct error why;
 	struct luks luks;
-	int ret = luks_unlock(source, proof->key->data, proof->key->len, &luks, &why);
+	int ret = luks_unlock(source, &pass, &luks, &why);
 
 	if (ret < 0)
 		return error_set(err, -ret, "the new key doesn't open the new header: %s", why.text);
@@ -38,6 +48,7 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 		.size = header->size,
 		.read = read_volume,
 		.opaque = header,
+		.detached = true, /* or not: where the data are isn't the question */
 	};
 
 	return prove(&source, proof, err);
@@ -50,6 +61,7 @@ static struct luks_source memfd_source(struct header *header)
 		.size = header->memfd.size,
 		.read = read_memfd,
 		.opaque = header,
+		.detached = true, /* or not: where the data are isn't the question */
 	};
 }
 
@@ -61,11 +73,21 @@ int header_prove_memfd(struct header *header, const struct header_proof *proof,
 	return prove(&source, proof, err);
 }
 
-int header_try_key(struct header *header, const struct key *key, struct error *err)
+int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
+		   struct error *err)
 {
+	const struct notice listener = { .tell = cmd_notice };
 	const struct luks_source source = memfd_source(header);
+	const struct luks_pass pass = {
+		.data = key->data,
+		.len = key->len,
+		.name = "this key",
+		.slot = how->slot,
+		.max_kdf_time = how->max_kdf_time,
+		.notice = &listener,
+	};
 	struct luks luks;
-	int ret = luks_unlock(&source, key->data, key->len, &luks, err);
+	int ret = luks_unlock(&source, &pass, &luks, err);
 
 	luks_clear(&luks);
 	return ret;

@@ -6,6 +6,7 @@
 #include "error.h"
 #include "header.h"
 #include "key-input.h"
+#include "unlock.h"
 
 /* What has to open. */
 struct header_proof {
@@ -21,6 +22,7 @@ int header_prove_memfd(struct header *header, const struct header_proof *proof,
 		       struct error *err);
 
 /* Does this key open what is in the memfd? -EPERM: it doesn't. Needs header_load_areas(). */
-int header_try_key(struct header *header, const struct key *key, struct error *err);
+int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
+		   struct error *err);
 
 #endif

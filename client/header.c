@@ -224,8 +224,11 @@ static int copy_until(struct header *header, uint64_t end, struct error *err)
 
 int header_measure(struct header *header, struct error *err)
 {
+	int ret = luks_memfd_measure(&header->memfd, &header->len, &header->copy_len, err);
+
 	header->version = luks_memfd_version(&header->memfd);
-	return luks_memfd_measure(&header->memfd, &header->len, &header->copy_len, err);
+	header->data_elsewhere = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT < header->len;
+	return ret;
 }
 
 static int find_stale_copy(struct header *header, struct error *err)

@@ -29,6 +29,7 @@ struct header {
 	uint64_t len;               /* bytes from the start that hold the copies and key areas */
 	uint8_t *before;            /* what the volume has there, once it was read */
 	uint64_t before_len;        /* bytes of it */
+	bool data_elsewhere;        /* a detached header: the data can't be behind it */
 	bool second_is_stale;       /* libcryptsetup repaired the second copy, in the memfd */
 };
 

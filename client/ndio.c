@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "align.h"
 #include "bounce.h"
 #include "callback.h"
 #include "locator.h"
@@ -31,8 +32,9 @@
 #define FILE_PIECE_LEN      (128 * 1024)
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
 
-#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | \
-			       NDIO_OPEN_NO_LOCK)) /* all that there are */
+/* All that there are. */
+#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK | \
+			       NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD))
 
 struct ndio_volume {
 	struct volume *volume;
@@ -131,8 +133,12 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 							       DIRECT_AUTO,
 		.readonly = options->flags & NDIO_OPEN_READONLY,
 		.locking = options->flags & NDIO_OPEN_NO_LOCK ? LOCK_IMAGE_OFF : LOCK_IMAGE,
-		.discard = options->flags & NDIO_OPEN_DISCARD,
 		.file_size = options->file_size,
+		.one_slot = options->flags & NDIO_OPEN_KEY_SLOT,
+		.slot = min_u64(options->key_slot, INT_MAX),
+		.max_kdf_time = options->max_kdf_time,
+		.discard = options->flags & NDIO_OPEN_DISCARD,
+		.no_discard = options->flags & NDIO_OPEN_NO_DISCARD,
 		.notice = { options->notice ? tell_notice : NULL, handle },
 	};
 	const struct channel_options channel_options = {

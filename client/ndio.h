@@ -37,8 +37,11 @@ const char *ndio_version(void);
 
 enum ndio_open_flag {
 	NDIO_OPEN_READONLY = 1 << 0, /* never write, even where that is possible */
-	NDIO_OPEN_DISCARD = 1 << 1,  /* pass trims of an encrypted disk through */
+	NDIO_OPEN_DISCARD = 1 << 1,  /* pass trims of an encrypted disk through, even where its
+					header doesn't allow it */
 	NDIO_OPEN_NO_LOCK = 1 << 2,  /* don't take the lock that keeps other writers off a file */
+	NDIO_OPEN_KEY_SLOT = 1 << 3, /* only options.key_slot is tried */
+	NDIO_OPEN_NO_DISCARD = 1 << 4, /* pass no trims of one through, even where it does */
 };
 
 enum ndio_direct {
@@ -71,6 +74,12 @@ struct ndio_options {
 	uint64_t file_size;  /* bytes: a regular file that can be written is taken to be at least so
 				long. A write behind its end makes it longer; until then a read there
 				fails. 0: as long as it is */
+	unsigned key_slot;   /* with NDIO_OPEN_KEY_SLOT: number of the key slot to try; else each
+				is that is in use, except for those whose priority is "ignore" */
+	/* How long deriving keys may take in all, in seconds of an ordinary core, by estimate: a
+	 * second is a million iterations of PBKDF2, or 1 GiB that Argon2 passes over. Key slots
+	 * that take longer aren't tried. 0: 120 */
+	unsigned max_kdf_time;
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -82,9 +91,10 @@ struct ndio_options {
  * it, by qemu's locks; one that is only read isn't, but the notice tells of a writer. Volumes of one
  * process don't exclude each other.
  *
- * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -EINVAL not LUKS, damaged, too small; -ENOTSUP a
- * LUKS feature that isn't supported; -EACCES this side or the server isn't who it should be, by
- * TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
+ * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOENT there is no
+ * such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
+ * small, a detached header without its disk; -ENOTSUP a LUKS feature that isn't supported, or key
+ * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
 int ndio_open(const char *locator, const struct ndio_options *options,
 	      struct ndio_volume **volume);
 

@@ -14,6 +14,7 @@
 #include "attach.h"
 #include "cmd.h"
 #include "kernel-device.h"
+#include "unlock.h"
 #include "locator.h"
 
 #define MAX_FILE   (64 * 1024) /* bytes; it also bounds the time that the checks take */
@@ -43,6 +44,8 @@ static const struct tab_option {
 	{ "keyfile-size", MEMBER(key_part.size), OPTION_SIZE, 1, KEY_MAX },
 	{ "connections", MEMBER(connections), OPTION_NUMBER, 1, ATTACH_CONNECTIONS_MAX },
 	{ "block-size", MEMBER(block_size), OPTION_NUMBER, 512, 4096 },
+	{ "slot", MEMBER(slot), OPTION_NUMBER, 0, UNLOCK_MAX_SLOT },
+	{ "max-kdf-time", MEMBER(max_kdf_time), OPTION_NUMBER, 1, UINT_MAX },
 	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -224,7 +227,7 @@ static int read_file(struct tab *tab, struct error *err)
 
 static int add_line(struct tab *tab, char *line, unsigned number, struct error *why)
 {
-	struct ndiotab_entry entry = { .line = number };
+	struct ndiotab_entry entry = { .line = number, .slot = LUKS_ANY_SLOT };
 	struct ndiotab_entry *other, *entries;
 	int ret = parse_line(&entry, line, why);
 

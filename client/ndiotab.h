@@ -20,6 +20,8 @@ struct ndiotab_entry {
 	unsigned connections; /* 1 to 64 */
 	unsigned block_size;  /* bytes: 512, 1024, 2048 or 4096 */
 	unsigned timeout;     /* seconds, 5 to 86400 */
+	int slot;             /* of the key, 0 to 31; or LUKS_ANY_SLOT */
+	unsigned max_kdf_time; /* seconds */
 	unsigned line;        /* in the file, from 1 */
 	char *text;
 };

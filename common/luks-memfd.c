@@ -29,6 +29,13 @@ void luks_memfd_close(struct luks_memfd *memfd)
 	luks_memfd_init(memfd, NULL);
 }
 
+static void make_printable(char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
 /* Without a callback libcryptsetup prints. A hostile header must not send control sequences to the
  * terminal by way of a message. */
 static void keep_log(int level, const char *text, void *opaque)
@@ -39,9 +46,7 @@ static void keep_log(int level, const char *text, void *opaque)
 		return;
 	snprintf(memfd->log, sizeof(memfd->log), "%s", text);
 	memfd->log[strcspn(memfd->log, "\n")] = '\0';
-	for (char *c = memfd->log; *c; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
+	make_printable(memfd->log);
 }
 
 const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret)
@@ -134,6 +139,14 @@ int luks_memfd_load(struct luks_memfd *memfd, struct error *err)
 unsigned luks_memfd_version(const struct luks_memfd *memfd)
 {
 	return strcmp(crypt_get_type(memfd->cd), CRYPT_LUKS2) == 0 ? 2 : 1;
+}
+
+void luks_memfd_cipher(const struct luks_memfd *memfd, char *text, size_t size)
+{
+	const char *cipher = crypt_get_cipher(memfd->cd), *mode = crypt_get_cipher_mode(memfd->cd);
+
+	snprintf(text, size, "%s-%s", cipher ? cipher : "?", mode ? mode : "?");
+	make_printable(text);
 }
 
 static uint64_t luks1_end(const struct luks_memfd *memfd)

@@ -41,6 +41,9 @@ int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_l
 /* 1 or 2, of what was loaded or formatted. */
 unsigned luks_memfd_version(const struct luks_memfd *memfd);
 
+/* The cipher and mode of what was loaded, "aes-xts-plain64", '?' for what is unprintable. */
+void luks_memfd_cipher(const struct luks_memfd *memfd, char *text, size_t size);
+
 /* For what was loaded and makes no sense: a message that says so, and -EINVAL. */
 int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err);
 

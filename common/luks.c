@@ -2,14 +2,11 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <json-c/json.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cipher.h"
+#include "luks-json.h"
 #include "luks-memfd.h"
 #include "secret.h"
 
@@ -23,11 +20,6 @@ struct header {
 	struct luks_memfd memfd;
 	uint64_t copied; /* bytes of the source that it holds, from the start */
 };
-
-static bool is_printable(char c)
-{
-	return c >= ' ' && c <= '~';
-}
 
 static int chunk_copy(struct header *header, void *chunk, size_t len, struct error *err)
 {
@@ -73,40 +65,11 @@ static int header_load(struct header *header, struct error *err)
 	return ret == -ENODATA ? -EINVAL : ret;
 }
 
-static struct json_object *json_member(struct json_object *object, const char *name)
-{
-	struct json_object *member = NULL;
-
-	json_object_object_get_ex(object, name, &member);
-	return member;
-}
-
-/* What stands there, fit for a message; never NULL. */
-static const char *json_text(struct json_object *value)
-{
-	const char *text = json_object_get_string(value);
-
-	if (!text)
-		return "none";
-	for (const char *c = text; *c; c++)
-		if (!is_printable(*c))
-			return "(unprintable)";
-	return text;
-}
-
-/* An array's first entry, or NULL: what isn't an array has none. */
-static const char *json_first(struct json_object *array)
-{
-	if (!json_object_is_type(array, json_type_array) || !json_object_array_length(array))
-		return NULL;
-	return json_text(json_object_array_get_idx(array, 0));
-}
-
 /* A decimal number in a string, as LUKS2 writes what may not fit in 53 bits. */
 static int number_read(const struct header *header, struct json_object *segment,
 		       const char *member, uint64_t *value, struct error *err)
 {
-	const char *text = json_text(json_member(segment, member));
+	const char *text = luks_json_text(luks_json_member(segment, member));
 	char *end;
 
 	errno = 0;
@@ -122,7 +85,7 @@ static int number_read(const struct header *header, struct json_object *segment,
 static int size_read(const struct header *header, struct json_object *segment,
 		     struct luks *luks, struct error *err)
 {
-	const char *text = json_text(json_member(segment, "size"));
+	const char *text = luks_json_text(luks_json_member(segment, "size"));
 	int ret;
 
 	if (!strcmp(text, "dynamic"))
@@ -137,9 +100,9 @@ static int size_read(const struct header *header, struct json_object *segment,
 static int requirements_refuse(const struct header *header, struct json_object *json,
 			       struct error *err)
 {
-	struct json_object *config = json_member(json, "config");
-	struct json_object *requirements = json_member(config, "requirements");
-	const char *name = json_first(json_member(requirements, "mandatory"));
+	struct json_object *config = luks_json_member(json, "config");
+	struct json_object *requirements = luks_json_member(config, "requirements");
+	const char *name = luks_json_first(luks_json_member(requirements, "mandatory"));
 
 	if (!name)
 		return 0;
@@ -155,10 +118,10 @@ static int segment_refuse(const struct header *header, struct json_object *segme
 			  struct error *err)
 {
 	const char *name = header->source->name;
-	const char *type = json_text(json_member(segment, "type"));
-	const char *flag = json_first(json_member(segment, "flags"));
-	struct json_object *integrity = json_member(segment, "integrity");
-	const char *integrity_type = json_text(json_member(integrity, "type"));
+	const char *type = luks_json_text(luks_json_member(segment, "type"));
+	const char *flag = luks_json_first(luks_json_member(segment, "flags"));
+	struct json_object *integrity = luks_json_member(segment, "integrity");
+	const char *integrity_type = luks_json_text(luks_json_member(integrity, "type"));
 
 	if (strcmp(type, "crypt"))
 		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name,
@@ -175,7 +138,7 @@ static int segment_refuse(const struct header *header, struct json_object *segme
 static int segment_find(const struct header *header, struct json_object *json,
 			struct json_object **segment, struct error *err)
 {
-	struct json_object *segments = json_member(json, "segments");
+	struct json_object *segments = luks_json_member(json, "segments");
 	struct json_object_iterator first;
 
 	if (!json_object_is_type(segments, json_type_object))
@@ -191,8 +154,8 @@ static int segment_find(const struct header *header, struct json_object *json,
 static int segment_read(const struct header *header, struct json_object *segment,
 			struct luks *luks, struct error *err)
 {
-	const char *cipher = json_text(json_member(segment, "encryption"));
-	int64_t sector = json_object_get_int64(json_member(segment, "sector_size"));
+	const char *cipher = luks_json_text(luks_json_member(segment, "encryption"));
+	int64_t sector = json_object_get_int64(luks_json_member(segment, "sector_size"));
 	int ret;
 
 	snprintf(luks->cipher, sizeof(luks->cipher), "%s", cipher);
@@ -209,35 +172,38 @@ static int segment_read(const struct header *header, struct json_object *segment
 	return ret;
 }
 
+/* Of the flags that tell how to open it, one is about what it does. */
+static void flags_read(struct json_object *json, struct luks *luks)
+{
+	struct json_object *flags = luks_json_member(luks_json_member(json, "config"), "flags");
+
+	if (!json_object_is_type(flags, json_type_array))
+		return;
+	for (size_t i = 0; i < json_object_array_length(flags); i++)
+		if (!strcmp(luks_json_text(json_object_array_get_idx(flags, i)), "allow-discards"))
+			luks->allow_discards = true;
+}
+
 static int luks2_read(struct header *header, struct luks *luks, struct error *err)
 {
 	struct json_object *json, *segment = NULL;
-	const char *text;
-	int ret;
+	int ret = luks_json_load(&header->memfd, &json, err);
 
-	ret = crypt_dump_json(header->memfd.cd, &text, 0);
 	if (ret)
-		return error_set(err, -ret, "%s: reading the LUKS2 metadata: %s",
-				 header->source->name, luks_memfd_reason(&header->memfd, ret));
-	json = json_tokener_parse(text);
-	if (!json)
-		return luks_memfd_damaged(&header->memfd, err);
+		return ret;
 	ret = requirements_refuse(header, json, err);
 	if (!ret)
 		ret = segment_find(header, json, &segment, err);
 	if (!ret)
 		ret = segment_read(header, segment, luks, err);
+	flags_read(json, luks);
 	json_object_put(json);
 	return ret;
 }
 
 static void luks1_read(struct header *header, struct luks *luks)
 {
-	snprintf(luks->cipher, sizeof(luks->cipher), "%s-%s", crypt_get_cipher(header->memfd.cd),
-		 crypt_get_cipher_mode(header->memfd.cd));
-	for (char *c = luks->cipher; *c; c++)
-		if (!is_printable(*c))
-			*c = '?';
+	luks_memfd_cipher(&header->memfd, luks->cipher, sizeof(luks->cipher));
 	luks->sector = UNIT;
 	luks->data_offset = crypt_get_data_offset(header->memfd.cd) * UNIT;
 }
@@ -260,23 +226,17 @@ static int geometry_check(const struct header *header, const struct luks *luks,
 	return 0;
 }
 
-static int no_key_slot(const struct header *header, struct error *err)
+/* Data that start inside of the header are those of another disk: the first write to them would
+ * destroy it. */
+static int place_check(struct header *header, struct luks *luks, struct error *err)
 {
-	return error_set(err, EPERM, "%s: the LUKS header has no key slot that is in use",
+	int ret = luks_memfd_measure(&header->memfd, &luks->header_len, NULL, err);
+
+	if (ret || header->source->detached || luks->data_offset >= luks->header_len)
+		return ret;
+	return error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are elsewhere: "
+			 "give it as the header (header=, --header) of the disk that has them",
 			 header->source->name);
-}
-
-static int cipher_check(const struct header *header, struct luks *luks, struct error *err)
-{
-	int key_len = crypt_get_volume_key_size(header->memfd.cd);
-	struct error reason;
-
-	if (key_len <= 0)
-		return no_key_slot(header, err);
-	luks->key_len = key_len;
-	if (cipher_supported(luks->cipher, luks->key_len, &reason))
-		return error_set(err, ENOTSUP, "%s: %s", header->source->name, reason.text);
-	return 0;
 }
 
 static int header_read(struct header *header, struct luks *luks, struct error *err)
@@ -291,47 +251,14 @@ static int header_read(struct header *header, struct luks *luks, struct error *e
 	if (!ret)
 		ret = geometry_check(header, luks, err);
 	if (!ret)
-		ret = cipher_check(header, luks, err);
+		ret = place_check(header, luks, err);
+	if (!ret)
+		ret = luks_slots_check_cipher(&header->memfd, luks->cipher, err);
 	return ret;
 }
 
-/* The key slots' material lies behind the header that was needed for loading. */
-static int key_areas_copy(struct header *header, struct error *err)
-{
-	uint64_t end;
-	int ret = luks_memfd_measure(&header->memfd, &end, NULL, err);
-
-	return ret ? ret : header_copy(header, end, err);
-}
-
-static int key_unlock(struct header *header, const void *pass, size_t pass_len,
-		      struct luks *luks, struct error *err)
-{
-	const char *name = header->source->name;
-	size_t len = luks->key_len;
-	int ret;
-
-	luks->key = secret_alloc(luks->key_len, err);
-	if (!luks->key)
-		return -ENOMEM;
-	ret = crypt_volume_key_get(header->memfd.cd, CRYPT_ANY_SLOT, luks->key, &len,
-				   pass_len ? pass : "", pass_len);
-	if (ret == -EPERM)
-		return error_set(err, EPERM, "%s: no key slot opens with %s", name,
-				 pass_len ? "this passphrase" : "an empty passphrase");
-	if (ret == -ENOENT)
-		return no_key_slot(header, err);
-	if (ret < 0)
-		return error_set(err, -ret, "%s: opening the key slots: %s", name,
-				 luks_memfd_reason(&header->memfd, ret));
-	if (len != luks->key_len)
-		return error_set(err, EINVAL, "%s: the key slots hold keys of several lengths",
-				 name);
-	return 0;
-}
-
-int luks_unlock(const struct luks_source *source, const void *pass, size_t pass_len,
-		struct luks *luks, struct error *err)
+int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
+		struct error *err)
 {
 	struct header header = { .source = source };
 	int ret;
@@ -341,14 +268,17 @@ int luks_unlock(const struct luks_source *source, const void *pass, size_t pass_
 	ret = header_load(&header, err);
 	if (!ret)
 		ret = header_read(&header, luks, err);
+	/* The key slots' material lies behind the header that was needed for loading. */
 	if (!ret)
-		ret = key_areas_copy(&header, err);
+		ret = header_copy(&header, luks->header_len, err);
 	if (!ret)
-		ret = key_unlock(&header, pass, pass_len, luks, err);
-	if (ret)
+		ret = luks_slots_open(&header.memfd, pass, luks->cipher, &luks->key, &luks->key_len,
+				      err);
+	luks->slot = ret;
+	if (ret < 0)
 		luks_clear(luks);
 	luks_memfd_close(&header.memfd);
-	return ret;
+	return ret < 0 ? ret : 0;
 }
 
 void luks_clear(struct luks *luks)

@@ -12,6 +12,8 @@
 #include "secret.h"
 #include "target-nbd.h"
 
+#define HEADER_SAMPLE 4096 /* bytes: its magic, a checksum and salts */
+
 static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
 {
 	struct target *target = opaque;
@@ -53,6 +55,52 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 	return open_file(options, direct, &volume->target, err);
 }
 
+/* Is the header that was given as a detached one what this disk begins with, so that the first
+ * write would destroy it? By its bytes: the two may be one under different names, or a server's. */
+static int check_apart(struct volume *volume, struct target *holder, struct error *err)
+{
+	uint8_t ours[HEADER_SAMPLE], theirs[HEADER_SAMPLE];
+	struct target *target = volume->target;
+	int ret;
+
+	if (volume->luks.data_offset >= volume->luks.header_len || target->size < HEADER_SAMPLE ||
+	    holder->size < HEADER_SAMPLE)
+		return 0;
+	ret = target_read(holder, ours, HEADER_SAMPLE, 0);
+	if (ret == 0)
+		ret = target_read(target, theirs, HEADER_SAMPLE, 0);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: reading its first bytes: %s", target->name,
+				 error_reason(-ret));
+	if (memcmp(ours, theirs, HEADER_SAMPLE) != 0)
+		return 0;
+	return error_set(err, EINVAL, "%s: the header is on the disk itself, and the data would lie "
+			 "over it: they start at byte %" PRIu64 ", and it ends at %" PRIu64,
+			 target->name, volume->luks.data_offset, volume->luks.header_len);
+}
+
+static int unlock_by(struct volume *volume, struct target *holder,
+		     const struct volume_options *options, struct error *err)
+{
+	const struct luks_source source = {
+		.name = holder->name,
+		.size = holder->size,
+		.read = read_target,
+		.opaque = holder,
+		.detached = holder != volume->target,
+	};
+	const struct luks_pass pass = {
+		.data = options->pass,
+		.len = options->pass_len,
+		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,
+		.max_kdf_time = options->max_kdf_time,
+		.notice = &options->notice,
+	};
+	int ret = luks_unlock(&source, &pass, &volume->luks, err);
+
+	return ret == 0 && source.detached ? check_apart(volume, holder, err) : ret;
+}
+
 static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)
 {
 	struct target *holder = volume->target;
@@ -71,11 +119,7 @@ static int unlock(struct volume *volume, const struct volume_options *options, s
 		if (ret < 0)
 			return ret;
 	}
-	ret = luks_unlock(&(struct luks_source){ .name = holder->name,
-						 .size = holder->size,
-						 .read = read_target,
-						 .opaque = holder },
-			  options->pass, options->pass_len, &volume->luks, err);
+	ret = unlock_by(volume, holder, options, err);
 	if (holder != volume->target)
 		holder->ops->close(holder);
 	return ret;
@@ -146,12 +190,18 @@ bool volume_reads_tear(const struct volume *volume)
 	       volume->target->atomic < cipher_granule(volume->luks.cipher, volume->luks.sector);
 }
 
+/* As with cryptsetup, the header's flag says so once and for all. */
+static bool may_discard(const struct volume *volume, const struct volume_options *options)
+{
+	return options->discard || (volume->luks.allow_discards && !options->no_discard);
+}
+
 static void set_capabilities(struct volume *volume, const struct volume_options *options)
 {
 	const struct target *target = volume->target;
 
 	volume->readonly = options->readonly || target->readonly;
-	volume->can_trim = target->can_trim && (!volume->encrypted || options->discard);
+	volume->can_trim = target->can_trim && (!volume->encrypted || may_discard(volume, options));
 	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
 	volume->can_extents = !volume->encrypted && target->can_extents;
 	volume->can_cache = target->can_cache;

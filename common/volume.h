@@ -25,11 +25,15 @@ struct volume_options {
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
+	bool one_slot;      /* only key slot number slot is tried */
+	int slot;
+	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */
 	enum direct_mode direct;
 	bool readonly;      /* a target that can't be written is read-only anyway */
 	enum image_locking locking; /* of a file that is opened for writing */
-	bool discard;       /* pass trims of an encrypted volume through */
 	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
+	bool discard;       /* pass trims of an encrypted volume through, as its header may say too: */
+	bool no_discard;    /* whatever it says, don't */
 	struct notice notice; /* of a server: also later, in the threads that use it */
 };
 

@@ -60,6 +60,7 @@ static const struct channel_sizes all_sizes[] = {
 static const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
 
 #define MAX_CONNECTIONS 64
+#define MAX_SLOT 31
 #define MAX_REQUEST (64 * 1024 * 1024) /* nbdkit's own limit */
 
 /* -D ndio.stats=1 prints the counters when the server ends. */
@@ -75,13 +76,15 @@ static struct {
 	unsigned connections;
 	enum tls_by tls;
 	enum direct_mode direct;
-	bool discard, pin, lock;
-	bool lock_image;
+	bool pin, lock, lock_image;
+	int discard; /* 0 or 1; or -1: as the header says */
+	int slot;    /* the key slot that is tried, or LUKS_ANY_SLOT */
+	unsigned max_kdf_time; /* seconds, or 0: the default */
 	bool have_key;
 	const char *keyfile; /* not yet read, or NULL */
 	struct key_part keyfile_part;
 	struct key pass;
-} config = { .connections = 4, .lock_image = true };
+} config = { .connections = 4, .lock_image = true, .discard = -1, .slot = LUKS_ANY_SLOT };
 
 static const struct channel_sizes *sizes = all_sizes;
 
@@ -245,6 +248,34 @@ static int config_bool(bool *flag, const char *value)
 	return ret < 0 ? -1 : 0;
 }
 
+static int config_discard(const char *value)
+{
+	config.discard = nbdkit_parse_bool(value);
+	return config.discard < 0 ? -1 : 0;
+}
+
+static int config_slot(const char *value)
+{
+	if (nbdkit_parse_int("slot", value, &config.slot) < 0)
+		return -1;
+	if (config.slot < 0 || config.slot > MAX_SLOT) {
+		nbdkit_error("slot=%s: must be from 0 to %d", value, MAX_SLOT);
+		return -1;
+	}
+	return 0;
+}
+
+static int config_max_kdf_time(const char *value)
+{
+	if (nbdkit_parse_unsigned("max-kdf-time", value, &config.max_kdf_time) < 0)
+		return -1;
+	if (config.max_kdf_time == 0) {
+		nbdkit_error("max-kdf-time=%s: must be at least 1", value);
+		return -1;
+	}
+	return 0;
+}
+
 static int config_path(const char *key, char **path, const char *value)
 {
 	struct error err;
@@ -319,7 +350,11 @@ static int ndio_config(const char *key, const char *value)
 	if (strcmp(key, "direct") == 0)
 		return config_direct(value);
 	if (strcmp(key, "discard") == 0)
-		return config_bool(&config.discard, value);
+		return config_discard(value);
+	if (strcmp(key, "slot") == 0)
+		return config_slot(value);
+	if (strcmp(key, "max-kdf-time") == 0)
+		return config_max_kdf_time(value);
 	if (strcmp(key, "pin") == 0)
 		return config_bool(&config.pin, value);
 	if (strcmp(key, "lock") == 0)
@@ -344,6 +379,10 @@ static int ndio_config_complete(void)
 		nbdkit_error("keyfile-offset= and keyfile-size= need keyfile=");
 		return -1;
 	}
+	if (config.slot != LUKS_ANY_SLOT && !config.have_key) {
+		nbdkit_error("slot= needs passphrase= or keyfile=");
+		return -1;
+	}
 	return config.keyfile ? read_keyfile() : 0;
 }
 
@@ -358,7 +397,9 @@ static int ndio_config_complete(void)
 	"keyfile-size=<N>    and take no more than so many.\n"                    \
 	"header=<PATH>       A detached LUKS header.\n"                           \
 	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"  \
-	"discard=on|off      Pass trims of an encrypted disk on (default: off).\n" \
+	"slot=<N>            The only key slot to try (default: any).\n"         \
+	"max-kdf-time=<SEC>  How long deriving keys may take (default: 120).\n"  \
+	"discard=on|off      Pass trims of an encrypted disk on (default: as its header says).\n" \
 	"pin=on|off          Pin each request's buffer (default: off).\n"         \
 	"lock=on|off         Lock the server's memory (default: off).\n"          \
 	"lock-image=on|off   Keep other writers off the file (default: on).\n"    \
@@ -538,7 +579,11 @@ static int ndio_get_ready(void)
 		.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
 			   read_only_looks_so() ? LOCK_IMAGE_LATER :
 						  LOCK_IMAGE,
-		.discard = config.discard,
+		.one_slot = config.slot != LUKS_ANY_SLOT,
+		.slot = config.slot,
+		.max_kdf_time = config.max_kdf_time,
+		.discard = config.discard == 1,
+		.no_discard = config.discard == 0,
 		.notice = { .tell = notice },
 	};
 	struct error err;

@@ -44,6 +44,7 @@ struct opening {
 	unsigned flags; /* enum ndio_open_flag */
 	size_t copy_memory;
 	int tls; /* enum ndio_tls */
+	const char *slot; /* the only key slot to try, or NULL */
 };
 
 static inline int try_open(const struct opening *opening, struct ndio_volume **volume)
@@ -51,9 +52,10 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.connections = opening->connections,
-		.flags = opening->flags,
+		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0),
 		.copy_memory = opening->copy_memory,
 		.tls = opening->tls,
+		.key_slot = opening->slot ? strtoul(opening->slot, NULL, 10) : 0,
 	};
 	char key[512];
 	FILE *file;

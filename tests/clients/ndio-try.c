@@ -1,6 +1,7 @@
-/* ndio-try [-k KEYFILE] [-c CONNECTIONS] [-n TIMES=1] LOCATOR: opens a volume, reads it, writes,
- * flushes, asks for extents and closes it, so many times, whatever comes of it. Prints each error
- * that it met, as "WHAT: ERRNO: MESSAGE", and says what else should not be:
+/* ndio-try [-k KEYFILE] [-s SLOT] [-d on|off] [-t] [-c CONNECTIONS] [-n TIMES=1] LOCATOR: opens a
+ * volume (with -d: trims are let through, or aren't, whatever its header says), reads it, writes,
+ * flushes, trims with -t, asks for extents and closes it, so many times, whatever comes of it.
+ * Prints each error that it met, as "WHAT: ERRNO: MESSAGE", and says what else should not be:
  *
  *   - a message that doesn't name the locator
  *   - a read that succeeds and left some memory as it was, which was noise
@@ -12,6 +13,7 @@
 #define LEN 65536
 
 static struct opening opening;
+static bool trims;
 
 static void check(const char *what, ssize_t ret)
 {
@@ -74,6 +76,8 @@ static void try_all(void)
 		check("FUA", ndio_pwritev(volume, &iov, 1, 513, NDIO_FUA));
 	}
 	check("flush", ndio_flush(volume));
+	if (trims)
+		check("trim", ndio_trim(volume, 0, LEN, 0));
 	if (info.can & NDIO_CAN_EXTENTS) {
 		ret = ndio_extents(volume, 0, LEN, told, &end);
 		check("extents", ret);
@@ -87,9 +91,15 @@ int main(int argc, char **argv)
 {
 	int times = 1, opt;
 
-	while ((opt = getopt(argc, argv, "k:c:n:")) != -1) {
+	while ((opt = getopt(argc, argv, "k:s:d:tc:n:")) != -1) {
 		switch (opt) {
 		case 'k': opening.key_path = optarg; break;
+		case 's': opening.slot = optarg; break;
+		case 'd':
+			opening.flags |= strcmp(optarg, "on") == 0 ? NDIO_OPEN_DISCARD :
+									      NDIO_OPEN_NO_DISCARD;
+			break;
+		case 't': trims = true; break;
 		case 'c': opening.connections = atoi(optarg); break;
 		case 'n': times = atoi(optarg); break;
 		default: fail("see the start of ndio-try.c");

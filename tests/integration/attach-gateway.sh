@@ -91,6 +91,16 @@ ok "(it was looked at)" grep -q memfd:ndio-key "$T/files"
 attach --key-file "$T/empty" "$disk"
 like "an empty key is a wrong one" "$said" "^ndio: starting the gateway: .*no key slot opens with"
 ok "an empty key: leaves nothing" nothing_left
+attach --key-file "$T/pass" --slot 0 "$disk"
+like "a key slot that opens" "$said" "no such luck$"
+attach --key-file "$T/pass" --slot 3 "$disk"
+like "a key slot that isn't in use" "$said" "starting the gateway: .*key slot 3 is not in use"
+printf '%s\n' "nbd0 $disk $T/pass slot=2" >"$T/tab"
+attach --tab-file "$T/tab" nbd0
+like "a line's key slot" "$said" "starting the gateway: .*key slot 2 is not in use"
+make_luks2 "$T/data" 2M --header "$T/header"
+attach --key-file "$T/pass" "$T/header"
+like "a detached header is no disk" "$said" "starting the gateway: .*its data are elsewhere"
 "$ndio" attach --key-file "$T/pass" "$disk" 2>"$T/err" <&- >&-
 like "without standard input and output" "$(cat "$T/err")" "no such luck$"
 

@@ -24,6 +24,7 @@ struct image {
 	size_t len;
 	int error;        /* what reading fails with, or 0 */
 	uint64_t reached; /* end of the furthest read */
+	bool detached;    /* the data are elsewhere */
 };
 
 static int image_read(void *opaque, void *buf, size_t len, uint64_t offset)
@@ -40,11 +41,12 @@ static int image_read(void *opaque, void *buf, size_t len, uint64_t offset)
 static int image_unlock(struct image *image, const char *name, const char *pass,
 			struct luks *luks, struct error *err)
 {
-	const struct luks_source source = {
-		.name = name, .size = image->len, .read = image_read, .opaque = image};
+	const struct luks_source source = { .name = name, .size = image->len, .read = image_read,
+					    .opaque = image, .detached = image->detached };
+	const struct luks_pass how = { .data = pass, .len = strlen(pass), .slot = LUKS_ANY_SLOT };
 
 	err->text[0] = '\0';
-	return luks_unlock(&source, pass, strlen(pass), luks, err);
+	return luks_unlock(&source, &how, luks, err);
 }
 
 static int unlock(const char *name, const char *pass, struct luks *luks, struct error *err)
@@ -181,15 +183,171 @@ static void detached_header(void **state)
 	refused("data", VOLUME_PASSPHRASE, EINVAL, "data: not a LUKS volume");
 }
 
-static void luks1_detached_header(void **state)
+static const char elsewhere[] =
+	"header: this is a detached LUKS header: its data are elsewhere: give it as the header "
+	"(header=, --header) of the disk that has them";
+
+static void header_without_its_data(const char *options)
 {
+	struct image image = {.detached = true};
 	struct luks luks;
+	struct error err;
+
+	volumes_run("rm -f header");
+	volume_format("data", 4, options);
+	refused("header", VOLUME_PASSPHRASE, EINVAL, elsewhere);
+	image.content = volume_read("header", &image.len);
+	assert_int_equal(image_unlock(&image, "header", VOLUME_PASSPHRASE, &luks, &err), 0);
+	assert_true(luks.data_offset < luks.header_len);
+	luks_clear(&luks);
+	free(image.content);
+}
+
+static void luks1_header_without_its_data(void **state)
+{
+	(void)state;
+	header_without_its_data(LUKS1 " --header header");
+}
+
+static void luks2_header_without_its_data(void **state)
+{
+	(void)state;
+	header_without_its_data(LUKS2 " --header header");
+}
+
+/* ---- key slots ---- */
+
+static void slot_that_is_not_encrypted(void **state)
+{
+	static const char *const spellings[] = {
+		"cipher_null-ecb", "cipher_null", "cipher_null-cbc-plain64", "null-ecb", "aes-ecb",
+		"capi:cipher_null-ecb", "aes-xts-null", "twofish-xts-plain64", "none",
+	};
+	char before[100] = "\"encryption\":\"aes-xts-plain64\",\"key_size\":";
+	char area[100], wanted[200];
 
 	(void)state;
-	volume_format("data", 4, LUKS1 " --header header1");
-	opens("header1", &luks);
-	assert_int_equal(luks.data_offset, 0);
+	volume_format("edited", 20, LUKS2);
+	for (size_t i = 0; i < sizeof(spellings) / sizeof(spellings[0]); i++) {
+		snprintf(area, sizeof(area), "\"encryption\":\"%s\",\"key_size\":",
+			 spellings[i]);
+		volume_edit("edited", before, area);
+		strcpy(before, area);
+		snprintf(wanted, sizeof(wanted), "edited: no key slot can be opened (slot 0 is "
+			 "encrypted with %s: only aes-xts and aes-cbc are trusted)", spellings[i]);
+		refused("edited", VOLUME_PASSPHRASE, ENOTSUP, wanted);
+		refused("edited", "any", ENOTSUP, wanted);
+	}
+}
+
+static void slot_that_is_encrypted_with_too_short_a_key(void **state)
+{
+	(void)state;
+	volume_format("edited", 20, LUKS2);
+	volume_edit("edited", "\"encryption\":\"aes-xts-plain64\",\"key_size\":64",
+		    "\"encryption\":\"aes-xts-plain64\",\"key_size\":8");
+	refused("edited", VOLUME_PASSPHRASE, ENOTSUP,
+		"edited: no key slot can be opened (slot 0 is encrypted with a key of 8 bytes, "
+		"which aes-xts-plain64 doesn't have)");
+}
+
+static void luks1_that_is_not_encrypted(void **state)
+{
+	(void)state;
+	volume_format("disk", 20, LUKS1);
+	volume_overwrite("disk", 8, "cipher_null", sizeof("cipher_null"));
+	volume_overwrite("disk", 40, "ecb", sizeof("ecb"));
+	refused("disk", VOLUME_PASSPHRASE, ENOTSUP, "disk: cipher cipher_null-ecb is not supported");
+}
+
+static void second_slot_opens_behind(const char *text, const char *replacement)
+{
+	struct luks luks;
+	struct error err;
+
+	volume_format("disk", 20, LUKS2);
+	volumes_run("printf second >second && cryptsetup luksAddKey -q --pbkdf pbkdf2 "
+		    "--pbkdf-force-iterations 1000 -d pass disk second");
+	volume_edit("disk", text, replacement);
+	assert_int_equal(unlock("disk", "second", &luks, &err), 0);
+	assert_int_equal(luks.slot, 1);
 	luks_clear(&luks);
+}
+
+static void a_bad_slot_hides_none(void **state)
+{
+	(void)state;
+	/* The segment's cipher comes without a key_size behind it. */
+	second_slot_opens_behind("\"encryption\":\"aes-xts-plain64\",\"key_size\":",
+				 "\"encryption\":\"cipher_null-ecb\",\"key_size\":");
+	second_slot_opens_behind("\"hash\":\"sha256\"", "\"hash\":\"md17\"");
+	second_slot_opens_behind("\"iterations\":1000", "\"iterations\":2147483647");
+	second_slot_opens_behind("\"key_size\":64", "\"key_size\":16");
+	refused("disk", "wrong", EPERM, "disk: no key slot opens with this passphrase (slot 0 has a "
+		"key that doesn't fit: cipher aes-xts-plain64 is not supported with a key of 128 "
+		"bits)");
+}
+
+static void slots_that_take_too_long(void **state)
+{
+	(void)state;
+	volume_format("edited", 20, LUKS2);
+	volume_edit("edited", "\"iterations\":1000", "\"iterations\":2147483647");
+	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+		"takes about 2147 seconds, and the limit is 120 (max-kdf-time))");
+	volume_edit("edited", "\"type\":\"pbkdf2\",\"hash\":\"sha256\",\"iterations\":2147483647",
+		    "\"type\":\"argon2id\",\"time\":1048576,\"memory\":65536,\"cpus\":1");
+	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+		"takes about 67108 seconds, and the limit is 120 (max-kdf-time))");
+	volume_edit("edited", "\"time\":1048576", "\"time\":-1");
+	refused("edited", VOLUME_PASSPHRASE, EINVAL, "edited: no key slot can be opened (slot 0 has "
+		"an impossible key derivation)");
+}
+
+/* What tells the right volume key is derived for each key slot. */
+static void a_digest_that_takes_too_long(void **state)
+{
+	static const uint8_t iterations[] = { 0x7f, 0xff, 0xff, 0xff };
+
+	(void)state;
+	volume_format("edited", 20, LUKS2);
+	volume_edit("edited", "\"hash\":\"sha256\",\"iterations\":1000,\"salt\"",
+		    "\"hash\":\"sha256\",\"iterations\":2000000000,\"salt\"");
+	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+		"takes about 2000 seconds, and the limit is 120 (max-kdf-time))");
+	volume_format("disk", 20, LUKS1);
+	volume_overwrite("disk", 164, iterations, sizeof(iterations));
+	refused("disk", VOLUME_PASSPHRASE, ETIME, "disk: no key slot can be opened (slot 0 "
+		"takes about 2147 seconds, and the limit is 120 (max-kdf-time))");
+}
+
+static void an_unbound_slot_never_opens(void **state)
+{
+	(void)state;
+	volume_format("disk", 20, LUKS2);
+	volumes_run("printf other >other && cryptsetup luksAddKey -q --unbound --key-size 512 "
+		    "--pbkdf pbkdf2 --pbkdf-force-iterations 1000 -d pass disk other");
+	refused("disk", "other", EPERM, "disk: no key slot opens with this passphrase");
+}
+
+static void a_slot_with_the_priority_ignore(void **state)
+{
+	(void)state;
+	volume_format("disk", 20, LUKS2);
+	volumes_run("cryptsetup config --priority ignore -S 0 disk");
+	refused("disk", VOLUME_PASSPHRASE, ENOENT, "disk: no key slot can be opened (slot 0 has the "
+		"priority \"ignore\": it is only tried when it is chosen by its number)");
+}
+
+static void a_newline_too_many_is_told(void **state)
+{
+	(void)state;
+	volume_format("disk", 20, LUKS2);
+	refused("disk", VOLUME_PASSPHRASE "\n", EPERM, "disk: no key slot opens with this "
+		"passphrase, but slot 0 does without the newline at its end: if it is from a file, "
+		"make that without one (printf %s, not echo)");
+	refused("disk", "wrong\n", EPERM, "disk: no key slot opens with this passphrase, with or "
+		"without the newline at its end");
 }
 
 static void any_key_slot_opens(void **state)
@@ -575,7 +733,17 @@ int main(void)
 		cmocka_unit_test(luks1_cbc_essiv),
 		cmocka_unit_test(luks1_xts_128),
 		cmocka_unit_test(detached_header),
-		cmocka_unit_test(luks1_detached_header),
+		cmocka_unit_test(luks1_header_without_its_data),
+		cmocka_unit_test(luks2_header_without_its_data),
+		cmocka_unit_test(slot_that_is_not_encrypted),
+		cmocka_unit_test(slot_that_is_encrypted_with_too_short_a_key),
+		cmocka_unit_test(luks1_that_is_not_encrypted),
+		cmocka_unit_test(a_bad_slot_hides_none),
+		cmocka_unit_test(slots_that_take_too_long),
+		cmocka_unit_test(a_digest_that_takes_too_long),
+		cmocka_unit_test(an_unbound_slot_never_opens),
+		cmocka_unit_test(a_slot_with_the_priority_ignore),
+		cmocka_unit_test(a_newline_too_many_is_told),
 		cmocka_unit_test(any_key_slot_opens),
 		cmocka_unit_test(empty_passphrase_opens_where_it_is_one),
 		cmocka_unit_test(wrong_passphrase),

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "luks-slots.h"
 #include "ndiotab.h"
 
 #define TAB "tab" /* in a folder of our own */
@@ -106,6 +107,8 @@ static void a_line_of_three_fields_leaves_the_rest_open(void **state)
 	assert_int_equal(entry.connections, 0);
 	assert_int_equal(entry.block_size, 0);
 	assert_int_equal(entry.timeout, 0);
+	assert_int_equal(entry.slot, LUKS_ANY_SLOT);
+	assert_int_equal(entry.max_kdf_time, 0);
 	assert_int_equal(entry.line, 1);
 	ndiotab_entry_clear(&entry);
 	assert_null(entry.text);
@@ -119,7 +122,8 @@ static void every_option_is_taken(void **state)
 	write_tab("# device locator key options\n"
 		  "\n"
 		  "  /dev/nbd12\t/srv/disk.luks \t /etc/key   "
-		  "read-only,connections=64,block-size=4096,timeout=5,header=/a=b,discard \n");
+		  "read-only,connections=64,block-size=4096,timeout=5,header=/a=b,discard,slot=0,"
+		  "max-kdf-time=600 \n");
 	entry = found("/dev/nbd12");
 	assert_string_equal(entry.device, "nbd12");
 	assert_string_equal(entry.locator, "/srv/disk.luks");
@@ -129,6 +133,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(entry.connections, 64);
 	assert_int_equal(entry.block_size, 4096);
 	assert_int_equal(entry.timeout, 5);
+	assert_int_equal(entry.slot, 0);
+	assert_int_equal(entry.max_kdf_time, 600);
 	assert_int_equal(entry.line, 3);
 	ndiotab_entry_clear(&entry);
 }

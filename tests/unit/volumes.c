@@ -135,6 +135,8 @@ static void json_replace(char *json, size_t room, const char *text, const char *
 	assert_true(at - json + strlen(replacement) + tail <= room);
 	memmove(at + strlen(replacement), at + strlen(text), tail);
 	memcpy(at, replacement, strlen(replacement));
+	/* Behind a shorter text there is nothing left of the old one. */
+	memset(json + strlen(json), 0, room - strlen(json));
 }
 
 static void copy_edit(char *copy, size_t size, const char *text, const char *replacement)
