@@ -108,6 +108,27 @@ cannot "LUKS, discard=on" fast-zero
 is "LUKS, discard=on: tells of no holes" \
 	"$(nbdinfo --map --totals "$(uri disk)" | awk '{ print $1, $NF }')" "4194304 data"
 stop_server disk
+# The header's own flag, as with cryptsetup, which would set it when it opens a volume.
+cp --sparse=always "$T/luks" "$T/allows"
+/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/allows" \
+	'json["config"]["flags"] = ["allow-discards", "no-read-workqueue"]'
+export_of "allow-discards" "$T/allows" "$key"
+can "allow-discards" trim
+stop_server disk
+export_of "allow-discards, discard=off" "$T/allows" "$key" discard=off
+cannot "allow-discards, discard=off" trim
+stop_server disk
+like "allow-discards: shown" "$("$NDIO_BUILD/ndio" info "$T/allows")" \
+	"flags: +allow-discards no-read-workqueue"
+like "allow-discards: shown as JSON" "$("$NDIO_BUILD/ndio" info --json "$T/allows" | tr -d ' \n')" \
+	'"flags":\["allow-discards","no-read-workqueue"\]'
+trims() { # VOLUME [OPTION...]: what comes of it in the library
+	"$NDIO_BUILD/tests/clients/ndio-try" -k "$T/pass" -t "${@:2}" "$1" | sed -n 's/^trim: //p'
+}
+is "allow-discards: the library" "$(trims "$T/allows")" 0
+like "allow-discards: the library, forbidden" "$(trims "$T/allows" -d off)" "EOPNOTSUPP"
+like "no flag: the library" "$(trims "$T/luks")" "EOPNOTSUPP"
+is "no flag: the library, told to" "$(trims "$T/luks" -d on)" 0
 ok "nbdkit -r: starts" start_nbdkit disk --readonly "$NDIO_PLUGIN" "$T/luks" "$key" discard=on
 ok "nbdkit -r: a read-only export" nbdinfo --is read-only "$(uri disk)"
 ok "nbdkit -r: nothing can be written" py disk "
