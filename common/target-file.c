@@ -35,6 +35,9 @@ struct file_target {
 	int fd;
 	int sync_fd; /* another open file of the same, for all that syncs: what is found out by a
 			write that doesn't is told by this one too */
+	int tail_fd; /* another through the page cache, where direct I/O can't reach the end; or -1 */
+	uint64_t tail; /* bytes: what is from here on goes that way; the size if nothing does */
+	uint64_t least_size; /* see struct target_file_options */
 	bool block_device;
 	struct notice notice;
 	struct image_lock *lock; /* or NULL */
@@ -68,19 +71,54 @@ static int64_t sync_if_fua(const struct file_target *file, const struct ndio_sub
 	return (sub->flags & REQ_FUA) && fdatasync(file->sync_fd) < 0 ? -errno : result;
 }
 
-/* Blocks until it is done, for a part of it at least. */
-static int64_t transfer(const struct file_target *file, const struct ndio_subrequest *sub)
+/* Of one that reaches into the tail, what is before it: it is asked for the rest by itself. */
+static uint64_t direct_part(const struct file_target *file, const struct ndio_subrequest *sub)
 {
-	const struct iovec iov = { sub->io_base, sub->len };
+	return file->tail_fd < 0 ? sub->len : min_u64(sub->len, file->tail - sub->start);
+}
+
+static bool is_in_tail(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	return file->tail_fd >= 0 && sub->start >= file->tail;
+}
+
+/* Whole blocks, of which the file has the last in part: what it hasn't reads as zeroes, and isn't
+ * written. */
+static int64_t transfer_tail(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	size_t len = min_u64(sub->len, file->target.size - sub->start);
 	ssize_t n;
 
 	do {
 		if (sub->op == OP_READ)
-			n = pread(file->fd, sub->io_base, sub->len, sub->start);
+			n = pread(file->tail_fd, sub->io_base, len, sub->start);
+		else
+			n = pwrite(file->tail_fd, sub->io_base, len, sub->start);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if ((size_t)n < len)
+		return n; /* the file is shorter than it was */
+	if (sub->op == OP_READ)
+		memset((uint8_t *)sub->io_base + len, 0, sub->len - len);
+	return sub->op == OP_WRITE ? sync_if_fua(file, sub, sub->len) : (int64_t)sub->len;
+}
+
+/* Blocks until it is done, for a part of it at least. */
+static int64_t transfer(const struct file_target *file, const struct ndio_subrequest *sub)
+{
+	const struct iovec iov = { sub->io_base, direct_part(file, sub) };
+	ssize_t n;
+
+	if (is_in_tail(file, sub))
+		return transfer_tail(file, sub);
+	do {
+		if (sub->op == OP_READ)
+			n = pread(file->fd, sub->io_base, iov.iov_len, sub->start);
 		else if (sub->flags & REQ_FUA)
 			n = pwritev2(file->sync_fd, &iov, 1, sub->start, RWF_DSYNC);
 		else
-			n = pwrite(file->fd, sub->io_base, sub->len, sub->start);
+			n = pwrite(file->fd, sub->io_base, iov.iov_len, sub->start);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
@@ -100,16 +138,17 @@ static void ring_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	bool fixed = queue->has_buffers && in_bounce(queue, sub->io_base);
 	bool fua = sub->op == OP_WRITE && (sub->flags & REQ_FUA);
 	int fd = fua ? RING_SYNC_FD : RING_FD;
+	unsigned len = direct_part(queue->file, sub);
 
 	assert(sqe); /* the ring is as deep as the channel has subrequests */
 	if (sub->op == OP_READ && fixed)
-		io_uring_prep_read_fixed(sqe, fd, sub->io_base, sub->len, sub->start, 0);
+		io_uring_prep_read_fixed(sqe, fd, sub->io_base, len, sub->start, 0);
 	else if (sub->op == OP_READ)
-		io_uring_prep_read(sqe, fd, sub->io_base, sub->len, sub->start);
+		io_uring_prep_read(sqe, fd, sub->io_base, len, sub->start);
 	else if (fixed)
-		io_uring_prep_write_fixed(sqe, fd, sub->io_base, sub->len, sub->start, 0);
+		io_uring_prep_write_fixed(sqe, fd, sub->io_base, len, sub->start, 0);
 	else
-		io_uring_prep_write(sqe, fd, sub->io_base, sub->len, sub->start);
+		io_uring_prep_write(sqe, fd, sub->io_base, len, sub->start);
 	if (fua)
 		sqe->rw_flags = RWF_DSYNC;
 	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
@@ -299,7 +338,7 @@ static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 	if (sub->op != OP_READ && sub->op != OP_WRITE) {
 		sub->result = without_data(queue->file, sub);
 		add_landed(queue, sub);
-	} else if (queue->has_ring) {
+	} else if (queue->has_ring && !is_in_tail(queue->file, sub)) {
 		ring_issue(queue, sub);
 	} else {
 		sub->result = transfer(queue->file, sub);
@@ -462,16 +501,23 @@ static int64_t file_read(struct target *target, void *buf, size_t len, uint64_t 
 		.io_base = buf,
 	};
 
-	return transfer(to_file(target), &part);
+	int64_t n;
+
+	if (offset >= target->size)
+		return 0;
+	n = transfer(to_file(target), &part);
+	return n < 0 ? n : (int64_t)min_u64(n, target->size - offset);
 }
 
 static void close_fds(struct file_target *file)
 {
+	if (file->tail_fd >= 0)
+		close(file->tail_fd);
 	if (file->sync_fd >= 0 && file->sync_fd != file->fd)
 		close(file->sync_fd);
 	if (file->fd >= 0)
 		close(file->fd);
-	file->fd = file->sync_fd = -1;
+	file->fd = file->sync_fd = file->tail_fd = -1;
 }
 
 static void file_close(struct target *target)
@@ -515,24 +561,46 @@ static int open_fd(struct file_target *file, bool readonly, bool direct)
 	return fcntl(file->fd, F_SETFL, direct ? O_DIRECT : 0) < 0 ? -errno : 0;
 }
 
-/* The same file once more. */
-static int open_again(struct file_target *file, struct error *err)
+/* The same file once more, through the page cache or not. */
+static int open_again(const struct file_target *file, int direct_flag, int *fd, struct error *err)
 {
 	const char *name = file->target.name;
-	int flags = O_CLOEXEC | O_NOCTTY | (file->target.direct ? O_DIRECT : 0);
+	int mode = file->target.readonly ? O_RDONLY : O_RDWR;
 	struct stat first, second;
 
-	file->sync_fd = file->fd;
-	if (file->target.readonly)
-		return 0;
-	file->sync_fd = open(name, flags | O_RDWR);
-	if (file->sync_fd < 0)
+	*fd = open(name, O_CLOEXEC | O_NOCTTY | direct_flag | mode);
+	if (*fd < 0)
 		return error_set(err, errno, "%s: opening it once more: %s", name, strerror(errno));
-	if (fstat(file->fd, &first) < 0 || fstat(file->sync_fd, &second) < 0)
+	if (fstat(file->fd, &first) < 0 || fstat(*fd, &second) < 0)
 		return error_set(err, errno, "%s: %s", name, strerror(errno));
 	if (first.st_dev != second.st_dev || first.st_ino != second.st_ino)
 		return error_set(err, EBUSY, "%s: it was replaced while it was opened", name);
 	return 0;
+}
+
+/* Who only reads has nothing to sync. */
+static int open_sync_fd(struct file_target *file, struct error *err)
+{
+	file->sync_fd = file->fd;
+	if (file->target.readonly)
+		return 0;
+	return open_again(file, file->target.direct ? O_DIRECT : 0, &file->sync_fd, err);
+}
+
+/* Direct I/O is of whole blocks, and the last one may be there in part. It and what else is in its
+ * page go through the page cache, so that nothing goes both ways: the kernel keeps both the same
+ * only where they don't race for a page. */
+static int open_tail(struct file_target *file, struct error *err)
+{
+	struct target *target = &file->target;
+	uint64_t page = sysconf(_SC_PAGESIZE);
+
+	target->any_size = true;
+	file->tail = target->size;
+	if (is_aligned(target->size, target->align))
+		return 0;
+	file->tail = round_down(target->size, page > target->align ? page : target->align);
+	return open_again(file, 0, &file->tail_fd, err);
 }
 
 static int find_kind_and_size(struct file_target *file, struct error *err)
@@ -545,6 +613,8 @@ static int find_kind_and_size(struct file_target *file, struct error *err)
 		return error_set(err, errno, "%s: %s", target->name, strerror(errno));
 	if (S_ISREG(st.st_mode)) {
 		target->size = st.st_size;
+		if (!target->readonly && target->size < file->least_size)
+			target->size = file->least_size;
 		return 0;
 	}
 	if (!S_ISBLK(st.st_mode))
@@ -598,7 +668,7 @@ static int try_direct(struct file_target *file)
 	part.io_base = aligned_alloc(MAX_ALIGN, MAX_ALIGN);
 	if (!part.io_base)
 		return 0;
-	n = transfer(file, &part);
+	n = transfer(file, &part); /* there is no tail yet */
 	free(part.io_base);
 	return n == -EINVAL ? -EINVAL : 0; /* other errors are for the request that meets them */
 }
@@ -615,11 +685,13 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 		return error_set(err, -ret, "%s: %s", target->name, strerror(-ret));
 	ret = find_kind_and_size(file, err);
 	if (ret == 0)
-		ret = open_again(file, err);
+		ret = open_sync_fd(file, err);
 	if (ret < 0)
 		return ret;
-	if (direct)
-		return try_direct(file);
+	if (direct) {
+		ret = try_direct(file);
+		return ret < 0 ? ret : open_tail(file, err);
+	}
 	target->align = target->mem_align = 1;
 	return 0;
 }
@@ -676,13 +748,13 @@ static void find_capabilities(struct file_target *file)
 	struct stat st;
 
 	file->fua_by_sync = fstatfs(file->fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
-	target->atomic = target->direct ? target->align : 1;
+	target->atomic = target->direct && file->tail_fd < 0 ? target->align : 1;
 	target->max_len = MAX_LEN;
 	target->max_other = UINT64_MAX / 2 + 1;
 	target->max_queues = UINT_MAX;
 	target->can_flush = true;
 	target->can_fua = true;
-	target->fua_is_own = target->direct;
+	target->fua_is_own = target->direct && file->tail_fd < 0;
 	target->can_zero = true;
 	target->can_fast_zero = true;
 	target->can_trim = true;
@@ -719,7 +791,8 @@ int target_file_open(const char *path, const struct target_file_options *options
 
 	if (!file)
 		return error_set(err, ENOMEM, "%s: no memory", path);
-	file->fd = file->sync_fd = -1;
+	file->fd = file->sync_fd = file->tail_fd = -1;
+	file->least_size = options->size;
 	file->notice = options->notice;
 	file->target.ops = &file_ops;
 	file->target.name = strdup(path);

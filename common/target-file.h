@@ -2,6 +2,7 @@
  *
  * Reads and writes go through an io_uring of each queue's own, with registered bounce memory;
  * where the kernel refuses a ring, or the file is buffered, by preadv2(2) and pwritev2(2).
+ * The last bytes of a file whose size direct I/O can't reach go through the page cache.
  * FUA is RWF_DSYNC, flush is fdatasync(2), both on an open file of their own: an error of writeback
  * is told once for each open file, and there a write that isn't to sync can't be told it. */
 #ifndef NDIO_TARGET_FILE_H
@@ -29,6 +30,8 @@ struct target_file_options {
 	enum direct_mode direct;
 	bool readonly;
 	enum image_locking locking;
+	uint64_t size;        /* bytes: a file that can be written is taken to be at least so long:
+				 what is written behind its end makes it longer */
 	struct notice notice; /* told where direct I/O is refused under DIRECT_AUTO, ... */
 };
 

@@ -51,6 +51,8 @@ struct target {
 	uint64_t size;      /* bytes */
 	uint32_t align;     /* offsets and lengths are multiples of this power of two */
 	uint32_t mem_align; /* and so are addresses of this one */
+	bool any_size;      /* where the size is no multiple of align, the block at the end is read and
+			       written as if it were there: the rest of it reads as zeroes */
 	uint32_t atomic;    /* bytes that a write replaces at once for every read; 1: none do */
 	uint64_t max_len;   /* bytes in one read or write at the most */
 	uint64_t max_other; /* and in any other operation; a multiple of align */

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "align.h"
 #include "cipher.h"
@@ -21,7 +20,6 @@ static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
 	return target_read(target, buf, len, offset);
 }
 
-/* What is written behind the end of a file makes it longer; a device's end stays. */
 static int open_file(const struct volume_options *options, enum direct_mode direct,
 		     struct target **target, struct error *err)
 {
@@ -29,15 +27,11 @@ static int open_file(const struct volume_options *options, enum direct_mode dire
 		.direct = direct,
 		.readonly = options->readonly,
 		.locking = options->locking,
+		.size = options->file_size,
 		.notice = options->notice,
 	};
-	int ret = target_file_open(options->file, &file_options, target, err);
-	struct stat st;
 
-	if (ret == 0 && (*target)->size < options->file_size && !(*target)->readonly &&
-	    stat(options->file, &st) == 0 && S_ISREG(st.st_mode))
-		(*target)->size = options->file_size;
-	return ret;
+	return target_file_open(options->file, &file_options, target, err);
 }
 
 static int open_target(struct volume *volume, const struct volume_options *options,
@@ -147,12 +141,30 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 	return ret;
 }
 
+/* Whole sectors; a part of a block at the end, only where all of that block can be read and
+ * written. */
+static void set_size(struct volume *volume, uint64_t size, const struct notice *notice)
+{
+	const struct target *target = volume->target;
+	unsigned unit = volume->encrypted ? volume->sector : 1;
+
+	volume->size = round_down(size, unit);
+	if (!target->any_size &&
+	    round_up(volume->data_offset + volume->size, target->align) > target->size) {
+		unit = volume->block;
+		volume->size = round_down(size, unit);
+	}
+	if (volume->size != size)
+		notice_tell(notice, "%s: the last %" PRIu64 " bytes are no whole %s of %u and are "
+			    "left out", target->name, size - volume->size,
+			    unit == volume->sector && volume->encrypted ? "sector" : "block", unit);
+}
+
 static int set_geometry(struct volume *volume, const struct volume_options *options,
 			struct error *err)
 {
 	const struct luks *luks = &volume->luks;
 	struct target *target = volume->target;
-	uint64_t size;
 	int ret;
 
 	if (volume->encrypted) {
@@ -173,14 +185,8 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 	}
 	volume->sector = volume->encrypted ? luks->sector : target->align;
 	volume->block = volume->sector > target->align ? volume->sector : target->align;
-	size = luks->data_size ? luks->data_size : target->size - volume->data_offset;
-	volume->size = round_down(size, volume->block);
-	if (volume->size != size)
-		notice_tell(&options->notice, "%s: the last %" PRIu64 " bytes are no whole block of "
-			    "%u and are left out%s", target->name, size - volume->size, volume->block,
-			    !options->uri && volume->block > 1 &&
-			    (volume->sector < volume->block || !volume->encrypted) ?
-				    " (direct=off takes them in)" : "");
+	set_size(volume, luks->data_size ? luks->data_size : target->size - volume->data_offset,
+		 &options->notice);
 	return 0;
 }
 

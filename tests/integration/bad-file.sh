@@ -48,59 +48,76 @@ fails('EINVAL', h.pread, 1, 0)
 fails('ENOSPC', h.pwrite, b'x', 0)"
 ok "and the server ends well" stop_server disk
 
-# A tail that is no whole block.
-odd() { # NAME FILE WHOLE ALL ARG...: WHOLE bytes are exported with direct I/O, ALL without
-	local name=$1 file=$2 whole=$3 all=$4 tail
+# A size that is no multiple of the block, nor perhaps of anything: all bytes are served, and the
+# file keeps its size.
+odd() { # NAME FILE SIZE ARG...: SIZE bytes are exported
+	local name=$1 file=$2 size=$3 all
 
-	shift 4
-	tail=$(tail -c 100 "$file" | sha256sum)
-	start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
-	if grep -q "refuses direct I/O" "$T/disk.log"; then
-		skip "the file system here refuses direct I/O" 4
-		stop_server disk
-	else
-		is "$name: whole blocks are exported" "$(size disk)" "$whole"
-		ok "$name: and the server says so" said disk \
-			"$file: the last $((all - whole)) bytes are no whole block of"
-		ok "$name: they are written and read" py disk "
-h.pwrite(data($whole), 0)
+	shift 3
+	all=$(stat -c %s "$file")
+	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	is "$name: all is exported" "$(size disk)" "$size"
+	ok "$name: up to the last byte, in pieces that lie across its edges" py disk "
+size = $size
+want = bytearray(data(size))
+def write(count, offset, flags=0):
+    offset = max(offset, 0)
+    count = min(count, size - offset)
+    want[offset:offset + count] = data(count, offset)
+    h.pwrite(data(count, offset), offset, flags)
+h.pwrite(bytes(want), 0)
+same(h.pread(size, 0), bytes(want))
+write(7, size - 7, nbd.CMD_FLAG_FUA)
+write(1, size - 1)
+write(5000, size - 5000)
+write(100, size - 4200, nbd.CMD_FLAG_FUA)
+write(300000, size - 300000)
+count = min(9000, size)
+h.zero(count // 2, size - count)
+want[size - count:size - count + count // 2] = bytes(count // 2)
+h.zero(3, size - 3, nbd.CMD_FLAG_FUA)
+want[size - 3:] = bytes(3)
+write(2, size - 3)
+if h.can_trim():
+    h.trim(min(5000, size), size - min(5000, size))
+    want[size - min(5000, size):] = h.pread(min(5000, size), size - min(5000, size))
 h.flush()
-same(h.pread($whole, 0), data($whole))"
-		stop_server disk
-		is "$name: the tail is as it was" "$(tail -c 100 "$file" | sha256sum)" "$tail"
-	fi
+for count in [1, 2, 511, 512, 513, 4095, 4096, 4097, 10000, 262144 + 1, size]:
+    count = min(count, size)
+    same(h.pread(count, size - count), bytes(want[size - count:]))
+h.set_strict_mode(0)
+fails('EINVAL', h.pread, 2, size - 1)
+fails('ENOSPC', h.pwrite, b'xx', size - 1)
+if h.can_meta_context('base:allocation'):
+    end = 0
+    def told(context, offset, entries, error):
+        global end
+        end = offset + sum(entries[::2])
+    h.block_status(min(size, 70000), size - min(size, 70000), told)
+    assert end <= size, end
+open('$T/want', 'wb').write(want)"
+	ok "$name: the server ends well" stop_server disk
+	is "$name: the file has the size that it had" "$(stat -c %s "$file")" "$all"
+	ok "$name: opened anew" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" direct=off
+	ok "$name: the page cache has it all" holds disk "$T/want"
+	stop_server disk
 }
 
-random "$T/odd" $((1048576 + 100))
-odd "raw file" "$T/odd" 1048576 $((1048576 + 100))
-ok "raw file, buffered: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/odd" direct=off
-is "raw file, buffered: all is exported" "$(size disk)" $((1048576 + 100))
-ok "raw file, buffered: up to the last byte" py disk "
-h.pwrite(b'the end', 1048576 + 93)
-h.flush()
-same(h.pread(8, 1048576 + 92)[1:], b'the end')"
-is "raw file, buffered: nothing to say" "$(cat "$T/disk.log")" ""
-stop_server disk
-is "raw file, buffered: the file's last bytes" "$(tail -c 7 "$T/odd")" "the end"
-is "raw file: its size is what it was" "$(stat -c %s "$T/odd")" $((1048576 + 100))
-
+for tail in 100 512 $((7 * 512)) 4095; do
+	random "$T/odd" $((1048576 + tail))
+	odd "raw, $tail bytes more" "$T/odd" $((1048576 + tail))
+	is "raw, $tail bytes more: nothing to say" "$(cat "$T/disk.log")" ""
+	ok "raw, $tail bytes more: they are the file's" cmp "$T/odd" "$T/want"
+done
 random "$T/short" 300
-ok "300 bytes: served" start_nbdkit disk "$NDIO_PLUGIN" "$T/short" direct=off
-ok "300 bytes: read" holds disk "$T/short"
-stop_server disk
+odd "raw, 300 bytes" "$T/short" 300
 
-make_luks2 "$T/odd.luks" $((18 * 1048576 + 100)) --sector-size 512
-odd "LUKS" "$T/odd.luks" $((2 * 1048576)) $((2 * 1048576 + 100)) passphrase=+"$T/pass"
-ok "LUKS, buffered: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/odd.luks" direct=off \
-	passphrase=+"$T/pass"
-is "LUKS, buffered: whole sectors are exported" "$(size disk)" $((2 * 1048576))
-ok "LUKS, buffered: and the server says so" said disk "the last 100 bytes .* of 512 "
-ok "LUKS, buffered: reads what was written" py disk "same(h.pread(2 << 20, 0), data(2 << 20))"
-stop_server disk
+make_luks2 "$T/odd.luks" $((18 * 1048576 + 7 * 512 + 100)) --sector-size 512
+odd "LUKS" "$T/odd.luks" $((2 * 1048576 + 7 * 512)) passphrase=+"$T/pass"
+ok "LUKS: what is no sector is left out, and told" said disk "the last 100 bytes .* of 512 "
 make_luks2 "$T/odd4k.luks" $((18 * 1048576 + 1024)) --sector-size 512
 /usr/bin/python3 "$root/tests/edit-luks2.py" "$T/odd4k.luks" "segment['sector_size'] = 4096"
-odd "LUKS, sectors of 4096" "$T/odd4k.luks" $((2 * 1048576)) $((2 * 1048576 + 1024)) \
-	passphrase=+"$T/pass"
+odd "LUKS, sectors of 4096" "$T/odd4k.luks" $((2 * 1048576)) passphrase=+"$T/pass"
 
 # Permissions.
 permissions() {
