@@ -16,6 +16,7 @@ static const struct command commands[] = {
 	{ "format", "make an encrypted volume", help_format, cmd_format },
 	{ "info", "show what a volume is, and its server", help_info, cmd_info },
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
+	{ "compare", "tell whether two such hold the same", help_compare, cmd_compare },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
 	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
 	{ "detach", "let such a device go", help_detach, cmd_detach },
@@ -48,7 +49,8 @@ static int show_usage(void)
 	       "  -h, --help     show this\n"
 	       "  -V, --version  show the version\n"
 	       "\n"
-	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense.\n"
+	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense; of\n"
+	       "compare: 0 the same, 1 different, 2 not known.\n"
 	       "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
 	return CMD_OK;
 }
@@ -127,7 +129,7 @@ int main(int argc, char **argv)
 	int status;
 
 	if (!keep_places())
-		return CMD_FAILED;
+		return CMD_USAGE; /* 1 would be an answer of ndio compare's */
 	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
 	signal(SIGCHLD, SIG_DFL); /* who ignores it, and has us do so, keeps us from waiting */
 	status = close_stdout(dispatch(argc, argv));

@@ -64,7 +64,7 @@ completed() {
 	[[ " ${COMPREPLY[*]} " = *" $word "* ]]
 }
 
-for page in ndio ndio-format ndio-info ndio-key ndio-psk; do
+for page in ndio ndio-compare ndio-format ndio-info ndio-key ndio-psk; do
 	ok "the examples of $page(1) run" examples_run $page
 done
 for command in $commands; do
