@@ -1,4 +1,5 @@
 /* cmd-copy: ndio copy, see ndio-copy(1). */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,7 +12,11 @@
 #include "endpoint-options.h"
 #include "guard.h"
 
-#define DEFAULT_SPARSE 4096
+#define DEFAULT_SPARSE   4096
+#define CONNECTIONS_MAX  64
+#define REQUESTS_MAX     1024 /* for each */
+#define REQUEST_SIZE_MIN 4096
+#define REQUEST_SIZE_MAX (32 * 1024 * 1024)
 
 const char help_copy[] =
 	"Usage: ndio copy [OPTION...] SRC DST\n"
@@ -31,6 +36,10 @@ const char help_copy[] =
 	"                        two from 512 to 256K, or 0: copy them (default 4K)\n"
 	"      --destination-is-zero\n"
 	"                        DST reads as zeroes everywhere: do not write zeroes\n"
+	"      --resume[=OFFSET] a copy that was stopped goes on\n"
+	"  -C, --connections=N   to each server that allows several (default 4)\n"
+	"  -R, --requests=N      at once, for each connection (default 16)\n"
+	"      --request-size=N  of each; a power of two from 4K to 32M (default 256K)\n"
 	"      --overwrite       DST may hold a LUKS volume, a file system or a partition table\n"
 	"                        that SRC has nothing in place of\n"
 	"  -h, --help            show this\n"
@@ -41,6 +50,8 @@ const char help_copy[] =
 enum {
 	OPT_DESTINATION_IS_ZERO = ENDPOINT_END,
 	OPT_OVERWRITE,
+	OPT_RESUME,
+	OPT_REQUEST_SIZE,
 };
 
 static const struct option options[] = {
@@ -49,6 +60,10 @@ static const struct option options[] = {
 	{ "sparse", required_argument, NULL, 'S' },
 	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
 	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+	{ "resume", optional_argument, NULL, OPT_RESUME },
+	{ "connections", required_argument, NULL, 'C' },
+	{ "requests", required_argument, NULL, 'R' },
+	{ "request-size", required_argument, NULL, OPT_REQUEST_SIZE },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -56,6 +71,7 @@ static const struct option options[] = {
 struct arguments {
 	struct endpoint_spec source, destination;
 	struct copy_options copy;
+	unsigned connections;
 	bool destination_is_zero, overwrite;
 	bool help;
 };
@@ -64,11 +80,47 @@ static bool set_sparse(struct copy_options *copy, const char *value)
 {
 	uint64_t size;
 
-	if (!cmd_parse_size(value, &size) || size > COPY_PIECE)
+	if (!cmd_parse_size(value, &size) || size > COPY_REQUEST_SIZE)
 		return false;
 	if (size && (size < 512 || !is_aligned(size, size)))
 		return false;
 	copy->sparse = size;
+	return true;
+}
+
+/* OFFSET, or OFFSET/SIZE as a copy that was stopped has told, or nothing. */
+static bool set_resume(struct copy_options *copy, const char *value)
+{
+	const char *slash = value ? strchr(value, '/') : NULL;
+	char offset[32];
+
+	copy->resume = true;
+	if (!value)
+		return true;
+	snprintf(offset, sizeof(offset), "%.*s", slash ? (int)(slash - value) : 31, value);
+	return cmd_parse_number(offset, INT64_MAX, &copy->from.offset) &&
+	       (!slash || cmd_parse_number(slash + 1, INT64_MAX, &copy->from.size));
+}
+
+/* From min to max. */
+static bool set_count(unsigned *count, const char *value, unsigned max)
+{
+	uint64_t number;
+
+	if (!cmd_parse_number(value, max, &number) || number == 0)
+		return false;
+	*count = number;
+	return true;
+}
+
+static bool set_request_size(struct copy_options *copy, const char *value)
+{
+	uint64_t size;
+
+	if (!cmd_parse_size(value, &size) || size < REQUEST_SIZE_MIN || size > REQUEST_SIZE_MAX ||
+	    !is_aligned(size, size))
+		return false;
+	copy->request_size = size;
 	return true;
 }
 
@@ -86,6 +138,14 @@ static bool take_option(struct arguments *args, int option, const char *value)
 	case OPT_OVERWRITE:
 		args->overwrite = true;
 		return true;
+	case OPT_RESUME:
+		return set_resume(&args->copy, value);
+	case 'C':
+		return set_count(&args->connections, value, CONNECTIONS_MAX);
+	case 'R':
+		return set_count(&args->copy.requests, value, REQUESTS_MAX);
+	case OPT_REQUEST_SIZE:
+		return set_request_size(&args->copy, value);
 	case 'h':
 		args->help = true;
 		return true;
@@ -110,6 +170,13 @@ static const char *hint(int option)
 		return ": it takes json, or a descriptor that is open for writing";
 	case 'S':
 		return "";
+	case 'C':
+	case 'R':
+	case OPT_REQUEST_SIZE:
+		return ": it takes 1 to 64 connections, 1 to 1024 requests for each, and a power of "
+		       "two from 4K to 32M as their size";
+	case OPT_RESUME:
+		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
 	default:
 		return ", or a key was given before";
 	}
@@ -138,6 +205,12 @@ static int check_arguments(const char *self, const struct arguments *args)
 	if (key_sources_clash(&src->key, &dst->key) ||
 	    (pipe && key_sources_clash(&dst->key, &input)))
 		return cmd_usage(self, "one stream can't be read for two things");
+	if (args->copy.sparse > args->copy.request_size)
+		return cmd_usage(self, "--sparse is larger than --request-size");
+	if ((uint64_t)args->copy.requests * args->copy.request_size > COPY_MEMORY_MAX)
+		return cmd_usage(self, "so many requests of that size take more than 1 GiB of memory");
+	if (args->copy.resume && endpoint_is_special(dst->locator))
+		return cmd_usage(self, "%s: a copy to there can't go on", dst->locator);
 	if (pipe && !is_open(STDIN_FILENO))
 		return cmd_error("standard input: it is closed");
 	if (strcmp(dst->locator, "-") == 0 && !is_open(STDOUT_FILENO))
@@ -158,9 +231,15 @@ static int parse(int argc, char **argv, struct arguments *args)
 	*args = (struct arguments){
 		.source = ENDPOINT_SPEC_NONE,
 		.destination = ENDPOINT_SPEC_NONE,
-		.copy.sparse = DEFAULT_SPARSE,
+		.connections = COPY_CONNECTIONS,
+		.copy = {
+			.sparse = DEFAULT_SPARSE,
+			.requests = COPY_REQUESTS,
+			.request_size = COPY_REQUEST_SIZE,
+			.from = { SIZE_UNKNOWN, SIZE_UNKNOWN },
+		},
 	};
-	while ((option = getopt_long(argc, argv, "pS:h", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "pS:C:R:h", options, NULL)) != -1) {
 		if (option == '?')
 			return cmd_usage_hint(argv[0]);
 		if (!take_option(args, option, optarg))
@@ -174,22 +253,29 @@ static int parse(int argc, char **argv, struct arguments *args)
 		return cmd_usage(argv[0], "a source and a destination are needed");
 	args->source.locator = argv[optind];
 	args->destination.locator = argv[optind + 1];
+	args->source.connections = args->destination.connections = args->connections;
+	args->copy.requests *= args->connections;
 	return check_arguments(argv[0], args);
 }
 
 static int tell_stopped(const struct error *err, const struct copy_report *report,
 			const struct endpoint *destination)
 {
-	char of[32] = "", cut[64] = "";
+	char of[32] = "", cut[64] = "", hint[128] = "";
 
 	if (report->total != SIZE_UNKNOWN)
 		snprintf(of, sizeof(of), " of %" PRIu64, report->total);
-	if (destination->file >= 0)
+	if (destination->file >= 0 && !report->keep)
 		snprintf(cut, sizeof(cut), "; the file is cut to %" PRIu64 " bytes", report->below);
+	if (destination->file >= 0)
+		snprintf(hint, sizeof(hint), "; --resume goes on");
+	else if (destination->kind == ENDPOINT_VOLUME && report->total != SIZE_UNKNOWN)
+		snprintf(hint, sizeof(hint), "; --resume=%" PRIu64 "/%" PRIu64 " goes on from there",
+			 report->below, report->total);
 	cmd_error("%s", err->text);
 	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
-			 " is written%s%s", report->done, of, report->below,
-			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "", cut);
+			 " is written%s%s%s", report->done, of, report->below,
+			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "", cut, hint);
 }
 
 /* It couldn't begin. */
@@ -209,13 +295,23 @@ static int copy(struct endpoint *source, struct endpoint *destination,
 	if (copy_run(source, destination, copy_options, &report, &err) < 0) {
 		if (!report.begun)
 			return tell_unbegun(&err, destination);
-		endpoint_cut(destination, report.below);
+		if (!report.keep)
+			endpoint_cut(destination, report.below);
 		return tell_stopped(&err, &report, destination);
 	}
 	if (destination->kind == ENDPOINT_VOLUME && !(destination->can & NDIO_CAN_FLUSH))
 		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
 			  "storage yet", destination->name);
 	return CMD_OK;
+}
+
+/* Where a stream was cut off is nowhere to be seen. */
+static int check_sizes(const struct arguments *args, const struct endpoint *source, struct error *err)
+{
+	if (args->copy.resume && source->size == SIZE_UNKNOWN)
+		return error_set(err, EINVAL, "%s: --resume needs a source that can be read anywhere",
+				 source->name);
+	return 0;
 }
 
 int cmd_copy(int argc, char **argv)
@@ -233,12 +329,14 @@ int cmd_copy(int argc, char **argv)
 	}
 	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
+	    check_sizes(&args, &source, &err) < 0 ||
 	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0 ||
 	    guard_destination(&source, &destination, args.overwrite, &err) < 0) {
 		status = tell_unbegun(&err, &destination);
 	} else {
 		guard_look(&source, &destination);
-		destination.zeroed |= args.destination_is_zero;
+		/* What a copy that was stopped has written isn't zero. */
+		destination.zeroed |= args.destination_is_zero && !args.copy.resume;
 		status = copy(&source, &destination, &args.copy);
 	}
 	endpoint_close(&destination);

@@ -21,7 +21,6 @@
 #include "secret.h"
 #include "todo.h"
 
-#define SLOTS      64
 #define ZERO_BLOCK 4096               /* zeroes keep to its boundaries */
 #define ZERO_PLAIN (32 * 1024 * 1024) /* zeroed by one request; encrypted zeroes are data */
 #define ZERO_DATA  (1024 * 1024)
@@ -33,11 +32,14 @@
 /* A buffer, and the piece of the disk that goes through it. */
 struct slot {
 	struct copy *copy;
-	uint8_t *buffer; /* COPY_PIECE bytes */
+	uint8_t *buffer; /* copy->piece bytes */
+	uint8_t *check;  /* likewise, for what the destination has, if a copy goes on */
+	uint64_t check_len; /* so many bytes of the piece are to be there already */
 	uint64_t offset, len;
 	bool busy;   /* has a piece that isn't in the destination yet; for ever if that failed */
 	bool full;   /* waits for its turn to go to a stream */
 	bool failed;
+	bool zero;   /* it is all zeroes, which weren't read */
 	unsigned outstanding; /* writes of it in flight, and one more while they are made */
 };
 
@@ -48,7 +50,7 @@ struct copy {
 	struct endpoint *src, *dst;
 	const struct copy_options *options;
 	int wake_fd;    /* an eventfd: something happened that the main thread waits for */
-	struct secret_buffers buffers;
+	struct secret_buffers buffers, checks;
 	size_t sparse;  /* bytes; see run_length() */
 
 	pthread_mutex_t lock;
@@ -62,7 +64,11 @@ struct copy {
 	bool stop;
 	int error;             /* why, and the sentence for it */
 	struct error message;
-	struct slot slots[SLOTS];
+	struct slot *slots;
+	unsigned nr_slots;
+	uint64_t piece; /* bytes */
+	bool resuming;
+	struct resume resume;
 
 	/* The main thread's own. */
 	struct slot *filling;  /* from a stream */
@@ -126,7 +132,7 @@ static void start_slot(struct slot *slot);
 
 static void start_idle_slots(struct copy *copy)
 {
-	for (unsigned i = 0; i < SLOTS; i++)
+	for (unsigned i = 0; i < copy->nr_slots; i++)
 		if (!copy->slots[i].busy)
 			start_slot(&copy->slots[i]);
 }
@@ -186,12 +192,14 @@ static void ask_for_extents(struct copy *copy)
  * is none now. */
 static bool take_piece(struct copy *copy, struct slot *slot, bool *zero)
 {
-	uint64_t max = copy->dst->kind == ENDPOINT_STREAM ? COPY_PIECE :
+	uint64_t max = copy->dst->kind == ENDPOINT_STREAM ? copy->piece :
 		       copy->dst->encrypted ? ZERO_DATA : ZERO_PLAIN;
 
-	while (todo_take(&copy->todo, COPY_PIECE, max, &slot->offset, &slot->len, zero)) {
+	if (copy->next < copy->resume.end)
+		max = copy->piece; /* compared, in a buffer */
+	while (todo_take(&copy->todo, copy->piece, max, &slot->offset, &slot->len, zero)) {
 		copy->next = slot->offset + slot->len;
-		if (!*zero || !copy->dst->zeroed)
+		if (!*zero || !copy->dst->zeroed || slot->offset < copy->resume.end)
 			return true;
 		copy->done += slot->len;
 	}
@@ -328,6 +336,88 @@ static void write_piece(struct slot *slot)
 	}
 }
 
+static void write_zeroes(struct slot *slot)
+{
+	slot->outstanding = 1;
+	write_part(slot, 0, slot->len, true);
+	slot_put(slot);
+}
+
+/* ---- what is there already, where a copy goes on ---- */
+
+/* Is the piece to be written, which differs at this byte? The lock is held. */
+static bool accept_difference(struct slot *slot, uint64_t at)
+{
+	struct copy *copy = slot->copy;
+
+	if (slot->offset >= copy->resume.gate) {
+		/* What is there already ends here. */
+		copy->resume.end = min_u64(copy->resume.end, slot->offset);
+		return true;
+	}
+	if (copy->resume.sure)
+		stop(copy, -EINVAL, "%s: byte %" PRIu64 " isn't that of %s, and everything below %"
+		     PRIu64 " should be: it is no copy that was stopped there", copy->dst->name, at,
+		     copy->src->name, copy->resume.end);
+	else
+		stop(copy, -EINVAL, "%s: byte %" PRIu64 " isn't that of %s: there is nothing to go on "
+		     "from", copy->dst->name, at, copy->src->name);
+	return false;
+}
+
+static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t len)
+{
+	uint64_t at = 0;
+
+	if (memcmp(a, b, len) == 0)
+		return len;
+	while (a[at] == b[at])
+		at++;
+	return at;
+}
+
+static void piece_checked(void *opaque, int error)
+{
+	struct slot *slot = opaque;
+	struct copy *copy = slot->copy;
+	uint64_t same = error ? 0 : first_difference(slot->buffer, slot->check, slot->check_len);
+	bool write = false;
+
+	pthread_mutex_lock(&copy->lock);
+	if (error < 0)
+		fail(copy, error, copy->dst, "read", slot->offset);
+	else if (same < slot->check_len)
+		write = accept_difference(slot, slot->offset + same);
+	else if (slot->check_len < slot->len)
+		write = true; /* the file ends in it */
+	else
+		slot_done(slot);
+	if (write && slot->zero)
+		write_zeroes(slot);
+	else if (!write)
+		leave_flight(copy);
+	write &= !slot->zero;
+	pthread_mutex_unlock(&copy->lock);
+	if (write)
+		write_piece(slot);
+}
+
+/* Reads what the destination has in its place. The lock is held. */
+static void check_piece(struct slot *slot)
+{
+	struct copy *copy = slot->copy;
+	const struct ndio_completion completion = { .callback = piece_checked, .opaque = slot };
+	const struct iovec iov = { slot->check, slot->check_len };
+	int ret;
+
+	ret = copy->stop ? -ECANCELED : ndio_aio_preadv(copy->dst->volume, &iov, 1, slot->offset, 0,
+							 &completion);
+	if (ret < 0) {
+		fail(copy, ret, copy->dst, "read", slot->offset);
+		leave_flight(copy);
+	}
+}
+
 /* The piece waits for its turn at the stream, which the main thread writes. The lock is held. */
 static void offer_piece(struct slot *slot)
 {
@@ -341,6 +431,12 @@ static void piece_read(void *opaque, int error)
 	struct slot *slot = opaque;
 	struct copy *copy = slot->copy;
 
+	if (error == 0 && slot->check_len) {
+		pthread_mutex_lock(&copy->lock);
+		check_piece(slot);
+		pthread_mutex_unlock(&copy->lock);
+		return;
+	}
 	if (error == 0 && copy->dst->kind == ENDPOINT_VOLUME) {
 		write_piece(slot);
 		return;
@@ -385,13 +481,17 @@ static void start_slot(struct slot *slot)
 		return;
 	}
 	slot->busy = true;
+	slot->zero = zero;
+	slot->check_len = slot->offset < copy->resume.end ?
+				  min_u64(slot->len, copy->resume.end - slot->offset) : 0;
 	copy->in_flight++;
 	if (!zero) {
 		read_piece(slot);
+	} else if (slot->check_len) {
+		memset(slot->buffer, 0, slot->len);
+		check_piece(slot);
 	} else if (copy->dst->kind == ENDPOINT_VOLUME) {
-		slot->outstanding = 1;
-		write_part(slot, 0, slot->len, true);
-		slot_put(slot);
+		write_zeroes(slot);
 	} else {
 		memset(slot->buffer, 0, slot->len);
 		offer_piece(slot);
@@ -413,7 +513,7 @@ static struct slot *slot_to_fill(struct copy *copy)
 {
 	if (copy->src->kind != ENDPOINT_STREAM || copy->ended)
 		return NULL;
-	for (unsigned i = 0; i < SLOTS && !copy->filling; i++)
+	for (unsigned i = 0; i < copy->nr_slots && !copy->filling; i++)
 		if (!copy->slots[i].busy)
 			copy->filling = &copy->slots[i];
 	return copy->filling;
@@ -424,7 +524,7 @@ static struct slot *slot_to_stream(struct copy *copy)
 {
 	if (copy->dst->kind != ENDPOINT_STREAM)
 		return NULL;
-	for (unsigned i = 0; i < SLOTS; i++) {
+	for (unsigned i = 0; i < copy->nr_slots; i++) {
 		struct slot *slot = &copy->slots[i];
 
 		if (slot->full && copy->streamed - slot->offset < slot->len)
@@ -480,7 +580,7 @@ static void check_end(struct copy *copy)
  * one. */
 static void fill_slot(struct copy *copy)
 {
-	uint64_t max = COPY_PIECE - copy->filled;
+	uint64_t max = copy->piece - copy->filled;
 	ssize_t n;
 
 	if (copy->dst->kind == ENDPOINT_VOLUME)
@@ -500,7 +600,7 @@ static void fill_slot(struct copy *copy)
 	}
 	copy->filled += n;
 	copy->ended = n == 0 && max;
-	if (copy->filled && (n == 0 || copy->filled == COPY_PIECE))
+	if (copy->filled && (n == 0 || copy->filled == copy->piece))
 		send_filled(copy);
 }
 
@@ -625,24 +725,47 @@ static void flush(struct copy *copy, struct progress *progress)
 		;
 }
 
-/* The last piece of a plain file comes when all before it is on stable storage: a file that looks
- * whole is whole, whatever happens. */
-static void write_tail(struct copy *copy, struct progress *progress)
+/* Copies up to there, and waits for it. */
+static void copy_until(struct copy *copy, struct progress *progress, uint64_t limit)
 {
-	int ret;
-
-	flush(copy, progress);
 	pthread_mutex_lock(&copy->lock);
-	copy->todo.limit = copy->src->size;
-	start_idle_slots(copy);
+	copy->todo.limit = limit;
+	if (copy->src->kind == ENDPOINT_VOLUME)
+		start_idle_slots(copy);
 	pthread_mutex_unlock(&copy->lock);
 	while (run_once(copy, progress))
 		;
+}
+
+/* A plain file changes its length or mark between two rounds. */
+static void change_file(struct copy *copy, int ret)
+{
 	pthread_mutex_lock(&copy->lock);
-	ret = copy->stop ? 0 : endpoint_finish(copy->dst);
 	if (ret < 0)
-		fail(copy, ret, copy->dst, "write", copy->src->size);
+		fail(copy, ret, copy->dst, "write", copy->todo.limit);
 	pthread_mutex_unlock(&copy->lock);
+}
+
+/* A copy that goes on looks at all that must be there before it writes anything. The last piece of a
+ * plain file comes when all before it is on stable storage: a file that looks whole is whole, whatever
+ * happens. */
+static void copy_all(struct copy *copy, struct progress *progress, struct copy_report *report)
+{
+	if (copy->resuming) {
+		copy_until(copy, progress, copy->resume.gate);
+		if (is_stopped(copy))
+			return;
+		report->begun = true;
+		change_file(copy, endpoint_accept(copy->dst, &copy->resume));
+	}
+	if (copy->dst->file >= 0) {
+		copy_until(copy, progress, copy->dst->tail);
+		flush(copy, progress);
+	}
+	copy_until(copy, progress, copy->src->size);
+	if (!is_stopped(copy))
+		change_file(copy, endpoint_finish(copy->dst));
+	flush(copy, progress);
 }
 
 /* The copy was stopped: lets what is in flight land, but not for long. */
@@ -667,11 +790,14 @@ static void make_report(const struct copy *copy, struct copy_report *report)
 	report->done = copy->done;
 	report->total = copy->src->size;
 	report->below = copy->next;
-	for (unsigned i = 0; i < SLOTS; i++)
+	for (unsigned i = 0; i < copy->nr_slots; i++)
 		if (copy->slots[i].busy)
 			report->below = min_u64(report->below, copy->slots[i].offset);
 	if (copy->dst->kind == ENDPOINT_STREAM)
 		report->below = report->done = copy->streamed;
+	if (copy->resume.sure && report->below < copy->resume.end)
+		report->below = copy->resume.end;
+	report->keep = report->below < copy->resume.end;
 	/* Not even when it is all there, but couldn't be flushed. */
 	if (copy->dst->file >= 0)
 		report->below = min_u64(report->below, copy->dst->tail);
@@ -686,15 +812,19 @@ static int set_up(struct copy *copy, struct error *err)
 	copy->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (copy->wake_fd < 0)
 		return error_set(err, errno, "no descriptor to wait with: %s", strerror(errno));
-	ret = secret_buffers_make(&copy->buffers, SLOTS * COPY_PIECE, err);
+	ret = secret_buffers_make(&copy->buffers, (size_t)copy->nr_slots * copy->piece, err);
+	if (ret == 0 && copy->options->resume)
+		ret = secret_buffers_make(&copy->checks, copy->buffers.size, err);
 	if (ret < 0)
 		return ret;
 	if (!copy->buffers.locked && (copy->src->encrypted || copy->dst->encrypted))
 		cmd_error("warning: what is decrypted may be swapped to a disk on its way: %s",
 			  err->text);
-	for (unsigned i = 0; i < SLOTS; i++) {
+	for (unsigned i = 0; i < copy->nr_slots; i++) {
 		copy->slots[i].copy = copy;
-		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * COPY_PIECE;
+		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * copy->piece;
+		if (copy->options->resume)
+			copy->slots[i].check = (uint8_t *)copy->checks.base + i * copy->piece;
 	}
 	return 0;
 }
@@ -702,9 +832,11 @@ static int set_up(struct copy *copy, struct error *err)
 static void tear_down(struct copy *copy)
 {
 	secret_buffers_free(&copy->buffers);
+	secret_buffers_free(&copy->checks);
 	if (copy->wake_fd >= 0)
 		close(copy->wake_fd);
 	pthread_mutex_destroy(&copy->lock);
+	free(copy->slots);
 	free(copy);
 }
 
@@ -716,12 +848,19 @@ static struct copy *copy_new(struct endpoint *source, struct endpoint *destinati
 
 	if (!copy)
 		return NULL;
+	copy->nr_slots = options->requests;
+	copy->slots = calloc(copy->nr_slots, sizeof(*copy->slots));
+	if (!copy->slots) {
+		free(copy);
+		return NULL;
+	}
+	copy->piece = options->request_size;
 	pthread_mutex_init(&copy->lock, NULL);
 	copy->src = source;
 	copy->dst = destination;
 	copy->options = options;
 	copy->window = WINDOW_MAX;
-	copy->todo.size = copy->todo.limit = source->size;
+	copy->todo.size = source->size;
 	copy->todo.block = block > ZERO_BLOCK ? block : ZERO_BLOCK;
 	/* Encrypted zeroes take as long to write as other data. */
 	if (options->sparse && (!destination->encrypted || destination->zeroed))
@@ -738,7 +877,6 @@ static void start_reading(struct copy *copy)
 		todo_add_rest(&copy->todo);
 		copy->asked = copy->todo.end;
 	}
-	start_idle_slots(copy);
 	pthread_mutex_unlock(&copy->lock);
 }
 
@@ -749,19 +887,29 @@ static void run(struct copy *copy, struct copy_report *report)
 	interrupt_catch(copy->wake_fd);
 	progress_start(&progress, &copy->options->progress, copy->wake_fd, 0);
 	start_reading(copy);
-	while (run_once(copy, &progress))
-		;
-	if (copy->dst->file >= 0)
-		write_tail(copy, &progress);
-	flush(copy, &progress);
+	copy_all(copy, &progress, report);
 	if (is_stopped(copy))
 		wait_for_landing(copy);
+	else
+		endpoint_unmark(copy->dst);
 	/* When both are closed, all callbacks have run. */
 	endpoint_close_volume(copy->src, NDIO_CLOSE_CANCEL);
 	endpoint_close_volume(copy->dst, NDIO_CLOSE_CANCEL);
 	make_report(copy, report);
 	progress_end(&progress, report->done, report->total, copy->error == 0);
 	interrupt_defer();
+}
+
+/* From here on the destination isn't what it was. */
+static int begin(struct copy *copy, struct error *err)
+{
+	copy->resuming = copy->options->resume && !copy->dst->created;
+	if (copy->resuming && copy->dst->kind != ENDPOINT_VOLUME)
+		return error_set(err, EINVAL, "%s: a copy to there can't go on", copy->dst->name);
+	if (copy->resuming)
+		return endpoint_resume(copy->dst, copy->src, &copy->options->from, copy->piece,
+				       &copy->resume, err);
+	return endpoint_begin(copy->dst, copy->piece, err);
 }
 
 int copy_run(struct endpoint *source, struct endpoint *destination,
@@ -775,11 +923,9 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 		return error_set(err, ENOMEM, "no memory for a copy");
 	ret = set_up(copy, err);
 	if (ret == 0)
-		ret = endpoint_begin(destination, COPY_PIECE, err);
+		ret = begin(copy, err);
 	if (ret == 0) {
-		if (destination->file >= 0)
-			copy->todo.limit = destination->tail;
-		report->begun = true;
+		report->begun = !copy->resuming;
 		run(copy, report);
 		ret = copy->error;
 		*err = copy->message;

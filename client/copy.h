@@ -11,16 +11,24 @@
 #include "error.h"
 #include "progress.h"
 
-#define COPY_PIECE (256 * 1024) /* bytes in a buffer, and so of a read at the most */
+#define COPY_CONNECTIONS  4 /* what nobody asks for otherwise */
+#define COPY_REQUESTS     16
+#define COPY_REQUEST_SIZE (256 * 1024)
+#define COPY_MEMORY_MAX   (UINT64_C(1) << 30)
 
 struct copy_options {
 	struct progress_options progress;
 	size_t sparse; /* bytes: runs of zeroes as long as this aren't written as data; a power of
-			  two, at most COPY_PIECE; 0: all that isn't a hole is written */
+			  two, at most request_size; 0: all that isn't a hole is written */
+	size_t request_size; /* bytes that are read and written at a time; a power of two */
+	unsigned requests;   /* at once; each has request_size bytes of memory */
+	bool resume;         /* a copy that was stopped goes on, see endpoint_resume() */
+	struct resume_from from;
 };
 
 struct copy_report {
 	bool begun;     /* the destination isn't what it was */
+	bool keep;      /* a plain file isn't to be cut: what it has wasn't all looked at */
 	uint64_t done;  /* bytes that have arrived */
 	uint64_t total; /* or SIZE_UNKNOWN */
 	uint64_t below; /* all before this offset has arrived */

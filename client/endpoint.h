@@ -17,6 +17,7 @@ struct endpoint_spec {
 	const char *header;  /* path of a detached LUKS header, or NULL */
 	struct key_source key;
 	struct unlock_options how;
+	unsigned connections; /* to a server; 0: as many as the library likes */
 	bool unlock;         /* with a key, asked for at the terminal if there is no other */
 };
 
@@ -73,6 +74,33 @@ void endpoint_close(struct endpoint *endpoint);
  * message. */
 int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err);
 
+/* Where a copy that was stopped goes on, as the command line says. */
+struct resume_from {
+	uint64_t offset; /* bytes: all below is there; SIZE_UNKNOWN: it doesn't say */
+	uint64_t size;   /* bytes of the source then; or SIZE_UNKNOWN */
+};
+
+/* And as it was found out. */
+struct resume {
+	uint64_t end;  /* bytes: compared below, and written from there on */
+	uint64_t gate; /* bytes: all below must be equal, before anything is written */
+	bool sure;     /* that is all of it; otherwise what is equal behind is found out */
+};
+
+/* In place of endpoint_begin(): the destination keeps what is there. How much that is is said by from;
+ * else by the mark of a plain file that a copy left, or its length. -EINVAL with a message: it can't
+ * be a copy of this source. */
+int endpoint_resume(struct endpoint *endpoint, const struct endpoint *source,
+		    const struct resume_from *from, uint64_t piece, struct resume *resume,
+		    struct error *err);
+
+/* What had to be equal is: a plain file ends there, and gets the mark of one that is written. 0 or a
+ * negative errno. */
+int endpoint_accept(struct endpoint *endpoint, const struct resume *resume);
+
+/* It is whole: a plain file has no mark any more. */
+void endpoint_unmark(struct endpoint *endpoint);
+
 /* A write before endpoint->tail will end here: makes a plain file long enough, and some more, since
  * writes that make a file longer exclude each other. 0 or a negative errno. */
 int endpoint_grow(struct endpoint *endpoint, uint64_t end);
@@ -80,7 +108,7 @@ int endpoint_grow(struct endpoint *endpoint, uint64_t end);
 /* All is written: a plain file gets its full length, if zeroes at its end weren't. */
 int endpoint_finish(struct endpoint *endpoint);
 
-/* All is lost: a plain file keeps only this many bytes. */
+/* It was stopped: a plain file keeps only this many bytes, and is marked so that it can go on. */
 void endpoint_cut(struct endpoint *endpoint, uint64_t size);
 
 /* Nothing was written: a plain file that wasn't there goes again. Was there one? */

@@ -40,7 +40,8 @@ static int find_in_volume(struct endpoint *endpoint, uint64_t size, struct signa
 	return ret;
 }
 
-/* A file that a pipe will be written to isn't open as a volume. */
+/* A plain destination has its own size, and not that which the copy gives it; and that of a pipe isn't
+ * open as a volume. */
 static int find_in_file(const char *path, struct signatures *found, struct error *err)
 {
 	struct header look;
@@ -56,14 +57,14 @@ static int find_in_file(const char *path, struct signatures *found, struct error
 
 static int find(struct endpoint *endpoint, struct signatures *found, struct error *err)
 {
-	uint64_t size = endpoint->file >= 0 ? endpoint->length : endpoint->size;
-
 	*found = (struct signatures){ .nr_magic = 0 };
-	if (endpoint->plain && !endpoint->created)
-		return find_in_file(endpoint->name, found, err);
-	if (endpoint->kind != ENDPOINT_VOLUME || size == 0)
+	if (endpoint->created)
 		return 0;
-	return find_in_volume(endpoint, size, found, err);
+	if (endpoint->plain || endpoint->file >= 0)
+		return find_in_file(endpoint->name, found, err);
+	if (endpoint->kind != ENDPOINT_VOLUME || endpoint->size == 0)
+		return 0;
+	return find_in_volume(endpoint, endpoint->size, found, err);
 }
 
 /* Data that nothing recognizes are no reason to ask: every disk that was in use has them. */
