@@ -126,6 +126,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 		.key = key,
 		.unlock = spec->unlock,
 		.connections = spec->connections,
+		.answer_timeout = spec->answer_timeout,
 		.read_only = spec->read_only,
 		.discard = spec->discard,
 	};
@@ -361,6 +362,7 @@ static int prepare(const struct attach_spec *spec, struct key *key, unsigned *bl
 	int ret = check_device(spec, err);
 
 	header_init(&header, spec->header ? spec->header : spec->locator);
+	header.answer_timeout = spec->answer_timeout;
 	if (ret == 0)
 		ret = check_programs(err);
 	if (ret == 0)

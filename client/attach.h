@@ -28,6 +28,7 @@ struct attach_spec {
 	unsigned block_size;  /* bytes; 0: the volume's sector */
 	unsigned timeout;     /* seconds until the kernel gives a connection up that doesn't
 			       * answer, and sends what waits over the next one */
+	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
 	bool read_only, discard;
 };
 

@@ -29,6 +29,8 @@ const char help_attach[] =
 	"                       volume's sector)\n"
 	"  --timeout SECONDS    until a connection that doesn't answer is given up (default 90);\n"
 	"                       a request fails when all of them are\n"
+	"  --answer-timeout SECONDS\n"
+	"                       a server that is silent for so long is lost (default 30)\n"
 	"  --tab                attach it as its line in /etc/ndiotab says\n"
 	"  --tab-file FILE      or in this file\n"
 	"  -h, --help           show this\n"
@@ -40,6 +42,7 @@ enum {
 	OPT_KEY_FILE = 256, OPT_KEY_FD, OPT_HEADER, OPT_READ_ONLY, OPT_DISCARD, OPT_CONNECTIONS,
 	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
 	OPT_SLOT, OPT_MAX_KDF_TIME,
+	OPT_ANSWER_TIMEOUT,
 };
 
 static const struct option options[] = {
@@ -57,6 +60,7 @@ static const struct option options[] = {
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "tab", no_argument, NULL, OPT_TAB },
 	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -112,6 +116,9 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		return take_number(value, 0, UINT_MAX, &spec->block_size) &&
 		       attach_block_size_valid(spec->block_size) ? NULL :
 		       "--block-size takes 512, 1024, 2048 or 4096";
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &spec->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
 	default:
 		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
 		       NULL : "--timeout takes seconds, from 5 to 86400";
@@ -184,6 +191,7 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->block_size = entry.block_size;
 	if (entry.connections)
 		spec->connections = entry.connections;
+	spec->answer_timeout = entry.answer_timeout;
 	if (entry.timeout)
 		spec->timeout = entry.timeout;
 	status = run(spec);

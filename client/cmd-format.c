@@ -50,6 +50,8 @@ const char help_format[] =
 	"  --label LABEL      a name for it (luks2 only)\n"
 	"  --uuid UUID        its UUID, instead of a random one\n"
 	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
+	"  --answer-timeout SECONDS\n"
+	"                     a server that is silent for so long is lost (default 30)\n"
 	KDF_HELP
 	"  -q, --yes          don't ask before something that looks used is destroyed\n"
 	"  -h, --help         show this\n"
@@ -60,7 +62,8 @@ const char help_format[] =
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
        OPT_PAYLOAD_SIZE, OPT_LIKE,
        OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
-       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER };
+       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER,
+       OPT_ANSWER_TIMEOUT };
 
 /* What the command line asks for. */
 struct request {
@@ -74,6 +77,7 @@ struct request {
 	uint64_t payload;   /* bytes of the disk in that file, or 0; or else: */
 	const char *like;   /* what it is as large as, or NULL: the file is there */
 	bool yes;
+	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
 	struct key_source key_source;
 };
@@ -300,12 +304,13 @@ static int write_new(struct job *job, struct error *err)
 
 /* ---- all of it ---- */
 
-static int measure(const char *locator, uint64_t *size, struct error *err)
+static int measure(const struct job *job, const char *locator, uint64_t *size, struct error *err)
 {
 	struct header data;
 	int ret;
 
 	header_init(&data, locator);
+	data.answer_timeout = job->request->answer_timeout;
 	ret = header_open(&data, true, err);
 	*size = data.size;
 	header_close(&data);
@@ -320,7 +325,7 @@ static int plan_file(struct job *job, struct error *err)
 	int ret = check_absent(request->locator, err);
 
 	if (ret == 0 && request->like)
-		ret = measure(request->like, &job->payload, err);
+		ret = measure(job, request->like, &job->payload, err);
 	if (ret < 0)
 		return ret;
 	if (request->like && job->payload == 0)
@@ -346,7 +351,7 @@ static int look(struct job *job, struct error *err)
 	if (makes_file(request))
 		ret = plan_file(job, err);
 	else if (request->header)
-		ret = measure(request->locator, &job->data_size, err);
+		ret = measure(job, request->locator, &job->data_size, err);
 	if (ret < 0 || job->header_is_new)
 		return ret;
 	ret = header_open(&job->header, false, err);
@@ -420,6 +425,7 @@ static int run(const struct request *request)
 	int ret;
 
 	header_init(&job.header, request->header ? request->header : request->locator);
+	job.header.answer_timeout = request->answer_timeout;
 	ret = look(&job, &err);
 	if (ret == 0)
 		ret = make(&job, &err);
@@ -499,6 +505,9 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_UUID:
 		request->uuid = value;
 		return NULL;
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
 	case OPT_HEADER:
 		request->header = value;
 		return NULL;
@@ -548,6 +557,7 @@ static const struct option options[] = {
 	{ "header", required_argument, NULL, OPT_HEADER },
 	KDF_LONG_OPTIONS,
 	{ "yes", no_argument, NULL, 'q' },
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };

@@ -29,17 +29,21 @@ const char help_info[] =
 	"  --slot N           try this key slot only\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take (default 120)\n"
+	"  --answer-timeout SECONDS\n"
+	"                     a server that is silent for so long is lost (default 30)\n"
 	"  -h, --help         show this\n"
 	"\n"
 	"Nothing is written, and without a key nothing is asked. See ndio-info(1).\n";
 
 enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
-       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME };
+       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME,
+       OPT_ANSWER_TIMEOUT };
 
 struct request {
 	const char *locator;
 	const char *header; /* detached, or NULL */
 	bool json, unlock;
+	unsigned answer_timeout; /* seconds, or 0 */
 	struct key_source key_source;
 	struct unlock_options how;
 };
@@ -101,6 +105,7 @@ static int find_disk(struct report *report, struct header *disk, struct error *e
 	int ret;
 
 	header_init(disk, locator);
+	disk->answer_timeout = report->request->answer_timeout;
 	ret = header_open(disk, !report->nbd, err);
 	if (ret < 0)
 		return ret;
@@ -132,6 +137,7 @@ static int find_header(struct report *report, struct header *disk, struct error 
 	if (!report->request->header)
 		return find_luks(report, disk, false, err);
 	header_init(&detached, report->request->header);
+	detached.answer_timeout = report->request->answer_timeout;
 	ret = header_open(&detached, true, err);
 	if (ret == 0)
 		ret = find_luks(report, &detached, true, err);
@@ -149,6 +155,7 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 		.header = report->request->header,
 		.flags = NDIO_OPEN_READONLY,
 		.connections = 1,
+		.answer_timeout = report->request->answer_timeout,
 		.notice = cmd_notice,
 	};
 	struct ndio_volume *volume = NULL;
@@ -479,6 +486,9 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_HEADER:
 		request->header = value;
 		return NULL;
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
 	case OPT_UNLOCK:
 		request->unlock = true;
 		return NULL;
@@ -507,6 +517,7 @@ static const struct option options[] = {
 	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
 	{ "slot", required_argument, NULL, OPT_SLOT },
 	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };

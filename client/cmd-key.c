@@ -25,7 +25,7 @@ const char help_key[] =
 	"Usage: ndio key add    [OPTION...] LOCATOR\n"
 	"       ndio key remove [OPTION...] LOCATOR\n"
 	"       ndio key change [OPTION...] LOCATOR\n"
-	"       ndio key list   [--header PATH] LOCATOR\n"
+	"       ndio key list   [--header PATH] [--answer-timeout SECONDS] LOCATOR\n"
 	"Add, remove, change or list the keys that open an encrypted volume.\n"
 	"\n"
 	"  --key-file FILE    a key that opens it now: every byte of FILE; - is standard input\n"
@@ -41,6 +41,8 @@ const char help_key[] =
 	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
 	"                     with --slot no key is asked for\n"
 	"  --no-lock-image    write although another program has the file open for writing\n"
+	"  --answer-timeout SECONDS\n"
+	"                     a server that is silent for so long is lost (default 30)\n"
 	KDF_HELP
 	"  -h, --help         show this\n"
 	"\n"
@@ -48,7 +50,8 @@ const char help_key[] =
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
        OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
-       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_MAX_KDF_TIME };
+       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_MAX_KDF_TIME,
+       OPT_ANSWER_TIMEOUT };
 
 struct request;
 
@@ -71,6 +74,7 @@ struct request {
 	bool force;
 	bool no_lock;        /* of the image */
 	struct unlock_options how;
+	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
 	struct key_source key_source, new_key_source;
 	struct key key, new_key; /* read before the header is locked */
@@ -481,6 +485,7 @@ static int run(struct request *request)
 
 	header_init(&header, header_locator(request));
 	header.no_lock = request->no_lock;
+	header.answer_timeout = request->answer_timeout;
 	ret = read_keys(&header, request, &err);
 	if (ret == 0)
 		ret = run_locked(&header, request, &err);
@@ -536,6 +541,9 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_HEADER:
 		request->header = value;
 		return NULL;
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
 	case OPT_FORCE:
 		request->force = true;
 		return NULL;
@@ -597,6 +605,7 @@ static const struct option options[] = {
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
 	KDF_LONG_OPTIONS,
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };

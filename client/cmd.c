@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "locator.h"
+#include "nbd-server.h"
 
 bool cmd_is_uri(const char *locator)
 {
@@ -127,6 +128,16 @@ static uint64_t unit_factor(const char *unit)
 	for (const char *l = letters; l <= letter; l++)
 		factor *= base;
 	return factor;
+}
+
+bool cmd_parse_answer_timeout(const char *text, unsigned *seconds)
+{
+	uint64_t number;
+
+	if (!cmd_parse_number(text, NBD_ANSWER_TIMEOUT_MAX, &number) || number == 0)
+		return false;
+	*seconds = number;
+	return true;
 }
 
 bool cmd_parse_size(const char *text, uint64_t *bytes)

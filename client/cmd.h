@@ -58,6 +58,10 @@ bool cmd_is_uri(const char *locator);
 /* A whole decimal number of at most max. */
 bool cmd_parse_number(const char *text, uint64_t max, uint64_t *number);
 
+/* The value of --answer-timeout, in seconds; and what to say where it is wrong. */
+bool cmd_parse_answer_timeout(const char *text, unsigned *seconds);
+#define CMD_ANSWER_TIMEOUT_WRONG "--answer-timeout takes seconds, from 1 to 86400"
+
 /* Bytes, with a unit: K, M, G, T, P, E or KiB, MiB, ... for powers of 1024, KB, MB, ... for powers of
  * 1000, in capitals or not. At most INT64_MAX. */
 bool cmd_parse_size(const char *text, uint64_t *bytes);

@@ -116,7 +116,7 @@ static void fail(struct copy *copy, int error, const struct endpoint *where, con
 		 uint64_t offset)
 {
 	stop(copy, error, "%s: %s at %" PRIu64 ": %s", where->name, what, offset,
-	     error_reason(-error));
+	     ndio_reason(where->volume, error));
 }
 
 static void leave_flight(struct copy *copy)
@@ -683,7 +683,7 @@ static void flushed(void *opaque, int error)
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
-		stop(copy, error, "%s: flush: %s", copy->dst->name, error_reason(-error));
+		stop(copy, error, "%s: flush: %s", copy->dst->name, ndio_reason(copy->dst->volume, error));
 	leave_flight(copy);
 	pthread_mutex_unlock(&copy->lock);
 }
@@ -709,7 +709,7 @@ static void flush_stream(struct copy *copy)
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
-		stop(copy, error, "%s: flush: %s", copy->dst->name, error_reason(-error));
+		stop(copy, error, "%s: flush: %s", copy->dst->name, ndio_reason(copy->dst->volume, error));
 	pthread_mutex_unlock(&copy->lock);
 }
 

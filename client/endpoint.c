@@ -144,6 +144,7 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.direct = direct_for(spec, flags, file_size),
 		.file_size = file_size,
 		.connections = spec->connections,
+		.answer_timeout = spec->answer_timeout,
 		.notice = wants_notices(spec) ? cmd_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };

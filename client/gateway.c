@@ -145,6 +145,8 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	if (cmd_is_uri(spec->locator)) {
 		add(args, "uri=%s", spec->locator);
 		add(args, "connections=%u", spec->connections);
+		if (spec->answer_timeout)
+			add(args, "answer=%u", spec->answer_timeout);
 	} else {
 		add(args, "file=%s", spec->locator);
 	}

@@ -17,6 +17,7 @@ struct gateway_spec {
 	const struct key *key;
 	struct unlock_options unlock;
 	unsigned connections;
+	unsigned answer_timeout; /* seconds, or 0 */
 	bool read_only, discard;
 };
 

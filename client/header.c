@@ -9,14 +9,12 @@
 #include <unistd.h>
 
 #include "align.h"
-#include "clock.h"
 #include "cmd.h"
 #include "deferral.h"
 
 #define MIB        (UINT64_C(1) << 20)
 #define META_MAX   (8 * MIB) /* two copies of the largest LUKS2 metadata */
 #define PIECE      (256 * 1024) /* bytes that are asked for at a time */
-#define ANSWER_MS  30000        /* until a server must have answered */
 #define LOOK_MS    200          /* between two looks whether a signal has come */
 
 enum ask { ASK_READ, ASK_WRITE, ASK_ZERO, ASK_FLUSH };
@@ -31,6 +29,7 @@ static int open_volume(struct header *header, bool readonly)
 			 (header->no_lock ? NDIO_OPEN_NO_LOCK : 0),
 		.direct = NDIO_DIRECT_OFF, /* so that a file of any size is seen whole */
 		.connections = 1,
+		.answer_timeout = header->answer_timeout,
 		.notice = cmd_notice,
 	};
 
@@ -96,10 +95,9 @@ static int give_up(struct header *header, int ret)
 	return ret;
 }
 
-/* A local disk answers, or the kernel holds us anyway. */
+/* A local disk answers, or the kernel holds us anyway; a server that doesn't is given up below. */
 static int wait_for_answer(struct header *header)
 {
-	int64_t deadline = clock_ms() + ANSWER_MS;
 	struct ndio_event event;
 
 	for (;;) {
@@ -111,19 +109,13 @@ static int wait_for_answer(struct header *header)
 			return give_up(header, n);
 		if (header->info.nbd && deferral_is_over())
 			return give_up(header, -EINTR);
-		if (header->info.nbd && clock_ms() >= deadline)
-			return give_up(header, -ETIMEDOUT);
 	}
 }
 
-static const char *reason_of(int ret, char text[64])
+static const char *reason_of(const struct header *header, int ret)
 {
-	if (ret == -EINTR)
-		return "interrupted while the server didn't answer";
-	if (ret != -ETIMEDOUT)
-		return error_reason(-ret);
-	snprintf(text, 64, "no answer within %d seconds", ANSWER_MS / 1000);
-	return text;
+	return ret == -EINTR ? "interrupted while the server didn't answer" :
+			       ndio_reason(header->volume, ret);
 }
 
 /* One request. buf is of a read or write. */
@@ -133,7 +125,6 @@ static int ask_volume(struct header *header, enum ask ask, void *buf, uint64_t l
 	static const char *const names[] = { "read", "write", "zero", "flush" };
 	const struct ndio_completion completion = { .queue = header->queue };
 	const struct iovec iov = { buf, len };
-	char text[64];
 	int ret = -ENOTCONN;
 
 	if (header->volume && ask == ASK_READ)
@@ -147,7 +138,7 @@ static int ask_volume(struct header *header, enum ask ask, void *buf, uint64_t l
 	if (ret == 0)
 		ret = wait_for_answer(header);
 	return ret == 0 ? 0 : error_set(err, -ret, "%s: %s: %s at %" PRIu64 ": %s", header->name, step,
-					names[ask], offset, reason_of(ret, text));
+					names[ask], offset, reason_of(header, ret));
 }
 
 /* In pieces: a slow network is no silent server. */

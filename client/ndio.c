@@ -124,6 +124,7 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 		.uri = nbd ? locator : NULL,
 		.connections = handle->connections,
 		.tls_by = options->tls == NDIO_TLS_LIBNBD ? TLS_BY_LIBNBD : TLS_BY_OPENSSL,
+		.answer_timeout = options->answer_timeout,
 		.header = options->header,
 		.unlock = options->key,
 		.pass = options->key,
@@ -180,6 +181,9 @@ static int read_options(const struct ndio_options *options, struct ndio_options 
 	if (all->connections > MAX_CONNECTIONS)
 		return message_set(EINVAL, "%u connections are more than %u", all->connections,
 				   MAX_CONNECTIONS);
+	if (all->answer_timeout > NBD_ANSWER_TIMEOUT_MAX)
+		return message_set(EINVAL, "%u seconds to answer are more than %u",
+				   all->answer_timeout, NBD_ANSWER_TIMEOUT_MAX);
 	if (all->tls != NDIO_TLS_OPENSSL && all->tls != NDIO_TLS_LIBNBD)
 		return message_set(EINVAL, "there is no TLS number %d", all->tls);
 	if (!all->key && all->key_len)
@@ -343,6 +347,11 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 	return give(stats, &all, sizeof(all));
 }
 
+const char *ndio_reason(const struct ndio_volume *volume, int error)
+{
+	return volume ? target_reason(volume->volume->target, -error) : error_reason(-error);
+}
+
 /* ---- requests ---- */
 
 /* What a call asks for, blocking or not. */
@@ -387,8 +396,8 @@ static int failed(const struct ndio_volume *handle, const struct ask *ask, int e
 	const char *more = syncs && syncs_error(&handle->volume->syncs) ? "; " SYNCS_FAILED : "";
 
 	return message_set(-error, "%s: %s at %llu: %s%s", handle->volume->target->name,
-			   op_name(ask->op), (unsigned long long)ask->offset, error_reason(-error),
-			   more);
+			   op_name(ask->op), (unsigned long long)ask->offset,
+			   ndio_reason(handle, error), more);
 }
 
 /* ---- what can't be asked for ---- */

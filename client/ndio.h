@@ -66,8 +66,9 @@ struct ndio_options {
 	unsigned connections; /* to an NBD server that allows several; 0: 4 */
 	size_t copy_memory;  /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
 	/* Told of what the user should know though nothing failed, in the thread that opens; and
-	 * why the TLS connection to a server was lost, in one of the library's threads. It is a
-	 * callback: see struct ndio_completion. NULL: nobody is. */
+	 * why the TLS connection to a server was lost, or that one of several connections was, in
+	 * one of the library's threads. It is a callback: see struct ndio_completion. NULL: nobody
+	 * is. */
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
 	int tls;             /* enum ndio_tls: whose, for nbds URIs */
@@ -80,6 +81,8 @@ struct ndio_options {
 	 * second is a million iterations of PBKDF2, or 1 GiB that Argon2 passes over. Key slots
 	 * that take longer aren't tried. 0: 120 */
 	unsigned max_kdf_time;
+	unsigned answer_timeout; /* seconds, up to 86400: an NBD server that owes an answer and is
+				  * silent for so long is lost. 0: 30 */
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -160,6 +163,10 @@ struct ndio_stats {
 };
 
 int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats);
+
+/* What a request's negative error means, in words: "the server has not answered for 30 seconds". Valid
+ * until the disk is closed. volume may be NULL. */
+const char *ndio_reason(const struct ndio_volume *volume, int error);
 
 /* ---- blocking calls ---- */
 

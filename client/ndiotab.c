@@ -14,6 +14,7 @@
 #include "attach.h"
 #include "cmd.h"
 #include "kernel-device.h"
+#include "nbd-server.h"
 #include "unlock.h"
 #include "locator.h"
 
@@ -46,6 +47,7 @@ static const struct tab_option {
 	{ "block-size", MEMBER(block_size), OPTION_NUMBER, 512, 4096 },
 	{ "slot", MEMBER(slot), OPTION_NUMBER, 0, UNLOCK_MAX_SLOT },
 	{ "max-kdf-time", MEMBER(max_kdf_time), OPTION_NUMBER, 1, UINT_MAX },
+	{ "answer-timeout", MEMBER(answer_timeout), OPTION_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX },
 	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))

@@ -22,6 +22,7 @@ struct ndiotab_entry {
 	unsigned timeout;     /* seconds, 5 to 86400 */
 	int slot;             /* of the key, 0 to 31; or LUKS_ANY_SLOT */
 	unsigned max_kdf_time; /* seconds */
+	unsigned answer_timeout; /* seconds, 1 to 86400 */
 	unsigned line;        /* in the file, from 1 */
 	char *text;
 };

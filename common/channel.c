@@ -25,6 +25,7 @@ struct channel {
 	unsigned nr_subs, nr_idle;
 	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
 	atomic_bool canceled; /* told by any thread */
+	bool keep_unsent;
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
 
@@ -336,15 +337,23 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	issue(channel, sub);
 }
 
+static bool is_unsent(const struct ndio_request *request)
+{
+	return request->split == 0 && request->nr_outstanding == 0 && !request_all_split(request);
+}
+
 /* Sends pieces while there are any and room for them. All but the last are sent off at once,
- * so that the target works while the next is encrypted. True if some request has ended with
- * nothing in flight (an empty one, or a failed one): nothing will land for it. */
+ * so that the target works while the next is encrypted. True if the caller has something to do
+ * before anything lands: some request has ended with nothing in flight (an empty one, or a failed
+ * one), or there are some to be taken back. */
 static bool send_pieces(struct channel *channel)
 {
 	struct ndio_request *request;
 	bool ended = false;
 
 	while ((request = channel->first)) {
+		if (channel->keep_unsent && is_unsent(request) && !channel_is_up(channel))
+			return true;
 		while (has_turn(channel, request)) {
 			send_piece(channel, request);
 			if (!request_all_split(request))
@@ -491,6 +500,40 @@ void channel_drive(struct channel *channel, bool wait, int wake_fd)
 void channel_expect_cancel(struct channel *channel)
 {
 	atomic_store(&channel->canceled, true);
+}
+
+bool channel_is_up(const struct channel *channel)
+{
+	bool (*is_up)(const struct target_queue *) = channel->volume->target->ops->is_up;
+
+	return !is_up || is_up(channel->queue);
+}
+
+void channel_keep_unsent(struct channel *channel, bool keep)
+{
+	channel->keep_unsent = keep;
+}
+
+struct ndio_request *channel_take_unsent(struct channel *channel)
+{
+	struct ndio_request *taken = NULL, **taken_end = &taken;
+	struct ndio_request *request = channel->first, *next;
+
+	channel->first = channel->last = NULL;
+	for (; request; request = next) {
+		next = request->next;
+		request->next = NULL;
+		if (is_unsent(request)) {
+			*taken_end = request;
+			taken_end = &request->next;
+		} else if (channel->first) {
+			channel->last->next = request;
+			channel->last = request;
+		} else {
+			channel->first = channel->last = request;
+		}
+	}
+	return taken;
 }
 
 void channel_cancel(struct channel *channel)

@@ -56,6 +56,15 @@ bool channel_all_read(const struct channel *channel);
  * make each other's requests fail, before the first of them is. Any thread. */
 void channel_expect_cancel(struct channel *channel);
 
+/* Is the way to the target there? */
+bool channel_is_up(const struct channel *channel);
+
+/* While this is set, requests of which nothing was sent yet wait where the way to the target is lost;
+ * channel_take_unsent() takes them back, for another channel, oldest first and linked by ->next, each
+ * with the channel's reference. Without it they fail. */
+void channel_keep_unsent(struct channel *channel, bool keep);
+struct ndio_request *channel_take_unsent(struct channel *channel);
+
 /* Ends every request that was started, with -ECANCELED where it isn't done; drive on until
  * channel_is_idle(). */
 void channel_cancel(struct channel *channel);

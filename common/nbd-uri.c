@@ -4,9 +4,11 @@
 #include <inttypes.h>
 #include <libxml/uri.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #define NBD_PORT 10809
 #define MAX_PORT 99999998 /* what libxml2 gives for larger ones is one more */
@@ -255,6 +257,45 @@ int nbd_uri_parse(const char *text, struct nbd_uri *uri, struct error *err)
 	ret = take_all(uri, xml, text, err);
 	xmlFreeURI(xml);
 	return ret;
+}
+
+static int make_absolute(char **path, const char *folder)
+{
+	char *absolute;
+
+	if (!*path || **path == '/')
+		return 0;
+	if (asprintf(&absolute, "%s/%s", folder, *path) < 0)
+		return -ENOMEM;
+	free(*path);
+	*path = absolute;
+	return 0;
+}
+
+static bool is_relative(const char *path)
+{
+	return path && *path != '/';
+}
+
+int nbd_uri_make_absolute(struct nbd_uri *uri, const char *text, struct error *err)
+{
+	char *folder;
+	int ret;
+
+	if (!is_relative(uri->socket) && !is_relative(uri->tls_psk_file) &&
+	    !is_relative(uri->tls_certificates))
+		return 0;
+	folder = get_current_dir_name();
+	if (!folder)
+		return error_set(err, errno, "%s: finding the current folder: %s", text,
+				 strerror(errno));
+	ret = make_absolute(&uri->socket, folder);
+	if (ret == 0)
+		ret = make_absolute(&uri->tls_psk_file, folder);
+	if (ret == 0)
+		ret = make_absolute(&uri->tls_certificates, folder);
+	free(folder);
+	return ret < 0 ? no_memory(text, err) : 0;
 }
 
 bool nbd_uri_verifies(const struct nbd_uri *uri)

@@ -38,6 +38,10 @@ struct nbd_uri {
  * also when it failed. */
 int nbd_uri_parse(const char *text, struct nbd_uri *uri, struct error *err);
 
+/* Makes the paths in it absolute, by the folder that is the current one now. text is for the message.
+ * Negative errno. */
+int nbd_uri_make_absolute(struct nbd_uri *uri, const char *text, struct error *err);
+
 /* Is the server's certificate to be checked? Unless the URI says no. */
 bool nbd_uri_verifies(const struct nbd_uri *uri);
 

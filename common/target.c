@@ -40,6 +40,11 @@ int target_read(struct target *target, void *buf, size_t len, uint64_t offset)
 	return ret;
 }
 
+const char *target_reason(const struct target *target, int errnum)
+{
+	return errnum == ETIMEDOUT && target->timed_out ? target->timed_out : error_reason(errnum);
+}
+
 void notice_tell(const struct notice *notice, const char *fmt, ...)
 {
 	char text[512];

@@ -38,6 +38,9 @@ struct target_ops {
 	 * any is in flight, or until wake_fd, unless it is -1, can be read. */
 	struct ndio_subrequest *(*poll)(struct target_queue *queue, bool wait, int wake_fd);
 
+	/* Can subrequests be sent? Until it can again they fail. NULL: always. */
+	bool (*is_up)(const struct target_queue *queue);
+
 	/* Makes all that is in flight land soon, with an error where it isn't done. The queue
 	 * takes no more. Called by the queue's own thread. */
 	void (*cancel)(struct target_queue *queue);
@@ -48,6 +51,7 @@ struct target_ops {
 struct target {
 	const struct target_ops *ops;
 	char *name;         /* a path or URI, for messages */
+	const char *timed_out; /* what ETIMEDOUT means here, in words; or NULL */
 	uint64_t size;      /* bytes */
 	uint32_t align;     /* offsets and lengths are multiples of this power of two */
 	uint32_t mem_align; /* and so are addresses of this one */
@@ -73,6 +77,10 @@ struct target {
 /* Fills buf with len bytes at offset, whatever the alignment, by ops->read(). 0 or a negative
  * errno; -EIO beyond the end. */
 int target_read(struct target *target, void *buf, size_t len, uint64_t offset);
+
+/* Why an operation on it failed, as error_reason() has it, but in words of its own where it has some.
+ * errnum is positive. */
+const char *target_reason(const struct target *target, int errnum);
 
 /* Where to tell what a user should know though nothing failed. */
 struct notice {

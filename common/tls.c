@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "nbd-dial.h"
 #include "tls-error.h"
 
 /* OpenSSL never waits for room to write: then no write of it is half done when the server's key
@@ -336,7 +335,7 @@ static void look_for_renegotiation(int writing, int version, int type, const voi
 		tls->again = true;
 }
 
-static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
+static int shake_hands(struct tls *tls, const struct nbd_deadline *deadline, struct error *err)
 {
 	SSL_set_cert_cb(tls->ssl, asked_who_we_are, tls);
 	for (;;) {
@@ -353,13 +352,19 @@ static int shake_hands(struct tls *tls, int64_t deadline, struct error *err)
 			tls->end_read = true; /* as good as */
 		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
 			return explain(tls, err);
-		if (nbd_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline) < 0)
-			return error_set(err, ETIMEDOUT, "the server doesn't finish the handshake");
+		ret = nbd_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline);
+		if (ret < 0)
+			return error_set(err, -ret, "the server doesn't finish the handshake");
 	}
 }
 
-int tls_open(struct tls_context *context, int fd, int64_t deadline, struct tls **result,
-	     struct error *err)
+int tls_fd(const struct tls *tls)
+{
+	return tls->fd;
+}
+
+int tls_open(struct tls_context *context, int fd, const struct nbd_deadline *deadline,
+	     struct tls **result, struct error *err)
 {
 	struct tls *tls = malloc(sizeof(*tls));
 	int ret = -ENOMEM;
@@ -420,7 +425,7 @@ int tls_inner_socket(struct tls *tls, const void *greeting, size_t len, size_t s
 /* ---- ending ---- */
 
 /* Sends all there is. False if that can't be done in time. */
-static bool drain(struct tls *tls, int64_t deadline)
+static bool drain(struct tls *tls, const struct nbd_deadline *deadline)
 {
 	do
 		tls_pump_out(tls);
@@ -430,16 +435,16 @@ static bool drain(struct tls *tls, int64_t deadline)
 
 void tls_goodbye(struct tls *tls)
 {
-	int64_t deadline = clock_ms() + GOODBYE_MS;
+	const struct nbd_deadline deadline = { .at = clock_ms() + GOODBYE_MS };
 	bool broken = tls->over && !(SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN);
 
 	tls->leaving = true;
-	if (broken || !drain(tls, deadline))
+	if (broken || !drain(tls, &deadline))
 		return;
 	ERR_clear_error();
 	SSL_shutdown(tls->ssl);
 	ERR_clear_error();
-	drain(tls, deadline);
+	drain(tls, &deadline);
 }
 
 void tls_close(struct tls *tls)

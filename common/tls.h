@@ -19,14 +19,18 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "nbd-dial.h"
 #include "tls-context.h"
 
 struct tls;
 
-/* Shakes hands over a connected socket that doesn't block, until the deadline (of clock_ms()).
+/* Shakes hands over a connected socket that doesn't block, until the deadline.
  * fd is taken over, also when it fails: a negative errno with a message, without a name. */
-int tls_open(struct tls_context *context, int fd, int64_t deadline, struct tls **tls,
-	     struct error *err);
+int tls_open(struct tls_context *context, int fd, const struct nbd_deadline *deadline,
+	     struct tls **tls, struct error *err);
+
+/* The socket, for who counts what goes through it. */
+int tls_fd(const struct tls *tls);
 
 /* The end for libnbd, that is for the caller to hand on or close. It reads greeting first, and the
  * first swallow bytes that are written to it go nowhere. Once. Negative errno with a message. */

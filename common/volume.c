@@ -43,6 +43,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .connections = options->connections,
 					       .readonly = options->readonly,
 					       .tls_by = options->tls_by,
+					       .answer_timeout = options->answer_timeout,
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);
@@ -114,6 +115,9 @@ static int unlock(struct volume *volume, const struct volume_options *options, s
 			return ret;
 	}
 	ret = unlock_by(volume, holder, options, err);
+	if (ret == -ETIMEDOUT && holder->timed_out)
+		error_set(err, ETIMEDOUT, "%s: reading the LUKS header: %s", holder->name,
+			  holder->timed_out);
 	if (holder != volume->target)
 		holder->ops->close(holder);
 	return ret;
@@ -232,6 +236,9 @@ struct volume *volume_open(const struct volume_options *options, int *errnum, st
 		ret = unlock(volume, options, err);
 	if (ret == 0)
 		ret = set_geometry(volume, options, err);
+	/* Not before: what can't be unlocked needs no more of them. */
+	if (ret == 0 && options->uri)
+		ret = target_nbd_connect(volume->target, err);
 	if (ret < 0) {
 		*errnum = -ret;
 		volume_close(volume);

@@ -21,6 +21,7 @@ struct volume_options {
 	const char *uri;    /* an NBD server's export */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
 	enum tls_by tls_by; /* for URIs of nbds */
+	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
 	const char *header; /* path of a detached LUKS header, or NULL */
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */

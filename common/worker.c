@@ -15,6 +15,7 @@
 #define OWN_WORK 4 /* requests that a worker may have more than another and still keep its own */
 
 struct worker {
+	struct workers *all;
 	struct channel *channel;
 	void (*after_round)(void);
 	pthread_t thread;
@@ -25,6 +26,7 @@ struct worker {
 	struct ndio_request *_Atomic inbox;
 	atomic_bool asleep; /* the worker may be waiting, and must be woken */
 	atomic_uint load;   /* requests handed over and not completed */
+	atomic_bool down;   /* its way to the target is lost */
 	atomic_int closing; /* enum closing */
 };
 
@@ -67,14 +69,97 @@ static void push(struct worker *worker, struct ndio_request *request)
 	wake(worker);
 }
 
+/* ---- handing on ---- */
+
+static unsigned load_of(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->load, memory_order_relaxed);
+}
+
+static bool is_down(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->down, memory_order_relaxed);
+}
+
+/* The least loaded of those that can send, or of all if none can. */
+static struct worker *least_loaded(struct workers *workers)
+{
+	struct worker *best = &workers->worker[0];
+
+	for (unsigned i = 1; i < workers->count; i++) {
+		struct worker *each = &workers->worker[i];
+		bool down = is_down(each);
+
+		if (down == is_down(best) ? load_of(each) < load_of(best) : !down)
+			best = each;
+	}
+	return best;
+}
+
+/* With the reference of a worker. False if nobody else is there for it. */
+static bool hand_on(struct worker *worker, struct ndio_request *request)
+{
+	struct worker *to = least_loaded(worker->all);
+
+	if (is_down(to))
+		return false;
+	/* It ends when it is told to and its load is 0: either it sees this one, or this sees that it
+	 * was told. */
+	atomic_fetch_add(&to->load, 1);
+	if (atomic_load(&to->closing) != OPEN) {
+		atomic_fetch_sub(&to->load, 1);
+		wake(to); /* it may have gone to sleep over that */
+		return false;
+	}
+	request->worker = to;
+	request->load = &to->load;
+	atomic_fetch_sub(&worker->load, 1);
+	push(to, request);
+	return true;
+}
+
+static void take_one(struct worker *worker, struct ndio_request *request)
+{
+	if (is_down(worker) && hand_on(worker, request))
+		return;
+	channel_start(worker->channel, request);
+	request_put(request, REF_WORKER);
+}
+
 /* One that was handed over starts; one that had to wait for other flushes comes back at its end. */
 static void take(struct worker *worker, struct ndio_request *request)
 {
-	if (request->ended) {
+	if (request->ended)
 		request_finish(request);
+	else
+		take_one(worker, request);
+}
+
+/* What it has taken and not begun goes to others, or, if there are none, fails. */
+static void hand_on_unsent(struct worker *worker)
+{
+	struct ndio_request *request = channel_take_unsent(worker->channel), *next;
+
+	for (; request; request = next) {
+		next = request->next;
+		request_get(request, REF_WORKER);
+		request_put(request, REF_CHANNEL);
+		take_one(worker, request);
+	}
+}
+
+static void look_whether_up(struct worker *worker)
+{
+	bool down = !channel_is_up(worker->channel);
+
+	if (down != is_down(worker))
+		atomic_store(&worker->down, down);
+	if (down) {
+		hand_on_unsent(worker);
+		/* A round in which those fail that nobody takes. */
+		channel_keep_unsent(worker->channel, false);
 	} else {
-		channel_start(worker->channel, request);
-		request_put(request, REF_WORKER);
+		channel_keep_unsent(worker->channel, true);
 	}
 }
 
@@ -132,6 +217,7 @@ static void *work(void *opaque)
 		if (closing != OPEN && atomic_load(&worker->load) == 0)
 			break;
 		drive(worker, closing);
+		look_whether_up(worker);
 		if (worker->after_round)
 			worker->after_round();
 	}
@@ -184,6 +270,7 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 	while (workers->count < count && ret == 0) {
 		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
 
+		workers->worker[workers->count].all = workers;
 		workers->worker[workers->count].after_round = after_round;
 		ret = worker_open(&workers->worker[workers->count], volume, options, bounce, err);
 		if (ret == 0)
@@ -241,22 +328,14 @@ static void range_granted(struct range *range)
 	hand_over((struct ndio_request *)((char *)range - offsetof(struct ndio_request, range)));
 }
 
-static unsigned load_of(const struct worker *worker)
-{
-	return atomic_load_explicit(&worker->load, memory_order_relaxed);
-}
-
 /* The least loaded. But a worker that submits from a completion keeps the request, unless another
  * has clearly less to do: it need not be woken. */
 static struct worker *choose_worker(struct workers *workers)
 {
-	struct worker *best = &workers->worker[0];
+	struct worker *best = least_loaded(workers);
 
-	for (unsigned i = 1; i < workers->count; i++)
-		if (load_of(&workers->worker[i]) < load_of(best))
-			best = &workers->worker[i];
 	if (self >= workers->worker && self < workers->worker + workers->count &&
-	    load_of(self) <= load_of(best) + OWN_WORK)
+	    (!is_down(self) || is_down(best)) && load_of(self) <= load_of(best) + OWN_WORK)
 		best = self;
 	return best;
 }

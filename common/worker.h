@@ -1,4 +1,7 @@
-/* worker: a thread that owns a channel and runs the requests that others hand to it. */
+/* worker: a thread that owns a channel and runs the requests that others hand to it.
+ *
+ * One whose way to the target is lost gets no more of them, and hands on what it hasn't begun, as long
+ * as another's is there. */
 #ifndef NDIO_WORKER_H
 #define NDIO_WORKER_H
 

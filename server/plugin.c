@@ -25,6 +25,7 @@
 #include "secret.h"
 #include "shield.h"
 #include "target-nbd.h"
+#include "thread.h"
 #include "volume.h"
 #include "worker.h"
 
@@ -74,6 +75,7 @@ static struct {
 	char *file, *header;
 	const char *uri;
 	unsigned connections;
+	unsigned answer; /* seconds; 0: the usual */
 	enum tls_by tls;
 	enum direct_mode direct;
 	bool pin, lock, lock_image;
@@ -92,10 +94,17 @@ static struct volume *volume;
 static struct lender *wide, *narrow; /* of a file's channels: see channel_sizes; or else */
 static struct workers *workers;      /* each with its connection to the server */
 
+static bool forked; /* or as good as, in the foreground */
+
+/* Before nbdkit goes into the background there is somebody at the terminal. Afterwards nobody is at
+ * stderr, but nbdkit's errors go where its log goes (syslog, mostly). */
 static void notice(void *opaque, const char *message)
 {
 	(void)opaque;
-	fprintf(stderr, "nbdkit: ndio: %s\n", message);
+	if (forked)
+		nbdkit_error("%s", message);
+	else
+		fprintf(stderr, "nbdkit: ndio: %s\n", message);
 }
 
 /* ---- configuration ---- */
@@ -327,6 +336,17 @@ static int config_connections(const char *value)
 	return 0;
 }
 
+static int config_answer(const char *value)
+{
+	if (nbdkit_parse_unsigned("answer", value, &config.answer) < 0)
+		return -1;
+	if (config.answer < 1 || config.answer > NBD_ANSWER_TIMEOUT_MAX) {
+		nbdkit_error("answer=%s: must be from 1 to %d", value, NBD_ANSWER_TIMEOUT_MAX);
+		return -1;
+	}
+	return 0;
+}
+
 static int ndio_config(const char *key, const char *value)
 {
 	if (strcmp(key, "file") == 0)
@@ -335,6 +355,8 @@ static int ndio_config(const char *key, const char *value)
 		return config_uri(value);
 	if (strcmp(key, "connections") == 0)
 		return config_connections(value);
+	if (strcmp(key, "answer") == 0)
+		return config_answer(value);
 	if (strcmp(key, "tls") == 0)
 		return config_tls(value);
 	if (strcmp(key, "header") == 0)
@@ -390,6 +412,7 @@ static int ndio_config_complete(void)
 	"[file=]<PATH>       The file or block device to serve; or else\n"        \
 	"uri=<URI>           another NBD server's export.\n"                      \
 	"connections=<N>     To that server, if it allows several (default: 4).\n" \
+	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n" \
 	"tls=openssl|libnbd  Whose TLS encrypts nbds URIs (default: openssl).\n"  \
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"      \
 	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n" \
@@ -440,6 +463,39 @@ static int open_workers(void)
 	if (!workers)
 		nbdkit_error("%s", err.text);
 	return workers ? 0 : -1;
+}
+
+/* What waits for a silent server would keep nbdkit from its end: it waits for its clients. */
+static pthread_t hurrier;
+static bool has_hurrier;
+
+static void *hurry_at_end(void *opaque)
+{
+	(void)opaque;
+	while (nbdkit_nanosleep(3600, 0) == 0) /* until nbdkit is told to end */
+		;
+	target_nbd_hurry(volume->target);
+	return NULL;
+}
+
+static int start_hurrier(void)
+{
+	int ret = thread_start(&hurrier, hurry_at_end, NULL);
+
+	if (ret)
+		nbdkit_error("no thread to wait for the end: %s", strerror(ret));
+	has_hurrier = ret == 0;
+	return ret ? -1 : 0;
+}
+
+/* nbdkit may also end without being told, with its only client. */
+static void stop_hurrier(void)
+{
+	if (!has_hurrier)
+		return;
+	pthread_cancel(hurrier);
+	pthread_join(hurrier, NULL);
+	has_hurrier = false;
 }
 
 static int open_lender(struct lender **lender, const struct lender_options *options)
@@ -537,6 +593,16 @@ static int raise_shield(const struct notice *listener)
 	return -1;
 }
 
+static int lock_key_again(const char *when)
+{
+	int ret = pin_after_fork();
+
+	if (ret < 0)
+		nbdkit_error("%s: can't lock the key's memory again: %s (the locked-memory limit is "
+			     "ulimit -l)", when, strerror(-ret));
+	return ret < 0 ? -1 : 0;
+}
+
 /* A fork loses locked memory: this tells whether it can be had, and what else can't. */
 static int try_shield(void)
 {
@@ -545,7 +611,7 @@ static int try_shield(void)
 	if (raise_shield(&listener) < 0)
 		return -1;
 	munlockall();
-	return pin_after_fork() < 0 ? -1 : 0;
+	return lock_key_again("lock=on");
 }
 
 /* For nbdkit --verbose. */
@@ -562,6 +628,17 @@ static void debug_server(void)
 			     facts.tls_facts.peer : "a server that is not verified");
 }
 
+/* Threads and rings don't go over the fork; the connections to a server do as they are. */
+static int try_channels(void)
+{
+	int ret = config.uri ? open_workers() : open_lenders(true);
+
+	close_lenders();
+	workers_close(workers, false);
+	workers = NULL;
+	return ret;
+}
+
 /* Before the fork: opens and unlocks, and tries all that has to be done again after it, so
  * that what fails is seen on the user's terminal. */
 static int ndio_get_ready(void)
@@ -570,6 +647,7 @@ static int ndio_get_ready(void)
 		.file = config.file,
 		.uri = config.uri,
 		.connections = config.connections,
+		.answer_timeout = config.answer,
 		.tls_by = config.tls,
 		.header = config.header,
 		.unlock = config.have_key,
@@ -601,25 +679,17 @@ static int ndio_get_ready(void)
 		return -1;
 	if (config.lock && try_shield() < 0)
 		return -1;
-	/* The connection to a server goes over the fork as it is. */
-	if (config.uri)
-		return 0;
-	if (open_lenders(true) < 0)
-		return -1;
-	close_lenders();
-	return 0;
+	return try_channels();
 }
 
 static int ndio_after_fork(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
 	const struct channel_sizes *before = sizes;
-	int ret = pin_after_fork();
 
-	if (ret < 0) {
-		nbdkit_error("can't lock the key again after the fork: %s", strerror(-ret));
+	forked = true;
+	if (lock_key_again("after the fork") < 0)
 		return -1;
-	}
 	/* What a change of user (nbdkit --user) has undone since get_ready. */
 	if (config.have_key || (config.uri && strncmp(config.uri, "nbds", 4) == 0))
 		secret_no_dumps();
@@ -628,11 +698,14 @@ static int ndio_after_fork(void)
 		return -1;
 	if (config.lock && raise_shield(&nobody) < 0)
 		return -1;
-	return config.uri ? open_workers() : open_lenders(sizes != before);
+	if (!config.uri)
+		return open_lenders(sizes != before);
+	return open_workers() < 0 ? -1 : start_hurrier();
 }
 
 static void ndio_unload(void)
 {
+	stop_hurrier();
 	close_lenders();
 	workers_close(workers, true);
 	if (volume && ndio_debug_stats)
@@ -805,7 +878,7 @@ static int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void
 		if (ret != -EOPNOTSUPP)
 			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
 				     volume->target->name, names[op], count, offset,
-				     error_reason(-ret), sync_consequence(op, flags));
+				     target_reason(volume->target, -ret), sync_consequence(op, flags));
 		nbdkit_set_error(client_errno(-ret));
 		return -1;
 	}

@@ -5,6 +5,7 @@ It offers the bytes of FILE, or 8 MiB of noise, by the fixed newstyle handshake 
 replies, block sizes and base:allocation. Several connections, one after the other or at once.
 
     good             nothing wrong: what the others are measured by
+    multi            and it allows several connections
     close N...       the first connection is closed after N bytes were sent, the next after the
                      next N, and so on; after the last, connections are good
     garbage          noise instead of the handshake
@@ -25,9 +26,26 @@ replies, block sizes and base:allocation. Several connections, one after the oth
     fua-fails        the first write with FUA fails
     mute             connections are taken and nothing is said
     mute-replies     commands are never answered
+    mute-after N     nor are those after the first N of all connections
+    drip             a byte of the handshake every 0.1 s
+    drip-replies     a byte of the replies every 0.1 s
+    slow             replies in pieces of 8 KiB every 0.05 s
+    options          the handshake goes on with information without end
+    chunks           a read is answered with chunks that say nothing, without end
+    slow-chunks      one every 0.02 s
+    few N            only N connections are served at a time; the others wait
+    fewer N          the others are closed at once
+    once             one connection is served, and then no more
+    flags            the second connection says that the export can't flush
+    mute-later N     connections after the first N are taken and nothing is said
+    grown-later N    connections after the first N say that the export is larger
+
+SIGUSR1 ends the connection that is the oldest, SIGUSR2 all that there are. Each command is told on
+stdout: "CONNECTION KIND".
 """
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -50,8 +68,12 @@ if mode in ("noflush", "nofua"):
     flags &= ~FUA
 if mode == "noflush":
     flags &= ~FLUSH
-if mode in ("shrink", "flush-fails", "fua-fails"):
+if mode in ("shrink", "mute-after", "few", "fewer", "slow", "flags", "multi",
+            "mute-later", "grown-later", "flush-fails", "fua-fails"):
     flags |= MULTI
+lock = threading.Lock()
+commands = 0
+served = 0
 to_fail = {"flush-fails": 1, "fua-fails": 1}.get(mode, 0)
 failing = threading.Lock()
 
@@ -64,6 +86,7 @@ class Connection:
     def __init__(self, sock, number):
         self.sock = sock
         self.number = number
+        self.counted = False
         self.left = None
         if mode == "close" and number < len(arguments):
             self.left = int(arguments[number])
@@ -72,14 +95,24 @@ class Connection:
             self.size = (1 << 64) - 512
         if mode == "empty":
             self.size = 0
+        if mode == "grown-later" and number >= int(arguments[0]):
+            self.size += 4096
         if mode == "shrink" and number > 0:
             self.size -= 4096
+        self.drips = mode == "drip"
+        self.flags = flags
+        if mode == "flags" and number > 0:
+            self.flags &= ~FLUSH
 
     def send(self, message):
         if self.left is not None:
             message = message[:self.left]
             self.left -= len(message)
-        self.sock.sendall(message)
+        step = 1 if self.drips else 8192 if mode == "slow" else len(message)
+        for at in range(0, len(message), step or 1):
+            self.sock.sendall(message[at:at + step])
+            if step < len(message):
+                time.sleep(0.1 if self.drips else 0.05)
         if self.left == 0:
             raise Closed
 
@@ -98,7 +131,9 @@ class Connection:
         self.send(struct.pack(">QIII", 0x3E889045565A9, option, kind, len(payload)) + payload)
 
     def info(self, option):
-        self.reply(option, 3, struct.pack(">HQH", 0, self.size, flags))
+        while mode == "options":
+            self.reply(option, 3, struct.pack(">H", 77) + bytes(1000))
+        self.reply(option, 3, struct.pack(">HQH", 0, self.size, self.flags))
         sizes = (1, 4096, 32 << 20)
         if mode == "blocks":
             sizes = tuple(int(n) for n in arguments)
@@ -106,7 +141,7 @@ class Connection:
         self.reply(option, 1)
 
     def handshake(self):
-        if mode == "mute":
+        if mode == "mute" or (mode == "mute-later" and self.number >= int(arguments[0])):
             self.recv(1 << 30)
         if mode == "garbage":
             self.send(noise.randbytes(4096))
@@ -137,6 +172,10 @@ class Connection:
 
     def read(self, handle, start, count):
         half = count // 2
+        while mode in ("chunks", "slow-chunks"):
+            self.chunk(0, 0x8001, handle, struct.pack(">IH", 5, 0))
+            if mode == "slow-chunks":
+                time.sleep(0.02)
         if mode == "garbage-replies":
             self.send(noise.randbytes(200))
             raise Closed
@@ -177,14 +216,43 @@ class Connection:
             time.sleep(0.01)
         return True
 
+    def wait_for_turn(self):
+        global served
+        while True:
+            with lock:
+                if served < int(arguments[0]):
+                    served += 1
+                    return
+            if mode == "fewer":
+                raise Closed
+            self.sock.settimeout(0.05)
+            try:
+                if not self.sock.recv(1, socket.MSG_PEEK):
+                    raise Closed
+            except TimeoutError:
+                pass
+            self.sock.settimeout(None)
+
+    def is_muted(self):
+        global commands
+        with lock:
+            commands += 1
+            return mode == "mute-replies" or \
+                (mode == "mute-after" and commands > int(arguments[0]))
+
     def serve(self):
+        if mode in ("few", "fewer"):
+            self.wait_for_turn()
+            self.counted = True
         self.handshake()
+        self.drips = mode == "drip-replies"
         while True:
             _, command_flags, kind, handle, start, count = struct.unpack(">IHHQQI", self.recv(28))
             payload = self.recv(count) if kind == 1 else b""
+            print(self.number, kind, flush=True)
             if kind == 2:
                 raise Closed
-            if mode == "mute-replies":
+            if self.is_muted():
                 continue
             if self.fails(command_flags, kind):
                 self.chunk(1, 32769, handle, struct.pack(">IH", 5, 0))
@@ -204,9 +272,31 @@ class Connection:
             self.serve()
         except (Closed, OSError):
             pass
+        if self.sock in alive:
+            alive.remove(self.sock)
         self.sock.close()
+        if self.counted:
+            global served
+            with lock:
+                served -= 1
+        if mode == "once":
+            os._exit(0)
 
 
+alive = []
+
+
+def end(number, _):
+    for sock in alive[:1] if number == signal.SIGUSR1 else list(alive):
+        alive.remove(sock)
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+signal.signal(signal.SIGUSR1, end)
+signal.signal(signal.SIGUSR2, end)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
 listener.listen(16)
@@ -215,5 +305,6 @@ with open(path.removesuffix(".sock") + ".pid", "w", encoding="ascii") as file:
 connections = 0
 while True:
     client, _ = listener.accept()
+    alive.append(client)
     threading.Thread(target=Connection(client, connections).run, daemon=True).start()
     connections += 1

@@ -45,6 +45,7 @@ struct opening {
 	size_t copy_memory;
 	int tls; /* enum ndio_tls */
 	const char *slot; /* the only key slot to try, or NULL */
+	unsigned answer_timeout;
 };
 
 static inline int try_open(const struct opening *opening, struct ndio_volume **volume)
@@ -56,6 +57,7 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 		.copy_memory = opening->copy_memory,
 		.tls = opening->tls,
 		.key_slot = opening->slot ? strtoul(opening->slot, NULL, 10) : 0,
+		.answer_timeout = opening->answer_timeout,
 	};
 	char key[512];
 	FILE *file;

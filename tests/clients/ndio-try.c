@@ -1,5 +1,5 @@
-/* ndio-try [-k KEYFILE] [-s SLOT] [-d on|off] [-t] [-c CONNECTIONS] [-n TIMES=1] LOCATOR: opens a
- * volume (with -d: trims are let through, or aren't, whatever its header says), reads it, writes,
+/* ndio-try [-k KEYFILE] [-s SLOT] [-d on|off] [-t] [-c CONNECTIONS] [-n TIMES=1]
+ * [-a ANSWER-TIMEOUT] LOCATOR: opens a volume (with -d: trims are let through, or aren't, whatever its header says), reads it, writes,
  * flushes, trims with -t, asks for extents and closes it, so many times, whatever comes of it.
  * Prints each error that it met, as "WHAT: ERRNO: MESSAGE", and says what else should not be:
  *
@@ -91,7 +91,7 @@ int main(int argc, char **argv)
 {
 	int times = 1, opt;
 
-	while ((opt = getopt(argc, argv, "k:s:d:tc:n:")) != -1) {
+	while ((opt = getopt(argc, argv, "k:s:d:tc:n:a:")) != -1) {
 		switch (opt) {
 		case 'k': opening.key_path = optarg; break;
 		case 's': opening.slot = optarg; break;
@@ -101,6 +101,7 @@ int main(int argc, char **argv)
 			break;
 		case 't': trims = true; break;
 		case 'c': opening.connections = atoi(optarg); break;
+		case 'a': opening.answer_timeout = atoi(optarg); break;
 		case 'n': times = atoi(optarg); break;
 		default: fail("see the start of ndio-try.c");
 		}

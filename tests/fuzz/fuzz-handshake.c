@@ -63,7 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
 	fuzz_check(write(pair[1], data + 1, size - 1) == (ssize_t)size - 1);
 	shutdown(pair[1], SHUT_WR);
-	ret = tls_open(contexts[data[0] % NR_CONTEXTS], pair[0], clock_ms() + 5000, &tls, &err);
+	ret = tls_open(contexts[data[0] % NR_CONTEXTS], pair[0],
+		       &(struct nbd_deadline){ .at = clock_ms() + 5000 }, &tls, &err);
 	if (ret >= 0 || ret == -ETIMEDOUT || !err.text[0] || strstr(err.text, "(null)")) {
 		fprintf(stderr, "%d: %s\n", ret, err.text);
 		abort();

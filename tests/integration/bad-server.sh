@@ -117,33 +117,9 @@ gateways() {
 	done
 }
 
-# Nothing is ever answered: an error after half a minute, by all at once.
-silence() {
-	local mode name pids=()
-
-	for mode in mute mute-replies; do
-		name=bad-$mode
-		start_server $name /usr/bin/python3 "$hostile" "$T/$name.sock" $mode "$T/luks"
-		timeout 50 "$try" -k "$key" "$(uri $name)" >"$T/$name.tried" 2>&1 &
-		pids+=($!)
-	done
-	wait "${pids[@]}"
-	for mode in mute mute-replies; do
-		name=bad-$mode
-		like "no answer: $mode" "$(cat "$T/$name.tried")" "open: ETIMEDOUT: nbd.*$name.sock: "
-		kill -KILL "${server_pids[$name]}"
-	done
-}
-
 make_luks2 "$T/luks" 20M --sector-size 4096
 replies
 replies_with_a_key
 closes
 gateways
-# The only slow one.
-if [ -n "${NDIO_SLOW_TESTS:-}" ]; then
-	silence
-else
-	skip "NDIO_SLOW_TESTS isn't set: it takes 30 seconds" 2
-fi
 done_testing

@@ -4,6 +4,7 @@
 # behind it is told, never hung on.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../nbd.sh"
+. "$(dirname "$0")/../tls.sh"
 
 pass=passphrase=+$T/pass
 nobody_reads="the quick brown plaintext jumps over the lazy cipher "
@@ -141,7 +142,7 @@ fails("ENOSPC", h.pwrite, bytes(4096), 0)'
 	ok "as they are" py gate 'fails("EIO", h.pread, 4096, 0)'
 	rm "$T/inject"
 	ok "and afterwards it works again" py gate 'h.pread(4096, 0)'
-	stop_server inner
+	end_server inner
 	ok "a server that is gone" py gate 'fails("EIO", h.pread, 4096, 0)'
 	ok "is told of in words" grep -q "read of .* at 0: the connection to the server is lost$" \
 		"$T/gate.log"

@@ -172,6 +172,15 @@ struct client {
 	struct server server;
 };
 
+/* In so many ms. */
+static const struct nbd_deadline *in(int ms)
+{
+	static struct nbd_deadline deadline;
+
+	deadline.at = clock_ms() + ms;
+	return &deadline;
+}
+
 /* Connected, with 4 bytes to be swallowed, and a greeting of 3. */
 static void connect_client(struct client *client, void (*serve)(struct server *))
 {
@@ -180,7 +189,7 @@ static void connect_client(struct client *client, void (*serve)(struct server *)
 	char greeting[4] = "";
 
 	client->context = make_context(KEY, "");
-	if (tls_open(client->context, fd, clock_ms() + TIMEOUT, &client->tls, &err) != 0)
+	if (tls_open(client->context, fd, in(TIMEOUT), &client->tls, &err) != 0)
 		fail_msg("%s", err.text);
 	client->inner = tls_inner_socket(client->tls, "abc", 3, 4, &err);
 	assert_true(client->inner >= 0);
@@ -583,7 +592,7 @@ static void refused(const char *key, const char *options, SSL_CTX *ctx, int errn
 	struct error err = { 0 };
 	int fd = start_server(&server, ctx, NULL);
 
-	assert_int_equal(tls_open(context, fd, clock_ms() + TIMEOUT, &tls, &err), -errnum);
+	assert_int_equal(tls_open(context, fd, in(TIMEOUT), &tls, &err), -errnum);
 	if (!strstr(err.text, reason))
 		fail_msg("%s", err.text);
 	pthread_join(server.thread, NULL);
@@ -636,7 +645,7 @@ static void old_versions(void **state)
 	int fd = start_server(&server, server_of_version(TLS1_2_VERSION), NULL);
 
 	(void)state;
-	if (tls_open(context, fd, clock_ms() + TIMEOUT, &tls, &err) != 0)
+	if (tls_open(context, fd, in(TIMEOUT), &tls, &err) != 0)
 		fail_msg("%s", err.text);
 	tls_read_facts(tls, &facts);
 	assert_string_equal(facts.version, "TLSv1.2");
@@ -662,7 +671,7 @@ static void not_tls(const void *bytes, size_t len, int errnum, const char *reaso
 		assert_int_equal(write(pair[1], bytes, len), len);
 	if (errnum != ETIMEDOUT)
 		shutdown(pair[1], SHUT_WR);
-	assert_int_equal(tls_open(context, pair[0], clock_ms() + (errnum == ETIMEDOUT ? 200 : TIMEOUT),
+	assert_int_equal(tls_open(context, pair[0], in(errnum == ETIMEDOUT ? 200 : TIMEOUT),
 				  &tls, &err), -errnum);
 	if (!strstr(err.text, reason))
 		fail_msg("%s", err.text);
@@ -702,7 +711,7 @@ static bool connect_again(struct tls_context *context)
 
 	SSL_CTX_up_ref(ticket_ctx);
 	fd = start_server(&client.server, ticket_ctx, greet);
-	if (tls_open(context, fd, clock_ms() + TIMEOUT, &client.tls, &err) != 0)
+	if (tls_open(context, fd, in(TIMEOUT), &client.tls, &err) != 0)
 		fail_msg("%s", err.text);
 	client.inner = tls_inner_socket(client.tls, "", 0, 0, &err);
 	while (read(client.inner, &c, 1) != 1)
