@@ -33,7 +33,8 @@ const char help_info[] =
 	"                     a server that is silent for so long is lost (default 30)\n"
 	"  -h, --help         show this\n"
 	"\n"
-	"Nothing is written, and without a key nothing is asked. See ndio-info(1).\n";
+	"Nothing is written, and without a key nothing is asked. Exit status: 0 it is a LUKS volume,\n"
+	"1 it isn't one, or can't be looked at. See ndio-info(1).\n";
 
 enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
        OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME,
@@ -83,12 +84,28 @@ static const char *kind_of(const struct report *report)
 	return report->luks.version == 2 ? "LUKS2" : "LUKS1";
 }
 
+/* What the disk can as it is used: nobody zeroes ciphertext, or knows where it means zeroes, and trims
+ * tell the server what is in use, so they are passed on for who asks for that. */
+static uint32_t abilities_of(const struct report *report)
+{
+	const uint32_t plain_only = NDIO_CAN_TRIM | NDIO_CAN_FAST_ZERO | NDIO_CAN_EXTENTS;
+
+	return report->disk.can & ~(report->is_luks ? plain_only : 0);
+}
+
+static bool trims_if_asked(const struct report *report)
+{
+	return report->is_luks && (report->disk.can & NDIO_CAN_TRIM);
+}
+
 /* Bytes of plaintext, or 0 where the volume is too small for its header. */
 static uint64_t payload_of(const struct report *report)
 {
 	const struct header_facts *luks = &report->luks;
 	uint64_t size = report->disk.target_size;
 
+	if (report->unlocked)
+		return report->plain.size;
 	if (luks->data_offset >= size || (luks->data_elsewhere && !report->request->header))
 		return 0;
 	size -= luks->data_offset;
@@ -230,8 +247,9 @@ static void size_line(const char *name, uint64_t bytes)
 		line(name, "%" PRIu64 " bytes (%s)", bytes, cmd_size_text(bytes, text));
 }
 
-static void print_abilities(uint32_t can)
+static void print_abilities(const struct report *report)
 {
+	uint32_t can = abilities_of(report);
 	char text[128] = "";
 	size_t len = 0;
 
@@ -239,7 +257,8 @@ static void print_abilities(uint32_t can)
 		if (can & abilities[i].bit)
 			len += snprintf(text + len, sizeof(text) - len, "%s%s", len ? " " : "",
 					abilities[i].name);
-	line("can:", "%s", len ? text : "nothing more");
+	line("can:", "%s%s", len ? text : "nothing more",
+	     trims_if_asked(report) ? ", and trim if asked to (--discard, discard=on)" : "");
 }
 
 static void block_line(const char *name, uint32_t bytes)
@@ -255,7 +274,7 @@ static void print_disk(const struct report *report)
 	line("kind:", "%s", kind_of(report));
 	size_line("size:", report->disk.target_size);
 	line("read-only:", "%s", report->readonly ? "yes" : "no");
-	print_abilities(report->disk.can);
+	print_abilities(report);
 }
 
 static void print_server(const struct report *report)
@@ -451,7 +470,9 @@ static void print_json(const struct report *report)
 	json_add_text(object, "kind", kind_of(report));
 	json_add_number(object, "size", report->disk.target_size);
 	json_add_flag(object, "read_only", report->readonly);
-	json_object_object_add(object, "can", json_abilities(report->disk.can));
+	json_object_object_add(object, "can", json_abilities(abilities_of(report)));
+	json_object_object_add(object, "can_if_asked",
+			       json_abilities(trims_if_asked(report) ? NDIO_CAN_TRIM : 0));
 	if (report->nbd)
 		json_object_object_add(object, "server", json_server(report));
 	if (report->is_luks)
@@ -472,7 +493,12 @@ static int run(const struct request *request)
 		print_json(&report);
 	else
 		print_report(&report);
-	return CMD_OK;
+	if (report.is_luks)
+		return CMD_OK;
+	/* For scripts, as cryptsetup isLuks; what isn't printed is told by main(). */
+	if (fflush(stdout) == 0)
+		cmd_error("%s: not a LUKS volume", request->locator);
+	return CMD_FAILED;
 }
 
 static const char *take_option(struct request *request, int option, const char *value)

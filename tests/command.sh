@@ -39,6 +39,18 @@ usage() {
 	return 1
 }
 
+# shown LOCATOR: ndio info gets at it, and shows it, be it LUKS or not.
+shown() {
+	local said status
+
+	said=$(timeout 25 "$ndio" info "$@" 2>&1 >/dev/null)
+	status=$?
+	[ "$status" = 0 ] && return
+	[ "$status" = 1 ] && [ "$said" = "ndio: ${!#}: not a LUKS volume" ] && return
+	diag "status $status: $said"
+	return 1
+}
+
 # terminal LINES COMMAND...: on a terminal, answering as LINES say; see terminal.py.
 terminal() {
 	printf '%s\n' "$1" >"$T/script"

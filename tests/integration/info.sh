@@ -41,6 +41,9 @@ files() {
 	truncate -s 3000001 "$T/raw"
 	is "raw" "$(shows kind "$T/raw")" raw
 	is "raw: size" "$(shows size "$T/raw")" "3000001 bytes (2.9 MiB)"
+	ok "raw: the status and words" shown "$T/raw"
+	ok "raw: the status isn't 0" not "$ndio" info "$T/raw"
+	ok "raw: nor for JSON" fails "$T/raw: not a LUKS volume" "$ndio" info --json "$T/raw"
 	is "raw: JSON" "$(json '(i["kind"], i["size"], "luks" in i, "server" in i)' "$T/raw")" \
 		"('raw', 3000001, False, False)"
 	: >"$T/empty"
@@ -54,6 +57,15 @@ files() {
 	is "LUKS2: JSON" "$(json '[i["luks"][n] for n in ("uuid", "label", "cipher", "key_bits",
 		"sector_size", "data_offset", "payload_size", "unlocked")]' "$T/two")" \
 		"['$uuid', 'my label', 'aes-xts-plain64', 512, 4096, 16777216, 4194304, False]"
+	ok "LUKS2: the status" "$ndio" info "$T/two"
+	ok "LUKS2: without a key for it either" "$ndio" info --json "$T/two"
+	is "LUKS2: it has no fast zero, no extents, no trim" "$(json '[a for a in ("flush",
+		"fast-zero", "extents", "trim") if a in i["can"]]' "$T/two")" "['flush']"
+	is "LUKS2: but for who asks for it" "$(json 'i["can_if_asked"]' "$T/two")" "['trim']"
+	like "LUKS2: for people, too" "$(shows can "$T/two")" \
+		'^flush fua cache, and trim if asked to \(--discard, discard=on\)$'
+	is "raw: it has" "$(json '[a for a in ("flush", "extents", "trim") if a in i["can"]]' \
+		"$T/raw")" "['flush', 'extents', 'trim']"
 	is "LUKS2: key slots" "$(json 'i["luks"]["key_slots"]' "$T/two")" \
 		"[{'slot': 0, 'priority': 'normal', 'pbkdf': 'pbkdf2', 'hash': 'sha256', 'iterations': 1000}]"
 	cryptsetup luksAddKey --batch-mode --pbkdf argon2id --pbkdf-force-iterations 4 \

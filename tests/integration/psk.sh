@@ -40,8 +40,8 @@ makes_keys() {
 
 opens_servers() {
 	start_stock tls --tls=require --tls-psk="$keys" memory 1M
-	ok "nbdkit takes the first key" "$ndio" info "$(psk_uri alice)"
-	ok "and the second" "$ndio" info "$(psk_uri bob%20at%20home)"
+	ok "nbdkit takes the first key" shown "$(psk_uri alice)"
+	ok "and the second" shown "$(psk_uri bob%20at%20home)"
 	ok "nbdinfo as well" nbdinfo "$(psk_uri alice)"
 	stop_server tls
 }

@@ -28,8 +28,8 @@ offers_what_is_fast() {
 
 facts() {
 	start_stock disk --tls=require --tls-psk="$psk" memory 1M
-	ok "info, with a key" bash -c '"$1" info --json "$2" >"$3"' - "$ndio" "$(with_psk disk)" \
-		"$T/json"
+	ok "info, with a key" shown "$(with_psk disk)"
+	"$ndio" info --json "$(with_psk disk)" >"$T/json"
 	has "the version" tls_version '^TLSv1\.3$'
 	has "the suite" tls_cipher '^TLS_(AES_128_GCM|CHACHA20_POLY1305)_SHA256$'
 	has "the user" tls_peer '^user alice$'
