@@ -38,7 +38,7 @@ ENGINE_PC  := libcrypto libssl libcryptsetup liburing json-c libnbd libxml-2.0
 COMMAND_PC := blkid
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
-TEST_TOOLS := prove:perl nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
+TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user
@@ -208,6 +208,9 @@ PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugind
 MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+# Debian's zsh looks elsewhere for what isn't local.
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/$(if $(and $(filter /usr,$(PREFIX)),$(wildcard /etc/debian_version)),vendor-completions,site-functions)
+FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
 SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 LDCONFIG  ?= ldconfig
 man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
@@ -221,6 +224,8 @@ install: all ## install below PREFIX
 	$(Q)install -D -m 644 $(B)/ndio.pc '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc'
 	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
 	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
+	$(Q)install -D -m 644 client/ndio.zsh-completion '$(DESTDIR)$(ZSH_COMPLETIONS)/_ndio'
+	$(Q)install -D -m 644 client/ndio.fish-completion '$(DESTDIR)$(FISH_COMPLETIONS)/ndio.fish'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
 	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 	$(if $(DESTDIR),,@$(run_ldconfig); $(tell_how))
@@ -244,7 +249,9 @@ uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
 		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
-		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' $(foreach m,$(MAN),'$(call man_path,$m)') \
+		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' \
+		'$(DESTDIR)$(ZSH_COMPLETIONS)/_ndio' '$(DESTDIR)$(FISH_COMPLETIONS)/ndio.fish' \
+		$(foreach m,$(MAN),'$(call man_path,$m)') \
 		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
 	$(if $(DESTDIR),,@$(run_ldconfig))
 

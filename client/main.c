@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "complete.h"
 #include "interrupt.h"
 #include "ndio.h"
+#include "spelling.h"
 
 static const struct command commands[] = {
 	{ "format", "make an encrypted volume", help_format, cmd_format },
@@ -33,16 +35,16 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
-static int show_usage(void)
+static void print_usage(FILE *to)
 {
-	printf("Usage: ndio COMMAND [OPTION...] LOCATOR...\n"
+	fprintf(to, "Usage: ndio COMMAND [OPTION...] LOCATOR...\n"
 	       "Encrypted disks (LUKS) in files, on block devices and on NBD servers.\n"
 	       "\n"
 	       "Commands:\n");
 	for (size_t i = 0; i < NR_COMMANDS; i++)
-		printf("  %-8s %s\n", commands[i].name, commands[i].summary);
-	printf("  %-8s %s\n", "help", "show the options of a command");
-	printf("\n"
+		fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
+	fprintf(to, "  %-8s %s\n", "help", "show the options of a command");
+	fprintf(to, "\n"
 	       "A LOCATOR is the path of a file or block device, or an NBD URI such as\n"
 	       "nbd://host/export, nbds://host/export or nbd+unix:///export?socket=PATH.\n"
 	       "\n"
@@ -52,12 +54,48 @@ static int show_usage(void)
 	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense; of\n"
 	       "compare: 0 the same, 1 different, 2 not known.\n"
 	       "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
+}
+
+static int show_usage(void)
+{
+	print_usage(stdout);
 	return CMD_OK;
+}
+
+/* The command that was probably meant, or NULL. */
+static const char *nearest_command(const char *name)
+{
+	const char *nearest = NULL;
+
+	for (size_t i = 0; i < NR_COMMANDS; i++)
+		if (spelling_is_near(name, commands[i].name) &&
+		    (!nearest || spelling_distance(name, commands[i].name) <
+					 spelling_distance(name, nearest)))
+			nearest = commands[i].name;
+	return nearest ? nearest : spelling_is_near(name, "help") ? "help" : NULL;
 }
 
 static int unknown_command(const char *name)
 {
+	const char *nearest = nearest_command(name);
+
+	if (nearest)
+		return cmd_usage("ndio", "\"%s\" is not a command: did you mean \"%s\"?", name,
+				 nearest);
 	return cmd_usage("ndio", "\"%s\" is not a command", name);
+}
+
+static int show_help_of_help(void)
+{
+	fputs("Usage: ndio help [COMMAND]\n"
+	      "Show the options of a command, or all commands. The same as ndio COMMAND --help; the\n"
+	      "manual says more: ndio-COMMAND(1).\n", stdout);
+	return CMD_OK;
+}
+
+static bool is_help(const char *word)
+{
+	return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
 static int show_help(int argc, char **argv)
@@ -68,6 +106,8 @@ static int show_help(int argc, char **argv)
 		return show_usage();
 	if (argc > 3)
 		return cmd_usage("ndio", "help takes one command");
+	if (is_help(argv[2]))
+		return show_help_of_help();
 	command = find_command(argv[2]);
 	if (!command)
 		return unknown_command(argv[2]);
@@ -89,8 +129,10 @@ static int run_command(int argc, char **argv)
 
 static int dispatch(int argc, char **argv)
 {
-	if (argc < 2)
+	if (argc < 2) {
+		print_usage(stderr);
 		return cmd_usage("ndio", "which command?");
+	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
 		return show_usage();
 	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
@@ -99,6 +141,10 @@ static int dispatch(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "help") == 0)
 		return show_help(argc, argv);
+	if (strcmp(argv[1], "complete") == 0) { /* for the shells alone */
+		complete_words(commands, NR_COMMANDS, argv + 2, argc - 2);
+		return CMD_OK;
+	}
 	if (argv[1][0] == '-')
 		return cmd_usage("ndio", "there is no option %s", argv[1]);
 	return run_command(argc, argv);
