@@ -604,11 +604,22 @@ static void fill_slot(struct copy *copy)
 		send_filled(copy);
 }
 
-/* Writes once. */
+/* Writes once, or passes over zeroes. The bytes, or -1 and errno. */
+static ssize_t stream_run(struct copy *copy, struct slot *slot, uint64_t start)
+{
+	uint64_t len = slot->len - start;
+	bool zero = false;
+
+	if (copy->dst->holes)
+		len = run_length(slot, start, copy->sparse, &zero);
+	if (zero && endpoint_skip(copy->dst, len) == 0)
+		return len;
+	return write(copy->dst->fd, slot->buffer + start, len);
+}
+
 static void stream_slot(struct copy *copy, struct slot *slot)
 {
-	uint64_t skip = copy->streamed - slot->offset;
-	ssize_t n = write(copy->dst->fd, slot->buffer + skip, slot->len - skip);
+	ssize_t n = stream_run(copy, slot, copy->streamed - slot->offset);
 
 	if (is_later(n))
 		return;
@@ -704,9 +715,11 @@ static void start_flush(struct copy *copy)
 
 static void flush_stream(struct copy *copy)
 {
-	/* EINVAL, EROFS: a pipe or a device that has nothing to flush. */
-	int error = fdatasync(copy->dst->fd) < 0 && errno != EINVAL && errno != EROFS ? -errno : 0;
+	int error = endpoint_end(copy->dst);
 
+	/* EINVAL, EROFS: a pipe or a device that has nothing to flush. */
+	if (error == 0 && fdatasync(copy->dst->fd) < 0 && errno != EINVAL && errno != EROFS)
+		error = -errno;
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
 		stop(copy, error, "%s: flush: %s", copy->dst->name, ndio_reason(copy->dst->volume, error));
@@ -888,6 +901,8 @@ static void run(struct copy *copy, struct copy_report *report)
 	progress_start(&progress, &copy->options->progress, copy->wake_fd, 0);
 	start_reading(copy);
 	copy_all(copy, &progress, report);
+	if (is_stopped(copy) && copy->dst->kind == ENDPOINT_STREAM)
+		endpoint_end(copy->dst); /* as far as it is said to be written */
 	if (is_stopped(copy))
 		wait_for_landing(copy);
 	else

@@ -354,6 +354,37 @@ void endpoint_close(struct endpoint *endpoint)
 	image_lock_release(endpoint->lock);
 }
 
+/* ---- a stream to a file ---- */
+
+/* Behind its end, and where we write is where the last write ended. */
+static bool can_have_holes(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	off_t pos = lseek(fd, 0, SEEK_CUR);
+	struct stat st;
+
+	return flags >= 0 && !(flags & O_APPEND) && pos >= 0 && fstat(fd, &st) == 0 &&
+	       S_ISREG(st.st_mode) && pos >= st.st_size;
+}
+
+int endpoint_skip(const struct endpoint *endpoint, uint64_t len)
+{
+	return lseek(endpoint->fd, len, SEEK_CUR) < 0 ? -errno : 0;
+}
+
+int endpoint_end(const struct endpoint *endpoint)
+{
+	struct stat st;
+	off_t pos;
+
+	if (!endpoint->holes)
+		return 0;
+	pos = lseek(endpoint->fd, 0, SEEK_CUR);
+	if (pos < 0 || fstat(endpoint->fd, &st) < 0)
+		return -errno;
+	return pos > st.st_size && ftruncate(endpoint->fd, pos) < 0 ? -errno : 0;
+}
+
 /* ---- a plain file, as it is written ---- */
 
 static int set_length(struct endpoint *endpoint, uint64_t length)
@@ -410,6 +441,8 @@ int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err)
 
 	if (endpoint->plain && ftruncate(endpoint->fd, 0) < 0)
 		return error_set(err, errno, "%s: emptying it: %s", endpoint->name, strerror(errno));
+	if (endpoint->kind == ENDPOINT_STREAM)
+		endpoint->holes = can_have_holes(endpoint->fd);
 	if (endpoint->file < 0)
 		return 0;
 	find_tail(endpoint, piece);

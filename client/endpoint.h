@@ -37,6 +37,7 @@ struct endpoint {
 	int fd;                     /* ENDPOINT_STREAM; doesn't block where that could be had */
 	struct image_lock *lock;    /* of a plain file that the copy writes */
 	bool plain;                 /* ENDPOINT_STREAM: a file, which is emptied first */
+	bool holes;                 /* ENDPOINT_STREAM: what is passed over reads as zeroes */
 	int file;                   /* a plain destination, which grows; or -1 */
 	uint64_t length;            /* bytes that it has */
 	uint64_t tail;              /* bytes: with what comes from here on it looks whole */
@@ -108,6 +109,12 @@ int endpoint_grow(struct endpoint *endpoint, uint64_t end);
 
 /* All is written: a plain file gets its full length, if zeroes at its end weren't. */
 int endpoint_finish(struct endpoint *endpoint);
+
+/* Passes over len bytes of a stream that can have holes. 0 or a negative errno. */
+int endpoint_skip(const struct endpoint *endpoint, uint64_t len);
+
+/* Nothing more comes: a stream's file ends here, though it be with a hole. 0 or a negative errno. */
+int endpoint_end(const struct endpoint *endpoint);
 
 /* It was stopped: a plain file keeps only this many bytes, and is marked so that it can go on. */
 void endpoint_cut(struct endpoint *endpoint, uint64_t size);

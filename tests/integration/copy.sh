@@ -212,6 +212,34 @@ sparse() {
 	stop_server holes
 	ok "through a pipe" bash -c "'$ndio' copy '$T/holes' - | cmp - '$T/holes'"
 
+	# From a pipe, which can't tell where they are; and to a file that is standard output.
+	rm -f "$T/new"
+	ok "holes from a pipe" into "$T/holes" - "$T/new"
+	ok "with all bytes" cmp "$T/holes" "$T/new"
+	ok "are found" [ "$(takes "$T/new")" -lt 1024 ]
+	ok "unless -S 0" into "$T/holes" -S 0 - "$T/new"
+	ok "writes them" [ "$(takes "$T/new")" -ge 65000 ]
+	"$ndio" copy "$T/holes" - >"$T/new"
+	ok "to standard output" cmp "$T/holes" "$T/new"
+	ok "too" [ "$(takes "$T/new")" -lt 1024 ]
+	head -c 64M /dev/urandom >"$T/new"
+	"$ndio" copy "$T/holes" - 1<>"$T/new"
+	ok "not where something is" cmp "$T/holes" "$T/new"
+	echo "first" >"$T/new"
+	"$ndio" copy "$T/holes" - >>"$T/new"
+	ok "nor where it is added" cmp "$T/new" <(echo first; cat "$T/holes")
+	truncate -s 8M "$T/zero"
+	{ echo "first"; "$ndio" copy "$T/zero" -; echo "last"; } >"$T/new"
+	ok "what follows comes behind" cmp "$T/new" <(echo first; cat "$T/zero"; echo last)
+	"$ndio" copy "$T/zero" - >"$T/new"
+	is "a hole at the end counts" "$(stat -c %s "$T/new")" 8388608
+	head -c 8M /dev/urandom >"$T/served"
+	start_nbdkit holes --filter=log file "$T/served" logfile="$T/log"
+	ok "zeroes from a pipe to a server" into "$T/zero" - "$(uri holes)"
+	ok "are zeroed there" grep -q ' Zero .*offset=0x7' "$T/log"
+	ok "and not written" not grep -q ' Write .*offset' "$T/log"
+	stop_server holes
+
 	# The decrypted zeroes of a volume are zeroes, not holes; and the encrypted ones are data.
 	make_volume "$T/vol" $((64 * 1048576)) --sector-size 4096
 	ok "holes into a volume" in_volume "$T/holes" "$T/vol"
