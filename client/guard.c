@@ -4,18 +4,16 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "align.h"
 #include "cmd.h"
 #include "header.h"
+#include "luks-memfd.h"
 #include "overwrite.h"
 #include "partition-table.h"
 #include "signature.h"
-
-static const char luks_magic[] = { 'L', 'U', 'K', 'S', '\xba', '\xbe' };
 
 /* What an endpoint holds as the copy sees it: decrypted, if it has a key. */
 static int find_in_volume(struct endpoint *endpoint, uint64_t size, struct signatures *found,
@@ -118,8 +116,7 @@ void guard_tell(const struct endpoint *source, const struct endpoint *destinatio
 	unsigned table = partition_table_sector(first, len, source->size);
 	unsigned sector = table ? sector_of(destination) : 0;
 
-	if (!source->encrypted && len >= sizeof(luks_magic) &&
-	    memcmp(first, luks_magic, sizeof(luks_magic)) == 0)
+	if (!source->encrypted && luks_starts(first, len))
 		cmd_error("%s: a LUKS volume; without a key it is copied as it is, encrypted",
 			  source->name);
 	if (!sector || table == sector)

@@ -16,6 +16,11 @@
 static const char magic_first[] = "LUKS\xba\xbe";
 static const char magic_second[] = "SKUL\xba\xbe";
 
+bool luks_starts(const void *first, size_t len)
+{
+	return len >= MAGIC_LEN && memcmp(first, magic_first, MAGIC_LEN) == 0;
+}
+
 void luks_memfd_init(struct luks_memfd *memfd, const char *name)
 {
 	*memfd = (struct luks_memfd){ .name = name, .fd = -1 };

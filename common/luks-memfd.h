@@ -3,6 +3,8 @@
 #ifndef NDIO_LUKS_MEMFD_H
 #define NDIO_LUKS_MEMFD_H
 
+#include <stddef.h>
+#include <stdbool.h>
 #include <libcryptsetup.h>
 #include <stdint.h>
 
@@ -49,5 +51,8 @@ int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err);
 
 /* What libcryptsetup said of its own failure, or else what errno means. */
 const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret);
+
+/* Do a disk's first len bytes look like a LUKS header's? */
+bool luks_starts(const void *first, size_t len);
 
 #endif

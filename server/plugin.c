@@ -20,6 +20,7 @@
 #include "key-file.h"
 #include "lender.h"
 #include "locator.h"
+#include "luks-memfd.h"
 #include "pin.h"
 #include "read-only.h"
 #include "secret.h"
@@ -641,6 +642,20 @@ static int try_channels(void)
 
 /* Before the fork: opens and unlocks, and tries all that has to be done again after it, so
  * that what fails is seen on the user's terminal. */
+/* Who has forgotten the key would wonder what the clients see. What can't be read is theirs to find
+ * out. */
+static void tell_of_ciphertext(void)
+{
+	const struct notice listener = { .tell = notice };
+	uint8_t first[512];
+
+	if (!volume->encrypted && volume->target->size >= sizeof(first) &&
+	    target_read(volume->target, first, sizeof(first), 0) == 0 &&
+	    luks_starts(first, sizeof(first)))
+		notice_tell(&listener, "%s: a LUKS volume; without a key it is served as it is, "
+			    "encrypted", volume->target->name);
+}
+
 static int ndio_get_ready(void)
 {
 	const struct volume_options options = {
@@ -674,6 +689,7 @@ static int ndio_get_ready(void)
 		return -1;
 	}
 	debug_server();
+	tell_of_ciphertext();
 	choose_sizes();
 	if (config.pin && try_pin() < 0)
 		return -1;

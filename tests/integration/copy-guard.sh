@@ -98,6 +98,13 @@ for kind in "${kinds[@]}"; do
 	leave "$kind"
 done
 
+place luks2 plugin
+like "a server of ciphertext says so" "$(cat "$T/dst.log")" \
+	"ndio: $T/dst: a LUKS volume; without a key it is served as it is, encrypted"
+leave plugin
+start_nbdkit keyed "$NDIO_PLUGIN" "$T/held/luks2" "passphrase=+$T/pass"
+is "not one that has the key" "$(grep -c encrypted "$T/keyed.log")" 0
+ok "which ends cleanly" stop_server keyed
 cp "$T/held/luks2" "$T/dst"
 truncate -s 2M "$T/swap"
 mkswap "$T/swap" >/dev/null 2>&1
