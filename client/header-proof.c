@@ -58,7 +58,7 @@ static struct luks_source memfd_source(struct header *header)
 {
 	return (struct luks_source){
 		.name = header->name,
-		.size = header->memfd.size,
+		.size = header->memfd.len,
 		.read = read_memfd,
 		.opaque = header,
 		.detached = true, /* or not: where the data are isn't the question */

@@ -211,6 +211,24 @@ static int copy_until(struct header *header, uint64_t end, struct error *err)
 	return ret;
 }
 
+static int copy_tail(struct header *header, struct error *err)
+{
+	uint64_t offset = luks_memfd_tail(&header->memfd, header->before_len);
+	uint64_t len = header->size - offset;
+	uint8_t *tail = malloc(len + 1);
+	int ret;
+
+	if (!tail)
+		return out_of_memory(header, err);
+	ret = header_read_bytes(header, tail, len, offset, "reading its end", err);
+	if (ret == 0)
+		ret = luks_memfd_write(&header->memfd, tail, len, offset, err);
+	if (ret == -EIO)
+		ret = 0; /* a disk that can't be read there may be LUKS all the same */
+	free(tail);
+	return ret;
+}
+
 /* ---- loading ---- */
 
 int header_measure(struct header *header, struct error *err)
@@ -247,6 +265,8 @@ int header_load(struct header *header, struct error *err)
 
 	if (ret == 0)
 		ret = copy_until(header, META_MAX, err);
+	if (ret == 0)
+		ret = copy_tail(header, err);
 	if (ret == 0)
 		ret = luks_memfd_load(&header->memfd, err);
 	if (ret == 0)

@@ -6,12 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include "align.h"
 
 #define MIB         (UINT64_C(1) << 20)
 #define LUKS2_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
 #define LUKS1_LEN   1024       /* without its key areas */
 #define MAGIC_LEN   6
+#define BLOCK       512
 
 static const char magic_first[] = "LUKS\xba\xbe";
 static const char magic_second[] = "SKUL\xba\xbe";
@@ -59,6 +63,18 @@ const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret)
 	return memfd->log[0] ? memfd->log : strerror(-ret);
 }
 
+/* An empty one: growing it beyond the limit would raise the signal. */
+static int make_file(struct luks_memfd *memfd)
+{
+	struct rlimit limit;
+
+	memfd->len = memfd->size;
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && memfd->len > limit.rlim_cur)
+		memfd->len = round_down(limit.rlim_cur, BLOCK);
+	memfd->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
+	return memfd->fd < 0 || ftruncate(memfd->fd, memfd->len) < 0 ? -errno : 0;
+}
+
 int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 {
 	char path[32];
@@ -67,10 +83,10 @@ int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 	if (size > INT64_MAX)
 		return error_set(err, EINVAL, "%s: its size is impossible", memfd->name);
 	memfd->size = size;
-	memfd->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
-	if (memfd->fd < 0 || ftruncate(memfd->fd, size) < 0)
-		return error_set(err, errno, "%s: making a place for the LUKS header: %s",
-				 memfd->name, strerror(errno));
+	ret = make_file(memfd);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: making a place for the LUKS header: %s",
+				 memfd->name, strerror(-ret));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd->fd);
 	ret = crypt_init(&memfd->cd, path);
 	if (ret < 0)
@@ -80,11 +96,19 @@ int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 	return 0;
 }
 
+uint64_t luks_memfd_tail(const struct luks_memfd *memfd, uint64_t from)
+{
+	uint64_t tail = memfd->size > LUKS_TAIL ? memfd->size - LUKS_TAIL : 0;
+
+	return min_u64(from > tail ? from : tail, memfd->size);
+}
+
 int luks_memfd_write(struct luks_memfd *memfd, const void *buf, uint64_t len, uint64_t offset,
 		     struct error *err)
 {
 	const uint8_t *from = buf;
 
+	len = offset < memfd->len ? min_u64(len, memfd->len - offset) : 0;
 	while (len > 0) {
 		ssize_t n = pwrite(memfd->fd, from, len, offset);
 
@@ -127,14 +151,43 @@ int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err)
 	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair", memfd->name);
 }
 
+static int too_little_room(const struct luks_memfd *memfd, struct error *err)
+{
+	return error_set(err, EFBIG, "%s: no room for its LUKS header: the limit on the size of files "
+			 "(ulimit -f) is too low", memfd->name);
+}
+
+/* libcryptsetup didn't take it. A second copy alone is an old one where libblkid finds something
+ * else, which libcryptsetup tells with its message alone. */
+static int load_failed(const struct luks_memfd *memfd, struct error *err)
+{
+	bool first = magic_at(memfd, 0, magic_first);
+	bool foreign = strstr(memfd->log, "ambiguous signatures");
+
+	if (memfd->len < memfd->size && memfd->len < LUKS2_FIRST)
+		return too_little_room(memfd, err);
+	if (first && foreign)
+		return error_set(err, EINVAL, "%s: the LUKS header is damaged, and something else is "
+				 "on the disk as well", memfd->name);
+	if (first || (magic_found(memfd) && !foreign))
+		return luks_memfd_damaged(memfd, err);
+	return error_set(err, ENODATA, "%s: not a LUKS volume%s", memfd->name,
+			 foreign ? " any more: something else is there, and an old second header" : "");
+}
+
 int luks_memfd_load(struct luks_memfd *memfd, struct error *err)
 {
+	uint8_t before[BLOCK] = { 0 }, after[BLOCK] = { 0 };
+	ssize_t n = pread(memfd->fd, before, BLOCK, 0);
 	int ret = crypt_load(memfd->cd, CRYPT_LUKS, NULL);
 
 	/* A memfd has no bad blocks: -EIO is one that is too short. */
 	if (ret == -EINVAL || ret == -EIO)
-		return magic_found(memfd) ? luks_memfd_damaged(memfd, err) :
-		       error_set(err, ENODATA, "%s: not a LUKS volume", memfd->name);
+		return load_failed(memfd, err);
+	/* Repaired without a look at the end of the disk. */
+	if (ret == 0 && memfd->len < memfd->size && pread(memfd->fd, after, BLOCK, 0) == n &&
+	    memcmp(before, after, BLOCK) != 0)
+		return too_little_room(memfd, err);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: loading the LUKS header: %s", memfd->name,
 				 luks_memfd_reason(memfd, ret));
@@ -178,6 +231,8 @@ int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_l
 	*end = copy ? 2 * copy + keys : luks1_end(memfd);
 	if (copy_len)
 		*copy_len = copy;
+	if (*end > memfd->len && memfd->len < memfd->size)
+		return too_little_room(memfd, err);
 	if (*end > LUKS_HEADER_MAX)
 		return error_set(err, EINVAL, "%s: the LUKS header says that it has %" PRIu64
 				 " bytes", memfd->name, *end);

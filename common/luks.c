@@ -54,12 +54,30 @@ static int header_copy(struct header *header, uint64_t end, struct error *err)
 	return ret;
 }
 
+/* A disk that can't be read there may be LUKS all the same. */
+static int tail_copy(struct header *header, struct error *err)
+{
+	const struct luks_source *source = header->source;
+	uint64_t offset = luks_memfd_tail(&header->memfd, header->copied);
+	void *tail = malloc(LUKS_TAIL);
+	int ret = 0;
+
+	if (!tail)
+		return error_set(err, ENOMEM, "%s: out of memory", source->name);
+	if (offset < source->size && !source->read(source->opaque, tail, source->size - offset, offset))
+		ret = luks_memfd_write(&header->memfd, tail, source->size - offset, offset, err);
+	free(tail);
+	return ret;
+}
+
 static int header_load(struct header *header, struct error *err)
 {
 	int ret = luks_memfd_make(&header->memfd, header->source->size, err);
 
 	if (!ret)
 		ret = header_copy(header, HEADER_FIRST, err);
+	if (!ret)
+		ret = tail_copy(header, err);
 	if (!ret)
 		ret = luks_memfd_load(&header->memfd, err);
 	return ret == -ENODATA ? -EINVAL : ret;
