@@ -177,6 +177,7 @@ int main(int argc, char **argv)
 	if (!keep_places())
 		return CMD_USAGE; /* 1 would be an answer of ndio compare's */
 	signal(SIGPIPE, SIG_IGN); /* the write that fails says so */
+	signal(SIGXFSZ, SIG_IGN); /* likewise, beyond ulimit -f */
 	signal(SIGCHLD, SIG_DFL); /* who ignores it, and has us do so, keeps us from waiting */
 	status = close_stdout(dispatch(argc, argv));
 	interrupt_die(); /* a shell goes on after a status, whatever it is */

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <openssl/crypto.h>
+#include <signal.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -719,6 +720,15 @@ static int ndio_after_fork(void)
 	return open_workers() < 0 ? -1 : start_hurrier();
 }
 
+/* Writing a file beyond ulimit -f is the client's error then, and not the server's end. */
+static void ndio_load(void)
+{
+	struct sigaction now;
+
+	if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+		signal(SIGXFSZ, SIG_IGN);
+}
+
 static void ndio_unload(void)
 {
 	stop_hurrier();
@@ -962,6 +972,7 @@ static struct nbdkit_plugin plugin = {
 	.longname = "ndio encrypted disks",
 	.version = NDIO_VERSION,
 	.description = "Serve a disk with direct I/O, encrypted on the fly as LUKS",
+	.load = ndio_load,
 	.unload = ndio_unload,
 	.config = ndio_config,
 	.config_complete = ndio_config_complete,
