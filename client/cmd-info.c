@@ -302,6 +302,9 @@ static void print_luks(const struct report *report)
 		line("header:", "%s (detached)", report->request->header);
 	else if (luks->data_elsewhere)
 		line("data:", "elsewhere: this is a detached header, to be given with --header");
+	if (luks->damaged_copy[0])
+		line("damaged:", "the %s of the header's two copies: ndio key add, change or remove "
+		     "puts it right", luks->damaged_copy);
 	line("UUID:", "%s", luks->uuid);
 	if (luks->version == 2)
 		line("label:", "%s", luks->label[0] ? luks->label : "(none)");
@@ -425,6 +428,8 @@ static struct json_object *json_luks(const struct report *report)
 	json_add_number(object, "version", luks->version);
 	if (report->request->header)
 		json_add_text(object, "header", report->request->header);
+	if (luks->damaged_copy[0])
+		json_add_text(object, "damaged_copy", luks->damaged_copy);
 	json_add_text(object, "uuid", luks->uuid);
 	json_add_text(object, "label", luks->label);
 	json_add_text(object, "cipher", luks->cipher);

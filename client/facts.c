@@ -191,6 +191,7 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 
 	memset(facts, 0, sizeof(*facts));
 	facts->version = header->version;
+	facts->damaged_copy = header->first_is_stale ? "first" : header->second_is_stale ? "second" : "";
 	take(facts->uuid, sizeof(facts->uuid), crypt_get_uuid(cd));
 	if (header->version == 2)
 		take(facts->label, sizeof(facts->label), crypt_get_label(cd));

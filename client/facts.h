@@ -32,6 +32,7 @@ struct token_facts {
 /* Every text is printable ASCII: a header is hostile. */
 struct header_facts {
 	unsigned version;
+	const char *damaged_copy; /* LUKS2: "first" or "second" of the header's, or "" */
 	char uuid[48], label[64], cipher[64];
 	unsigned key_bits;      /* 0 where no key slot tells */
 	unsigned sector;        /* bytes */

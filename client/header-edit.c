@@ -342,7 +342,7 @@ int header_write_back(struct header *header, enum header_change change,
 		ret = write_all(&edit, proof, err);
 	if (ret == 0) {
 		memcpy(header->before, edit.now, header->len);
-		header->second_is_stale = false;
+		header->first_is_stale = header->second_is_stale = false;
 	} else {
 		tell_state(&edit, ret, err);
 	}

@@ -240,22 +240,29 @@ int header_measure(struct header *header, struct error *err)
 	return ret;
 }
 
+static bool is_repaired(const struct header *header, uint8_t *copy, uint64_t offset)
+{
+	uint64_t len = header->copy_len;
+
+	return pread(header->memfd.fd, copy, len, offset) != (ssize_t)len ||
+	       memcmp(copy, header->before + offset, len) != 0;
+}
+
 static int find_stale_copy(struct header *header, struct error *err)
 {
 	uint64_t len = header->copy_len;
-	uint8_t *second;
+	uint8_t *copy;
 
 	if (header->version == 1)
 		return 0;
 	if (2 * len > header->before_len)
 		return error_set(err, EINVAL, "%s: too small for its LUKS header", header->name);
-	second = malloc(len);
-	if (!second)
+	copy = malloc(len);
+	if (!copy)
 		return out_of_memory(header, err);
-	header->second_is_stale =
-		pread(header->memfd.fd, second, len, len) != (ssize_t)len ||
-		memcmp(second, header->before + len, len) != 0;
-	free(second);
+	header->first_is_stale = is_repaired(header, copy, 0);
+	header->second_is_stale = is_repaired(header, copy, len);
+	free(copy);
 	return 0;
 }
 

@@ -31,7 +31,8 @@ struct header {
 	uint8_t *before;            /* what the volume has there, once it was read */
 	uint64_t before_len;        /* bytes of it */
 	bool data_elsewhere;        /* a detached header: the data can't be behind it */
-	bool second_is_stale;       /* libcryptsetup repaired the second copy, in the memfd */
+	bool first_is_stale;        /* libcryptsetup repaired this copy, in the memfd */
+	bool second_is_stale;
 };
 
 /* Sets it up, with nothing opened. header_close() is due from here on, whatever fails. */

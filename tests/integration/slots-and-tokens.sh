@@ -1,6 +1,6 @@
 #!/bin/bash
 # Key slots of all kinds: a changed key keeps its slot's number, priority and tokens; unbound slots are
-# told, removed, and never open; slots with the priority "ignore"; tokens are shown.
+# told, removed, and never open; tokens are shown, and which copy of the header is damaged.
 . "$(dirname "$0")/../lib.sh"
 . "$root/tests/command.sh"
 
@@ -80,7 +80,24 @@ unbound() {
 	ok "unbound: the other opens" opens "$T/disk" "$T/pass"
 }
 
+# The other one counts, and the next change puts it right.
+damaged_copies() {
+	local number=0 name
+
+	for name in first second; do
+		make_small
+		ok "$name copy: nothing to tell" not grep -q damaged <<<"$("$ndio" info "$T/disk")"
+		dd if=/dev/urandom of="$T/disk" bs=16K seek=$number count=1 conv=notrunc status=none
+		like "$name copy: told" "$("$ndio" info "$T/disk")" "damaged: +the $name of the header's two"
+		is "$name copy: by JSON" "$(json 'luks["damaged_copy"]')" "$name"
+		ok "$name copy: a change" change
+		is "$name copy: puts it right" "$(json 'luks.get("damaged_copy")')" None
+		number=$((number + 1))
+	done
+}
+
 kept
 none_free
 unbound
+damaged_copies
 done_testing
