@@ -35,6 +35,7 @@ const char help_key[] =
 	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
 	"                     of these, pass over N bytes, and take no more than N\n"
 	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
+	"  --key-slot N       add, remove: the key that opens it now has to open this slot\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
@@ -50,7 +51,7 @@ const char help_key[] =
 
 enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
        OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
-       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_MAX_KDF_TIME,
+       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_KEY_SLOT, OPT_MAX_KDF_TIME,
        OPT_ANSWER_TIMEOUT };
 
 struct request;
@@ -98,7 +99,7 @@ static int slot_to_open(const struct request *request)
 {
 	if (request->opens != CRYPT_ANY_SLOT)
 		return request->opens;
-	return request->action->changes_slot ? request->slot : CRYPT_ANY_SLOT;
+	return request->action->changes_slot ? request->slot : request->how.slot;
 }
 
 /* ---- the volume key, and key slots ---- */
@@ -536,6 +537,8 @@ static const char *take_option(struct request *request, int option, const char *
 		return key_source_set_size(&request->new_key_source, value);
 	case OPT_SLOT:
 		return take_slot(request, value);
+	case OPT_KEY_SLOT:
+		return unlock_take_slot(&request->how, value);
 	case OPT_MAX_KDF_TIME:
 		return unlock_take_max_kdf_time(&request->how, value);
 	case OPT_HEADER:
@@ -568,6 +571,9 @@ static const char *check(const struct request *request)
 	if (!request->action->writes &&
 	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
 		return "list shows all slots, and needs no key";
+	if (request->how.slot != LUKS_ANY_SLOT &&
+	    (!request->action->writes || request->action->changes_slot))
+		return "--key-slot is only for add and remove";
 	if (kdf_check(&request->kdf))
 		return kdf_check(&request->kdf);
 	if (key_source_check(&request->key_source))
@@ -600,6 +606,7 @@ static const struct option options[] = {
 	{ "new-keyfile-offset", required_argument, NULL, OPT_NEW_KEYFILE_OFFSET },
 	{ "new-keyfile-size", required_argument, NULL, OPT_NEW_KEYFILE_SIZE },
 	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "key-slot", required_argument, NULL, OPT_KEY_SLOT },
 	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
 	{ "header", required_argument, NULL, OPT_HEADER },
 	{ "force", no_argument, NULL, OPT_FORCE },

@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "cmd.h"
 #include "luks.h"
+#include "secret.h"
 #include "target.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
@@ -21,8 +23,44 @@ static int read_memfd(void *opaque, void *buf, size_t len, uint64_t offset)
 	return n == (ssize_t)len ? 0 : n < 0 ? -errno : -EIO;
 }
 
-static int prove(const struct luks_source *source, const struct header_proof *proof,
-		 struct error *err)
+/* A header of its own in which the key slot is opened, and nothing else. */
+static int load_copy(struct luks_memfd *memfd, const struct header *header,
+		     const struct luks_source *source, struct error *err)
+{
+	uint8_t *bytes = malloc(header->len);
+	int ret = bytes ? source->read(source->opaque, bytes, header->len, 0) : -ENOMEM;
+
+	if (ret < 0)
+		error_set(err, -ret, "%s: reading it: %s", header->name, error_reason(-ret));
+	if (ret == 0)
+		ret = luks_memfd_make(memfd, source->size, err);
+	if (ret == 0)
+		ret = luks_memfd_write(memfd, bytes, header->len, 0, err);
+	free(bytes);
+	return ret < 0 ? ret : luks_memfd_load(memfd, err);
+}
+
+/* Of a volume whose data only cryptsetup can decrypt: its keys can be edited here all the same. */
+static int open_slot(const struct header *header, const struct luks_source *source,
+		     const struct luks_pass *pass, struct error *err)
+{
+	struct luks_memfd memfd;
+	size_t len;
+	void *key;
+	int ret;
+
+	luks_memfd_init(&memfd, header->name);
+	ret = load_copy(&memfd, header, source, err);
+	if (ret == 0)
+		ret = luks_slots_open(&memfd, pass, NULL, &key, &len, err);
+	if (ret >= 0)
+		secret_free(key, len);
+	luks_memfd_close(&memfd);
+	return ret;
+}
+
+static int prove(const struct header *header, const struct luks_source *source,
+		 const struct header_proof *proof, struct error *err)
 {
 	const struct luks_pass pass = {
 		.data = proof->key->data,
@@ -35,9 +73,11 @@ static int prove(const struct luks_source *source, const struct header_proof *pr
 	struct luks luks;
 	int ret = luks_unlock(source, &pass, &luks, &why);
 
+	luks_clear(&luks);
+	if (ret == -ENOTSUP)
+		ret = open_slot(header, source, &pass, &why);
 	if (ret < 0)
 		return error_set(err, -ret, "the new key doesn't open the new header: %s", why.text);
-	luks_clear(&luks);
 	return 0;
 }
 
@@ -51,7 +91,7 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 		.detached = true, /* or not: where the data are isn't the question */
 	};
 
-	return prove(&source, proof, err);
+	return prove(header, &source, proof, err);
 }
 
 static struct luks_source memfd_source(struct header *header)
@@ -70,7 +110,7 @@ int header_prove_memfd(struct header *header, const struct header_proof *proof,
 {
 	const struct luks_source source = memfd_source(header);
 
-	return prove(&source, proof, err);
+	return prove(header, &source, proof, err);
 }
 
 int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,

@@ -71,13 +71,42 @@ unbound() {
 		"[(0, False), (3, True)]"
 	like "unbound: by info" "$("$ndio" info "$T/disk")" " 3  normal [^$'\n']*unbound: opens nothing"
 	like "unbound: by key list" "$("$ndio" key list "$T/disk")" " 3  normal [^$'\n']*unbound"
-	ok "unbound: nor when it is named" fails "." "$ndio" key change --slot 3 \
+	for command in info "key add --new-key-file $T/new" "key change --new-key-file $T/new" \
+		"key remove"; do
+		# shellcheck disable=SC2086
+		ok "unbound: $command isn't opened by it" fails "no key slot opens" "$ndio" $command \
+			--key-file "$T/third" "$T/disk"
+	done
+	ok "unbound: nor when it is named" fails "slot 3 is unbound" "$ndio" key change --slot 3 \
 		--key-file "$T/third" --new-key-file "$T/new" "$T/disk"
 	ok "unbound: the last one that opens isn't removed beside it" fails "slot 0 is the last" \
 		"$ndio" key remove --key-file "$T/pass" "$T/disk"
 	ok "unbound: removed" "$ndio" key remove --slot 3 --key-file "$T/pass" "$T/disk"
 	is "unbound: it is gone" "$(slots)" "0 normal"
 	ok "unbound: the other opens" opens "$T/disk" "$T/pass"
+}
+
+# cryptsetup only tries it when it is named, and so do we; but it is there.
+ignored() {
+	make_luks2 "$T/disk" 18M
+	cryptsetup config --key-slot 0 --priority ignore "$T/disk"
+	ok "ignored: it isn't said to be no slot" fails 'slot 0 has the priority "ignore"' \
+		"$ndio" info --key-file "$T/pass" "$T/disk"
+	ok "ignored: it opens when it is chosen" "$ndio" info --slot 0 --key-file "$T/pass" "$T/disk"
+	ok "ignored: key add" "$ndio" key add --key-slot 0 --slot 3 --key-file "$T/pass" \
+		--new-key-file "$T/third" "${cheap[@]}" "$T/disk"
+	ok "ignored: key change" change --slot 0
+	is "ignored: it keeps its priority" "$(slots)" "0 ignore 3 normal"
+	ok "ignored: and opens" opens "$T/disk" "$T/new" --key-slot 0
+	ok "ignored: key remove" "$ndio" key remove --slot 0 --key-file "$T/third" "$T/disk"
+}
+
+# Its data can't be decrypted here, but its keys can be edited.
+strange_cipher() {
+	make_luks2 "$T/disk" 18M
+	python3 "$root/tests/edit-luks2.py" "$T/disk" 'segment["encryption"] = "aes-xts-plain"'
+	ok "another cipher for the data: change" change
+	ok "another cipher for the data: the new key opens" opens "$T/disk" "$T/new"
 }
 
 # The other one counts, and the next change puts it right.
@@ -99,5 +128,7 @@ damaged_copies() {
 kept
 none_free
 unbound
+ignored
+strange_cipher
 damaged_copies
 done_testing
