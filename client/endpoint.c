@@ -114,10 +114,11 @@ static int direct_for(const struct endpoint_spec *spec, unsigned flags, uint64_t
 								       NDIO_DIRECT_AUTO;
 }
 
-/* Without a key most are beside the point, but not why an encrypted connection was lost. */
+/* Of a file without a key all are beside the point; but not that a server lets in few connections, or
+ * why one was lost. */
 static bool wants_notices(const struct endpoint_spec *spec)
 {
-	return spec->unlock || strncmp(spec->locator, "nbds", 4) == 0;
+	return spec->unlock || cmd_is_uri(spec->locator);
 }
 
 /* What the library would tell. */

@@ -43,6 +43,8 @@ goes_on_with() {
 	ok "$2: a copy too" bash -c '"$1" copy --src-key-file "$3" "$2" null: 2>"$4"' - "$ndio" \
 		"$(uri inner disk)" "$T/pass" "$T/said"
 	like "$2: it says so" "$(cat "$T/said")" "^ndio: nbd.*$words"
+	"$ndio" copy "$(uri inner disk)" null: 2>"$T/said"
+	like "$2: without a key, too" "$(cat "$T/said")" "^ndio: nbd.*$words"
 	ok "$2: without half a minute of waiting" test $((SECONDS - before)) -lt 25
 }
 

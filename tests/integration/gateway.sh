@@ -99,6 +99,50 @@ in_background() {
 	ok "in the background: the server ends cleanly" stop_server inner
 }
 
+# nbdkit goes to / there, and nobody is at its stderr. What is said goes to syslog.
+paths_and_notices() {
+	local deadline=$((SECONDS + 30))
+
+	start_server inner /usr/bin/python3 "$root/tests/hostile.py" "$T/inner.sock" multi
+	(cd "$T" && SYSLOG_FILE=$T/syslog \
+		LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/syslog-to-file.so" \
+		nbdkit --unix "$T/later.sock" --pidfile "$T/later.pid" "$NDIO_PLUGIN" \
+		uri="nbd+unix:///?socket=inner.sock" >"$T/later.log" 2>&1 </dev/null)
+	ok "in the background, with a relative path: it starts" test $? = 0
+	until [ -s "$T/later.pid" ] || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	ok "and serves" py later 'h.pread(512, 0)'
+	kill -USR1 "${server_pids[inner]}"
+	until grep -qs "dialling again" "$T/syslog" || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	ok "a lost connection is told to the log" \
+		grep -q "inner.sock: 1 of its 4 connections is lost: dialling again" "$T/syslog"
+	until grep -q "^4 0" "$T/inner.log" || [ $SECONDS -gt $deadline ]; do
+		py later 'for i in range(20): h.pread(512, 0)'
+	done
+	ok "and made again, by the relative path" grep -q "^4 0" "$T/inner.log"
+	end_server inner
+	ok "its end too is an error for clients" py later 'fails("EIO", h.pread, 512, 0)'
+	ok "which is in the log" grep -q "read of 512 bytes at 0: the connection to the server is lost" \
+		"$T/syslog"
+	kill "$(cat "$T/later.pid")"
+}
+
+# In a folder whose name is longer than a socket's address may be.
+long_path() {
+	local dir
+
+	dir=$T/$(printf '%0120d' 0)
+	mkdir "$dir"
+	start_stock inner memory 1M
+	mv "$T/inner.sock" "$dir/s"
+	ok "a long path of a socket" bash -c 'cd "$1" && "$2" info "nbd+unix:///?socket=s"' - \
+		"$dir" "$NDIO_BUILD/ndio"
+	end_server inner
+}
+
 capabilities() {
 	start_stock inner --filter=noextents --filter=nozero memory $size
 	gateway gate uri="$(uri inner)"
@@ -213,6 +257,8 @@ bad_starts() {
 
 stacks
 in_background
+paths_and_notices
+long_path
 capabilities
 errors
 server_dies
