@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +45,8 @@ struct ndio_volume {
 	size_t copy_memory;
 	_Atomic size_t copy_used;
 	struct notice notice; /* the program's */
+	atomic_bool closing;    /* callbacks make no more requests, */
+	atomic_uint submitting; /* except for these */
 
 	/* Ends requests that pinned their memory: unlocking it may block, which a worker must
 	 * not. Runs from the first such request on. */
@@ -249,6 +253,11 @@ void ndio_close(struct ndio_volume *volume, enum ndio_close_how how)
 {
 	if (!volume || callback_refuse("closing a disk") < 0)
 		return;
+	/* Who hands a request over has seen the flag, or is waited for: none is left behind that no
+	 * worker takes. */
+	atomic_store(&volume->closing, true);
+	while (atomic_load(&volume->submitting))
+		sched_yield();
 	workers_close(volume->workers, how == NDIO_CLOSE_CANCEL);
 	stop_unpinner(volume);
 	close_volume(volume);
@@ -675,6 +684,29 @@ static int prepare(struct call *call, struct ask *ask, struct iovec *own)
 	return ret;
 }
 
+static void drop_call(struct call *call)
+{
+	if (call->copy_len)
+		atomic_fetch_sub(&call->owner->copy_used, call->copy_len);
+	free_call(call);
+}
+
+static int submit(struct ndio_volume *handle, struct call *call)
+{
+	bool closing;
+
+	atomic_fetch_add(&handle->submitting, 1);
+	closing = atomic_load(&handle->closing);
+	if (!closing)
+		workers_submit(handle->workers, call->request);
+	atomic_fetch_sub(&handle->submitting, 1);
+	if (!closing)
+		return 0;
+	request_put(call->request, REF_CALLER);
+	drop_call(call);
+	return -ESHUTDOWN;
+}
+
 static int start_call(struct ndio_volume *handle, struct ask ask,
 		      const struct ndio_completion *completion)
 {
@@ -698,15 +730,13 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 	call->completion = *completion;
 	ret = prepare(call, &ask, &own);
 	if (ret < 0) {
-		if (call->copy_len)
-			atomic_fetch_sub(&handle->copy_used, call->copy_len);
-		free_call(call);
+		drop_call(call);
 		return failed(handle, &ask, ret);
 	}
 	call->request->done = call_done;
 	call->request->opaque = call;
-	workers_submit(handle->workers, call->request);
-	return 0;
+	ret = submit(handle, call);
+	return ret < 0 ? failed(handle, &ask, ret) : 0;
 }
 
 static int run_call(struct ndio_volume *handle, struct ask ask)

@@ -108,7 +108,8 @@ enum ndio_close_how {
 
 /* Closes. Every request has completed when it returns (its callback has run, or its event is
  * in its queue), and nothing touches the callers' memory any more. Doesn't flush. Nobody may
- * use the volume during and after the call. In a callback it does nothing but set ndio_error():
+ * use the volume during and after the call; only callbacks may still try to make requests, and get
+ * -ESHUTDOWN. In a callback it does nothing but set ndio_error():
  * the volume stays open. NULL is fine. */
 void ndio_close(struct ndio_volume *volume, enum ndio_close_how how);
 

@@ -6,11 +6,14 @@
  *   waits    all that would wait is refused, in every kind of callback, and harms nothing
  *   pins     NDIO_PIN and NDIO_COPY are refused, but in a registered region
  *   home     what must be copied to a shared mapping is left for a thread that may fault
+ *   close    requests that callbacks make while the disk is closed complete once, or are refused:
+ *            each makes the next, so that one that waits for all would never end otherwise
  *   notice   the same as waits, where a notice is told */
 #include <errno.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -353,6 +356,56 @@ static void test_home(void)
 	ndio_queue_free(queue);
 }
 
+/* ---- closing ---- */
+
+#define CHAINS 64
+
+static atomic_uint accepted, completions, refusals;
+static struct iovec chain_iov;
+
+static void make_next(void *opaque, int error);
+
+static void start_next(unsigned flags)
+{
+	const struct ndio_completion completion = { .callback = make_next };
+	int ret = ndio_aio_preadv(volume, &chain_iov, 1, 0, flags, &completion);
+
+	if (ret == 0)
+		atomic_fetch_add(&accepted, 1);
+	else if (ret == -ESHUTDOWN && *ndio_error())
+		atomic_fetch_add(&refusals, 1);
+	else
+		fail("a request while it is closed gives %d: %s", ret, ndio_error());
+}
+
+static void make_next(void *opaque, int error)
+{
+	(void)opaque;
+	if (error && error != -ECANCELED)
+		fail("a request failed: %s", strerror(-error));
+	atomic_fetch_add(&completions, 1);
+	start_next(0);
+}
+
+static void test_close(void)
+{
+	/* nbdkit 1.32 may abort when a connection ends while it answers. */
+	bool cancel = !info_of(volume).nbd;
+
+	chain_iov = (struct iovec){ memory, LEN };
+	for (int i = 0; i < 20; i++) {
+		atomic_store(&accepted, 0);
+		atomic_store(&completions, 0);
+		atomic_store(&refusals, 0);
+		for (int j = 0; j < CHAINS; j++)
+			start_next(j % 8 ? 0 : NDIO_PIN); /* some by the thread that unpins */
+		ndio_close(volume, cancel && i % 2 ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT);
+		if (accepted != completions || refusals != CHAINS)
+			fail("%u requests, %u completions, %u refusals", accepted, completions, refusals);
+		volume = open_volume(&opening);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *what;
@@ -385,6 +438,8 @@ int main(int argc, char **argv)
 		test_pins();
 	else if (strcmp(what, "home") == 0)
 		test_home();
+	else if (strcmp(what, "close") == 0)
+		test_close();
 	else if (strcmp(what, "notice") == 0)
 		test_notice();
 	else

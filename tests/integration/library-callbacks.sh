@@ -9,7 +9,7 @@ all() { # NAME LOCATOR OPTION...
 	local name=$1 locator=$2 what
 
 	shift 2
-	for what in free told waits pins home; do
+	for what in free told waits pins home close; do
 		ok "$name: $what" timeout 30 "$callbacks" "$@" $what "$locator"
 	done
 }
