@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "bounce.h"
 #include "cmd.h"
 #include "interrupt.h"
 #include "secret.h"
@@ -517,8 +518,7 @@ static int set_up(struct compare *compare, struct endpoint *a, struct endpoint *
 	if (ret < 0)
 		return ret;
 	if (!compare->buffers.locked && (a->encrypted || b->encrypted))
-		cmd_error("warning: what is decrypted may be swapped to a disk on its way: %s",
-			  err->text);
+		cmd_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
 	ret = set_up_side(compare, 0, a, err);
 	return ret < 0 ? ret : set_up_side(compare, 1, b, err);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "bounce.h"
 #include "clock.h"
 #include "cmd.h"
 #include "guard.h"
@@ -831,8 +832,7 @@ static int set_up(struct copy *copy, struct error *err)
 	if (ret < 0)
 		return ret;
 	if (!copy->buffers.locked && (copy->src->encrypted || copy->dst->encrypted))
-		cmd_error("warning: what is decrypted may be swapped to a disk on its way: %s",
-			  err->text);
+		cmd_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
 	for (unsigned i = 0; i < copy->nr_slots; i++) {
 		copy->slots[i].copy = copy;
 		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * copy->piece;
