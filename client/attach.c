@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "attachment.h"
+#include "clash.h"
 #include "cmd.h"
 #include "device-users.h"
 #include "facts.h"
@@ -24,6 +25,7 @@
 #include "partition-table.h"
 #include "patience.h"
 #include "program.h"
+#include "same.h"
 
 #define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
 #define GOING_MS  5000  /* until who has a disconnected device open, like udev, has let it go */
@@ -299,9 +301,7 @@ static int check_block_device(const struct attach_spec *spec, struct error *err)
 	return fd == -EBUSY ? fd : 0; /* opening it tells what else is wrong */
 }
 
-/* Whose locator is stored as what is in there: of a path the real one. */
-static int refuse_same(const struct attach_spec *spec, const char *locator, unsigned index,
-		       struct error *err)
+static int refuse_same(const struct attach_spec *spec, unsigned index, struct error *err)
 {
 	struct attachment_facts facts;
 	struct kernel_device_facts device;
@@ -312,7 +312,10 @@ static int refuse_same(const struct attach_spec *spec, const char *locator, unsi
 	if (!kernel_device_attached(index) || (spec->read_only && device.read_only) ||
 	    attachment_init(&other, index, NULL) < 0)
 		return 0;
-	if (attachment_load(&other, &facts, NULL) == 0 && strcmp(facts.locator, locator) == 0)
+	/* A device that is attached may itself be a disk to attach. */
+	if (attachment_load(&other, &facts, NULL) == 0 &&
+	    same_bytes(NULL, &(struct same_part){ .locator = spec->locator },
+		       &(struct same_part){ .locator = facts.locator }))
 		ret = error_set(err, EBUSY, "%s is attached already, as /dev/nbd%u: two devices would "
 				"not see what the other writes", spec->locator, index);
 	attachment_facts_clear(&facts);
@@ -321,14 +324,12 @@ static int refuse_same(const struct attach_spec *spec, const char *locator, unsi
 
 static int check_not_attached(const struct attach_spec *spec, struct error *err)
 {
-	char *path = cmd_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
 	unsigned indices[KERNEL_DEVICES_MAX];
 	int count = attachment_list(indices, KERNEL_DEVICES_MAX, err);
 	int ret = count < 0 ? count : 0;
 
 	for (int i = 0; ret == 0 && i < count; i++)
-		ret = refuse_same(spec, path ? path : spec->locator, indices[i], err);
-	free(path);
+		ret = refuse_same(spec, indices[i], err);
 	return ret;
 }
 
@@ -342,6 +343,8 @@ static int check_locator(const struct attach_spec *spec, struct error *err)
 		ret = check_block_device(spec, err);
 	if (ret == 0 && spec->header)
 		ret = locator_check_path(spec->header, "a LUKS header", err);
+	if (ret == 0 && !spec->read_only)
+		ret = clash_refuse_key(spec->locator, &spec->key, err);
 	return ret < 0 ? ret : check_not_attached(spec, err);
 }
 

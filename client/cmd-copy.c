@@ -204,6 +204,7 @@ static int check_arguments(const char *self, const struct arguments *args)
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
 	const struct key_source input = { .file = "-", .fd = -1 };
 	bool pipe = strcmp(src->locator, "-") == 0;
+	struct error err;
 	int status;
 
 	if (strcmp(src->locator, "null:") == 0)
@@ -229,10 +230,7 @@ static int check_arguments(const char *self, const struct arguments *args)
 	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
 	    strcmp(dst->locator, "-") == 0)
 		return cmd_usage(self, "progress can't go where the copy does");
-	if (endpoint_clash(src, dst))
-		return cmd_error("%s and %s: the source (or a header) and the destination are the "
-				 "same", src->locator, dst->locator);
-	return CMD_OK;
+	return endpoint_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;
 }
 
 static int parse(int argc, char **argv, struct arguments *args)

@@ -11,6 +11,7 @@
 
 #include "align.h"
 #include "cipher.h"
+#include "clash.h"
 #include "cmd.h"
 #include "deferral.h"
 #include "header-edit.h"
@@ -317,6 +318,22 @@ static int measure(const struct job *job, const char *locator, uint64_t *size, s
 	return ret;
 }
 
+/* Before one of them is made as a file, or anything is asked. */
+static int check_names(const struct request *request, struct error *err)
+{
+	int ret = locator_kind(request->locator, err);
+
+	if (ret >= 0 && request->header)
+		ret = locator_check_path(request->header, "a LUKS header", err);
+	if (ret >= 0)
+		ret = clash_refuse_header(request->locator, request->header, err);
+	if (ret == 0)
+		ret = clash_refuse_key(request->locator, &request->key_source, err);
+	if (ret == 0 && request->header)
+		ret = clash_refuse_key(request->header, &request->key_source, err);
+	return ret;
+}
+
 /* How large the data's file will be; with a header in it, as if that were the largest: make() knows
  * better. A disk has whole sectors. */
 static int plan_file(struct job *job, struct error *err)
@@ -346,8 +363,10 @@ static int plan_file(struct job *job, struct error *err)
 static int look(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
-	int ret = 0;
+	int ret = check_names(request, err);
 
+	if (ret < 0)
+		return ret;
 	if (makes_file(request))
 		ret = plan_file(job, err);
 	else if (request->header)
@@ -357,6 +376,8 @@ static int look(struct job *job, struct error *err)
 	ret = header_open(&job->header, false, err);
 	if (ret == 0 && !request->header)
 		job->data_size = job->header.size;
+	if (ret == 0)
+		ret = header_lock_check(job->header.name, err); /* before a passphrase is typed */
 	return ret < 0 ? ret : check_existing(&job->header, request, &job->found, err);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clash.h"
 #include "cmd.h"
 #include "deferral.h"
 #include "facts.h"
@@ -424,13 +425,25 @@ static int read_key(struct header *header, struct request *request, struct error
 	return key_try(&request->key_source, prompt, &request->key, try_key, &trial, err);
 }
 
+/* What is written may not be a key. */
+static int check_names(const struct request *request, struct error *err)
+{
+	const char *header = header_locator(request);
+	int ret = locator_kind(header, err);
+
+	if (ret < 0 || !request->action->writes)
+		return ret < 0 ? ret : 0;
+	ret = clash_refuse_key(header, &request->key_source, err);
+	if (ret == 0)
+		ret = clash_refuse_key(header, &request->new_key_source, err);
+	return ret;
+}
+
 static int read_keys(struct header *header, struct request *request, struct error *err)
 {
 	char prompt[256];
-	int ret = locator_kind(header->name, err);
+	int ret = check_names(request, err);
 
-	if (ret >= 0)
-		ret = 0;
 	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
 		ret = look(header, request, err);
 	if (ret == 0 && needs_key(request))

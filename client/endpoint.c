@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "align.h"
+#include "clash.h"
 #include "cmd.h"
 #include "key-try.h"
 #include "image-lock.h"
@@ -26,14 +27,7 @@ bool endpoint_is_special(const char *locator)
 	return strcmp(locator, "-") == 0 || strcmp(locator, "null:") == 0;
 }
 
-/* ---- is it the same? ---- */
-
-static bool is_same_file(const struct stat *a, const struct stat *b)
-{
-	if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
-		return a->st_rdev == b->st_rdev;
-	return S_ISREG(a->st_mode) && a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
+/* ---- places ---- */
 
 /* What a locator or header is, if it is something local that exists. */
 static bool stat_locator(const char *locator, int stream, struct stat *st)
@@ -45,19 +39,30 @@ static bool stat_locator(const char *locator, int stream, struct stat *st)
 	return stat(locator, st) == 0;
 }
 
-bool endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination)
+/* What same_bytes() can look at. */
+static const char *name_of(const struct endpoint_spec *spec, const char *stream)
 {
-	const char *others[] = { source->locator, source->header, destination->header };
-	struct stat dst, other;
+	return strcmp(spec->locator, "-") == 0 ? stream : spec->locator;
+}
 
-	if (cmd_is_uri(destination->locator))
-		return strcmp(source->locator, destination->locator) == 0;
-	if (!stat_locator(destination->locator, STDOUT_FILENO, &dst))
-		return false;
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		if (stat_locator(others[i], STDIN_FILENO, &other) && is_same_file(&dst, &other))
-			return true;
-	return false;
+int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
+		   struct error *err)
+{
+	const char *written = name_of(destination, "/proc/self/fd/1");
+	int ret;
+
+	if (strcmp(destination->locator, "null:") == 0)
+		return 0;
+	ret = clash_refuse(written, name_of(source, "/proc/self/fd/0"), "the source", err);
+	if (ret == 0)
+		ret = clash_refuse(written, source->header, "the source's header", err);
+	if (ret == 0)
+		ret = clash_refuse_key(written, &source->key, err);
+	if (ret == 0)
+		ret = clash_refuse(written, destination->header, "its own header", err);
+	if (ret == 0)
+		ret = clash_refuse_key(written, &destination->key, err);
+	return ret;
 }
 
 /* ---- streams ---- */

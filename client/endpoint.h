@@ -53,9 +53,10 @@ struct endpoint {
 /* "-", "null:": not a place that a key could open. */
 bool endpoint_is_special(const char *locator);
 
-/* Would one be written while the other is read? By device and inode, or the same URI. Also
- * where the destination is a header that one of the two needs. */
-bool endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination);
+/* Refuses a destination that is the source, or a header or a key of one of the two, or what one of
+ * these is on. -EINVAL with a message. */
+int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
+		   struct error *err);
 
 /* Opens for reading. 0, or a negative errno with a message. */
 int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,

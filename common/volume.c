@@ -8,6 +8,7 @@
 
 #include "align.h"
 #include "cipher.h"
+#include "same.h"
 #include "secret.h"
 #include "target-nbd.h"
 
@@ -218,6 +219,27 @@ static void set_capabilities(struct volume *volume, const struct volume_options 
 	volume->reads_tear = volume_reads_tear(volume);
 }
 
+/* A header that was given apart may be on the disk, but not among its data: clients would write to
+ * it. */
+static int check_header(const struct volume *volume, const struct volume_options *options,
+			struct error *err)
+{
+	const struct same_part data = {
+		.locator = options->uri ? options->uri : options->file,
+		.offset = volume->data_offset,
+		.size = volume->size,
+	};
+	const struct same_part header = {
+		.locator = options->header,
+		.size = volume->luks.header_len,
+	};
+
+	if (options->readonly || !same_bytes(NULL, &data, &header))
+		return 0;
+	return error_set(err, EINVAL, "%s and %s: the same, or one is on the other: the header would "
+			 "be overwritten", header.locator, data.locator);
+}
+
 struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err)
 {
 	struct volume *volume = calloc(1, sizeof(*volume));
@@ -236,6 +258,8 @@ struct volume *volume_open(const struct volume_options *options, int *errnum, st
 		ret = unlock(volume, options, err);
 	if (ret == 0)
 		ret = set_geometry(volume, options, err);
+	if (ret == 0 && options->header)
+		ret = check_header(volume, options, err);
 	/* Not before: what can't be unlocked needs no more of them. */
 	if (ret == 0 && options->uri)
 		ret = target_nbd_connect(volume->target, err);

@@ -24,6 +24,7 @@
 #include "luks-memfd.h"
 #include "pin.h"
 #include "read-only.h"
+#include "same.h"
 #include "secret.h"
 #include "shield.h"
 #include "target-nbd.h"
@@ -86,6 +87,7 @@ static struct {
 	unsigned max_kdf_time; /* seconds, or 0: the default */
 	bool have_key;
 	const char *keyfile; /* not yet read, or NULL */
+	const char *passphrase_file; /* of passphrase=+FILE, or NULL */
 	struct key_part keyfile_part;
 	struct key pass;
 } config = { .connections = 4, .lock_image = true, .discard = -1, .slot = LUKS_ANY_SLOT };
@@ -363,8 +365,10 @@ static int ndio_config(const char *key, const char *value)
 		return config_tls(value);
 	if (strcmp(key, "header") == 0)
 		return config_path(key, &config.header, value);
-	if (strcmp(key, "passphrase") == 0)
+	if (strcmp(key, "passphrase") == 0) {
+		config.passphrase_file = value[0] == '+' ? value + 1 : NULL;
 		return config_passphrase(value);
+	}
 	if (strcmp(key, "keyfile") == 0)
 		return config_keyfile(value);
 	if (strcmp(key, "keyfile-offset") == 0)
@@ -389,6 +393,23 @@ static int ndio_config(const char *key, const char *value)
 	return -1;
 }
 
+/* The first write of a client would be to the key. */
+static int check_key_file(void)
+{
+	const struct same_part disk = { .locator = config.uri ? config.uri : config.file };
+	const struct same_part key = {
+		.locator = config.keyfile ? config.keyfile : config.passphrase_file,
+		.offset = config.keyfile_part.offset,
+		.size = config.keyfile_part.size,
+	};
+
+	if (!same_bytes(NULL, &disk, &key))
+		return 0;
+	nbdkit_error("%s and %s: the same, or one is on the other: the key file would be "
+		     "overwritten", key.locator, disk.locator);
+	return -1;
+}
+
 static int ndio_config_complete(void)
 {
 	if (!config.file == !config.uri) {
@@ -407,6 +428,8 @@ static int ndio_config_complete(void)
 		nbdkit_error("slot= needs passphrase= or keyfile=");
 		return -1;
 	}
+	if (check_key_file() < 0)
+		return -1;
 	return config.keyfile ? read_keyfile() : 0;
 }
 

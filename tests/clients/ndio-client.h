@@ -39,7 +39,7 @@ static inline uint64_t random_below(uint64_t *state, uint64_t below)
 
 /* What every client's options say of the volume. */
 struct opening {
-	const char *locator, *key_path;
+	const char *locator, *key_path, *header;
 	unsigned connections;
 	unsigned flags; /* enum ndio_open_flag */
 	size_t copy_memory;
@@ -52,6 +52,7 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 {
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
+		.header = opening->header,
 		.connections = opening->connections,
 		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0),
 		.copy_memory = opening->copy_memory,

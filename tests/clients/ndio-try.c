@@ -1,7 +1,8 @@
-/* ndio-try [-k KEYFILE] [-s SLOT] [-d on|off] [-t] [-c CONNECTIONS] [-n TIMES=1]
- * [-a ANSWER-TIMEOUT] LOCATOR: opens a volume (with -d: trims are let through, or aren't, whatever its header says), reads it, writes,
- * flushes, trims with -t, asks for extents and closes it, so many times, whatever comes of it.
- * Prints each error that it met, as "WHAT: ERRNO: MESSAGE", and says what else should not be:
+/* ndio-try [-k KEYFILE] [-H HEADER] [-s SLOT] [-d on|off] [-t] [-c CONNECTIONS] [-n TIMES=1]
+ * [-a ANSWER-TIMEOUT] LOCATOR: opens a volume (with -d: trims are let through, or aren't, whatever its
+ * header says), reads it, writes, flushes, trims with -t, asks for extents and closes it, so many
+ * times, whatever comes of it. Prints each error that it met, as "WHAT: ERRNO: MESSAGE", and says
+ * what else should not be:
  *
  *   - a message that doesn't name the locator
  *   - a read that succeeds and left some memory as it was, which was noise
@@ -91,9 +92,10 @@ int main(int argc, char **argv)
 {
 	int times = 1, opt;
 
-	while ((opt = getopt(argc, argv, "k:s:d:tc:n:a:")) != -1) {
+	while ((opt = getopt(argc, argv, "k:H:s:d:tc:n:a:")) != -1) {
 		switch (opt) {
 		case 'k': opening.key_path = optarg; break;
+		case 'H': opening.header = optarg; break;
 		case 's': opening.slot = optarg; break;
 		case 'd':
 			opening.flags |= strcmp(optarg, "on") == 0 ? NDIO_OPEN_DISCARD :
