@@ -27,6 +27,8 @@
 #define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
 #define ZERO_CHUNK     (1024 * 1024)
 #define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
+#define RING_TRIES     100          /* for what may pass, */
+#define RING_NAP       10           /* ms apart */
 #define RING_FD        0            /* the files that are registered with it */
 #define RING_SYNC_FD   1
 
@@ -54,6 +56,8 @@ struct target_queue {
 	bool wake_armed;     /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
 	unsigned in_flight;  /* in the ring */
+	unsigned ring_entries;
+	unsigned failures;   /* of entering the kernel with the ring, one after the other */
 	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
 };
 
@@ -348,7 +352,7 @@ static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 
 static void file_submit(struct target_queue *queue)
 {
-	/* What couldn't be submitted now goes with the next submit() or poll(). */
+	/* What couldn't be submitted now goes with the next submit() or poll(): see ring_enter(). */
 	if (queue->has_ring)
 		io_uring_submit(&queue->ring);
 }
@@ -378,6 +382,54 @@ static void ring_reap(struct target_queue *queue)
 	io_uring_cq_advance(&queue->ring, seen);
 }
 
+/* What the kernel hasn't taken lands with the error, and the ring forgets it: the kernel looks at
+ * the queue only when it is entered, which no other thread does. */
+static void ring_withdraw(struct target_queue *queue, int error)
+{
+	struct io_uring_sq *sq = &queue->ring.sq;
+	unsigned count = io_uring_sq_ready(&queue->ring);
+
+	sq->sqe_tail -= count;
+	for (unsigned i = 0; i < count; i++) {
+		const struct io_uring_sqe *sqe =
+			&sq->sqes[(sq->sqe_tail + i) & (queue->ring_entries - 1)];
+		struct ndio_subrequest *sub = (struct ndio_subrequest *)(uintptr_t)sqe->user_data;
+
+		if (!sub) {
+			queue->wake_armed = false;
+			continue;
+		}
+		queue->in_flight--;
+		sub->result = error;
+		add_landed(queue, sub);
+	}
+	sq->sqe_head = sq->sqe_tail;
+	io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+}
+
+/* Sends what is queued, and with wait sleeps until something has landed, or for a nap if the kernel
+ * refuses to be entered. For what may pass (it is short of memory) it is tried for a second. */
+static void ring_enter(struct target_queue *queue, bool wait, int wake_fd)
+{
+	struct pollfd wake = { .fd = wake_fd, .events = POLLIN };
+	int ret = io_uring_submit_and_wait(&queue->ring, wait);
+	bool passes = ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM;
+
+	if (ret >= 0 || ret == -EINTR) {
+		queue->failures = 0;
+		return;
+	}
+	if (io_uring_cq_ready(&queue->ring))
+		return; /* these first */
+	if (!passes || ++queue->failures >= RING_TRIES) {
+		ring_withdraw(queue, ret);
+		queue->failures = 0;
+	}
+	/* What the kernel has lands by itself. */
+	if (wait && !queue->landed)
+		poll(&wake, 1, queue->in_flight ? RING_NAP : -1);
+}
+
 /* Puts the descriptor among what the ring waits for, once until it was seen. */
 static void arm_wake(struct target_queue *queue, int wake_fd)
 {
@@ -400,7 +452,7 @@ static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, 
 	if (queue->has_ring && (queue->in_flight || wake_fd >= 0)) {
 		if (wait && wake_fd >= 0)
 			arm_wake(queue, wake_fd);
-		io_uring_submit_and_wait(&queue->ring, wait);
+		ring_enter(queue, wait, wake_fd);
 		ring_reap(queue);
 	} else if (wait && wake_fd >= 0) {
 		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, -1);
@@ -426,10 +478,13 @@ static int ring_open(struct target_queue *queue, unsigned depth)
 
 	depth += 1; /* for the wake descriptor */
 	ret = io_uring_queue_init_params(depth, &queue->ring, &params);
-	if (ret == -EINVAL) /* before Linux 5.19 */
-		ret = io_uring_queue_init(depth, &queue->ring, 0);
+	if (ret == -EINVAL) { /* before Linux 5.19 */
+		params.flags = 0;
+		ret = io_uring_queue_init_params(depth, &queue->ring, &params);
+	}
 	if (ret < 0)
 		return ret;
+	queue->ring_entries = params.sq_entries;
 	ret = io_uring_register_files(&queue->ring, fds, 2);
 	if (ret < 0) {
 		io_uring_queue_exit(&queue->ring);

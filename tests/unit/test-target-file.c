@@ -1,8 +1,10 @@
 /* A file as a target: real files in a folder of their own, by direct I/O where the file system
  * has it, and through the page cache. */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -29,6 +31,30 @@
 #define FILE_SIZE  (1u << 20)
 #define DEPTH      4
 #define BOUNCE_LEN (64u << 10) /* of one subrequest */
+
+/* Of the calls that enter the kernel with a ring, so many fail with this, and none is made. */
+static unsigned ring_failures, ring_calls;
+static int ring_error;
+
+static bool ring_fails(void)
+{
+	ring_calls++;
+	return ring_failures && ring_failures-- > 0;
+}
+
+int io_uring_submit(struct io_uring *ring)
+{
+	int (*next)(struct io_uring *) = dlsym(RTLD_NEXT, "io_uring_submit");
+
+	return ring_fails() ? ring_error : next(ring);
+}
+
+int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
+{
+	int (*next)(struct io_uring *, unsigned) = dlsym(RTLD_NEXT, "io_uring_submit_and_wait");
+
+	return ring_fails() ? ring_error : next(ring, wait);
+}
 
 static char folder[4096], path[4352];
 static unsigned notices;
@@ -748,6 +774,84 @@ static void direct_io_says_how_it_must_be_aligned(void **state)
 	close_target();
 }
 
+/* Issues as many reads as there may be, all but the first while the ring is broken. */
+static void read_with_broken_ring(int error, unsigned failures, int64_t expected)
+{
+	struct ndio_subrequest subs[DEPTH], *landed, *next;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < DEPTH; i++) {
+		subs[i] = sub_of(OP_READ, 0, i * BOUNCE_LEN, BOUNCE_LEN, bounce + i * BOUNCE_LEN);
+		target->ops->issue(queue, &subs[i]);
+		if (i == 0)
+			target->ops->submit(queue);
+		ring_failures = failures;
+		ring_error = error;
+	}
+	ring_calls = 0;
+	target->ops->submit(queue);
+	while (count < DEPTH)
+		for (landed = target->ops->poll(queue, true, -1); landed; landed = next) {
+			next = landed->next;
+			count++;
+			assert_int_equal(landed->result,
+					 landed == &subs[0] ? (int64_t)BOUNCE_LEN : expected);
+		}
+	ring_failures = 0;
+	for (unsigned i = 0; i < DEPTH; i++)
+		if (subs[i].result > 0)
+			fake_assert_same(subs[i].io_base, model + subs[i].start, BOUNCE_LEN);
+}
+
+static void what_can_not_be_submitted_fails(void **state)
+{
+	static const struct {
+		int error;
+		unsigned failures;
+		bool lasts;
+	} cases[] = {
+		{ -EBADF, UINT_MAX, true },  { -ENOMEM, UINT_MAX, true }, { -EAGAIN, UINT_MAX, true },
+		{ -EBUSY, UINT_MAX, true },  { -EINTR, 20, false },       { -EAGAIN, 5, false },
+		{ -ENOMEM, 5, false },
+	};
+
+	make_file(FILE_SIZE);
+	open_target(DIRECT_AUTO, false);
+	if (!target->direct) {
+		close_target();
+		skip();
+	}
+	alarm(60);
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		read_with_broken_ring(cases[i].error, cases[i].failures,
+				      cases[i].lasts ? cases[i].error : (int64_t)BOUNCE_LEN);
+		assert_true(ring_calls < 1000); /* nobody spins */
+		/* And the ring is as it was. */
+		assert_int_equal(run(OP_READ, 0, 4096, 8192, bounce), 8192);
+		fake_assert_same(bounce, model + 4096, 8192);
+	}
+	alarm(0);
+	close_target();
+}
+
+/* Where nothing is to be sent but the wake descriptor. */
+static void a_broken_ring_can_be_woken(void **state)
+{
+	int wake_fd = eventfd(1, EFD_CLOEXEC);
+
+	make_file(FILE_SIZE);
+	open_target(DIRECT_AUTO, false);
+	alarm(60);
+	ring_failures = UINT_MAX;
+	ring_error = -EBADF;
+	assert_null(target->ops->poll(queue, true, wake_fd));
+	ring_failures = 0;
+	assert_null(target->ops->poll(queue, true, wake_fd));
+	alarm(0);
+	close_target();
+	close(wake_fd);
+}
+
 /* A ring needs a descriptor. */
 static void without_a_ring_it_works_all_the_same(void **state)
 {
@@ -838,8 +942,11 @@ int main(void)
 	};
 	enum { EVERY = sizeof(every) / sizeof(every[0]) };
 	static const enum direct_mode modes[] = {DIRECT_AUTO, DIRECT_OFF};
-	static struct CMUnitTest tests[2 * EVERY + 4] = {
+	enum { SINGLE = 6 };
+	static struct CMUnitTest tests[2 * EVERY + SINGLE] = {
 		cmocka_unit_test(without_a_ring_it_works_all_the_same),
+		cmocka_unit_test(what_can_not_be_submitted_fails),
+		cmocka_unit_test(a_broken_ring_can_be_woken),
 		cmocka_unit_test(without_direct_io_nothing_need_be_aligned),
 		cmocka_unit_test(direct_io_says_how_it_must_be_aligned),
 		cmocka_unit_test(where_direct_io_is_refused_it_is_said),
@@ -849,7 +956,7 @@ int main(void)
 	for (unsigned i = 0; i < 2 * EVERY; i++) {
 		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i / 2].name,
 			 i % 2 ? "buffered" : "direct");
-		tests[4 + i] = (struct CMUnitTest){
+		tests[SINGLE + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i / 2].test,
 			.initial_state = (void *)&modes[i % 2],
