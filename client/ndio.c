@@ -532,20 +532,39 @@ static int make_copy(struct call *call, const struct ask *ask, struct iovec *own
 	return 0;
 }
 
+/* Is some of the memory in a shared mapping? Of registered memory that is known; the kernel is asked
+ * once for all the rest. */
+static bool is_shared(const struct ask *ask, struct bvec *rest)
+{
+	size_t count = 0;
+
+	for (int i = 0; i < ask->iovcnt; i++) {
+		struct bvec bv = { ask->iov[i].iov_base, ask->iov[i].iov_len };
+
+		if (bv.len == 0)
+			continue;
+		if (!pin_is_registered(&bv, 1))
+			rest[count++] = bv;
+		else if (pin_is_shared(&bv))
+			return true;
+	}
+	return count && mapping_is_shared(rest, count);
+}
+
 /* A page of a shared file mapping faults when it is written even if it is locked. */
 static bool must_bring_home(const struct ask *ask)
 {
-	struct bvec bv;
+	struct bvec few[8], *rest = few;
+	bool shared;
 
 	if (ask->op != OP_READ || !(ask->flags & NDIO_PIN))
 		return false;
-	for (int i = 0; i < ask->iovcnt; i++) {
-		bv = (struct bvec){ ask->iov[i].iov_base, ask->iov[i].iov_len };
-		if (bv.len && pin_is_registered(&bv, 1) ? pin_is_shared(&bv) :
-							   mapping_is_shared(&bv, 1))
-			return true;
-	}
-	return false;
+	if (ask->iovcnt > 8)
+		rest = calloc(ask->iovcnt, sizeof(*rest));
+	shared = !rest || is_shared(ask, rest); /* without memory, the way that is always right */
+	if (rest != few)
+		free(rest);
+	return shared;
 }
 
 static void bring_home(struct call *call)

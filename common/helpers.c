@@ -35,14 +35,17 @@ struct helper {
 	struct helpers *all;
 	struct cipher *cipher;
 	pthread_t thread;
-	int cpu;
+	int cpu;         /* of those below, that it sleeps on; changed with the lock held */
+	cpu_set_t awake; /* where it may run while it doesn't sleep; likewise */
+	cpu_set_t set;   /* where it was let run last; its own */
 	bool idle; /* may be asked */
 	sem_t asked;
 };
 
 struct helpers {
 	struct volume *volume;
-	cpu_set_t cores; /* that the process may use */
+	cpu_set_t cores; /* that the process may use at the start */
+	cpu_set_t process; /* and its first thread, when that was looked at last; with the lock held */
 	pthread_mutex_t lock;
 	struct job *job; /* that helpers may join, or NULL */
 	bool closing;
@@ -91,18 +94,64 @@ static void help(struct helper *helper, struct job *job)
 		pthread_cond_signal(&job->left);
 }
 
+/* The nth of them, from 0. */
+static int nth_core(const cpu_set_t *cores, unsigned nth)
+{
+	int cpu = 0;
+
+	while (!CPU_ISSET(cpu, cores) || nth-- > 0)
+		cpu++;
+	return cpu;
+}
+
+/* Somebody may have set where this thread may run (taskset(1), a cpuset), or where the process may:
+ * that stays. With the lock held. */
+static void heed_affinity(struct helper *helper)
+{
+	struct helpers *all = helper->all;
+	cpu_set_t own, process;
+
+	if (sched_getaffinity(0, sizeof(own), &own) < 0 ||
+	    sched_getaffinity(getpid(), sizeof(process), &process) < 0)
+		return;
+	if (!CPU_EQUAL(&process, &all->process)) {
+		all->process = process;
+		for (unsigned i = 0; i < all->count; i++)
+			all->helper[i].awake = process;
+	}
+	if (!CPU_EQUAL(&own, &helper->set))
+		helper->awake = own;
+	if (!CPU_ISSET(helper->cpu, &helper->awake))
+		helper->cpu = nth_core(&helper->awake, 0);
+}
+
+static void set_affinity(struct helper *helper, const cpu_set_t *set)
+{
+	if (sched_setaffinity(0, sizeof(*set), set) == 0)
+		helper->set = *set;
+}
+
 /* It is bound to its core only while it sleeps, so that it is woken there. Awake it may have a
  * caller's chunk, or the lock: if then something takes that core that outranks it, it has to get on
- * elsewhere. Where a core has just been taken away, the scheduler's choice is as good. */
+ * elsewhere. Where a core has just been taken away, the scheduler's choice is as good. With the lock
+ * held, but while it sleeps. */
 static void sleep_on_core(struct helper *helper)
 {
-	cpu_set_t own;
+	pthread_mutex_t *lock = &helper->all->lock;
+	cpu_set_t bound, awake;
 
-	CPU_ZERO(&own);
-	CPU_SET(helper->cpu, &own);
-	sched_setaffinity(0, sizeof(own), &own);
+	heed_affinity(helper);
+	CPU_ZERO(&bound);
+	CPU_SET(helper->cpu, &bound);
+	pthread_mutex_unlock(lock);
+	set_affinity(helper, &bound);
 	thread_wait(&helper->asked);
-	sched_setaffinity(0, sizeof(helper->all->cores), &helper->all->cores);
+	pthread_mutex_lock(lock);
+	heed_affinity(helper);
+	awake = helper->awake;
+	pthread_mutex_unlock(lock);
+	set_affinity(helper, &awake);
+	pthread_mutex_lock(lock);
 }
 
 static void *helper_main(void *opaque)
@@ -117,9 +166,7 @@ static void *helper_main(void *opaque)
 			continue;
 		}
 		helper->idle = true;
-		pthread_mutex_unlock(&all->lock);
 		sleep_on_core(helper);
-		pthread_mutex_lock(&all->lock);
 	}
 	pthread_mutex_unlock(&all->lock);
 	return NULL;
@@ -205,23 +252,14 @@ int helpers_decrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, c
 
 /* ---- start and end ---- */
 
-/* The nth of them, from 0. */
-static int nth_core(const cpu_set_t *cores, unsigned nth)
-{
-	int cpu = 0;
-
-	while (!CPU_ISSET(cpu, cores) || nth-- > 0)
-		cpu++;
-	return cpu;
-}
-
 /* 0, or a negative errno. If the process may have no more threads, it goes without. */
 static int start(struct helpers *all, int cpu, struct error *err)
 {
 	const struct luks *luks = &all->volume->luks;
 	struct helper *helper = &all->helper[all->count];
 
-	*helper = (struct helper){ .all = all, .cpu = cpu };
+	*helper = (struct helper){ .all = all, .cpu = cpu, .awake = all->cores,
+				   .set = all->cores };
 	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
 	if (!helper->cipher)
 		return -EINVAL;
@@ -261,6 +299,7 @@ struct helpers *helpers_open(struct volume *volume, int *errnum, struct error *e
 	all->volume = volume;
 	mutex_init_short(&all->lock);
 	if (sched_getaffinity(0, sizeof(all->cores), &all->cores) < 0 ||
+	    sched_getaffinity(getpid(), sizeof(all->process), &all->process) < 0 ||
 	    CPU_COUNT(&all->cores) < 2)
 		return all;
 	ret = start_all(all, err);

@@ -39,6 +39,7 @@ static struct {
 	size_t nr;
 	size_t capacity;
 	size_t live; /* ranges that are counted in the segments */
+	bool all_locked; /* see pin_all_is_locked() */
 	struct pin_stats stats;
 } table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -74,8 +75,8 @@ static uintptr_t alike_until(uintptr_t start, uintptr_t end, bool *locked)
 	uintptr_t page = page_size();
 	uintptr_t at = start + page;
 
-	*locked = is_locked(start, end);
-	if (!*locked)
+	*locked = table.all_locked || is_locked(start, end);
+	if (!*locked || table.all_locked)
 		return end;
 	*locked = is_locked(start, at);
 	while (at < end && is_locked(at, at + page) == *locked)
@@ -393,12 +394,20 @@ bool pin_is_shared(const struct bvec *bv)
 	return shared;
 }
 
+void pin_all_is_locked(void)
+{
+	pthread_mutex_lock(&table.mutex);
+	table.all_locked = true;
+	pthread_mutex_unlock(&table.mutex);
+}
+
 int pin_after_fork(void)
 {
 	size_t i;
 	int err = 0;
 
 	pthread_mutex_lock(&table.mutex);
+	table.all_locked = false;
 	for (i = 0; i < table.nr && !err; i++) {
 		struct segment *seg = &table.seg[i];
 

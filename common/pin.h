@@ -40,6 +40,10 @@ bool pin_is_registered(const struct bvec *bv, size_t count);
  * mapping.h. */
 bool pin_is_shared(const struct bvec *bv);
 
+/* Somebody has locked all memory of the process, now and later, for good (mlockall(2)): then nothing
+ * has to be asked page by page. Until pin_after_fork(). */
+void pin_all_is_locked(void);
+
 /* A fork's child inherits the table but no lock. Locks all that is pinned again: -errno of the
  * first range that can't be. Call in the child, before other threads use the table. */
 int pin_after_fork(void);

@@ -7,6 +7,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "pin.h"
+
 /* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
 static int lock_memory(struct error *err)
 {
@@ -46,6 +48,7 @@ int shield_raise(const struct notice *notice, struct error *err)
 
 	if (ret < 0)
 		return ret;
+	pin_all_is_locked();
 	ret = become_flusher();
 	if (ret < 0)
 		notice_tell(notice, "lock=on: the server can't become an I/O flusher: %s",

@@ -5,9 +5,11 @@
  *             it some worker does, which shows that the test sees it
  *   regions   requests inside a registered region pin nothing
  *   shared    a read into a shared file mapping is brought there by who fetches its completion
+ *   maps      the kernel is asked about memory once a request, however many pieces it has
  *   limits    what can't be locked fails the call and leaves nothing behind
  *
  * Status 77: this can't be seen here (no userfaultfd). */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -29,6 +31,20 @@
 static struct opening opening;
 static struct ndio_volume *volume;
 static struct ndio_queue *queue;
+
+/* ---- /proc/self/maps ---- */
+
+static atomic_uint maps_read;
+
+/* In place of libc's. */
+__attribute__((visibility("default"))) FILE *fopen(const char *path, const char *mode)
+{
+	FILE *(*next)(const char *, const char *) = dlsym(RTLD_NEXT, "fopen");
+
+	if (strcmp(path, "/proc/self/maps") == 0)
+		atomic_fetch_add(&maps_read, 1);
+	return next(path, mode);
+}
 
 /* ---- userfaultfd ---- */
 
@@ -257,6 +273,19 @@ static void test_regions(void)
 		fail("%lu KiB are still locked", locked_kib() - before);
 }
 
+static void test_maps(void)
+{
+	struct iovec iov[PAGES];
+	int count = runs(iov, map(MAP_PRIVATE | MAP_ANONYMOUS, -1));
+
+	atomic_store(&maps_read, 0);
+	if (ndio_preadv(volume, iov, count, 0, NDIO_PIN) < 0)
+		fail("%s", ndio_error());
+	if (atomic_load(&maps_read) != 1)
+		fail("%u times for %d pieces", atomic_load(&maps_read), count);
+	wait_until_freed(volume);
+}
+
 static void fill_volume(uint8_t value)
 {
 	uint8_t buf[MEMORY];
@@ -428,6 +457,8 @@ int main(int argc, char **argv)
 		test_regions();
 	else if (strcmp(what, "shared") == 0)
 		test_shared();
+	else if (strcmp(what, "maps") == 0)
+		test_maps();
 	else if (strcmp(what, "limits") == 0)
 		test_limits();
 	else

@@ -23,7 +23,7 @@ all() { # NAME LOCATOR OPTION...
 	local name=$1 locator=$2 what
 
 	shift 2
-	for what in faults regions shared limits; do
+	for what in faults regions shared maps limits; do
 		seen "$name: $what" timeout 60 "$pins" "$@" $what "$locator"
 	done
 }

@@ -1,4 +1,5 @@
 /* What helpers encrypt and decrypt, and when they do. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <openssl/evp.h>
@@ -199,6 +200,69 @@ static void on_one_core_there_are_none(void **state)
 	close_kind();
 }
 
+/* Threads of this process. */
+static unsigned all_threads(pid_t *tids, unsigned max)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	unsigned count = 0;
+
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && count < max)
+			tids[count++] = atoi(entry->d_name);
+	closedir(dir);
+	return count;
+}
+
+static bool all_run_on(const pid_t *tids, unsigned count, const cpu_set_t *set)
+{
+	for (unsigned i = 0; i < count; i++) {
+		cpu_set_t own;
+
+		if (sched_getaffinity(tids[i], sizeof(own), &own) < 0 || !CPU_EQUAL(&own, set))
+			return false;
+	}
+	return true;
+}
+
+/* Of all threads, as taskset -a does, or of the process's first one: then helpers follow it. */
+static void affinity_that_was_set_stays(void **state)
+{
+	struct cipher *cipher;
+	pid_t tids[64];
+	unsigned count;
+
+	if (CPU_COUNT(&cores) < 2)
+		skip();
+	open_kind(0);
+	cipher = own_cipher();
+	count = all_threads(tids, 64);
+	assert_true(count > 1);
+	for (unsigned turn = 0; turn < 4; turn++) {
+		int64_t deadline = clock_ms() + SOON / 4;
+		int cpu = -1;
+		cpu_set_t one;
+
+		for (unsigned nth = turn % 2 + 1; nth; nth--)
+			while (!CPU_ISSET(++cpu, &cores))
+				;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		for (unsigned i = 0; i < count; i++)
+			if (turn < 2 || tids[i] == getpid())
+				assert_int_equal(sched_setaffinity(tids[i], sizeof(one), &one), 0);
+		/* Until each has slept and was woken since. */
+		while (!all_run_on(tids, count, &one) && clock_ms() < deadline)
+			assert_right(cipher, MAX_LEN);
+		for (unsigned i = 0; i < 20; i++)
+			assert_right(cipher, MAX_LEN);
+		assert_true(all_run_on(tids, count, &one));
+	}
+	cipher_free(cipher);
+	close_kind();
+}
+
 /* At any sector, so that it is sometimes the caller's own and sometimes a helper's. */
 static void whoever_fails_it_is_told(void **state)
 {
@@ -285,6 +349,7 @@ int main(void)
 		cmocka_unit_test_teardown(on_one_core_there_are_none, give_cores_back),
 		cmocka_unit_test(whoever_fails_it_is_told),
 		cmocka_unit_test(many_callers_each_get_their_own),
+		cmocka_unit_test_teardown(affinity_that_was_set_stays, give_cores_back),
 		cmocka_unit_test(they_come_and_go),
 	};
 
