@@ -24,6 +24,7 @@
 #include "overwrite.h"
 #include "signature.h"
 
+#define READ_BACK     (UINT64_C(16) << 20) /* at the most, of a new header when it is opened */
 #define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
 #define DEFAULT_SECTOR 4096
 #define CIPHER        "aes-xts-plain64"
@@ -284,20 +285,28 @@ static int write_header(struct job *job, struct error *err)
 	return header_write_new(header, end, job->found.magic, job->found.nr_magic, &proof, err);
 }
 
-/* A signal doesn't leave a file that isn't finished. */
+/* A signal doesn't leave a file that isn't finished; and SIGKILL none of its full length. */
 static int write_new(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
 	struct header *header = &job->header;
+	uint64_t size = request->header ? header->len : job->data_size;
+	uint64_t first = header_end(header, request);
 	int ret;
 
 	deferral_begin();
-	ret = create_file(header->name, request->header ? header->len : job->data_size, err);
+	if (first < READ_BACK)
+		first = READ_BACK;
+	ret = create_file(header->name, min_u64(first, size), err);
 	if (ret < 0)
 		return ret;
+	header->file_size = size;
 	ret = header_open(header, false, err);
 	if (ret == 0)
 		ret = write_header(job, err);
+	if (ret == 0 && truncate(header->name, size) < 0)
+		ret = error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", header->name,
+				size, strerror(errno));
 	if (ret < 0)
 		unlink(header->name);
 	return ret;

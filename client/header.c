@@ -29,6 +29,7 @@ static int open_volume(struct header *header, bool readonly)
 			 (header->no_lock ? NDIO_OPEN_NO_LOCK : 0),
 		.direct = NDIO_DIRECT_OFF, /* so that a file of any size is seen whole */
 		.connections = 1,
+		.file_size = header->file_size,
 		.answer_timeout = header->answer_timeout,
 		.notice = cmd_notice,
 	};

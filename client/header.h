@@ -20,6 +20,7 @@ struct header {
 	const char *name;           /* the locator of what holds it; the caller's */
 	unsigned answer_timeout;    /* see struct ndio_options; set before it is opened */
 	bool no_lock;               /* for header_open(): see NDIO_OPEN_NO_LOCK */
+	uint64_t file_size;         /* for header_open(): bytes that a new file will have, or 0 */
 	struct ndio_volume *volume; /* of it, opened without a key; NULL once it was given up */
 	struct ndio_queue *queue;   /* of what is read and written there */
 	struct ndio_info info;      /* of that */

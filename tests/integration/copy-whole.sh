@@ -124,4 +124,29 @@ wait $copy
 is "one that may go on succeeds" $? 0
 ok "and is whole" cmp "$T/src" "$T/new"
 end
+
+# ---- format ----
+
+if [ -z "$NDIO_SANITIZE" ] && strace -o /dev/null true 2>/dev/null; then
+	rm -f "$T/new"
+	for when in 1 2 5; do
+		strace -f -o /dev/null -e trace=fdatasync -e inject=fdatasync:signal=KILL:when=$when \
+			"$ndio" format "${cheap[@]}" --size 32M --key-file "$key" "$T/new" >/dev/null 2>&1
+		size=$((32 * mib))
+		ok "format --size, killed at flush $when: no file of full length" shorter "$T/new"
+		rm -f "$T/new"
+	done
+else
+	skip "no strace here, or under a sanitizer" 3
+fi
+for type in luks1 luks2; do
+	for megabytes in 3 8 9 17 40; do
+		[ $type = luks1 ] || [ $megabytes -ge 17 ] || continue
+		rm -f "$T/new"
+		ok "format --type $type --size ${megabytes}M" "$ndio" format "${cheap[@]}" --type $type \
+			--size ${megabytes}M --key-file "$key" "$T/new"
+		is "has that size" "$(stat -c %s "$T/new")" $((megabytes * mib))
+		ok "and opens" opens "$T/new" "$key"
+	done
+done
 done_testing
