@@ -11,7 +11,7 @@ static const int deferred[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
 
 static bool begun;
 static sigset_t before;
-static int64_t since_ms; /* the first one was seen; 0: none was */
+static _Atomic int64_t since_ms; /* the first one was seen; 0: none was */
 
 void deferral_begin(void)
 {

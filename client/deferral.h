@@ -1,5 +1,5 @@
 /* deferral: SIGINT, SIGTERM, SIGHUP and SIGQUIT wait while a header is being written, but not for
- * ever: a server may have fallen silent. For the main thread. */
+ * ever: a server may have fallen silent. For the main thread, but for deferral_is_over(). */
 #ifndef NDIO_DEFERRAL_H
 #define NDIO_DEFERRAL_H
 

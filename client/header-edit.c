@@ -3,14 +3,19 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "align.h"
+#include "cmd.h"
 #include "deferral.h"
+#include "thread.h"
 
 #define CHUNK       (UINT64_C(1) << 20)
 #define MAGIC_BLOCK UINT64_C(4096) /* what is zeroed where a header may start */
@@ -189,6 +194,45 @@ static int handle_areas(const struct edit *edit, bool used, struct error *err)
 	return any && ret == 0 ? flush(edit, step, err) : ret;
 }
 
+/* ---- what it leaves behind ---- */
+
+/* What a failure leaves, and how to go on. */
+static const char *state_of(const struct edit *edit)
+{
+	static const char *const metadata[] = {
+		[HEADER_ADDED] = "the new key may be there or not, the others are: see \"ndio key "
+				 "list\", and do it again",
+		[HEADER_REMOVED] = "the key slot may be there or not: see \"ndio key list\", and do it "
+				   "again",
+		[HEADER_CHANGED] = "the key slot has the old key or the new one: if the old one opens "
+				   "it (\"ndio info\"), do it again",
+		[HEADER_NEW] = "the new header isn't whole: format it again",
+	};
+
+	switch (edit->stage) {
+	case NOTHING_WRITTEN:
+		return "nothing was written";
+	case WRITING_AREAS:
+		return edit->change == HEADER_NEW ? metadata[HEADER_NEW] :
+						    "the key slots are as they were";
+	case WRITING_METADATA:
+		return metadata[edit->change];
+	case PUT_BACK:
+		return "all was put back as it was";
+	case WIPING:
+		return "it is done, but the old key may still open what of its slot is not wiped";
+	default:
+		return "what was there is lost, and there is no new header yet: format it again";
+	}
+}
+
+static int tell_state(const struct edit *edit, int ret, struct error *err)
+{
+	struct error reason = *err;
+
+	return error_set(err, -ret, "%s: %s", reason.text, state_of(edit));
+}
+
 /* ---- all of it, in order ---- */
 
 static int handle_header(const struct edit *edit, struct error *err)
@@ -227,10 +271,58 @@ static int undo(struct edit *edit, unsigned nr_copies, int why, struct error *er
 	return why;
 }
 
+/* A proof, in a thread of its own. */
+struct trial {
+	struct header *header;
+	const struct header_proof *proof;
+	struct error *err;
+	int ret;
+};
+
+static void *run_trial(void *opaque)
+{
+	struct trial *trial = opaque;
+
+	trial->ret = header_prove(trial->header, trial->proof, trial->err);
+	return NULL;
+}
+
+/* Whoever makes a key of which the derivation takes hours may change his mind. libcryptsetup can't be
+ * stopped, so that the program ends here. */
+static void end_interrupted(const struct edit *edit)
+{
+	struct error err;
+
+	error_set(&err, EINTR, "%s: interrupted while the new key was tried", edit->header->name);
+	tell_state(edit, -EINTR, &err);
+	cmd_error("%s", err.text);
+	deferral_end();
+	_exit(CMD_FAILED); /* not reached: the signal ends it */
+}
+
+static int prove_patiently(const struct edit *edit, const struct header_proof *proof,
+			   struct error *err)
+{
+	struct trial trial = { edit->header, proof, err, 0 };
+	struct timespec until;
+	pthread_t thread;
+	int ret = thread_start(&thread, run_trial, &trial);
+
+	if (ret)
+		return error_set(err, ret, "%s: no thread to try the new key in", edit->header->name);
+	do {
+		if (deferral_is_over())
+			end_interrupted(edit);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+	} while (pthread_timedjoin_np(thread, NULL, &until) != 0);
+	return trial.ret;
+}
+
 static int prove(struct edit *edit, const struct header_proof *proof, unsigned nr_copies,
 		 struct error *err)
 {
-	int ret = proof ? header_prove(edit->header, proof, err) : 0;
+	int ret = proof ? prove_patiently(edit, proof, err) : 0;
 
 	return ret < 0 ? undo(edit, nr_copies, ret, err) : 0;
 }
@@ -273,43 +365,6 @@ static int write_all(struct edit *edit, const struct header_proof *proof, struct
 	ret = handle_areas(edit, false, err);
 	edit->mode = VERIFY;
 	return ret < 0 ? ret : handle_areas(edit, false, err);
-}
-
-/* What a failure leaves, and how to go on. */
-static const char *state_of(const struct edit *edit)
-{
-	static const char *const metadata[] = {
-		[HEADER_ADDED] = "the new key may be there or not, the others are: see \"ndio key "
-				 "list\", and do it again",
-		[HEADER_REMOVED] = "the key slot may be there or not: see \"ndio key list\", and do it "
-				   "again",
-		[HEADER_CHANGED] = "the key slot has the old key or the new one: if the old one opens "
-				   "it (\"ndio info\"), do it again",
-		[HEADER_NEW] = "the new header isn't whole: format it again",
-	};
-
-	switch (edit->stage) {
-	case NOTHING_WRITTEN:
-		return "nothing was written";
-	case WRITING_AREAS:
-		return edit->change == HEADER_NEW ? metadata[HEADER_NEW] :
-						    "the key slots are as they were";
-	case WRITING_METADATA:
-		return metadata[edit->change];
-	case PUT_BACK:
-		return "all was put back as it was";
-	case WIPING:
-		return "it is done, but the old key may still open what of its slot is not wiped";
-	default:
-		return "what was there is lost, and there is no new header yet: format it again";
-	}
-}
-
-static int tell_state(const struct edit *edit, int ret, struct error *err)
-{
-	struct error reason = *err;
-
-	return error_set(err, -ret, "%s: %s", reason.text, state_of(edit));
 }
 
 static int map_memfd(struct header *header, uint64_t len, uint8_t **now, struct error *err)
@@ -440,7 +495,7 @@ int header_write_new(struct header *header, uint64_t end, const struct header_ra
 	if (ret == 0)
 		ret = write_new_header(&edit, end, err);
 	if (ret == 0)
-		ret = header_prove(header, proof, err);
+		ret = prove_patiently(&edit, proof, err);
 	if (ret < 0)
 		tell_state(&edit, ret, err);
 	munmap(edit.now, end);
