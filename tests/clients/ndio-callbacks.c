@@ -361,14 +361,15 @@ static void test_home(void)
 #define CHAINS 64
 
 static atomic_uint accepted, completions, refusals;
-static struct iovec chain_iov;
+static uint8_t chains[CHAINS][LEN]; /* each one's memory */
 
 static void make_next(void *opaque, int error);
 
-static void start_next(unsigned flags)
+static void start_next(void *chain, unsigned flags)
 {
-	const struct ndio_completion completion = { .callback = make_next };
-	int ret = ndio_aio_preadv(volume, &chain_iov, 1, 0, flags, &completion);
+	const struct ndio_completion completion = { .callback = make_next, .opaque = chain };
+	const struct iovec iov = { chain, LEN };
+	int ret = ndio_aio_preadv(volume, &iov, 1, 0, flags, &completion);
 
 	if (ret == 0)
 		atomic_fetch_add(&accepted, 1);
@@ -380,11 +381,10 @@ static void start_next(unsigned flags)
 
 static void make_next(void *opaque, int error)
 {
-	(void)opaque;
 	if (error && error != -ECANCELED)
 		fail("a request failed: %s", strerror(-error));
 	atomic_fetch_add(&completions, 1);
-	start_next(0);
+	start_next(opaque, 0);
 }
 
 static void test_close(void)
@@ -392,13 +392,12 @@ static void test_close(void)
 	/* nbdkit 1.32 may abort when a connection ends while it answers. */
 	bool cancel = !info_of(volume).nbd;
 
-	chain_iov = (struct iovec){ memory, LEN };
 	for (int i = 0; i < 20; i++) {
 		atomic_store(&accepted, 0);
 		atomic_store(&completions, 0);
 		atomic_store(&refusals, 0);
-		for (int j = 0; j < CHAINS; j++)
-			start_next(j % 8 ? 0 : NDIO_PIN); /* some by the thread that unpins */
+		for (int j = 0; j < CHAINS; j++) /* some end on the thread that unpins */
+			start_next(chains[j], j % 8 ? 0 : NDIO_PIN);
 		ndio_close(volume, cancel && i % 2 ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT);
 		if (accepted != completions || refusals != CHAINS)
 			fail("%u requests, %u completions, %u refusals", accepted, completions, refusals);
