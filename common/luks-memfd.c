@@ -1,6 +1,7 @@
 #include "luks-memfd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #define LUKS1_LEN   1024       /* without its key areas */
 #define MAGIC_LEN   6
 #define BLOCK       512
+#define DESCRIPTORS 8 /* that libcryptsetup and libblkid have open at once, at the most */
 
 static const char magic_first[] = "LUKS\xba\xbe";
 static const char magic_second[] = "SKUL\xba\xbe";
@@ -75,6 +77,23 @@ static int make_file(struct luks_memfd *memfd)
 	return memfd->fd < 0 || ftruncate(memfd->fd, memfd->len) < 0 ? -errno : 0;
 }
 
+/* Where libcryptsetup gets no descriptor it takes a good header for a damaged one. */
+static int check_descriptors(const struct luks_memfd *memfd)
+{
+	int fds[DESCRIPTORS], n = 0, ret = 0;
+
+	while (n < DESCRIPTORS && ret == 0) {
+		fds[n] = fcntl(memfd->fd, F_DUPFD_CLOEXEC, 0);
+		if (fds[n] < 0)
+			ret = -errno;
+		else
+			n++;
+	}
+	while (n > 0)
+		close(fds[--n]);
+	return ret;
+}
+
 int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 {
 	char path[32];
@@ -84,10 +103,15 @@ int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 		return error_set(err, EINVAL, "%s: its size is impossible", memfd->name);
 	memfd->size = size;
 	ret = make_file(memfd);
+	if (ret == 0)
+		ret = check_descriptors(memfd);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: making a place for the LUKS header: %s",
 				 memfd->name, strerror(-ret));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd->fd);
+	if (access(path, R_OK) < 0)
+		return error_set(err, EIO, "%s: opening the LUKS header: %s: %s (is /proc mounted?)",
+				 memfd->name, path, strerror(errno));
 	ret = crypt_init(&memfd->cd, path);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: opening the LUKS header: %s", memfd->name,
