@@ -42,8 +42,6 @@ const char help_copy[] =
 	"      --request-size=N  of each; a power of two from 4K to 32M (default 256K)\n"
 	"      --overwrite       DST may hold a LUKS volume, a file system or a partition table\n"
 	"                        that SRC has nothing in place of\n"
-	"      --answer-timeout=N\n"
-	"                        a server that is silent for N seconds is lost (default 30)\n"
 	"  -h, --help            show this\n"
 	"\n"
 	"Exit status: 0 all was copied and flushed, 1 it was not, 2 the command line makes no\n"
@@ -54,7 +52,6 @@ enum {
 	OPT_OVERWRITE,
 	OPT_RESUME,
 	OPT_REQUEST_SIZE,
-	OPT_ANSWER_TIMEOUT,
 };
 
 static const struct option options[] = {
@@ -67,7 +64,6 @@ static const struct option options[] = {
 	{ "connections", required_argument, NULL, 'C' },
 	{ "requests", required_argument, NULL, 'R' },
 	{ "request-size", required_argument, NULL, OPT_REQUEST_SIZE },
-	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -136,11 +132,6 @@ static bool take_option(struct arguments *args, int option, const char *value)
 		return progress_parse(value, &args->copy.progress);
 	case 'S':
 		return set_sparse(&args->copy, value);
-	case OPT_ANSWER_TIMEOUT:
-		if (!cmd_parse_answer_timeout(value, &args->source.answer_timeout))
-			return false;
-		args->destination.answer_timeout = args->source.answer_timeout;
-		return true;
 	case OPT_DESTINATION_IS_ZERO:
 		args->destination_is_zero = true;
 		return true;
@@ -186,7 +177,7 @@ static const char *hint(int option)
 		       "two from 4K to 32M as their size";
 	case OPT_RESUME:
 		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
-	case OPT_ANSWER_TIMEOUT:
+	case ENDPOINT_ANSWER_TIMEOUT:
 		return ": it takes seconds, from 1 to 86400";
 	default:
 		return ", or a key was given before";

@@ -57,6 +57,7 @@ struct report {
 	struct ndio_info disk; /* without a key */
 	bool is_luks;
 	struct header_facts luks;
+	struct ndio_volume *server; /* of the disk, if that is on one */
 	bool unlocked;
 	struct ndio_info plain; /* with the key */
 };
@@ -162,6 +163,16 @@ static int find_header(struct report *report, struct header *disk, struct error 
 	return ret;
 }
 
+/* A server may let in one client only, once: the connection that is there has to do. */
+static int open_volume(struct report *report, const struct ndio_options *options,
+		       struct ndio_volume **volume)
+{
+	if (!report->nbd)
+		return ndio_open(report->request->locator, options, volume);
+	*volume = report->server;
+	return ndio_unlock(*volume, options);
+}
+
 static int open_plain(void *opaque, const struct key *key, struct error *err)
 {
 	struct report *report = opaque;
@@ -179,14 +190,15 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 	int ret;
 
 	unlock_tell(&report->request->how, &options);
-	ret = ndio_open(report->request->locator, &options, &volume);
+	ret = open_volume(report, &options, &volume);
 
 	report->plain.struct_size = sizeof(report->plain);
 	if (ret == 0)
 		ret = ndio_get_info(volume, &report->plain);
 	if (ret < 0)
 		error_set(err, -ret, "%s", ndio_error());
-	ndio_close(volume, NDIO_CLOSE_WAIT);
+	if (!report->nbd)
+		ndio_close(volume, NDIO_CLOSE_WAIT);
 	report->unlocked = ret == 0;
 	return ret;
 }
@@ -216,9 +228,12 @@ static int find_out(struct report *report, struct error *err)
 
 	if (ret == 0)
 		ret = find_header(report, &disk, err);
-	header_close(&disk); /* a server may allow one connection only */
+	if (!report->nbd)
+		header_close(&disk); /* locks exclude each other */
+	report->server = disk.volume;
 	if (ret == 0)
 		ret = unlock(report, err);
+	header_close(&disk);
 	return ret;
 }
 

@@ -101,7 +101,7 @@ static void fail(struct side *side, int error, uint64_t at)
 	char what[4300];
 
 	snprintf(what, sizeof(what), "%s: read at %" PRIu64 ": ", side->endpoint->name, at);
-	stop(side->compare, error, at, what, error_reason(-error));
+	stop(side->compare, error, at, what, ndio_reason(side->endpoint->volume, error));
 }
 
 /* Of what is from here on nothing matters any more. */

@@ -24,6 +24,9 @@ bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destina
 	case ENDPOINT_MAX_KDF_TIME:
 		return !unlock_take_max_kdf_time(&source->how, value) &&
 		       !unlock_take_max_kdf_time(&destination->how, value);
+	case ENDPOINT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &source->answer_timeout) &&
+		       cmd_parse_answer_timeout(value, &destination->answer_timeout);
 	case ENDPOINT_HEADER:
 		spec->header = value;
 		return true;

@@ -18,6 +18,8 @@
 	"  --src-slot=N          try this key slot only\n"                                       \
 	"  --max-kdf-time=SECONDS\n"                                                             \
 	"                        how long deriving the keys of a side may take (default 120)\n"  \
+	"  --answer-timeout=SECONDS\n"                                                           \
+	"                        a server that is silent for so long is lost (default 30)\n"     \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"              \
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
 
@@ -30,6 +32,7 @@ enum {
 	ENDPOINT_KEYFILE_SIZE,
 	ENDPOINT_SLOT,
 	ENDPOINT_MAX_KDF_TIME,  /* of both */
+	ENDPOINT_ANSWER_TIMEOUT, /* of both */
 	ENDPOINT_OF_DST = 1024, /* added to one of these */
 	ENDPOINT_END = 2048,    /* where a command's own options start */
 };
@@ -46,7 +49,8 @@ enum {
 /* For getopt_long. */
 #define ENDPOINT_OPTIONS                                                                        \
 	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST),                         \
-	{ "max-kdf-time", required_argument, NULL, ENDPOINT_MAX_KDF_TIME }
+	{ "max-kdf-time", required_argument, NULL, ENDPOINT_MAX_KDF_TIME },                     \
+	{ "answer-timeout", required_argument, NULL, ENDPOINT_ANSWER_TIMEOUT }
 
 /* Of both sides, before the first option. */
 #define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT }

@@ -119,11 +119,12 @@ static void tell_notice(void *opaque, const char *message)
 	callback_leave();
 }
 
-static int open_engine(struct ndio_volume *handle, const char *locator,
-		       const struct ndio_options *options)
+static struct volume_options engine_options(struct ndio_volume *handle, const char *locator,
+					    const struct ndio_options *options)
 {
 	bool nbd = locator_is_uri(locator);
-	const struct volume_options volume_options = {
+
+	return (struct volume_options){
 		.file = nbd ? NULL : locator,
 		.uri = nbd ? locator : NULL,
 		.connections = handle->connections,
@@ -146,22 +147,34 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 		.no_discard = options->flags & NDIO_OPEN_NO_DISCARD,
 		.notice = { options->notice ? tell_notice : NULL, handle },
 	};
-	const struct channel_options channel_options = {
+}
+
+static int start_workers(struct ndio_volume *handle, bool nbd, int *errnum, struct error *err)
+{
+	const struct channel_options options = {
 		.pieces = nbd ? NBD_PIECES : FILE_PIECES,
 		.piece_len = nbd ? NBD_PIECE_LEN : FILE_PIECE_LEN,
 	};
+
+	handle->workers = workers_open(handle->volume, nbd ? handle->connections : FILE_WORKERS,
+				       &options, queue_tell, errnum, err);
+	if (!handle->workers)
+		return -*errnum;
+	if (handle->volume->encrypted && !workers_are_pinned(handle->workers) && handle->notice.tell)
+		tell_notice(handle, BOUNCE_UNPINNED);
+	return 0;
+}
+
+static int open_engine(struct ndio_volume *handle, const char *locator,
+		       const struct ndio_options *options)
+{
+	const struct volume_options engine = engine_options(handle, locator, options);
 	struct error err = { 0 };
 	int errnum;
 
-	handle->volume = volume_open(&volume_options, &errnum, &err);
-	if (handle->volume)
-		handle->workers = workers_open(handle->volume,
-					       nbd ? handle->connections : FILE_WORKERS,
-					       &channel_options, queue_tell, &errnum, &err);
-	if (!handle->workers)
+	handle->volume = volume_open(&engine, &errnum, &err);
+	if (!handle->volume || start_workers(handle, engine.uri, &errnum, &err) < 0)
 		return message_set(errnum, "%s", err.text);
-	if (handle->volume->encrypted && !workers_are_pinned(handle->workers))
-		notice_tell(&volume_options.notice, "%s", BOUNCE_UNPINNED);
 	return 0;
 }
 
@@ -231,6 +244,44 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 	else
 		*volume = handle;
 	return ret;
+}
+
+/* The target, with its connection, goes from the one volume to the other. */
+static int unlock_target(struct ndio_volume *handle, const struct ndio_options *options, int *errnum,
+			 struct error *err)
+{
+	struct volume *plain = handle->volume, *volume;
+	struct volume_options engine = engine_options(handle, plain->target->name, options);
+
+	engine.target = plain->target;
+	volume = volume_open(&engine, errnum, err);
+	if (!volume)
+		return -*errnum;
+	plain->target = NULL;
+	volume_close(plain);
+	handle->volume = volume;
+	return 0;
+}
+
+int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
+{
+	struct ndio_options all;
+	struct error err = { 0 }, again = { 0 };
+	int ret = callback_refuse("unlocking a disk"), errnum;
+
+	if (ret == 0)
+		ret = read_options(options, &all);
+	if (ret < 0)
+		return ret;
+	if (!volume || !all.key || volume->volume->encrypted || !target_is_nbd(volume->volume->target))
+		return message_set(EINVAL, "only the disk of a server that was opened without a key can "
+				   "be unlocked later, and with one");
+	workers_close(volume->workers, false);
+	volume->workers = NULL;
+	ret = unlock_target(volume, &all, &errnum, &err);
+	if (start_workers(volume, true, &errnum, &again) < 0)
+		return message_set(errnum, "%s", ret < 0 ? err.text : again.text);
+	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;
 }
 
 static void stop_reaped(struct queue_entry *entry, struct ndio_event *event)
@@ -324,7 +375,7 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 		memcpy(all.cipher, v->luks.cipher, sizeof(all.cipher));
 	}
 	if (target_is_nbd(v->target)) {
-		all.connections = workers_count(volume->workers);
+		all.connections = volume->workers ? workers_count(volume->workers) : 0;
 		tell_server(v->target, &all);
 	}
 	return give(info, &all, sizeof(all));
@@ -468,6 +519,8 @@ static int check(const struct ndio_volume *handle, const struct ask *ask)
 
 	if (!handle)
 		return message_set(EINVAL, "%s: no disk", op_name(ask->op));
+	if (!handle->workers) /* lost in ndio_unlock() */
+		return refuse(handle, ask, -ENOTCONN, error_reason(ENOTCONN));
 	ret = check_memory(handle, ask);
 	if (ret < 0)
 		return ret;

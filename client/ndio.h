@@ -101,6 +101,12 @@ struct ndio_options {
 int ndio_open(const char *locator, const struct ndio_options *options,
 	      struct ndio_volume **volume);
 
+/* Opens with a key what was opened without one, over the connection that there is: for servers that
+ * let in one client, once. Of the options, those about the key count. Nobody may use the volume
+ * during the call. Where it fails the volume stays what it was; but if the connection is lost as
+ * well, all that can be done with it is to close it. */
+int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options);
+
 enum ndio_close_how {
 	NDIO_CLOSE_WAIT,   /* for all that is in flight */
 	NDIO_CLOSE_CANCEL, /* fail what isn't done with -ECANCELED */

@@ -243,7 +243,7 @@ static int check_header(const struct volume *volume, const struct volume_options
 struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err)
 {
 	struct volume *volume = calloc(1, sizeof(*volume));
-	int ret;
+	int ret = 0;
 
 	if (!volume) {
 		*errnum = ENOMEM;
@@ -253,7 +253,9 @@ struct volume *volume_open(const struct volume_options *options, int *errnum, st
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
 	volume->encrypted = options->unlock;
-	ret = open_target(volume, options, options->direct, err);
+	volume->target = options->target;
+	if (!volume->target)
+		ret = open_target(volume, options, options->direct, err);
 	if (ret == 0 && volume->encrypted)
 		ret = unlock(volume, options, err);
 	if (ret == 0)
@@ -265,6 +267,8 @@ struct volume *volume_open(const struct volume_options *options, int *errnum, st
 		ret = target_nbd_connect(volume->target, err);
 	if (ret < 0) {
 		*errnum = -ret;
+		if (options->target)
+			volume->target = NULL;
 		volume_close(volume);
 		return NULL;
 	}

@@ -19,6 +19,8 @@
 struct volume_options {
 	const char *file;   /* path of the target; or else */
 	const char *uri;    /* an NBD server's export */
+	struct target *target; /* that, open already and without queues: it becomes the volume's, but
+				* not if opening fails; or NULL */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
 	enum tls_by tls_by; /* for URIs of nbds */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */

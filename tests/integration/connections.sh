@@ -63,6 +63,25 @@ start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" 2>/dev/null
 ok "connections that differ are no start" grep -q "what it can has changed" "$T/gate.log"
 end_server bad
 
+# ---- a server that lets in one client, once ----
+
+# once NAME COMMAND...: qemu-nbd that ends with its first client.
+once() {
+	rm -f "$T/once.sock"
+	qemu-nbd --socket "$T/once.sock" --format raw "$T/disk" 2>"$T/once.log" &
+	server_pids[once]=$!
+	await test -S "$T/once.sock"
+	ok "$1" timeout 30 "${@:2}"
+	wait "${server_pids[once]}"
+	unset "server_pids[once]"
+}
+
+once "info with a key" "$ndio" info --key-file "$T/pass" "$(uri once)"
+once "key add" "$ndio" key add --key-file "$T/pass" --new-key-file "$T/new" "${cheap[@]}" \
+	"$(uri once)"
+ok "did it" opens "$T/disk" "$T/new"
+once "copy" "$ndio" copy --src-key-file "$T/pass" "$(uri once)" null:
+
 # ---- one of them is lost ----
 
 # commands CONNECTION: that it has had so far, but for the one that ends it.
