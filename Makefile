@@ -63,7 +63,7 @@ CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
-PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so $(B)/tests/syslog-to-file.so
+PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so $(B)/tests/fail-allocation.so $(B)/tests/syslog-to-file.so
 BARE         := $(B)/tests/bench/bare-plugin.so
 # The library's calls: what its header declares; \050 is a parenthesis.
 LIB_CALLS    := $(shell grep -v typedef client/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \

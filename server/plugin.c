@@ -17,6 +17,7 @@
 #include <nbdkit-plugin.h>
 
 #include "bounce.h"
+#include "captive.h"
 #include "cipher.h"
 #include "key-file.h"
 #include "lender.h"
@@ -722,7 +723,7 @@ static int ndio_get_ready(void)
 	return try_channels();
 }
 
-static int ndio_after_fork(void)
+static int start(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
 	const struct channel_sizes *before = sizes;
@@ -750,6 +751,15 @@ static void ndio_load(void)
 
 	if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
 		signal(SIGXFSZ, SIG_IGN);
+}
+
+static int ndio_after_fork(void)
+{
+	int ret = start();
+
+	if (ret < 0)
+		captive_refuse();
+	return ret;
 }
 
 static void ndio_unload(void)
