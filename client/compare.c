@@ -555,6 +555,7 @@ static int run(struct compare *compare, struct compare_report *report)
 {
 	const struct side *sides = compare->side;
 	struct progress progress;
+	enum ndio_close_how how;
 	int ret;
 
 	interrupt_catch(compare->wake_fd);
@@ -563,9 +564,11 @@ static int run(struct compare *compare, struct compare_report *report)
 	if (!compare->options->strict || is_streaming(compare) || sides[0].size == sides[1].size)
 		while (run_once(compare, &progress))
 			;
-	/* Then nothing is in flight any more, not even what doesn't matter. */
+	/* Then nothing is in flight any more, not even what doesn't matter. Servers don't like clients
+	 * that go before the answers: some end. */
+	how = compare->error ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT;
 	for (unsigned i = 0; i < 2; i++)
-		endpoint_close_volume(sides[i].endpoint, NDIO_CLOSE_CANCEL);
+		endpoint_close_volume(sides[i].endpoint, how);
 	ret = make_report(compare, report);
 	progress_end(&progress, compare->done, total(compare),
 		     ret == 0 && report->outcome == COMPARE_EQUAL);

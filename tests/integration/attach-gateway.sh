@@ -119,7 +119,7 @@ sleep 0.5
 before=$SECONDS
 kill -TERM $pid
 wait $pid
-is "interrupted: status" $? 1
+is "interrupted: status, of the signal" $? 143
 kill -CONT "${server_pids[disk]}"
 like "interrupted: message" "$(cat "$T/out")" "starting the gateway: interrupted"
 ok "interrupted: at once" test $((SECONDS - before)) -lt 20
