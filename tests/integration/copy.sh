@@ -467,7 +467,7 @@ secrets() {
 		>"$T/out" 2>&1
 	is "a limit is no reason to fail" $? 0
 	like "but to say so" "$(cat "$T/out")" \
-		"warning: what is decrypted may be swapped .*limit is 1048576 bytes"
+		"warning: buffers can't be locked in memory, .*written to swap"
 }
 
 # A Unix socket holds less than a large write, unless it is told.
