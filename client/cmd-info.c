@@ -86,17 +86,19 @@ static const char *kind_of(const struct report *report)
 }
 
 /* What the disk can as it is used: nobody zeroes ciphertext, or knows where it means zeroes, and trims
- * tell the server what is in use, so they are passed on for who asks for that. */
+ * tell the server what is in use, so they are passed on for who asks for that, or where the header
+ * allows it. */
 static uint32_t abilities_of(const struct report *report)
 {
-	const uint32_t plain_only = NDIO_CAN_TRIM | NDIO_CAN_FAST_ZERO | NDIO_CAN_EXTENTS;
+	const uint32_t never = NDIO_CAN_FAST_ZERO | NDIO_CAN_EXTENTS;
+	bool trims = strstr(report->luks.flags, "allow-discards");
 
-	return report->disk.can & ~(report->is_luks ? plain_only : 0);
+	return report->disk.can & ~(report->is_luks ? never | (trims ? 0 : NDIO_CAN_TRIM) : 0);
 }
 
 static bool trims_if_asked(const struct report *report)
 {
-	return report->is_luks && (report->disk.can & NDIO_CAN_TRIM);
+	return report->disk.can & NDIO_CAN_TRIM & ~abilities_of(report);
 }
 
 /* Bytes of plaintext, or 0 where the volume is too small for its header. */
@@ -586,7 +588,9 @@ int cmd_info(int argc, char **argv)
 	if (!wrong && argc - optind != 1)
 		wrong = "it takes one locator";
 	if (!wrong)
-		wrong = key_source_check(&request.key_source);
+		wrong = request.unlock && key_source_given(&request.key_source) ?
+				"--unlock asks for a passphrase: it isn't for a key from a file or "
+				"descriptor" : key_source_check(&request.key_source);
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
 	request.locator = argv[optind];

@@ -64,6 +64,10 @@ files() {
 	is "LUKS2: but for who asks for it" "$(json 'i["can_if_asked"]' "$T/two")" "['trim']"
 	like "LUKS2: for people, too" "$(shows can "$T/two")" \
 		'^flush fua cache, and trim if asked to \(--discard, discard=on\)$'
+	cp "$T/two" "$T/allows"
+	rewrite "$T/allows" '"config":{' '"config":{"flags":["allow-discards"],'
+	is "LUKS2: and where the header allows it" "$(json '("trim" in i["can"], i["can_if_asked"])' \
+		"$T/allows")" "(True, [])"
 	is "raw: it has" "$(json '[a for a in ("flush", "extents", "trim") if a in i["can"]]' \
 		"$T/raw")" "['flush', 'extents', 'trim']"
 	is "LUKS2: key slots" "$(json 'i["luks"]["key_slots"]' "$T/two")" \
