@@ -156,6 +156,8 @@ static const char *take_arguments(struct command_line *line, int argc, char **ar
 	line->spec.locator = argv[0];
 	if (argc == 2 && !kernel_device_parse(argv[1], &line->spec.index))
 		return "a device is nbd0, nbd1, ...";
+	if (line->spec.discard && line->spec.read_only)
+		return "--discard is nothing for a device that can only be read";
 	return key_source_check(&line->spec.key);
 }
 

@@ -169,7 +169,7 @@ static const char *hint(int option)
 	case 'p':
 		return ": it takes json, or a descriptor that is open for writing";
 	case 'S':
-		return "";
+		return ": it takes a power of two from 512 to 256K, or 0";
 	case 'C':
 	case 'R':
 	case OPT_REQUEST_SIZE:

@@ -200,7 +200,7 @@ int cmd_psk(int argc, char **argv)
 		fputs(help_psk, stdout);
 		return CMD_OK;
 	}
-	if (argc - optind != 2)
+	if (argc - optind != 2 || !*argv[optind])
 		return cmd_usage(argv[0], "it takes a file and a user");
 	if (!is_user(argv[optind + 1]))
 		return cmd_usage(argv[0], "a user's name has 1 to %d characters, none of them a colon "

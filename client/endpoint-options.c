@@ -31,7 +31,7 @@ bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destina
 		spec->header = value;
 		return true;
 	default:
-		spec->unlock = true;
+		spec->unlock = spec->ask = true;
 		return true;
 	}
 }
@@ -45,6 +45,9 @@ int endpoint_check(const char *self, const struct endpoint_spec *spec)
 	if (spec->unlock && endpoint_is_special(spec->locator))
 		return cmd_usage(self, "%s can't be opened with a key: give a file, a block device "
 				 "or an NBD URI", spec->locator);
+	if (spec->ask && key_source_given(&spec->key))
+		return cmd_usage(self, "%s: a passphrase that is asked for, or a key from a file or "
+				 "descriptor, not both", spec->locator);
 	if (key_source_check(&spec->key))
 		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
 	if (spec->header && !spec->unlock)

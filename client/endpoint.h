@@ -19,6 +19,7 @@ struct endpoint_spec {
 	struct unlock_options how;
 	unsigned connections; /* to a server; 0: as many as the library likes */
 	unsigned answer_timeout; /* see struct ndio_options */
+	bool ask;            /* by an option of its own */
 	bool unlock;         /* with a key, asked for at the terminal if there is no other */
 };
 

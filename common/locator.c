@@ -74,6 +74,8 @@ int locator_kind(const char *locator, struct error *err)
 	size_t scheme = scheme_len(locator);
 	struct stat st;
 
+	if (!*locator)
+		return error_set(err, EINVAL, "an empty name: a disk is a path or an NBD URI");
 	if (locator_is_uri(locator))
 		return LOCATOR_URI;
 	if (scheme == 0)

@@ -161,6 +161,9 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 {
 	const char *failure = link->tls ? tls_failure(link->tls) : NULL;
 
+	if (!failure && strstr(nbd_link_reason(), "requires TLS"))
+		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
+				 "nbds+unix:// in place of nbd:// or nbd+unix://");
 	return error_set(err, nbd_link_errno(), "%s", failure ? failure : nbd_link_reason());
 }
 

@@ -55,7 +55,16 @@ static int explain_certificate(const struct tls_context *context, long result, s
 static int wrong_key(const struct tls_context *context, struct error *err)
 {
 	return error_set(err, BY_US, "the server doesn't take the key of \"%s\": the user or the key "
-			 "is wrong", tls_context_user(context));
+			 "is wrong, or it has only certificates (tls-certificates=FOLDER)",
+			 tls_context_user(context));
+}
+
+/* Who has such a key shows no certificate: most servers that do know no keys at all. */
+static int shows_certificate(const struct tls_context *context, struct error *err)
+{
+	return error_set(err, BY_US, "the server doesn't take the key of \"%s\", but shows a "
+			 "certificate: it wants tls-certificates=FOLDER in the URI, in place of "
+			 "tls-psk-file, or doesn't know that user", tls_context_user(context));
 }
 
 static int too_old(const struct tls_context *context, struct error *err)
@@ -94,7 +103,8 @@ static int explain_alert(const struct tls_context *context, const struct tls_fai
 			return explain_late_alert(alert, err);
 		if (tls_context_user(context))
 			return wrong_key(context, err);
-		return error_set(err, EPROTO, "the server ends the handshake: %s", text);
+		return error_set(err, EPROTO, "the server ends the handshake: %s (does it want a "
+				 "pre-shared key, tls-psk-file=FILE?)", text);
 	case SSL_AD_CERTIFICATE_REQUIRED:
 		return error_set(err, BY_US, "the server wants a certificate of ours: client-cert.pem "
 				 "and client-key.pem");
@@ -177,7 +187,8 @@ static int explain_end(const struct tls_context *context, const struct tls_failu
 	if (tls_context_user(context))
 		return error_set(err, BY_US, "the server closed the connection during the handshake: "
 				 "is the user, \"%s\", or the key wrong?", tls_context_user(context));
-	return error_set(err, EPROTO, "the server closed the connection during the handshake");
+	return error_set(err, EPROTO, "the server closed the connection during the handshake (does it "
+			 "want a pre-shared key, tls-psk-file=FILE?)");
 }
 
 int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_failure *failure,
@@ -189,7 +200,7 @@ int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_fa
 	int ret;
 
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && tls_context_user(context))
-		ret = wrong_key(context, err);
+		ret = shows_certificate(context, err);
 	else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
 		ret = explain_certificate(context, result, err);
 	else if (failure->again)

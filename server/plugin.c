@@ -352,7 +352,7 @@ static int config_answer(const char *value)
 	return 0;
 }
 
-static int ndio_config(const char *key, const char *value)
+static int take_parameter(const char *key, const char *value)
 {
 	if (strcmp(key, "file") == 0)
 		return config_path(key, &config.file, value);
@@ -411,6 +411,35 @@ static int check_key_file(void)
 	return -1;
 }
 
+/* Parameters that would be passed over beside, or without, another one. */
+static const struct {
+	const char *key;
+	bool for_uri;
+} one_sided[] = {
+	{ "connections", true }, { "answer", true }, { "tls", true },
+	{ "direct", false }, { "lock-image", false },
+};
+#define NR_ONE_SIDED (sizeof(one_sided) / sizeof(one_sided[0]))
+static bool given[NR_ONE_SIDED];
+
+static int ndio_config(const char *key, const char *value)
+{
+	for (size_t i = 0; i < NR_ONE_SIDED; i++)
+		given[i] = given[i] || strcmp(key, one_sided[i].key) == 0;
+	return take_parameter(key, value);
+}
+
+static int check_one_sided(void)
+{
+	for (size_t i = 0; i < NR_ONE_SIDED; i++)
+		if (given[i] && one_sided[i].for_uri != !!config.uri) {
+			nbdkit_error("%s= is for %s", one_sided[i].key, one_sided[i].for_uri ?
+				     "uri=, another server's export" : "a file or block device");
+			return -1;
+		}
+	return 0;
+}
+
 static int ndio_config_complete(void)
 {
 	if (!config.file == !config.uri) {
@@ -429,7 +458,7 @@ static int ndio_config_complete(void)
 		nbdkit_error("slot= needs passphrase= or keyfile=");
 		return -1;
 	}
-	if (check_key_file() < 0)
+	if (check_key_file() < 0 || check_one_sided() < 0)
 		return -1;
 	return config.keyfile ? read_keyfile() : 0;
 }
