@@ -54,6 +54,17 @@ static int start_tls(int fd, struct starttls *starttls, const struct nbd_deadlin
 	return 0;
 }
 
+/* Why a call of libnbd's failed; which one hears that the server wants TLS, is chance. */
+static int libnbd_failed(struct error *err)
+{
+	const char *reason = nbd_link_reason();
+
+	if (strstr(reason, "requires TLS"))
+		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
+				 "nbds+unix:// in place of nbd:// or nbd+unix://");
+	return error_set(err, nbd_link_errno(), "%s", reason);
+}
+
 /* libnbd is played the greeting that the server gave us, and finds nothing that it would ask
  * before STARTTLS. */
 static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls,
@@ -68,7 +79,7 @@ static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls
 	if (inner < 0)
 		return inner;
 	if (nbd_aio_connect_socket(link->nbd, inner) < 0)
-		return error_set(err, nbd_link_errno(), "%s", nbd_link_reason());
+		return libnbd_failed(err);
 	return 0;
 }
 
@@ -130,7 +141,7 @@ static int dial(struct nbd_link *link, const struct nbd_deadline *deadline, stru
 	else if (server->tls)
 		ret = connect_tls(link, fd, deadline, err);
 	else if (nbd_aio_connect_socket(link->nbd, fd) < 0)
-		ret = error_set(err, nbd_link_errno(), "%s", nbd_link_reason());
+		ret = libnbd_failed(err);
 	return ret;
 }
 
@@ -147,11 +158,11 @@ static int dial_by_libnbd(struct nbd_link *link, const struct nbd_deadline *dead
 	    (uri->tls_psk_file && nbd_set_tls_psk_file(link->nbd, uri->tls_psk_file) < 0) ||
 	    (uri->tls_certificates &&
 	     nbd_set_tls_certificates(link->nbd, uri->tls_certificates) < 0))
-		return error_set(err, nbd_link_errno(), "%s", nbd_link_reason());
+		return libnbd_failed(err);
 	if (uri->transport != NBD_TCP)
 		return dial(link, deadline, err);
 	if (nbd_aio_connect_tcp(link->nbd, uri->host, port) < 0)
-		return error_set(err, nbd_link_errno(), "%s", nbd_link_reason());
+		return libnbd_failed(err);
 	return 0;
 }
 
@@ -161,10 +172,7 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 {
 	const char *failure = link->tls ? tls_failure(link->tls) : NULL;
 
-	if (!failure && strstr(nbd_link_reason(), "requires TLS"))
-		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
-				 "nbds+unix:// in place of nbd:// or nbd+unix://");
-	return error_set(err, nbd_link_errno(), "%s", failure ? failure : nbd_link_reason());
+	return failure ? error_set(err, nbd_link_errno(), "%s", failure) : libnbd_failed(err);
 }
 
 static int connected(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
