@@ -198,6 +198,12 @@ static void drive(struct worker *worker, int closing)
 			;
 }
 
+static void end_round(struct worker *worker)
+{
+	if (worker->after_round)
+		worker->after_round();
+}
+
 static void *work(void *opaque)
 {
 	struct worker *worker = opaque;
@@ -208,6 +214,8 @@ static void *work(void *opaque)
 		int closing;
 
 		take_inbox(worker);
+		/* One that came back at its end has completed, and what follows may sleep. */
+		end_round(worker);
 		closing = atomic_load(&worker->closing);
 		if (closing == CANCEL && !canceled) {
 			channel_cancel(worker->channel);
@@ -218,11 +226,8 @@ static void *work(void *opaque)
 			break;
 		drive(worker, closing);
 		look_whether_up(worker);
-		if (worker->after_round)
-			worker->after_round();
+		end_round(worker);
 	}
-	if (worker->after_round)
-		worker->after_round();
 	return NULL;
 }
 
