@@ -193,7 +193,7 @@ static void test_open(void)
 	WRONG(ndio_open(NULL, NULL, &other), EINVAL);
 	WRONG(ndio_open(NULL, &options, &other), EINVAL);
 	WRONG(ndio_open(opening.locator, NULL, NULL), EINVAL);
-	WRONG(ndio_open("", NULL, &other), ENOENT);
+	WRONG(ndio_open("", NULL, &other), EINVAL);
 	WRONG_OPTION(struct_size, 0);
 	WRONG_OPTION(struct_size, 1);
 	WRONG_OPTION(struct_size, sizeof(size_t) + 1);

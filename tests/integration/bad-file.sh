@@ -29,7 +29,7 @@ ok "a character device" refused "/dev/null: not a regular file or block device" 
 ok "a fifo" refused "$T/fifo: not a regular file or block device" "$T/fifo"
 ok "a socket" refused "$T/socket: " "$T/socket"
 ok "a symbolic link to itself" refused "$T/loop: Too many levels of symbolic links" "$T/loop"
-ok "an empty name" refused "empty path" file=
+ok "an empty name" refused "an empty name" file=
 
 # A fifo that nobody writes: whoever waits for one waits forever.
 make_luks2 "$T/luks" 20M

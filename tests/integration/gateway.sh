@@ -138,7 +138,7 @@ long_path() {
 	mkdir "$dir"
 	start_stock inner memory 1M
 	mv "$T/inner.sock" "$dir/s"
-	ok "a long path of a socket" bash -c 'cd "$1" && "$2" info "nbd+unix:///?socket=s"' - \
+	ok "a long path of a socket" bash -c 'cd "$1" && "$2" copy "nbd+unix:///?socket=s" null:' - \
 		"$dir" "$NDIO_BUILD/ndio"
 	end_server inner
 }
