@@ -2,6 +2,7 @@
  * nobody sleeps while there is something to do. */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 
 #include "request.h"
+#include "syncs.h"
 #include "volume.h"
 #include "worker.h"
 
@@ -97,6 +99,57 @@ static void test_close_after_empty_requests(void **state)
 		workers_close(workers, round % 3 == 0);
 	}
 	assert_int_equal(done_count, 400 / 5 * (0 + 1 + 2 + 3 + 4));
+}
+
+static atomic_bool ended;
+static sem_t told;
+
+static void end_flush(struct ndio_request *request)
+{
+	atomic_store(&ended, true);
+	request_put(request, REF_CALLER);
+}
+
+/* As a queue tells a program of what has ended on this thread. */
+static void tell(void)
+{
+	if (atomic_exchange(&ended, false))
+		sem_post(&told);
+}
+
+static void nobody_waits(struct sync *sync)
+{
+	fail_msg("sync %p waits", (void *)sync);
+}
+
+/* A flush that has to wait for another ends when that has, and nothing else lands: before its worker
+ * sleeps again it is told. */
+static void test_waiting_flush_is_told(void **state)
+{
+	struct sync other = { .cleared = nobody_waits };
+	struct ndio_request *request;
+	struct error err;
+	int errnum;
+
+	(void)state;
+	sem_init(&told, 0, 0);
+	workers = workers_open(volume, WORKERS, &channel_options, tell, &errnum, &err);
+	assert_non_null(workers);
+	sync_begin(&volume->syncs, &other);
+	assert_int_equal(request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request), 0);
+	request->done = end_flush;
+	workers_submit(workers, request);
+	/* Until it has landed and waits. */
+	for (bool waits = false; !waits; usleep(1000)) {
+		pthread_mutex_lock(&volume->syncs.lock);
+		waits = volume->syncs.first_waiting;
+		pthread_mutex_unlock(&volume->syncs.lock);
+	}
+	usleep(20000); /* and its worker sleeps, most likely */
+	assert_true(sync_end(&volume->syncs, &other, 0, true));
+	assert_int_equal(sem_wait(&told), 0);
+	workers_close(workers, false);
+	sem_destroy(&told);
 }
 
 /* Requests that wait for the range of others when the end comes, too. */
@@ -251,6 +304,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_close_after_empty_requests, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_waiting_flush_is_told, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_close_waits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_close_cancels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_submits_from_done, set_up, tear_down),
