@@ -5,6 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../nbd.sh"
 . "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../command.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
 key=$T/pass

@@ -53,9 +53,10 @@ both() {
 	shift 2
 	fill
 	mitm "$name: reads" $cases "$@" -- "$records" -c 1 read "$uri"
-	mitm "$name: reads through 4 connections" 1 "$@" -- "$records" -c 4 read "$uri"
+	# One of several that is lost with nothing under way isn't missed: what counts is the data.
+	mitm "$name: reads through 4 connections" 1 --expect any "$@" -- "$records" -c 4 read "$uri"
 	mitm "$name: writes" $cases "$@" -- bash "$T/writes" "$T/disk" "$records" -c 1 write "$uri"
-	mitm "$name: writes through 4 connections" 1 "$@" -- \
+	mitm "$name: writes through 4 connections" 1 --expect any "$@" -- \
 		bash "$T/writes" "$T/disk" "$records" -c 4 write "$uri"
 }
 
