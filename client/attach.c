@@ -55,16 +55,22 @@ static int read_facts(struct header *header, struct header_facts *facts, struct 
 	return ret < 0 ? ret : facts_read(header, facts, err);
 }
 
-/* Without the key: so that one isn't asked for in vain. */
+/* Without the key: so that one isn't asked for in vain. Where none is asked for, a server is left to
+ * the gateway, which tells: it may let in one client, once. */
 static int find_block_size(const struct attach_spec *spec, struct header *header,
 			   unsigned *block_size, struct error *err)
 {
 	struct header_facts facts;
-	int ret = read_facts(header, &facts, err);
+	int ret;
 
+	*block_size = spec->block_size;
+	if (cmd_is_uri(header->name) && key_source_given(&spec->key))
+		return 0;
+	ret = read_facts(header, &facts, err);
 	if (ret < 0)
 		return step_failed(ret, "looking at the disk", err);
-	*block_size = spec->block_size ? spec->block_size : facts.sector;
+	if (!*block_size)
+		*block_size = facts.sector;
 	return 0;
 }
 
@@ -201,8 +207,14 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 
 	if (ret < 0)
 		return ret;
+	if (!block_size) {
+		ret = gateway_sector(attachment->socket, &block_size, err);
+		if (ret < 0)
+			ret = step_failed(ret, "asking the gateway", err);
+	}
 	/* Before the kernel has it, so that it is never attached and unknown. */
-	ret = save_facts(spec, attachment, err);
+	if (ret == 0)
+		ret = save_facts(spec, attachment, err);
 	if (ret == 0)
 		ret = connect_kernel(spec, attachment, block_size, err);
 	if (ret < 0) {

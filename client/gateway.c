@@ -22,6 +22,7 @@
 #include "cmd.h"
 #include "interrupt.h"
 #include "program.h"
+#include "volume.h"
 
 #define PLUGIN       "nbdkit-ndio-plugin.so"
 #define FIRST_MS     60000 /* until it must answer for the first time */
@@ -417,4 +418,20 @@ enum gateway_health gateway_check(const char *socket, unsigned ms)
 	if (health == GATEWAY_FAILING && gateway_find(socket) == 0)
 		health = GATEWAY_GONE;
 	return health;
+}
+
+int gateway_sector(const char *socket, unsigned *sector, struct error *err)
+{
+	struct nbd_handle *nbd = nbd_create();
+	char *description = NULL;
+	unsigned version;
+	int ret = 0;
+
+	if (nbd && nbd_set_full_info(nbd, true) == 0 && nbd_connect_unix(nbd, socket) == 0)
+		description = nbd_get_export_description(nbd);
+	if (!description || sscanf(description, VOLUME_DESCRIPTION, &version, sector) != 2)
+		ret = error_set(err, EPROTO, "it doesn't tell what sectors the disk has");
+	free(description);
+	nbd_close(nbd);
+	return ret;
 }

@@ -43,4 +43,8 @@ enum gateway_health {
  * (interrupt.h) ends the wait: GATEWAY_SILENT. */
 enum gateway_health gateway_check(const char *socket, unsigned ms);
 
+/* The sector of the disk's cipher, in bytes, as a gateway that is well tells it. 0 or a negative errno
+ * with a message. */
+int gateway_sector(const char *socket, unsigned *sector, struct error *err);
+
 #endif

@@ -40,6 +40,9 @@ struct volume_options {
 	struct notice notice; /* of a server: also later, in the threads that use it */
 };
 
+/* What a server tells of one that it decrypts: the LUKS version, and the cipher's sectors. */
+#define VOLUME_DESCRIPTION "LUKS%u, sectors of %u bytes"
+
 struct volume {
 	struct target *target;
 	bool encrypted;

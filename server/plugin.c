@@ -830,6 +830,13 @@ static void *ndio_open(int readonly)
 	return NBDKIT_HANDLE_NOT_NEEDED;
 }
 
+static const char *ndio_export_description(void *handle)
+{
+	(void)handle;
+	return volume->encrypted ? nbdkit_printf_intern(VOLUME_DESCRIPTION, volume->luks.version,
+							volume->sector) : NULL;
+}
+
 static int64_t ndio_get_size(void *handle)
 {
 	(void)handle;
@@ -1044,6 +1051,7 @@ static struct nbdkit_plugin plugin = {
 	.get_ready = ndio_get_ready,
 	.after_fork = ndio_after_fork,
 	.open = ndio_open,
+	.export_description = ndio_export_description,
 	.get_size = ndio_get_size,
 	.block_size = ndio_block_size,
 	.can_write = ndio_can_write,

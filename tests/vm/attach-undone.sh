@@ -72,9 +72,9 @@ programs() {
 
 disks() {
 	serve_stock raw memory 1M || exit 1
-	undone "no LUKS" "looking at the disk: .*LUKS" ndio attach --key-file /run/pass "$(locator raw)"
+	undone "no LUKS" "starting the gateway: .*LUKS" ndio attach --key-file /run/pass "$(locator raw)"
 	stop_server raw
-	undone "no server" "looking at the disk: .*refused" \
+	undone "no server" "starting the gateway: .*refused" \
 		ndio attach --key-file /run/pass "$(locator raw)"
 	undone "no file" "looking at the disk: .*No such file" \
 		ndio attach --key-file /run/pass /run/none

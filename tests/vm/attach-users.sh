@@ -49,6 +49,20 @@ users() {
 	ok "the second one is still there" guest "echo text >/mnt/file && sync"
 }
 
+# A server that lets in one client, and ends when it goes.
+one_shot() {
+	stop_server disk
+	serve_stock disk --filter=exitlast --filter=limit file "$T/volume" limit=1
+	disk=$(locator disk)
+	like "a one-shot server: attach" "$(guest "ndio attach --key-file /run/pass $disk nbd0")" "/dev/nbd0$"
+	is "a one-shot server: in the volume's sectors" \
+		"$(guest cat /sys/block/nbd0/queue/logical_block_size)" 512
+	ok "a one-shot server: detach" guest "ndio detach nbd0 && nothing_left"
+	wait "${server_pids[disk]}"
+	is "a one-shot server: has ended" $? 0
+	unset "server_pids[disk]"
+}
+
 # As systemd would run it.
 unit() {
 	local stop
@@ -67,6 +81,6 @@ unit() {
 looks
 users
 unit
+one_shot
 sound_kernel
-ok "the server ends well" stop_server disk
 done_testing
