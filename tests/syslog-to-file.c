@@ -7,8 +7,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
-void __vsyslog_chk(int priority, int flag, const char *fmt, va_list args);
-void __syslog_chk(int priority, int flag, const char *fmt, ...);
+void __vsyslog_chk(int priority, int flag, const char *fmt, va_list args)
+	__attribute__((format(printf, 3, 0)));
+void __syslog_chk(int priority, int flag, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 void vsyslog(int priority, const char *fmt, va_list args)
 {
