@@ -27,6 +27,14 @@ def wait_for(fd, pattern):
     return re.search(pattern, seen, re.DOTALL)
 
 
+def wait_for_prompt(fd):
+    """The shell's editor has the terminal: a key that is typed before would be the terminal's."""
+    while termios.tcgetattr(fd)[3] & termios.ICANON:
+        if time.monotonic() > DEADLINE:
+            sys.exit("complete.py: no prompt")
+        time.sleep(0.002)
+
+
 def main():
     pid, fd = pty.fork()
     if pid == 0:
@@ -34,6 +42,7 @@ def main():
         os.execvp(sys.argv[1], sys.argv[1:])
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 1000, 0, 0))
     for line in sys.stdin.read().splitlines():
+        wait_for_prompt(fd)
         os.write(fd, line.encode() + b"\n")
         if line.endswith("\t"):
             print(wait_for(fd, rb"\[\[(.*?)\]\]").group(1).decode())

@@ -6,6 +6,9 @@
 . "$(dirname "$0")/../command.sh"
 . "$(dirname "$0")/../tls.sh"
 
+# LeakSanitizer (clang 14) crashes by itself in nbdkit where a thread that dialled has ended.
+export ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
+
 try=$NDIO_BUILD/tests/clients/ndio-try
 hostile=$root/tests/hostile.py
 
