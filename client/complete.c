@@ -192,6 +192,7 @@ static size_t describe(const char *option, const char **about)
 static void offer_options(const struct line *line)
 {
 	const char *help = line->command->help, *about;
+	size_t about_len;
 	char option[64];
 
 	for (const char *at = help; (at = next_option(at)); ) {
@@ -200,7 +201,8 @@ static void offer_options(const struct line *line)
 		if (find_option(help, at, len) != at)
 			continue;
 		snprintf(option, sizeof(option), "--%.*s", (int)len, at);
-		offer(line, option, strlen(option), about, describe(at, &about));
+		about_len = describe(at, &about);
+		offer(line, option, strlen(option), about, about_len);
 	}
 }
 
