@@ -142,8 +142,10 @@ static int add(int fd, const char *name, const struct stat *st, struct image_loc
 		return error_set(err, ENOMEM, "%s: no memory for its lock", name);
 	(*lock)->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if ((*lock)->fd < 0) {
+		error_set(err, errno, "%s: keeping its lock: %s", name, strerror(errno));
 		free(*lock);
-		return error_set(err, errno, "%s: keeping its lock: %s", name, strerror(errno));
+		*lock = NULL; /* or the caller would release it */
+		return -EMFILE;
 	}
 	(*lock)->dev = st->st_dev;
 	(*lock)->ino = st->st_ino;
