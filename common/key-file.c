@@ -60,6 +60,20 @@ static int read_rest(int fd, const char *name, size_t max, struct key *key, stru
 	return ret;
 }
 
+static int too_large(const char *name, struct error *err)
+{
+	return error_set(err, EFBIG, "%s: larger than a key may be, at most %d bytes", name, KEY_MAX);
+}
+
+/* Of a file, before so much has to be locked. */
+static bool is_too_large(int fd, const struct key_part *part)
+{
+	struct stat st;
+
+	return !part->size && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       (uint64_t)st.st_size > part->offset && st.st_size - part->offset > KEY_MAX;
+}
+
 /* Without a size one byte more than allowed is asked for, to know that there is no more. */
 int key_file_read(int fd, const char *name, const struct key_part *part, struct key *key,
 		  struct error *err)
@@ -67,6 +81,8 @@ int key_file_read(int fd, const char *name, const struct key_part *part, struct 
 	size_t max = part->size ? part->size : KEY_MAX + 1;
 	int ret = key_make(key, max, err);
 
+	if (ret == 0 && is_too_large(fd, part))
+		ret = too_large(name, err);
 	if (ret == 0)
 		ret = pass_over(fd, name, part->offset, key, err);
 	if (ret == 0)
@@ -74,8 +90,7 @@ int key_file_read(int fd, const char *name, const struct key_part *part, struct 
 	if (ret < 0)
 		return ret;
 	if (key->len > KEY_MAX)
-		return error_set(err, EFBIG, "%s: larger than a key may be, at most %d bytes", name,
-				 KEY_MAX);
+		return too_large(name, err);
 	if (key->len < part->size || (part->offset && key->len == 0))
 		return error_set(err, ENODATA, "%s: from byte %" PRIu64 " on it has %zu bytes, too few",
 				 name, part->offset, key->len);

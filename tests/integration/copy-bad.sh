@@ -52,7 +52,8 @@ fails "stdin as both keys" 2 "one stream" --src-key-file - --dst-key-fd 0 "$T/vo
 
 echo precious >"$T/dst"
 fails "no such source" 1 "$T/none: No such file" "$T/none" "$T/dst"
-fails "a wrong passphrase" 1 "$T/vol: .*passphrase" --src-key-file "$T/src" "$T/vol" "$T/dst"
+printf wrong >"$T/wrong"
+fails "a wrong passphrase" 1 "$T/vol: .*passphrase" --src-key-file "$T/wrong" "$T/vol" "$T/dst"
 fails "not LUKS" 1 "$T/src: not a LUKS" --src-key-file "$key" "$T/src" "$T/dst"
 fails "no such key file" 1 "$T/none: No such file" --src-key-file "$T/none" "$T/vol" "$T/dst"
 fails "no server" 1 "nbd.unix:///\?socket=$T/none.sock: " "$(uri none)" "$T/dst"
