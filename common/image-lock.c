@@ -137,15 +137,17 @@ static struct image_lock *find(const struct stat *st)
 static int add(int fd, const char *name, const struct stat *st, struct image_lock **lock,
 	       struct error *err)
 {
+	int ret;
+
 	*lock = calloc(1, sizeof(**lock));
 	if (!*lock)
 		return error_set(err, ENOMEM, "%s: no memory for its lock", name);
 	(*lock)->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if ((*lock)->fd < 0) {
-		error_set(err, errno, "%s: keeping its lock: %s", name, strerror(errno));
+		ret = error_set(err, errno, "%s: keeping its lock: %s", name, strerror(errno));
 		free(*lock);
 		*lock = NULL; /* or the caller would release it */
-		return -EMFILE;
+		return ret;
 	}
 	(*lock)->dev = st->st_dev;
 	(*lock)->ino = st->st_ino;
