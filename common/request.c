@@ -327,6 +327,13 @@ void request_begin(struct ndio_request *request)
 	sync_begin(&request->volume->syncs, &request->sync);
 }
 
+void request_unbegin(struct ndio_request *request)
+{
+	if (request->is_sync)
+		sync_end(&request->volume->syncs, &request->sync, 0, false);
+	request_put(request, REF_CHANNEL);
+}
+
 void request_end(struct ndio_request *request)
 {
 	struct volume *volume = request->volume;

@@ -143,6 +143,9 @@ bool request_all_split(const struct ndio_request *request);
 /* A channel takes it, with a reference of its own, before anything is asked of the target. */
 void request_begin(struct ndio_request *request);
 
+/* Takes that back: nothing was sent of it, and another channel will begin it. */
+void request_unbegin(struct ndio_request *request);
+
 /* Nothing of it is in flight any more: completes it, if it needn't wait for other syncs, and puts the
  * channel's reference. */
 void request_end(struct ndio_request *request);

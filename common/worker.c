@@ -143,7 +143,7 @@ static void hand_on_unsent(struct worker *worker)
 	for (; request; request = next) {
 		next = request->next;
 		request_get(request, REF_WORKER);
-		request_put(request, REF_CHANNEL);
+		request_unbegin(request);
 		take_one(worker, request);
 	}
 }

@@ -152,6 +152,29 @@ static void test_waiting_flush_is_told(void **state)
 	sem_destroy(&told);
 }
 
+/* A flush that a worker has begun and can't send begins anew at another one: once among those that are
+ * under way, whatever came between. */
+static void test_flush_begins_anew(void **state)
+{
+	struct sync other = { .cleared = nobody_waits };
+	struct ndio_request *request;
+
+	(void)state;
+	assert_int_equal(request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request), 0);
+	request->done = count_done;
+	request_begin(request);
+	request_unbegin(request);
+	assert_null(volume->syncs.first);
+	sync_begin(&volume->syncs, &other);
+	request_begin(request);
+	assert_ptr_equal(volume->syncs.first, &other);
+	assert_ptr_equal(volume->syncs.last, &request->sync);
+	assert_true(sync_end(&volume->syncs, &other, 0, false));
+	request_end(request);
+	assert_int_equal(done_count, 1);
+	assert_null(volume->syncs.first);
+}
+
 /* Requests that wait for the range of others when the end comes, too. */
 static void close_in_flight(bool cancel)
 {
@@ -305,6 +328,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_close_after_empty_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_waiting_flush_is_told, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_flush_begins_anew, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_close_waits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_close_cancels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_submits_from_done, set_up, tear_down),
