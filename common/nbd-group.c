@@ -109,11 +109,16 @@ static void try_once(struct nbd_group *group)
 	group->ready[group->nr_ready++].epoch = atomic_fetch_add(&group->epoch, 1) + 1;
 }
 
-static void tell_loss(struct nbd_group *group)
+/* Without the lock, which every connection needs: who is told may take his time. How many are lost. */
+static unsigned tell_loss(struct nbd_group *group)
 {
+	unsigned lost = group->wanted, all = lost + group->up + group->nr_ready;
+
+	pthread_mutex_unlock(&group->lock);
 	notice_tell(&group->server->notice, "%s: %u of its %u connections %s lost: dialling again",
-		    group->server->name, group->wanted, group->wanted + group->up + group->nr_ready,
-		    group->wanted == 1 ? "is" : "are");
+		    group->server->name, lost, all, lost == 1 ? "is" : "are");
+	pthread_mutex_lock(&group->lock);
+	return lost;
 }
 
 static void *redial(void *opaque)
@@ -131,9 +136,7 @@ static void *redial(void *opaque)
 		sleep_before_try(group);
 		if (!has_work(group))
 			continue;
-		if (group->wanted > told)
-			tell_loss(group);
-		told = group->wanted;
+		told = group->wanted > told ? tell_loss(group) : group->wanted;
 		try_once(group);
 	}
 	pthread_mutex_unlock(&group->lock);
