@@ -29,11 +29,32 @@ def same(got, wanted):
     if got != wanted:
         at = next((i for i, (a, b) in enumerate(zip(got, wanted)) if a != b), "the end")
         assert False, f"{len(got)} and {len(wanted)} bytes differ at {at}"
+
+# How many of these succeed, and how many fail, which they may with EIO alone.
+def outcomes(h, cookies):
+    good = errors = 0
+    for cookie in cookies:
+        while True:
+            try:
+                if h.aio_command_completed(cookie):
+                    good += 1
+                    break
+            except nbd.Error as e:
+                assert e.errno == "EIO", e
+                errors += 1
+                break
+            h.poll(10000)
+    return good, errors
 '
 
 # py SERVER CODE: runs Python against a server; h is the connection.
 py() {
 	nbdsh --uri "$(uri "$1")" -c "$prelude" -c "$2"
+}
+
+# py_within SECONDS SERVER CODE: the same, or it fails.
+py_within() {
+	timeout "$1" /usr/bin/python3 -m nbd --uri "$(uri "$2")" -c "$prelude" -c "$3"
 }
 
 # random FILE BYTES
