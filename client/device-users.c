@@ -12,23 +12,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-/* The first line of a file of sysfs, without its newline. */
-static bool read_line(const char *folder, const char *file, char *line, size_t size)
-{
-	char path[PATH_MAX];
-	FILE *stream;
-	bool ok;
-
-	snprintf(path, sizeof(path), "%s/%s", folder, file);
-	stream = fopen(path, "re");
-	if (!stream)
-		return false;
-	ok = fgets(line, size, stream);
-	fclose(stream);
-	if (ok)
-		line[strcspn(line, "\n")] = '\0';
-	return ok;
-}
+#include "sysfs.h"
 
 static bool is_device(const char *path, dev_t device)
 {
@@ -85,8 +69,7 @@ static bool find_holder(const char *folder, const char *name, char *text, size_t
 		found = entry->d_name[0] != '.';
 		if (!found)
 			continue;
-		snprintf(path, sizeof(path), "holders/%s/dm/name", entry->d_name);
-		if (read_line(folder, path, called, sizeof(called)))
+		if (sysfs_line(called, sizeof(called), "%s/holders/%s/dm/name", folder, entry->d_name))
 			snprintf(text, size, "%s (%s) is made of %s", entry->d_name, called, name);
 		else
 			snprintf(text, size, "%s is made of %s", entry->d_name, name);
@@ -104,7 +87,7 @@ static bool find_user(const char *folder, const char *name, char *text, size_t s
 
 	if (find_holder(folder, name, text, size))
 		return true;
-	if (!read_line(folder, "dev", number, sizeof(number)) ||
+	if (!sysfs_line(number, sizeof(number), "%s/dev", folder) ||
 	    sscanf(number, "%u:%u", &major, &minor) != 2)
 		return false;
 	return find_mount(makedev(major, minor), name, text, size) ||
@@ -122,7 +105,7 @@ static bool find_user_of_partition(const char *disk, char *text, size_t size)
 		found = entry->d_name[0] != '.' &&
 			snprintf(folder, sizeof(folder), "%s/%s", disk, entry->d_name) <
 				(int)sizeof(folder) &&
-			read_line(folder, "partition", number, sizeof(number)) &&
+			sysfs_line(number, sizeof(number), "%s/partition", folder) &&
 			find_user(folder, entry->d_name, text, size);
 	if (entries)
 		closedir(entries);

@@ -17,6 +17,7 @@
 
 #include "locator.h"
 #include "same-export.h"
+#include "sysfs.h"
 
 #define MAX_PLACES 128 /* of one name: an array of many disks with room to spare */
 #define UNIT       512 /* bytes, in which sysfs counts */
@@ -158,22 +159,11 @@ static void sys_path(const struct places *places, dev_t dev, const char *file, c
 	snprintf(path, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev), minor(dev), file);
 }
 
-/* The first line of such a file, without its newline. */
+/* The first line of such a file. */
 static bool sys_text(const struct places *places, dev_t dev, const char *file, char text[PATH_MAX])
 {
-	char path[PATH_MAX];
-	FILE *f;
-	bool found;
-
-	sys_path(places, dev, file, path);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	found = fgets(text, PATH_MAX, f);
-	fclose(f);
-	if (found)
-		text[strcspn(text, "\n")] = '\0';
-	return found;
+	return sysfs_line(text, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev), minor(dev),
+			  file);
 }
 
 static uint64_t sys_number(const struct places *places, dev_t dev, const char *file)
