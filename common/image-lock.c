@@ -108,23 +108,6 @@ static int try_lock(int fd, const char *name, bool resize, const struct notice *
 	return 0;
 }
 
-static int lock_patiently(int fd, const char *name, bool resize, const struct notice *notice,
-			  struct error *err)
-{
-	/* Not in step with another one that does the same. */
-	const struct timespec pause = { .tv_nsec = (PAUSE_MS + getpid() % 20) * 1000000L };
-	int ret = try_lock(fd, name, resize, notice, err);
-
-	for (unsigned i = 1; i < TRIES && ret == -EBUSY; i++) {
-		unlock_bytes(fd);
-		nanosleep(&pause, NULL);
-		ret = try_lock(fd, name, resize, notice, err);
-	}
-	if (ret < 0)
-		unlock_bytes(fd);
-	return ret;
-}
-
 static struct image_lock *find(const struct stat *st)
 {
 	struct image_lock *lock = all;
@@ -170,19 +153,29 @@ static int take(int fd, const char *name, bool resize, const struct notice *noti
 		(*lock)->users++;
 		return 0;
 	}
-	ret = lock_patiently(fd, name, resize, notice, err);
-	return ret < 0 ? ret : add(fd, name, &st, lock, err);
+	ret = try_lock(fd, name, resize, notice, err);
+	if (ret == 0)
+		ret = add(fd, name, &st, lock, err);
+	if (ret < 0)
+		unlock_bytes(fd);
+	return ret;
 }
 
 int image_lock_take(int fd, const char *name, bool resize, const struct notice *notice,
 		    struct image_lock **lock, struct error *err)
 {
+	/* Not in step with another one that does the same. */
+	const struct timespec pause = { .tv_nsec = (PAUSE_MS + getpid() % 20) * 1000000L };
 	int ret;
 
-	pthread_mutex_lock(&mutex);
-	ret = take(fd, name, resize, notice, lock, err);
-	pthread_mutex_unlock(&mutex);
-	return ret;
+	for (unsigned left = TRIES - 1;; left--) {
+		pthread_mutex_lock(&mutex);
+		ret = take(fd, name, resize, notice, lock, err);
+		pthread_mutex_unlock(&mutex);
+		if (ret != -EBUSY || left == 0)
+			return ret;
+		nanosleep(&pause, NULL);
+	}
 }
 
 void image_lock_release(struct image_lock *lock)
