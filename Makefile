@@ -55,26 +55,26 @@ space   := $(empty) $(empty)
 VARIANT := $(subst $(space),-,$(filter-out -,$(notdir $(CC)) $(subst $(comma),-,$(SANITIZE))))
 B       := build$(if $(filter-out gcc,$(VARIANT)),/$(VARIANT))
 
-COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c))
+COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c common/*/*.c))
 SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
-UNITS        := $(patsubst %.in,$(B)/%,$(wildcard systemd/*.in))
+UNITS        := $(patsubst %.in,$(B)/%,$(wildcard server/*.in client/attach/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so $(B)/tests/fail-allocation.so $(B)/tests/syslog-to-file.so
 BARE         := $(B)/tests/bench/bare-plugin.so
 # The library's calls: what its header declares; \050 is a parenthesis.
-LIB_CALLS    := $(shell grep -v typedef client/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
+LIB_CALLS    := $(shell grep -v typedef client/library/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
 		tr -d = | sort -u)
 MAN_NAMES    := $(B)/man/ndio-detach.8 $(B)/man/ndio-list.8 $(patsubst %,$(B)/man/%.3,$(LIB_CALLS))
 MAN          := $(patsubst %.pod,$(B)/%,$(wildcard man/*.pod)) $(MAN_NAMES)
 PLUGIN       := $(B)/nbdkit-ndio-plugin.so
 
-# The library is these and the engine; the rest of client/ is the command.
-LIB_OBJECTS  := $(patsubst %,$(B)/client/%.o,ndio queue callback message)
-CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard client/*.c)))
+# The library is its folder and the engine; the rest of client/ is the command.
+LIB_OBJECTS  := $(patsubst %.c,$(B)/%.o,$(wildcard client/library/*.c))
+CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard client/*/*.c)))
 SONAME       := libndio.so.0
 LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
 COMMAND      := $(B)/ndio
@@ -222,10 +222,10 @@ install: all ## install below PREFIX
 	$(Q)ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libndio.so'
 	$(Q)install -D -m 644 $(B)/libndio.a '$(DESTDIR)$(LIBDIR)/libndio.a'
 	$(Q)install -D -m 644 $(B)/ndio.pc '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc'
-	$(Q)install -D -m 644 client/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
-	$(Q)install -D -m 644 client/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
-	$(Q)install -D -m 644 client/ndio.zsh-completion '$(DESTDIR)$(ZSH_COMPLETIONS)/_ndio'
-	$(Q)install -D -m 644 client/ndio.fish-completion '$(DESTDIR)$(FISH_COMPLETIONS)/ndio.fish'
+	$(Q)install -D -m 644 client/library/ndio.h '$(DESTDIR)$(PREFIX)/include/ndio.h'
+	$(Q)install -D -m 644 client/command/ndio.bash-completion '$(DESTDIR)$(COMPLETIONS)/ndio'
+	$(Q)install -D -m 644 client/command/ndio.zsh-completion '$(DESTDIR)$(ZSH_COMPLETIONS)/_ndio'
+	$(Q)install -D -m 644 client/command/ndio.fish-completion '$(DESTDIR)$(FISH_COMPLETIONS)/ndio.fish'
 	$(Q)$(foreach m,$(MAN),install -D -m 644 $m '$(call man_path,$m)' &&) true
 	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 	$(if $(DESTDIR),,@$(run_ldconfig); $(tell_how))
@@ -297,7 +297,7 @@ $(B)/config.mk: FORCE | $(first_deps)
 	echo; } >$@.new; \
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-$(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient
+$(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient -Iclient/library
 
 $(B)/%.o: %.c $(B)/config.mk
 	$(call say,CC,$<)
@@ -310,7 +310,7 @@ $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 
 # The command's objects are here for its unit tests.
 $(B)/common.a: $(COMMON)
-$(B)/client.a: $(filter-out $(B)/client/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
+$(B)/client.a: $(filter-out $(B)/client/command/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
 $(B)/common.a $(B)/client.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
@@ -320,10 +320,10 @@ $(PLUGIN): $(SERVER) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(LIB_LIBS)
 
-$(B)/$(SONAME): $(LIB_OBJECTS) $(B)/common.a client/libndio.map
+$(B)/$(SONAME): $(LIB_OBJECTS) $(B)/common.a client/library/libndio.map
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) \
-		-Wl,--version-script=client/libndio.map -o $@ $(LIB_OBJECTS) $(B)/common.a $(ENGINE_LIBS)
+		-Wl,--version-script=client/library/libndio.map -o $@ $(LIB_OBJECTS) $(B)/common.a $(ENGINE_LIBS)
 
 $(B)/libndio.so: $(B)/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@
@@ -374,7 +374,7 @@ $(B)/tests/%.so: tests/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -Wno-missing-prototypes -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
-$(B)/systemd/%: systemd/%.in FORCE
+$(UNITS): $(B)/%: %.in FORCE
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e 's|@BINDIR@|$(PREFIX)/bin|' -e 's|@PLUGINDIR@|$(PLUGINDIR)|' $< >$@
 

@@ -16,22 +16,22 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "bounce.h"
+#include "engine/bounce.h"
 #include "captive.h"
-#include "cipher.h"
-#include "key-file.h"
-#include "lender.h"
-#include "locator.h"
-#include "luks-memfd.h"
-#include "pin.h"
+#include "engine/cipher.h"
+#include "memory/key-file.h"
+#include "engine/lender.h"
+#include "locator/locator.h"
+#include "luks/luks-memfd.h"
+#include "memory/pin.h"
 #include "read-only.h"
-#include "same.h"
-#include "secret.h"
+#include "locator/same.h"
+#include "memory/secret.h"
 #include "shield.h"
-#include "target-nbd.h"
-#include "thread.h"
-#include "volume.h"
-#include "worker.h"
+#include "nbd/target-nbd.h"
+#include "base/thread.h"
+#include "engine/volume.h"
+#include "engine/worker.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 

@@ -7,7 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "pin.h"
+#include "memory/pin.h"
 
 /* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
 static int lock_memory(struct error *err)

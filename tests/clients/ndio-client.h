@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "../fail.h"
-#include "ndio.h"
+#include <ndio.h>
 
 static inline double now(void)
 {

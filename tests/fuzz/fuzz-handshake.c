@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "fuzz.h"
-#include "tls.h"
+#include "tls/tls.h"
 
 #define NR_CONTEXTS 4
 

@@ -1,6 +1,6 @@
 /* URIs. What is taken makes sense, and says the same again when it is put together anew. */
 #include "fuzz.h"
-#include "nbd-uri.h"
+#include "nbd/nbd-uri.h"
 
 #include <stdbool.h>
 

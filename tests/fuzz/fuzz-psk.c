@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
-#include "psk.h"
+#include "tls/psk.h"
 
 static int file_of(const uint8_t *bytes, size_t len)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "starttls.h"
+#include "nbd/starttls.h"
 
 struct outcome {
 	bool asked;       /* for TLS */

@@ -13,7 +13,7 @@ args=\$(printf '<%s>' "\$@")
 printf '[%s]]\n' "[\$args"
 SHELL
 chmod 755 "$T/bin/ndio"
-cp "$root/client/ndio.zsh-completion" "$T/zsh/_ndio"
+cp "$root/client/command/ndio.zsh-completion" "$T/zsh/_ndio"
 cd "$T/here" || exit 1
 touch "my file" "a:b c" "null:x" 'q$uo"te' "=even" plain "dir d/in side"
 export PATH=$T/bin:$PATH HOME=$T XDG_CONFIG_HOME=$T XDG_DATA_HOME=$T
@@ -64,7 +64,7 @@ types() { # SHELL COMMAND...
 fish_says() { # LINE
 	# shellcheck disable=SC2016
 	fish --private --no-config -c 'source $argv[1]; complete -C $argv[2]' \
-		"$root/client/ndio.fish-completion" "$1" 2>&1 | cut -f 1 | sort | tr '\n' '|'
+		"$root/client/command/ndio.fish-completion" "$1" 2>&1 | cut -f 1 | sort | tr '\n' '|'
 }
 
 in_fish() {
@@ -83,7 +83,7 @@ in_fish() {
 	is "fish: its values" "$(fish_says "ndio format --type ")" "luks1|luks2|"
 	is "fish: nothing" "$(fish_says "ndio list pl")" ""
 	like "fish: what it is about" "$(fish --private --no-config -c 'source $argv[1]
-		complete -C "ndio inf"' "$root/client/ndio.fish-completion")" $'^info\tshow what'
+		complete -C "ndio inf"' "$root/client/command/ndio.fish-completion")" $'^info\tshow what'
 }
 
 # Every option of every command that takes a name of a file, as the help has it.
@@ -131,7 +131,7 @@ no_commands() {
 	like "ndio alone: the commands" "$said" "  format .*  info .*  copy .*which command\?"
 }
 
-printf '%s\n' ". $root/client/ndio.bash-completion" >"$T/bash.setup"
+printf '%s\n' ". $root/client/command/ndio.bash-completion" >"$T/bash.setup"
 # shellcheck disable=SC2016
 printf '%s\n' "fpath=($T/zsh \$fpath); autoload -Uz compinit; compinit -u -D; setopt no_equals" \
 	>"$T/zsh.setup"

@@ -46,11 +46,11 @@ for call in calls:
     need("call", plain(call), whole)
 print(f"{len(calls)} calls, {looked > 100 and 'more than 100'} names")
 EOT
-is "ndio(3) has all that ndio.h has" "$(python3 "$T/compare.py" "$root/client/ndio.h" "$root/man/ndio.3.pod")" \
-	"$(grep -cE '^[a-z].*\bndio_[a-z_]+\(' "$root/client/ndio.h") calls, more than 100 names"
+is "ndio(3) has all that ndio.h has" "$(python3 "$T/compare.py" "$root/client/library/ndio.h" "$root/man/ndio.3.pod")" \
+	"$(grep -cE '^[a-z].*\bndio_[a-z_]+\(' "$root/client/library/ndio.h") calls, more than 100 names"
 
 man=$NDIO_BUILD/man
-for call in $(grep -v typedef "$root/client/ndio.h" | grep -oE '\bndio_[a-z_]+\(' | tr -d '(' | sort -u); do
+for call in $(grep -v typedef "$root/client/library/ndio.h" | grep -oE '\bndio_[a-z_]+\(' | tr -d '(' | sort -u); do
 	is "$call(3) leads to ndio(3)" "$(cat "$man/$call.3")" ".so man3/ndio.3"
 done
 

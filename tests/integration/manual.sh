@@ -52,7 +52,7 @@ tab_takes() {
 }
 
 # shellcheck disable=SC1091
-. "$root/client/ndio.bash-completion"
+. "$root/client/command/ndio.bash-completion"
 # completed WORD...: the last is what the completion makes of its first half.
 completed() {
 	local word=${!#}

@@ -10,10 +10,10 @@
 
 #include <cmocka.h>
 
-#include "align.h"
-#include "cipher.h"
-#include "secret.h"
-#include "subrequest.h"
+#include "base/align.h"
+#include "engine/cipher.h"
+#include "memory/secret.h"
+#include "engine/subrequest.h"
 
 #define GARBAGE 0xa5 /* what a read leaves where it hasn't (yet) read */
 

@@ -9,10 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "channel.h"
-#include "request.h"
-#include "target.h"
-#include "volume.h"
+#include "engine/channel.h"
+#include "engine/request.h"
+#include "engine/target.h"
+#include "engine/volume.h"
 
 #define FAKE_EVENTS   4096
 #define FAKE_FAILURES 2

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "attachment.h"
+#include "attach/attachment.h"
 
 #define ROUNDS 300
 

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "bounce.h"
+#include "engine/bounce.h"
 
 #define MIB ((size_t)1 << 20)
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "bvec.h"
+#include "engine/bvec.h"
 
 #define FLAT 4096
 #define ENTRIES 24

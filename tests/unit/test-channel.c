@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "align.h"
-#include "bounce.h"
-#include "channel.h"
+#include "base/align.h"
+#include "engine/bounce.h"
+#include "engine/channel.h"
 #include "fake-target.h"
 
 #define VOLUME_SIZE (256u << 10)

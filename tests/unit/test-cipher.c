@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "cipher.h"
+#include "engine/cipher.h"
 
 #define BLOCK 16
 

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "clock.h"
-#include "depth.h"
+#include "base/clock.h"
+#include "engine/depth.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
 #define FOREVER  (PATIENCE * 1000)

@@ -18,9 +18,9 @@
 
 #include <cmocka.h>
 
-#include "gateway.h"
-#include "interrupt.h"
-#include "patience.h"
+#include "attach/gateway.h"
+#include "terminal/interrupt.h"
+#include "terminal/patience.h"
 
 #define OTHER_USER 65534
 #define WAIT_MS    30000

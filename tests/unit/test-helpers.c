@@ -17,9 +17,9 @@
 
 #include <cmocka.h>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "fake-target.h"
-#include "helpers.h"
+#include "engine/helpers.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
 #define SOON     60000 /* milliseconds in which a helper comes at least once */

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "image-lock.h"
+#include "file/image-lock.h"
 
 static char path[] = "/tmp/ndio-image-lock.XXXXXX";
 static int no_locks;  /* what the file system says to them, or 0 */

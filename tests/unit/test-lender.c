@@ -16,10 +16,10 @@
 
 #include <cmocka.h>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "fake-target.h"
-#include "lender.h"
-#include "request.h"
+#include "engine/lender.h"
+#include "engine/request.h"
 
 #define PATIENCE  300 /* seconds; then somebody waits forever */
 #define THREADS   8

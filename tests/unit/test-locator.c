@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "locator.h"
+#include "locator/locator.h"
 
 static void is(const char *locator, enum locator_kind kind)
 {

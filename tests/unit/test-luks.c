@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "luks.h"
-#include "secret.h"
+#include "luks/luks.h"
+#include "memory/secret.h"
 #include "volumes.h"
 
 #define LUKS1 "--type luks1"

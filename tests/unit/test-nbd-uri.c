@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "nbd-uri.h"
+#include "nbd/nbd-uri.h"
 
 static struct nbd_uri uri;
 

@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
-#include "luks-slots.h"
-#include "ndiotab.h"
+#include "luks/luks-slots.h"
+#include "attach/ndiotab.h"
 
 #define TAB "tab" /* in a folder of our own */
 

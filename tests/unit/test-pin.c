@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "pin.h"
+#include "memory/pin.h"
 
 #define PAGES 64
 

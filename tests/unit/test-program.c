@@ -16,9 +16,9 @@
 
 #include <cmocka.h>
 
-#include "interrupt.h"
-#include "patience.h"
-#include "program.h"
+#include "terminal/interrupt.h"
+#include "terminal/patience.h"
+#include "terminal/program.h"
 
 #define WAIT_MS 30000
 

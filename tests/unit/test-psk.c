@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "psk.h"
+#include "tls/psk.h"
 
 #define HEX "000102030405060708090a0b0c0D0E0F"
 

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "rangelock.h"
+#include "engine/rangelock.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
 

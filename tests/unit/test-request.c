@@ -13,11 +13,11 @@
 
 #include <cmocka.h>
 
-#include "bounce.h"
-#include "channel.h"
+#include "engine/bounce.h"
+#include "engine/channel.h"
 #include "fake-target.h"
-#include "pin.h"
-#include "request.h"
+#include "memory/pin.h"
+#include "engine/request.h"
 
 #define VOLUME_SIZE 65536
 #define MANY        (3 * REQUEST_INLINE_BVECS)

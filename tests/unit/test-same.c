@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "same-export.h"
-#include "same.h"
+#include "locator/same-export.h"
+#include "locator/same.h"
 
 /* A disk with two partitions, a loop device on a file of 1 MiB at 4 KiB and one on that loop device,
  * two logical volumes on the second partition, a crypt device on one of them, an array of both disks'

@@ -15,8 +15,8 @@
 
 #include <cmocka.h>
 
-#include "pin.h"
-#include "secret.h"
+#include "memory/pin.h"
+#include "memory/secret.h"
 
 static size_t page;
 

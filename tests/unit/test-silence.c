@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "silence.h"
+#include "nbd/silence.h"
 
 #define LIMIT 30000
 #define LARGE (256 * 1024)

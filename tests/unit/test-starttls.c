@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "starttls.h"
+#include "nbd/starttls.h"
 
 #define GREETING "NBDMAGICIHAVEOPT\0\3"
 #define REPLY    "\0\3\xe8\x89\4\x55\x65\xa9\0\0\0\5"

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "stats.h"
+#include "engine/stats.h"
 
 #define COUNTERS (sizeof(struct stat_counters) / sizeof(_Atomic uint64_t))
 

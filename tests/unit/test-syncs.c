@@ -15,11 +15,11 @@
 
 #include <cmocka.h>
 
-#include "bounce.h"
-#include "channel.h"
+#include "engine/bounce.h"
+#include "engine/channel.h"
 #include "fake-target.h"
-#include "lender.h"
-#include "syncs.h"
+#include "engine/lender.h"
+#include "engine/syncs.h"
 
 #define PATIENCE 60 /* seconds; then somebody waits forever */
 #define SIZE     65536

@@ -21,12 +21,12 @@
 
 #include <cmocka.h>
 
-#include "align.h"
-#include "bounce.h"
+#include "base/align.h"
+#include "engine/bounce.h"
 #include "fake-target.h"
-#include "request.h"
-#include "subrequest.h"
-#include "target-file.h"
+#include "engine/request.h"
+#include "engine/subrequest.h"
+#include "file/target-file.h"
 
 #define FILE_SIZE  (1u << 20)
 #define DEPTH      4

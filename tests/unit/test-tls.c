@@ -20,8 +20,8 @@
 
 #include <cmocka.h>
 
-#include "clock.h"
-#include "tls.h"
+#include "base/clock.h"
+#include "tls/tls.h"
 
 #define TIMEOUT 30000 /* ms, for what must happen */
 #define TOTAL   (8 * 1024 * 1024)

@@ -16,10 +16,10 @@
 
 #include <cmocka.h>
 
-#include "request.h"
-#include "syncs.h"
-#include "volume.h"
-#include "worker.h"
+#include "engine/request.h"
+#include "engine/syncs.h"
+#include "engine/volume.h"
+#include "engine/worker.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
 #define WORKERS  2

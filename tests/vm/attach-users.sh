@@ -68,7 +68,7 @@ unit() {
 	local stop
 
 	stop=$(sed -n "/^ExecStop=/,/[^\\\\]\$/{ s/^ExecStop=//; s/%i/nbd0/g; s/\\\$\\\$/\$/g
-		s/\\\\\$//; p }" "$NDIO_BUILD/systemd/ndio-attach@.service" | tr '\n' ' ' |
+		s/\\\\\$//; p }" "$NDIO_BUILD/client/attach/ndio-attach@.service" | tr '\n' ' ' |
 		sed "s,[^ ]*/ndio detach,ndio detach,; s,do umount,do /bin/umount,")
 	like "the unit: what it runs when it is stopped" "$stop" "^/bin/sh -c .*ndio detach nbd0"
 	ok "the unit: unmounts a partition and detaches" guest "$stop && nothing_left"

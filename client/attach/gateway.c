@@ -1,0 +1,437 @@
+#include "attach/gateway.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libnbd.h>
+#include <limits.h>
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "command/cmd.h"
+#include "terminal/interrupt.h"
+#include "terminal/program.h"
+#include "engine/volume.h"
+
+#define PLUGIN       "nbdkit-ndio-plugin.so"
+#define FIRST_MS     60000 /* until it must answer for the first time */
+#define STOP_MS      30000 /* until it must have ended: it waits for the server */
+#define KILL_MS      10000
+#define BLOCK        512   /* bytes that are read to see whether it answers */
+#define INTERRUPT_MS 100   /* how often it is looked whether one came meanwhile */
+
+/* ---- the key's way into nbdkit ---- */
+
+/* A file that has no name, whose only page with the key is locked; cleansed when nbdkit has read
+ * it. */
+struct key_file {
+	int fd;
+	void *memory;
+	size_t size;
+	char path[32]; /* as nbdkit can open it */
+};
+
+static int key_file_make(struct key_file *file, const struct key *key, struct error *err)
+{
+	file->size = key->len;
+	file->memory = MAP_FAILED;
+	file->fd = memfd_create("ndio-key", MFD_CLOEXEC);
+	snprintf(file->path, sizeof(file->path), "/proc/self/fd/%d", file->fd);
+	if (file->fd >= 0 && file->size == 0)
+		return 0; /* an empty key is just a wrong one, and can't be mapped */
+	if (file->fd >= 0 && ftruncate(file->fd, file->size) == 0)
+		file->memory = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED,
+				    file->fd, 0);
+	if (file->memory == MAP_FAILED || mlock(file->memory, file->size) < 0)
+		return error_set(err, errno, "no locked memory for the key: %s", strerror(errno));
+	memcpy(file->memory, key->data, file->size);
+	return 0;
+}
+
+static void key_file_close(struct key_file *file)
+{
+	if (file->memory != MAP_FAILED) {
+		OPENSSL_cleanse(file->memory, file->size);
+		munmap(file->memory, file->size);
+	}
+	if (file->fd >= 0)
+		close(file->fd);
+}
+
+/* ---- starting ---- */
+
+#define ARGS_MAX 20
+
+struct arguments {
+	char *argv[ARGS_MAX + 1];
+	unsigned count;
+};
+
+/* Whether memory was short is looked at once, when it is used. */
+static void add(struct arguments *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(struct arguments *args, const char *fmt, ...)
+{
+	char *text = NULL;
+	va_list list;
+
+	va_start(list, fmt);
+	if (vasprintf(&text, fmt, list) < 0)
+		text = NULL;
+	va_end(list);
+	args->argv[args->count++] = text;
+}
+
+static bool has_all(const struct arguments *args)
+{
+	for (unsigned i = 0; i < args->count; i++)
+		if (!args->argv[i])
+			return false;
+	return true;
+}
+
+static void free_arguments(struct arguments *args)
+{
+	for (unsigned i = 0; i < args->count; i++)
+		free(args->argv[i]);
+}
+
+/* The plugin that was built, or installed below a prefix of its own, together with this program; or
+ * else the one that nbdkit finds by its name. */
+static void find_plugin(char path[PATH_MAX])
+{
+	static const char *const places[] = { "", "../lib/nbdkit/plugins/" };
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	self[n > 0 ? n : 0] = '\0';
+	slash = strrchr(self, '/');
+	for (size_t i = 0; slash && i < 2; i++) {
+		int len = snprintf(path, PATH_MAX, "%.*s/%s%s", (int)(slash - self), self,
+				   places[i], PLUGIN);
+
+		if (len < PATH_MAX && access(path, R_OK) == 0)
+			return;
+	}
+	snprintf(path, PATH_MAX, "ndio");
+}
+
+static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
+			   const struct key_file *key, struct arguments *args)
+{
+	char plugin[PATH_MAX];
+
+	find_plugin(plugin);
+	add(args, "%s", nbdkit);
+	add(args, "--unix");
+	add(args, "%s", spec->socket);
+	if (spec->read_only)
+		add(args, "--readonly");
+	/* Linux from 6.10 on asks for up to 4 GiB of zeroes in one request. Encrypting and writing
+	 * them would take longer than it waits for one. */
+	add(args, "--filter=nozero");
+	add(args, "%s", plugin);
+	if (cmd_is_uri(spec->locator)) {
+		add(args, "uri=%s", spec->locator);
+		add(args, "connections=%u", spec->connections);
+		if (spec->answer_timeout)
+			add(args, "answer=%u", spec->answer_timeout);
+	} else {
+		add(args, "file=%s", spec->locator);
+	}
+	if (spec->header)
+		add(args, "header=%s", spec->header);
+	add(args, "keyfile=%s", key->path);
+	if (spec->unlock.slot != LUKS_ANY_SLOT)
+		add(args, "slot=%d", spec->unlock.slot);
+	if (spec->unlock.max_kdf_time)
+		add(args, "max-kdf-time=%u", spec->unlock.max_kdf_time);
+	if (spec->discard)
+		add(args, "discard=on");
+	add(args, "lock=on");
+}
+
+/* What it says while it starts: the first error is the reason, the rest is passed on, but for
+ * lines that only go on where one of these left off. */
+static const char *read_output(struct program_output *output)
+{
+	static const char error[] = "nbdkit: error: ";
+	static const char any[] = "nbdkit: ", mine[] = "nbdkit: ndio: ";
+	const char *reason = NULL;
+	char *rest = output->text, *line;
+
+	while ((line = strsep(&rest, "\n")))
+		if (!reason && strncmp(line, error, strlen(error)) == 0)
+			reason = line + strlen(error);
+		else if (strncmp(line, mine, strlen(mine)) == 0)
+			cmd_notice(NULL, line + strlen(mine));
+		else if (strncmp(line, any, strlen(any)) == 0)
+			cmd_notice(NULL, line);
+	return reason ? reason : "nbdkit doesn't say why";
+}
+
+static int run_nbdkit(const struct gateway_spec *spec, const char *nbdkit,
+		      const struct key_file *key, struct error *err)
+{
+	struct arguments args = { .count = 0 };
+	struct program_output output;
+	const char *reason;
+	int ret;
+
+	make_arguments(spec, nbdkit, key, &args);
+	if (!has_all(&args)) {
+		ret = error_set(err, ENOMEM, "out of memory");
+	} else {
+		ret = program_run((const char *const *)args.argv, key->fd, &output, err);
+		if (ret >= 0)
+			reason = read_output(&output);
+		if (ret > 0)
+			ret = error_set(err, EIO, "%s", reason);
+	}
+	free_arguments(&args);
+	return ret;
+}
+
+/* It is in the background by now, where it connects, and says what is wrong to syslog. */
+static int wait_until_well(const char *socket, struct error *err)
+{
+	enum gateway_health health = gateway_check(socket, FIRST_MS);
+
+	if (interrupt_caught())
+		return error_set(err, EINTR, "interrupted");
+	switch (health) {
+	case GATEWAY_WELL:
+		return 0;
+	case GATEWAY_GONE:
+		return error_set(err, EIO, "it ended; its log (journalctl -t nbdkit) says why");
+	case GATEWAY_SILENT:
+		return error_set(err, ETIMEDOUT, "no answer within %d seconds", FIRST_MS / 1000);
+	default:
+		return error_set(err, EIO, "the disk can't be read; its log (journalctl -t nbdkit) "
+				 "says why");
+	}
+}
+
+int gateway_start(const struct gateway_spec *spec, struct error *err)
+{
+	char nbdkit[PATH_MAX];
+	struct key_file key;
+	int ret = program_find("nbdkit", "nbdkit", nbdkit, err);
+
+	if (ret < 0)
+		return ret;
+	ret = key_file_make(&key, spec->key, err);
+	if (ret == 0)
+		ret = run_nbdkit(spec, nbdkit, &key, err);
+	key_file_close(&key);
+	if (ret == 0)
+		ret = wait_until_well(spec->socket, err);
+	if (ret < 0)
+		gateway_stop(spec->socket, true, NULL);
+	return ret;
+}
+
+/* ---- finding and stopping ---- */
+
+/* At most size - 1 bytes of /proc/PID/file, and a NUL. How many, 0 where there are none. */
+static size_t read_proc(pid_t pid, const char *file, char *text, size_t size)
+{
+	char path[64];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	len = fd < 0 ? 0 : read(fd, text, size - 1);
+	if (fd >= 0)
+		close(fd);
+	if (len < 0)
+		len = 0;
+	text[len] = '\0';
+	return len;
+}
+
+/* Anybody can give a program any command line, and start those that change their user. So it has to
+ * be ours in every way: by the user who started it as well. The owner of the folder in /proc
+ * doesn't tell: it is root for any process that can't be dumped. */
+static bool is_ours(pid_t pid)
+{
+	static const char line[] = "\nUid:";
+	char text[4096], *uids;
+	unsigned real, effective, saved, fs, me = geteuid();
+
+	read_proc(pid, "status", text, sizeof(text));
+	uids = strstr(text, line);
+	return uids && sscanf(uids + strlen(line), "%u %u %u %u", &real, &effective, &saved,
+			      &fs) == 4 &&
+	       real == me && effective == me && saved == me && fs == me;
+}
+
+/* Is this process's command line one that make_arguments() made for the socket? */
+static bool has_socket(pid_t pid, const char *socket)
+{
+	static const char option[] = "--unix";
+	char text[2 * PATH_MAX], *next;
+	char *end = text + read_proc(pid, "cmdline", text, sizeof(text));
+
+	for (char *arg = text; arg < end; arg = next) {
+		next = arg + strlen(arg) + 1;
+		if (strcmp(arg, option) == 0)
+			return next < end && strcmp(next, socket) == 0;
+	}
+	return false;
+}
+
+static bool serves(pid_t pid, const char *socket)
+{
+	return has_socket(pid, socket) && is_ours(pid);
+}
+
+pid_t gateway_find(const char *socket)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	pid_t pid = 0;
+
+	if (!proc)
+		return 0;
+	while (pid == 0 && (entry = readdir(proc)))
+		if (isdigit((unsigned char)entry->d_name[0]) && serves(atoi(entry->d_name), socket))
+			pid = atoi(entry->d_name);
+	closedir(proc);
+	return pid;
+}
+
+/* A signal of our own doesn't cut it short. */
+static bool ends_within(int pidfd, unsigned ms)
+{
+	struct pollfd process = { .fd = pidfd, .events = POLLIN };
+	int64_t deadline = clock_ms() + ms, left = ms;
+	int ret;
+
+	do {
+		ret = poll(&process, 1, left);
+		left = deadline - clock_ms();
+	} while (ret < 0 && errno == EINTR && left > 0);
+	return ret == 1;
+}
+
+static int stop(pid_t pid, const char *socket, bool kill, struct error *err)
+{
+	int process = pidfd_open(pid, 0);
+	int ret = 0;
+
+	if (process < 0)
+		return errno == ESRCH ? 0 : error_set(err, errno, "the gateway (process %d): %s", pid,
+						      strerror(errno));
+	/* The number may be another process's by now. */
+	if (serves(pid, socket)) {
+		pidfd_send_signal(process, kill ? SIGKILL : SIGTERM, NULL, 0);
+		if (!ends_within(process, kill ? KILL_MS : STOP_MS))
+			ret = error_set(err, EBUSY, "the gateway (process %d) doesn't end", pid);
+	}
+	close(process);
+	return ret;
+}
+
+/* One that was just going into the background is two. */
+int gateway_stop(const char *socket, bool kill, struct error *err)
+{
+	pid_t pid;
+	int ret = 0;
+
+	while (ret == 0 && (pid = gateway_find(socket)) > 0)
+		ret = stop(pid, socket, kill, err);
+	return ret;
+}
+
+/* ---- asking it ---- */
+
+/* > 0: yes; 0: not yet; < 0: it won't be. libnbd answers the second only once. */
+static int is_connected(struct nbd_handle *nbd, int64_t cookie)
+{
+	(void)cookie;
+	return nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd) ? -1 : nbd_aio_is_ready(nbd);
+}
+
+static int is_answered(struct nbd_handle *nbd, int64_t cookie)
+{
+	return nbd_aio_command_completed(nbd, cookie);
+}
+
+static enum gateway_health wait_until(struct nbd_handle *nbd,
+				      int (*is_true)(struct nbd_handle *, int64_t),
+				      int64_t cookie, int64_t deadline)
+{
+	int ret;
+
+	while ((ret = is_true(nbd, cookie)) == 0) {
+		int64_t left = deadline - clock_ms();
+
+		if (left <= 0 || interrupt_caught())
+			return GATEWAY_SILENT;
+		if (nbd_poll(nbd, left < INTERRUPT_MS ? left : INTERRUPT_MS) < 0 &&
+		    nbd_aio_is_ready(nbd) && nbd_get_errno() != EINTR)
+			return GATEWAY_FAILING; /* not the connection: poll itself */
+	}
+	return ret > 0 ? GATEWAY_WELL : GATEWAY_FAILING;
+}
+
+static enum gateway_health read_block(struct nbd_handle *nbd, const char *socket, void *block,
+				      int64_t deadline)
+{
+	enum gateway_health health;
+	int64_t cookie;
+
+	if (nbd_aio_connect_unix(nbd, socket) < 0)
+		return GATEWAY_FAILING;
+	health = wait_until(nbd, is_connected, 0, deadline);
+	if (health != GATEWAY_WELL || nbd_get_size(nbd) < BLOCK)
+		return health;
+	cookie = nbd_aio_pread(nbd, block, BLOCK, 0, NBD_NULL_COMPLETION, 0);
+	return cookie < 0 ? GATEWAY_FAILING : wait_until(nbd, is_answered, cookie, deadline);
+}
+
+enum gateway_health gateway_check(const char *socket, unsigned ms)
+{
+	struct nbd_handle *nbd = nbd_create();
+	enum gateway_health health;
+	char block[BLOCK]; /* plaintext: cleansed */
+
+	if (!nbd)
+		return GATEWAY_FAILING;
+	health = read_block(nbd, socket, block, clock_ms() + ms);
+	nbd_close(nbd); /* and what is in flight is forgotten */
+	OPENSSL_cleanse(block, sizeof(block));
+	if (health == GATEWAY_FAILING && gateway_find(socket) == 0)
+		health = GATEWAY_GONE;
+	return health;
+}
+
+int gateway_sector(const char *socket, unsigned *sector, struct error *err)
+{
+	struct nbd_handle *nbd = nbd_create();
+	char *description = NULL;
+	unsigned version;
+	int ret = 0;
+
+	if (nbd && nbd_set_full_info(nbd, true) == 0 && nbd_connect_unix(nbd, socket) == 0)
+		description = nbd_get_export_description(nbd);
+	if (!description || sscanf(description, VOLUME_DESCRIPTION, &version, sector) != 2)
+		ret = error_set(err, EPROTO, "it doesn't tell what sectors the disk has");
+	free(description);
+	nbd_close(nbd);
+	return ret;
+}

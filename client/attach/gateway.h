@@ -1,0 +1,50 @@
+/* gateway: the private nbdkit between the kernel and a remote disk: it runs the plugin, in the
+ * background, on a Unix socket, and is known by our user and that socket's path alone. */
+#ifndef NDIO_GATEWAY_H
+#define NDIO_GATEWAY_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "terminal/key-input.h"
+#include "terminal/unlock.h"
+
+struct gateway_spec {
+	const char *socket;  /* path, in a folder that only root may enter */
+	const char *locator; /* of the disk: a path or an NBD URI */
+	const char *header;  /* path of a detached LUKS header, or NULL */
+	const struct key *key;
+	struct unlock_options unlock;
+	unsigned connections;
+	unsigned answer_timeout; /* seconds, or 0 */
+	bool read_only, discard;
+};
+
+/* Starts it and returns once it has unlocked the disk and answers. 0, or a negative errno with
+ * the reason that nbdkit or the plugin gave; nothing runs then. */
+int gateway_start(const struct gateway_spec *spec, struct error *err);
+
+/* Its process, or 0. */
+pid_t gateway_find(const char *socket);
+
+/* Makes it end, and waits until it has. It may finish what it does, unless it is killed. 0 also
+ * where none ran; -EBUSY with a message if it doesn't end. */
+int gateway_stop(const char *socket, bool kill, struct error *err);
+
+enum gateway_health {
+	GATEWAY_WELL,
+	GATEWAY_GONE,    /* there is no such process */
+	GATEWAY_SILENT,  /* it, or the server behind it, doesn't answer in time */
+	GATEWAY_FAILING, /* it answers with an error */
+};
+
+/* Reads the first block through it, waiting for at most ms milliseconds. An interrupt
+ * (interrupt.h) ends the wait: GATEWAY_SILENT. */
+enum gateway_health gateway_check(const char *socket, unsigned ms);
+
+/* The sector of the disk's cipher, in bytes, as a gateway that is well tells it. 0 or a negative errno
+ * with a message. */
+int gateway_sector(const char *socket, unsigned *sector, struct error *err);
+
+#endif

@@ -1,0 +1,233 @@
+/* cmd-attach: ndio attach. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "attach/attach.h"
+#include "command/cmd.h"
+#include "attach/kernel-device.h"
+#include "attach/ndiotab.h"
+
+const char help_attach[] =
+	"Usage: ndio attach [OPTION...] LOCATOR [DEVICE]\n"
+	"       ndio attach --tab [--tab-file FILE] DEVICE\n"
+	"Make the plaintext of an encrypted disk a block device, /dev/nbdN, and print its name.\n"
+	"DEVICE is nbd0, nbd1, ...; without it the first one that is free is taken.\n"
+	"\n"
+	"  --key-file FILE      every byte of FILE is the key; - is standard input\n"
+	"  --key-fd N           the same, from descriptor N\n"
+	"  --keyfile-offset N, --keyfile-size N\n"
+	"                       of that, pass over N bytes, and take no more than N\n"
+	"  --slot N             try this key slot only\n"
+	"  --max-kdf-time SECONDS\n"
+	"                       how long deriving keys may take (default 120)\n"
+	"  --header PATH        where a detached LUKS header is\n"
+	"  --read-only          never write\n"
+	"  --discard            pass trims on: the server sees which sectors are unused\n"
+	"  --connections N      to the server, if it allows several (1 to 64, default 4)\n"
+	"  --block-size BYTES   the device's: 512, 1024, 2048 or 4096 (default: the\n"
+	"                       volume's sector)\n"
+	"  --timeout SECONDS    until a connection that doesn't answer is given up (default 90);\n"
+	"                       a request fails when all of them are\n"
+	"  --answer-timeout SECONDS\n"
+	"                       a server that is silent for so long is lost (default 30)\n"
+	"  --tab                attach it as its line in /etc/ndiotab says\n"
+	"  --tab-file FILE      or in this file\n"
+	"  -h, --help           show this\n"
+	"\n"
+	"Without a key file or descriptor the passphrase is asked for. Not for swap.\n"
+	"See ndio-attach(8).\n";
+
+enum {
+	OPT_KEY_FILE = 256, OPT_KEY_FD, OPT_HEADER, OPT_READ_ONLY, OPT_DISCARD, OPT_CONNECTIONS,
+	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
+	OPT_SLOT, OPT_MAX_KDF_TIME,
+	OPT_ANSWER_TIMEOUT,
+};
+
+static const struct option options[] = {
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
+	{ "discard", no_argument, NULL, OPT_DISCARD },
+	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
+	{ "block-size", required_argument, NULL, OPT_BLOCK_SIZE },
+	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
+	{ "tab", no_argument, NULL, OPT_TAB },
+	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct command_line {
+	struct attach_spec spec;
+	bool tab;             /* the argument is the device of a line */
+	const char *tab_file;
+	bool has_spec;        /* an option was given that such a line has itself */
+};
+
+static bool take_number(const char *value, unsigned min, unsigned max, unsigned *number)
+{
+	uint64_t n;
+
+	if (!cmd_parse_number(value, max, &n) || n < min)
+		return false;
+	*number = n;
+	return true;
+}
+
+/* What is wrong with it, or NULL. */
+static const char *take_spec(struct attach_spec *spec, int option, const char *value)
+{
+	static const char twice[] = "a key comes from one --key-file or --key-fd";
+
+	switch (option) {
+	case OPT_KEY_FILE:
+		return key_source_set_file(&spec->key, value) ? NULL : twice;
+	case OPT_KEY_FD:
+		return key_source_set_fd(&spec->key, value) ? NULL : twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&spec->key, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&spec->key, value);
+	case OPT_SLOT:
+		return unlock_take_slot(&spec->unlock, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&spec->unlock, value);
+	case OPT_HEADER:
+		spec->header = value;
+		return NULL;
+	case OPT_READ_ONLY:
+		spec->read_only = true;
+		return NULL;
+	case OPT_DISCARD:
+		spec->discard = true;
+		return NULL;
+	case OPT_CONNECTIONS:
+		return take_number(value, 1, ATTACH_CONNECTIONS_MAX, &spec->connections) ? NULL :
+		       "--connections takes a number from 1 to 64";
+	case OPT_BLOCK_SIZE:
+		return take_number(value, 0, UINT_MAX, &spec->block_size) &&
+		       attach_block_size_valid(spec->block_size) ? NULL :
+		       "--block-size takes 512, 1024, 2048 or 4096";
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &spec->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+	default:
+		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
+		       NULL : "--timeout takes seconds, from 5 to 86400";
+	}
+}
+
+static const char *take_option(struct command_line *line, int option, const char *value)
+{
+	switch (option) {
+	case OPT_TAB_FILE:
+		line->tab = true;
+		line->tab_file = value;
+		return NULL;
+	case OPT_TAB:
+		line->tab = true;
+		return NULL;
+	default:
+		line->has_spec = true;
+		return take_spec(&line->spec, option, value);
+	}
+}
+
+static const char *take_arguments(struct command_line *line, int argc, char **argv)
+{
+	unsigned index;
+
+	if (line->tab) {
+		if (line->has_spec)
+			return "with --tab all else is said in the file";
+		return argc == 1 && kernel_device_parse(argv[0], &index) ? NULL :
+		       "with --tab it takes one device: nbd0, nbd1, ...";
+	}
+	if (argc < 1 || argc > 2)
+		return "it takes a locator, and perhaps a device";
+	line->spec.locator = argv[0];
+	if (argc == 2 && !kernel_device_parse(argv[1], &line->spec.index))
+		return "a device is nbd0, nbd1, ...";
+	if (line->spec.discard && line->spec.read_only)
+		return "--discard is nothing for a device that can only be read";
+	return key_source_check(&line->spec.key);
+}
+
+static int run(const struct attach_spec *spec)
+{
+	struct error err = { 0 };
+	unsigned index;
+
+	if (attach(spec, &index, &err) < 0)
+		return cmd_error("%s", err.text);
+	printf("/dev/nbd%u\n", index);
+	return CMD_OK;
+}
+
+static int run_tab(const char *path, const char *device, struct attach_spec *spec)
+{
+	struct ndiotab_entry entry;
+	struct error err = { 0 };
+	int status;
+
+	if (ndiotab_find(path, device, &entry, &err) < 0)
+		return cmd_error("%s", err.text);
+	kernel_device_parse(entry.device, &spec->index);
+	spec->locator = entry.locator;
+	spec->header = entry.header;
+	spec->key.file = entry.key_file;
+	spec->key.part = entry.key_part;
+	spec->key.agents = true;
+	spec->unlock.slot = entry.slot;
+	spec->unlock.max_kdf_time = entry.max_kdf_time;
+	spec->read_only = entry.read_only;
+	spec->discard = entry.discard;
+	spec->block_size = entry.block_size;
+	if (entry.connections)
+		spec->connections = entry.connections;
+	spec->answer_timeout = entry.answer_timeout;
+	if (entry.timeout)
+		spec->timeout = entry.timeout;
+	status = run(spec);
+	ndiotab_entry_clear(&entry);
+	return status;
+}
+
+int cmd_attach(int argc, char **argv)
+{
+	struct command_line line = {
+		.spec = {
+			.key = KEY_SOURCE_NONE,
+			.unlock = UNLOCK_DEFAULT,
+			.index = ATTACH_ANY,
+			.connections = ATTACH_CONNECTIONS,
+			.timeout = ATTACH_TIMEOUT,
+		},
+		.tab_file = NDIOTAB_PATH,
+	};
+	const char *wrong = NULL;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_attach, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&line, option, optarg);
+	}
+	if (!wrong)
+		wrong = take_arguments(&line, argc - optind, argv + optind);
+	if (wrong)
+		return cmd_usage(argv[0], "%s", wrong);
+	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : run(&line.spec);
+}

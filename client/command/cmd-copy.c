@@ -1,0 +1,345 @@
+/* cmd-copy: ndio copy, see ndio-copy(1). */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "command/cmd.h"
+#include "copy/copy.h"
+#include "command/endpoint-options.h"
+#include "copy/guard.h"
+
+#define DEFAULT_SPARSE   4096
+#define CONNECTIONS_MAX  64
+#define REQUESTS_MAX     1024 /* for each */
+#define REQUEST_SIZE_MIN 4096
+#define REQUEST_SIZE_MAX (32 * 1024 * 1024)
+
+const char help_copy[] =
+	"Usage: ndio copy [OPTION...] SRC DST\n"
+	"Copies a disk, encrypted or not, local or remote, to another.\n"
+	"\n"
+	"SRC and DST are the path of a file or block device, an NBD URI, or - for standard\n"
+	"input or output. DST can also be null:, which keeps nothing.\n"
+	"\n"
+	"A side without a key is copied as it is: to copy ciphertext, give none.\n"
+	ENDPOINT_HELP
+	"                        the same for DST, which has to be formatted before\n"
+	"\n"
+	"  -p, --progress        show a progress bar, or now and then a line if stderr is no terminal\n"
+	"      --progress=json, --progress=FD\n"
+	"                        a line of JSON each second, on stderr or a descriptor\n"
+	"  -S, --sparse=N        do not write runs of at least N zero bytes as data; a power of\n"
+	"                        two from 512 to 256K, or 0: copy them (default 4K)\n"
+	"      --destination-is-zero\n"
+	"                        DST reads as zeroes everywhere: do not write zeroes\n"
+	"      --resume[=OFFSET] a copy that was stopped goes on\n"
+	"  -C, --connections=N   to each server that allows several (default 4)\n"
+	"  -R, --requests=N      at once, for each connection (default 16)\n"
+	"      --request-size=N  of each; a power of two from 4K to 32M (default 256K)\n"
+	"      --overwrite       DST may hold a LUKS volume, a file system or a partition table\n"
+	"                        that SRC has nothing in place of\n"
+	"  -h, --help            show this\n"
+	"\n"
+	"Exit status: 0 all was copied and flushed, 1 it was not, 2 the command line makes no\n"
+	"sense.\n";
+
+enum {
+	OPT_DESTINATION_IS_ZERO = ENDPOINT_END,
+	OPT_OVERWRITE,
+	OPT_RESUME,
+	OPT_REQUEST_SIZE,
+};
+
+static const struct option options[] = {
+	ENDPOINT_OPTIONS,
+	{ "progress", optional_argument, NULL, 'p' },
+	{ "sparse", required_argument, NULL, 'S' },
+	{ "destination-is-zero", no_argument, NULL, OPT_DESTINATION_IS_ZERO },
+	{ "overwrite", no_argument, NULL, OPT_OVERWRITE },
+	{ "resume", optional_argument, NULL, OPT_RESUME },
+	{ "connections", required_argument, NULL, 'C' },
+	{ "requests", required_argument, NULL, 'R' },
+	{ "request-size", required_argument, NULL, OPT_REQUEST_SIZE },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+struct arguments {
+	struct endpoint_spec source, destination;
+	struct copy_options copy;
+	unsigned connections;
+	bool destination_is_zero, overwrite;
+	bool help;
+};
+
+static bool set_sparse(struct copy_options *copy, const char *value)
+{
+	uint64_t size;
+
+	if (!cmd_parse_size(value, &size) || size > COPY_REQUEST_SIZE)
+		return false;
+	if (size && (size < 512 || !is_aligned(size, size)))
+		return false;
+	copy->sparse = size;
+	return true;
+}
+
+/* OFFSET, or OFFSET/SIZE as a copy that was stopped has told, or nothing. */
+static bool set_resume(struct copy_options *copy, const char *value)
+{
+	const char *slash = value ? strchr(value, '/') : NULL;
+	char offset[32];
+
+	copy->resume = true;
+	if (!value)
+		return true;
+	snprintf(offset, sizeof(offset), "%.*s", slash ? (int)(slash - value) : 31, value);
+	return cmd_parse_number(offset, INT64_MAX, &copy->from.offset) &&
+	       (!slash || cmd_parse_number(slash + 1, INT64_MAX, &copy->from.size));
+}
+
+/* From min to max. */
+static bool set_count(unsigned *count, const char *value, unsigned max)
+{
+	uint64_t number;
+
+	if (!cmd_parse_number(value, max, &number) || number == 0)
+		return false;
+	*count = number;
+	return true;
+}
+
+static bool set_request_size(struct copy_options *copy, const char *value)
+{
+	uint64_t size;
+
+	if (!cmd_parse_size(value, &size) || size < REQUEST_SIZE_MIN || size > REQUEST_SIZE_MAX ||
+	    !is_aligned(size, size))
+		return false;
+	copy->request_size = size;
+	return true;
+}
+
+/* False where the option's value makes no sense. */
+static bool take_option(struct arguments *args, int option, const char *value)
+{
+	switch (option) {
+	case 'p':
+		return progress_parse(value, &args->copy.progress);
+	case 'S':
+		return set_sparse(&args->copy, value);
+	case OPT_DESTINATION_IS_ZERO:
+		args->destination_is_zero = true;
+		return true;
+	case OPT_OVERWRITE:
+		args->overwrite = true;
+		return true;
+	case OPT_RESUME:
+		return set_resume(&args->copy, value);
+	case 'C':
+		return set_count(&args->connections, value, CONNECTIONS_MAX);
+	case 'R':
+		return set_count(&args->copy.requests, value, REQUESTS_MAX);
+	case OPT_REQUEST_SIZE:
+		return set_request_size(&args->copy, value);
+	case 'h':
+		args->help = true;
+		return true;
+	default:
+		return endpoint_option(&args->source, &args->destination, option, value);
+	}
+}
+
+static const char *option_name(int option)
+{
+	for (size_t i = 0; options[i].name; i++)
+		if (options[i].val == option)
+			return options[i].name;
+	return "";
+}
+
+/* What else can be wrong with an option's value. */
+static const char *hint(int option)
+{
+	switch (option) {
+	case 'p':
+		return ": it takes json, or a descriptor that is open for writing";
+	case 'S':
+		return ": it takes a power of two from 512 to 256K, or 0";
+	case 'C':
+	case 'R':
+	case OPT_REQUEST_SIZE:
+		return ": it takes 1 to 64 connections, 1 to 1024 requests for each, and a power of "
+		       "two from 4K to 32M as their size";
+	case OPT_RESUME:
+		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
+	case ENDPOINT_ANSWER_TIMEOUT:
+		return ": it takes seconds, from 1 to 86400";
+	default:
+		return ", or a key was given before";
+	}
+}
+
+/* Before anything else is opened, and gets its number. */
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static int check_arguments(const char *self, const struct arguments *args)
+{
+	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
+	const struct key_source input = { .file = "-", .fd = -1 };
+	bool pipe = strcmp(src->locator, "-") == 0;
+	struct error err;
+	int status;
+
+	if (strcmp(src->locator, "null:") == 0)
+		return cmd_usage(self, "null: can only be a destination");
+	status = endpoint_check(self, src);
+	if (status == CMD_OK)
+		status = endpoint_check(self, dst);
+	if (status != CMD_OK)
+		return status;
+	if (key_sources_clash(&src->key, &dst->key) ||
+	    (pipe && key_sources_clash(&dst->key, &input)))
+		return cmd_usage(self, "one stream can't be read for two things");
+	if (args->copy.sparse > args->copy.request_size)
+		return cmd_usage(self, "--sparse is larger than --request-size");
+	if ((uint64_t)args->copy.requests * args->copy.request_size > COPY_MEMORY_MAX)
+		return cmd_usage(self, "so many requests of that size take more than 1 GiB of memory");
+	if (args->copy.resume && endpoint_is_special(dst->locator))
+		return cmd_usage(self, "%s: a copy to there can't go on", dst->locator);
+	if (pipe && !is_open(STDIN_FILENO))
+		return cmd_error("standard input: it is closed");
+	if (strcmp(dst->locator, "-") == 0 && !is_open(STDOUT_FILENO))
+		return cmd_error("standard output: it is closed");
+	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
+	    strcmp(dst->locator, "-") == 0)
+		return cmd_usage(self, "progress can't go where the copy does");
+	return endpoint_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;
+}
+
+static int parse(int argc, char **argv, struct arguments *args)
+{
+	int option;
+
+	*args = (struct arguments){
+		.source = ENDPOINT_SPEC_NONE,
+		.destination = ENDPOINT_SPEC_NONE,
+		.connections = COPY_CONNECTIONS,
+		.copy = {
+			.sparse = DEFAULT_SPARSE,
+			.requests = COPY_REQUESTS,
+			.request_size = COPY_REQUEST_SIZE,
+			.from = { SIZE_UNKNOWN, SIZE_UNKNOWN },
+		},
+	};
+	while ((option = getopt_long(argc, argv, "pS:C:R:h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (!take_option(args, option, optarg))
+			return cmd_usage(argv[0], "--%s makes no sense with \"%s\"%s",
+					 option_name(option), optarg,
+					 hint(option));
+		if (args->help)
+			return CMD_OK;
+	}
+	if (argc - optind != 2)
+		return cmd_usage(argv[0], "a source and a destination are needed");
+	args->source.locator = argv[optind];
+	args->destination.locator = argv[optind + 1];
+	args->source.connections = args->destination.connections = args->connections;
+	args->copy.requests *= args->connections;
+	return check_arguments(argv[0], args);
+}
+
+static int tell_stopped(const struct error *err, const struct copy_report *report,
+			const struct endpoint *destination)
+{
+	char of[32] = "", cut[64] = "", hint[128] = "";
+
+	if (report->total != SIZE_UNKNOWN)
+		snprintf(of, sizeof(of), " of %" PRIu64, report->total);
+	if (destination->file >= 0 && !report->keep)
+		snprintf(cut, sizeof(cut), "; the file is cut to %" PRIu64 " bytes", report->below);
+	if (destination->file >= 0)
+		snprintf(hint, sizeof(hint), "; --resume goes on");
+	else if (destination->kind == ENDPOINT_VOLUME && report->total != SIZE_UNKNOWN)
+		snprintf(hint, sizeof(hint), "; --resume=%" PRIu64 "/%" PRIu64 " goes on from there",
+			 report->below, report->total);
+	cmd_error("%s", err->text);
+	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
+			 " is written%s%s%s", report->done, of, report->below,
+			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "", cut, hint);
+}
+
+/* It couldn't begin. */
+static int tell_unbegun(const struct error *err, struct endpoint *destination)
+{
+	bool unmade = endpoint_unmake(destination);
+
+	return cmd_error("%s%s", err->text, unmade ? "; no file is left" : "");
+}
+
+static int copy(struct endpoint *source, struct endpoint *destination,
+		const struct copy_options *copy_options)
+{
+	struct copy_report report;
+	struct error err = { 0 };
+
+	if (copy_run(source, destination, copy_options, &report, &err) < 0) {
+		if (!report.begun)
+			return tell_unbegun(&err, destination);
+		if (!report.keep)
+			endpoint_cut(destination, report.below);
+		return tell_stopped(&err, &report, destination);
+	}
+	if (destination->kind == ENDPOINT_VOLUME && !(destination->can & NDIO_CAN_FLUSH))
+		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
+			  "storage yet", destination->name);
+	return CMD_OK;
+}
+
+/* Where a stream was cut off is nowhere to be seen. */
+static int check_sizes(const struct arguments *args, const struct endpoint *source, struct error *err)
+{
+	if (args->copy.resume && source->size == SIZE_UNKNOWN)
+		return error_set(err, EINVAL, "%s: --resume needs a source that can be read anywhere",
+				 source->name);
+	return 0;
+}
+
+int cmd_copy(int argc, char **argv)
+{
+	struct endpoint source = { 0 }, destination = { 0 };
+	struct arguments args;
+	struct error err = { 0 };
+	int status = parse(argc, argv, &args);
+
+	if (status != CMD_OK)
+		return status;
+	if (args.help) {
+		fputs(help_copy, stdout);
+		return CMD_OK;
+	}
+	progress_catch_signal();
+	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
+	    check_sizes(&args, &source, &err) < 0 ||
+	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0 ||
+	    guard_destination(&source, &destination, args.overwrite, &err) < 0) {
+		status = tell_unbegun(&err, &destination);
+	} else {
+		guard_look(&source, &destination);
+		/* What a copy that was stopped has written isn't zero. */
+		destination.zeroed |= args.destination_is_zero && !args.copy.resume;
+		status = copy(&source, &destination, &args.copy);
+	}
+	endpoint_close(&destination);
+	endpoint_close(&source);
+	return status;
+}

@@ -1,0 +1,598 @@
+/* cmd-info: ndio info. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command/cmd.h"
+#include "header/facts.h"
+#include "header/header.h"
+#include "header/json.h"
+#include "terminal/key-input.h"
+#include "terminal/key-try.h"
+#include "terminal/unlock.h"
+
+const char help_info[] =
+	"Usage: ndio info [OPTION...] LOCATOR\n"
+	"Show what a volume is: its size, LUKS header and key slots, and its server.\n"
+	"\n"
+	"  --json             as JSON\n"
+	"  --header PATH      where a detached LUKS header is\n"
+	"  --unlock           open it too, with a passphrase that is asked for\n"
+	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
+	"  --key-fd N         the same, from descriptor N\n"
+	"  --keyfile-offset N, --keyfile-size N\n"
+	"                     of that, pass over N bytes, and take no more than N\n"
+	"  --slot N           try this key slot only\n"
+	"  --max-kdf-time SECONDS\n"
+	"                     how long deriving keys may take (default 120)\n"
+	"  --answer-timeout SECONDS\n"
+	"                     a server that is silent for so long is lost (default 30)\n"
+	"  -h, --help         show this\n"
+	"\n"
+	"Nothing is written, and without a key nothing is asked. Exit status: 0 it is a LUKS volume,\n"
+	"1 it isn't one, or can't be looked at. See ndio-info(1).\n";
+
+enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
+       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME,
+       OPT_ANSWER_TIMEOUT };
+
+struct request {
+	const char *locator;
+	const char *header; /* detached, or NULL */
+	bool json, unlock;
+	unsigned answer_timeout; /* seconds, or 0 */
+	struct key_source key_source;
+	struct unlock_options how;
+};
+
+/* All that is shown. */
+struct report {
+	const struct request *request;
+	bool nbd;
+	bool readonly;
+	struct ndio_info disk; /* without a key */
+	bool is_luks;
+	struct header_facts luks;
+	struct ndio_volume *server; /* of the disk, if that is on one */
+	bool unlocked;
+	struct ndio_info plain; /* with the key */
+};
+
+static const struct {
+	uint32_t bit;
+	const char *name;
+} abilities[] = {
+	{ NDIO_CAN_FLUSH, "flush" },
+	{ NDIO_CAN_FUA, "fua" },
+	{ NDIO_CAN_TRIM, "trim" },
+	{ NDIO_CAN_FAST_ZERO, "fast-zero" },
+	{ NDIO_CAN_EXTENTS, "extents" },
+	{ NDIO_CAN_CACHE, "cache" },
+	{ NDIO_CAN_MULTI_CONN, "multi-conn" },
+};
+#define NR_ABILITIES (sizeof(abilities) / sizeof(abilities[0]))
+
+/* ---- finding out ---- */
+
+static const char *kind_of(const struct report *report)
+{
+	if (!report->is_luks)
+		return "raw";
+	return report->luks.version == 2 ? "LUKS2" : "LUKS1";
+}
+
+/* What the disk can as it is used: nobody zeroes ciphertext, or knows where it means zeroes, and trims
+ * tell the server what is in use, so they are passed on for who asks for that, or where the header
+ * allows it. */
+static uint32_t abilities_of(const struct report *report)
+{
+	const uint32_t never = NDIO_CAN_FAST_ZERO | NDIO_CAN_EXTENTS;
+	bool trims = strstr(report->luks.flags, "allow-discards");
+
+	return report->disk.can & ~(report->is_luks ? never | (trims ? 0 : NDIO_CAN_TRIM) : 0);
+}
+
+static bool trims_if_asked(const struct report *report)
+{
+	return report->disk.can & NDIO_CAN_TRIM & ~abilities_of(report);
+}
+
+/* Bytes of plaintext, or 0 where the volume is too small for its header. */
+static uint64_t payload_of(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+	uint64_t size = report->disk.target_size;
+
+	if (report->unlocked)
+		return report->plain.size;
+	if (luks->data_offset >= size || (luks->data_elsewhere && !report->request->header))
+		return 0;
+	size -= luks->data_offset;
+	if (luks->data_size)
+		return luks->data_size <= size ? luks->data_size : 0;
+	return luks->sector ? size - size % luks->sector : size;
+}
+
+/* A path is only ever opened for reading: closing a block device that was open for writing
+ * makes udev look at it again. A server is asked. */
+static int find_disk(struct report *report, struct header *disk, struct error *err)
+{
+	const char *locator = report->request->locator;
+	int ret;
+
+	header_init(disk, locator);
+	disk->answer_timeout = report->request->answer_timeout;
+	ret = header_open(disk, !report->nbd, err);
+	if (ret < 0)
+		return ret;
+	report->disk = disk->info;
+	report->readonly = report->nbd ? !(disk->info.can & NDIO_CAN_WRITE) :
+					 access(locator, W_OK) < 0;
+	return 0;
+}
+
+/* Without a detached header a volume that isn't LUKS is no error: it is raw. */
+static int find_luks(struct report *report, struct header *holder, bool detached,
+		     struct error *err)
+{
+	int ret = header_load(holder, err);
+
+	if (ret == -ENODATA && !detached)
+		return 0;
+	if (ret == 0)
+		ret = facts_read(holder, &report->luks, err);
+	report->is_luks = ret == 0;
+	return ret;
+}
+
+static int find_header(struct report *report, struct header *disk, struct error *err)
+{
+	struct header detached;
+	int ret;
+
+	if (!report->request->header)
+		return find_luks(report, disk, false, err);
+	header_init(&detached, report->request->header);
+	detached.answer_timeout = report->request->answer_timeout;
+	ret = header_open(&detached, true, err);
+	if (ret == 0)
+		ret = find_luks(report, &detached, true, err);
+	header_close(&detached);
+	return ret;
+}
+
+/* A server may let in one client only, once: the connection that is there has to do. */
+static int open_volume(struct report *report, const struct ndio_options *options,
+		       struct ndio_volume **volume)
+{
+	if (!report->nbd)
+		return ndio_open(report->request->locator, options, volume);
+	*volume = report->server;
+	return ndio_unlock(*volume, options);
+}
+
+static int open_plain(void *opaque, const struct key *key, struct error *err)
+{
+	struct report *report = opaque;
+	struct ndio_options options = {
+		.struct_size = sizeof(options),
+		.key = key->data,
+		.key_len = key->len,
+		.header = report->request->header,
+		.flags = NDIO_OPEN_READONLY,
+		.connections = 1,
+		.answer_timeout = report->request->answer_timeout,
+		.notice = cmd_notice,
+	};
+	struct ndio_volume *volume = NULL;
+	int ret;
+
+	unlock_tell(&report->request->how, &options);
+	ret = open_volume(report, &options, &volume);
+
+	report->plain.struct_size = sizeof(report->plain);
+	if (ret == 0)
+		ret = ndio_get_info(volume, &report->plain);
+	if (ret < 0)
+		error_set(err, -ret, "%s", ndio_error());
+	if (!report->nbd)
+		ndio_close(volume, NDIO_CLOSE_WAIT);
+	report->unlocked = ret == 0;
+	return ret;
+}
+
+static int unlock(struct report *report, struct error *err)
+{
+	const struct request *request = report->request;
+	struct key key;
+	char prompt[256];
+	int ret;
+
+	if (!request->unlock && !key_source_given(&request->key_source))
+		return 0;
+	if (!report->is_luks)
+		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
+				 request->locator);
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
+	ret = key_try(&request->key_source, prompt, &key, open_plain, report, err);
+	key_clear(&key);
+	return ret;
+}
+
+static int find_out(struct report *report, struct error *err)
+{
+	struct header disk;
+	int ret = find_disk(report, &disk, err);
+
+	if (ret == 0)
+		ret = find_header(report, &disk, err);
+	if (!report->nbd)
+		header_close(&disk); /* locks exclude each other */
+	report->server = disk.volume;
+	if (ret == 0)
+		ret = unlock(report, err);
+	header_close(&disk);
+	return ret;
+}
+
+/* ---- for people ---- */
+
+static void line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void line(const char *name, const char *fmt, ...)
+{
+	va_list args;
+
+	printf("    %-18s", name);
+	va_start(args, fmt);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+}
+
+static void size_line(const char *name, uint64_t bytes)
+{
+	char text[16];
+
+	if (bytes < 1024)
+		line(name, "%" PRIu64 " bytes", bytes);
+	else
+		line(name, "%" PRIu64 " bytes (%s)", bytes, cmd_size_text(bytes, text));
+}
+
+static void print_abilities(const struct report *report)
+{
+	uint32_t can = abilities_of(report);
+	char text[128] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (can & abilities[i].bit)
+			len += snprintf(text + len, sizeof(text) - len, "%s%s", len ? " " : "",
+					abilities[i].name);
+	line("can:", "%s%s", len ? text : "nothing more",
+	     trims_if_asked(report) ? ", and trim if asked to (--discard, discard=on)" : "");
+}
+
+static void block_line(const char *name, uint32_t bytes)
+{
+	if (bytes)
+		line(name, "%" PRIu32 " bytes", bytes);
+	else
+		line(name, "the server doesn't tell");
+}
+
+static void print_disk(const struct report *report)
+{
+	line("kind:", "%s", kind_of(report));
+	size_line("size:", report->disk.target_size);
+	line("read-only:", "%s", report->readonly ? "yes" : "no");
+	print_abilities(report);
+}
+
+static void print_server(const struct report *report)
+{
+	const struct ndio_info *disk = &report->disk;
+	char clean[sizeof(disk->tls_peer)];
+
+	line("server:", "NBD (%s), %s TLS, %s replies", disk->protocol,
+	     disk->tls ? "with" : "without", disk->structured_replies ? "structured" : "simple");
+	if (disk->tls_version[0])
+		line("TLS:", "%s, %s", disk->tls_version, disk->tls_cipher);
+	if (disk->tls_version[0])
+		line("TLS peer:", "%s", disk->tls_peer[0] ?
+		     cmd_clean(disk->tls_peer, clean, sizeof(clean)) : "not verified");
+	block_line("block minimum:", report->disk.block_minimum);
+	block_line("block preferred:", report->disk.block_preferred);
+	block_line("block maximum:", report->disk.block_maximum);
+}
+
+static void print_luks(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+
+	if (report->request->header)
+		line("header:", "%s (detached)", report->request->header);
+	else if (luks->data_elsewhere)
+		line("data:", "elsewhere: this is a detached header, to be given with --header");
+	if (luks->damaged_copy[0])
+		line("damaged:", "the %s of the header's two copies: ndio key add, change or remove "
+		     "puts it right", luks->damaged_copy);
+	line("UUID:", "%s", luks->uuid);
+	if (luks->version == 2)
+		line("label:", "%s", luks->label[0] ? luks->label : "(none)");
+	line("cipher:", "%s", luks->cipher);
+	if (luks->key_bits)
+		line("volume key:", "%u bits", luks->key_bits);
+	line("sector size:", "%u bytes", luks->sector);
+	size_line("data offset:", luks->data_offset);
+	size_line("payload size:", payload_of(report));
+	if (luks->integrity[0])
+		line("integrity:", "%s", luks->integrity);
+	if (luks->requirements[0])
+		line("requirements:", "%s", luks->requirements);
+	if (luks->flags[0])
+		line("flags:", "%s", luks->flags);
+	if (report->unlocked)
+		line("unlocked:", "yes");
+	if (luks->memory_kib)
+		line("memory to unlock:", "%" PRIu32 " KiB", luks->memory_kib);
+	line("key slots:", "%u", luks->nr_slots);
+	if (luks->nr_slots)
+		facts_print_slots(luks, "        ");
+	if (luks->nr_tokens) {
+		line("tokens:", "%u", luks->nr_tokens);
+		facts_print_tokens(luks, "        ");
+	}
+}
+
+static void print_report(const struct report *report)
+{
+	char clean[1024];
+
+	printf("%s:\n", cmd_clean(report->request->locator, clean, sizeof(clean)));
+	print_disk(report);
+	if (report->nbd)
+		print_server(report);
+	if (report->is_luks)
+		print_luks(report);
+}
+
+/* ---- for programs ---- */
+
+static struct json_object *json_abilities(uint32_t can)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (can & abilities[i].bit)
+			json_object_array_add(array, json_object_new_string(abilities[i].name));
+	return array;
+}
+
+static struct json_object *json_slot(const struct slot_facts *slot)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_number(object, "slot", slot->number);
+	json_add_text(object, "priority", slot->priority);
+	if (slot->unbound)
+		json_add_flag(object, "unbound", true);
+	json_add_text(object, "pbkdf", slot->pbkdf);
+	if (slot->hash[0])
+		json_add_text(object, "hash", slot->hash);
+	json_add_number(object, "iterations", slot->iterations);
+	if (slot->memory_kib) {
+		json_add_number(object, "memory_kib", slot->memory_kib);
+		json_add_number(object, "threads", slot->threads);
+	}
+	return object;
+}
+
+static struct json_object *json_slots(const struct header_facts *luks)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned i = 0; i < luks->nr_slots; i++)
+		json_object_array_add(array, json_slot(&luks->slots[i]));
+	return array;
+}
+
+static struct json_object *json_token(const struct token_facts *token)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *slots = json_object_new_array();
+
+	json_add_number(object, "token", token->number);
+	json_add_text(object, "type", token->type);
+	for (int slot = 0; slot < FACTS_SLOTS; slot++)
+		if (token->slots >> slot & 1)
+			json_object_array_add(slots, json_object_new_int(slot));
+	json_object_object_add(object, "key_slots", slots);
+	return object;
+}
+
+static struct json_object *json_tokens(const struct header_facts *luks)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (unsigned i = 0; i < luks->nr_tokens; i++)
+		json_object_array_add(array, json_token(&luks->tokens[i]));
+	return array;
+}
+
+/* What has spaces between them, one by one. */
+static struct json_object *json_words(const char *text)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t len; text += strspn(text, " "), *text; text += len) {
+		len = strcspn(text, " ");
+		json_object_array_add(array, json_object_new_string_len(text, len));
+	}
+	return array;
+}
+
+static struct json_object *json_luks(const struct report *report)
+{
+	const struct header_facts *luks = &report->luks;
+	struct json_object *object = json_object_new_object();
+
+	json_add_number(object, "version", luks->version);
+	if (report->request->header)
+		json_add_text(object, "header", report->request->header);
+	if (luks->damaged_copy[0])
+		json_add_text(object, "damaged_copy", luks->damaged_copy);
+	json_add_text(object, "uuid", luks->uuid);
+	json_add_text(object, "label", luks->label);
+	json_add_text(object, "cipher", luks->cipher);
+	json_add_number(object, "key_bits", luks->key_bits);
+	json_add_number(object, "sector_size", luks->sector);
+	json_add_number(object, "data_offset", luks->data_offset);
+	json_add_number(object, "payload_size", payload_of(report));
+	json_add_text(object, "integrity", luks->integrity);
+	json_add_text(object, "requirements", luks->requirements);
+	json_object_object_add(object, "flags", json_words(luks->flags));
+	json_add_flag(object, "data_elsewhere", luks->data_elsewhere && !report->request->header);
+	json_add_flag(object, "unlocked", report->unlocked);
+	json_add_number(object, "memory_to_unlock_kib", luks->memory_kib);
+	json_object_object_add(object, "key_slots", json_slots(luks));
+	json_object_object_add(object, "tokens", json_tokens(luks));
+	return object;
+}
+
+static struct json_object *json_server(const struct report *report)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_text(object, "uri", report->request->locator);
+	json_add_text(object, "protocol", report->disk.protocol);
+	json_add_flag(object, "tls", report->disk.tls);
+	if (report->disk.tls_version[0]) {
+		json_add_text(object, "tls_version", report->disk.tls_version);
+		json_add_text(object, "tls_cipher", report->disk.tls_cipher);
+		json_add_text(object, "tls_peer", report->disk.tls_peer);
+	}
+	json_add_flag(object, "structured_replies", report->disk.structured_replies);
+	json_add_number(object, "block_minimum", report->disk.block_minimum);
+	json_add_number(object, "block_preferred", report->disk.block_preferred);
+	json_add_number(object, "block_maximum", report->disk.block_maximum);
+	return object;
+}
+
+static void print_json(const struct report *report)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_text(object, "locator", report->request->locator);
+	json_add_text(object, "kind", kind_of(report));
+	json_add_number(object, "size", report->disk.target_size);
+	json_add_flag(object, "read_only", report->readonly);
+	json_object_object_add(object, "can", json_abilities(abilities_of(report)));
+	json_object_object_add(object, "can_if_asked",
+			       json_abilities(trims_if_asked(report) ? NDIO_CAN_TRIM : 0));
+	if (report->nbd)
+		json_object_object_add(object, "server", json_server(report));
+	if (report->is_luks)
+		json_object_object_add(object, "luks", json_luks(report));
+	json_print(object);
+}
+
+/* ---- the command line ---- */
+
+static int run(const struct request *request)
+{
+	struct report report = { .request = request, .nbd = cmd_is_uri(request->locator) };
+	struct error err = { 0 };
+
+	if (find_out(&report, &err) < 0)
+		return cmd_error("%s", err.text);
+	if (request->json)
+		print_json(&report);
+	else
+		print_report(&report);
+	if (report.is_luks)
+		return CMD_OK;
+	/* For scripts, as cryptsetup isLuks; what isn't printed is told by main(). */
+	if (fflush(stdout) == 0)
+		cmd_error("%s: not a LUKS volume", request->locator);
+	return CMD_FAILED;
+}
+
+static const char *take_option(struct request *request, int option, const char *value)
+{
+	static const char twice[] = "a key comes from one --key-file or --key-fd";
+
+	switch (option) {
+	case OPT_JSON:
+		request->json = true;
+		return NULL;
+	case OPT_HEADER:
+		request->header = value;
+		return NULL;
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+	case OPT_UNLOCK:
+		request->unlock = true;
+		return NULL;
+	case OPT_KEY_FILE:
+		return key_source_set_file(&request->key_source, value) ? NULL : twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->key_source, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&request->key_source, value);
+	case OPT_SLOT:
+		return unlock_take_slot(&request->how, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&request->how, value);
+	default:
+		return key_source_set_fd(&request->key_source, value) ? NULL : twice;
+	}
+}
+
+static const struct option options[] = {
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	{ "unlock", no_argument, NULL, OPT_UNLOCK },
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_info(int argc, char **argv)
+{
+	struct request request = { .key_source = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT };
+	const char *wrong = NULL;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_info, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&request, option, optarg);
+	}
+	if (!wrong && argc - optind != 1)
+		wrong = "it takes one locator";
+	if (!wrong)
+		wrong = request.unlock && key_source_given(&request.key_source) ?
+				"--unlock asks for a passphrase: it isn't for a key from a file or "
+				"descriptor" : key_source_check(&request.key_source);
+	if (wrong)
+		return cmd_usage(argv[0], "%s", wrong);
+	request.locator = argv[optind];
+	return run(&request);
+}

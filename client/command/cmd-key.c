@@ -1,0 +1,658 @@
+/* cmd-key: ndio key add|remove|change|list. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "attach/clash.h"
+#include "command/cmd.h"
+#include "terminal/deferral.h"
+#include "header/facts.h"
+#include "header/header-edit.h"
+#include "header/header-lock.h"
+#include "header/header.h"
+#include "header/kdf.h"
+#include "terminal/key-input.h"
+#include "terminal/key-try.h"
+#include "locator/locator.h"
+#include "memory/secret.h"
+#include "engine/target.h"
+#include "terminal/unlock.h"
+
+#define MAX_SLOT 31
+
+const char help_key[] =
+	"Usage: ndio key add    [OPTION...] LOCATOR\n"
+	"       ndio key remove [OPTION...] LOCATOR\n"
+	"       ndio key change [OPTION...] LOCATOR\n"
+	"       ndio key list   [--header PATH] [--answer-timeout SECONDS] LOCATOR\n"
+	"Add, remove, change or list the keys that open an encrypted volume.\n"
+	"\n"
+	"  --key-file FILE    a key that opens it now: every byte of FILE; - is standard input\n"
+	"  --key-fd N         the same, from descriptor N\n"
+	"  --new-key-file FILE, --new-key-fd N\n"
+	"                     the key to be added, or to change it to\n"
+	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
+	"                     of these, pass over N bytes, and take no more than N\n"
+	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
+	"  --key-slot N       add, remove: the key that opens it now has to open this slot\n"
+	"  --max-kdf-time SECONDS\n"
+	"                     how long deriving keys may take, to open it (default 120)\n"
+	"  --header PATH      where a detached LUKS header is\n"
+	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
+	"                     with --slot no key is asked for\n"
+	"  --no-lock-image    write although another program has the file open for writing\n"
+	"  --answer-timeout SECONDS\n"
+	"                     a server that is silent for so long is lost (default 30)\n"
+	KDF_HELP
+	"  -h, --help         show this\n"
+	"\n"
+	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
+
+enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
+       OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
+       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_KEY_SLOT, OPT_MAX_KDF_TIME,
+       OPT_ANSWER_TIMEOUT };
+
+struct request;
+
+struct action {
+	const char *name;
+	int (*run)(struct header *header, const struct request *request, struct error *err);
+	bool writes;
+	bool needs_new_key;
+	bool changes_slot; /* --slot is the one that the key opens */
+};
+
+/* What the command line asks for. */
+struct request {
+	const char *self; /* argv[0] */
+	const struct action *action;
+	const char *locator; /* of the volume */
+	const char *header;  /* detached, or NULL */
+	int slot;            /* or CRYPT_ANY_SLOT */
+	int opens;           /* the slot that the key was found to open, or CRYPT_ANY_SLOT */
+	bool force;
+	bool no_lock;        /* of the image */
+	struct unlock_options how;
+	unsigned answer_timeout; /* seconds, or 0 */
+	struct kdf_options kdf;
+	struct key_source key_source, new_key_source;
+	struct key key, new_key; /* read before the header is locked */
+};
+
+static const char *header_locator(const struct request *request)
+{
+	return request->header ? request->header : request->locator;
+}
+
+/* Removing a certain slot by force is possible without any key; one that is given has to open. */
+static bool needs_key(const struct request *request)
+{
+	bool forced = request->force && request->slot != CRYPT_ANY_SLOT;
+
+	return request->action->writes && (!forced || key_source_given(&request->key_source));
+}
+
+/* Which slot the key has to open, or CRYPT_ANY_SLOT. The one that is known isn't looked for again. */
+static int slot_to_open(const struct request *request)
+{
+	if (request->opens != CRYPT_ANY_SLOT)
+		return request->opens;
+	return request->action->changes_slot ? request->slot : request->how.slot;
+}
+
+/* ---- the volume key, and key slots ---- */
+
+struct volume_key {
+	void *data; /* from secret_alloc() */
+	size_t len; /* bytes */
+};
+
+static bool is_active(struct header *header, int slot)
+{
+	crypt_keyslot_info status = crypt_keyslot_status(header->memfd.cd, slot);
+
+	return status == CRYPT_SLOT_ACTIVE || status == CRYPT_SLOT_ACTIVE_LAST;
+}
+
+/* An unbound one, too, which holds another key than the volume's. */
+static bool is_in_use(struct header *header, int slot)
+{
+	return is_active(header, slot) ||
+	       crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_UNBOUND;
+}
+
+/* Opens a slot. Its number, or a negative errno. The caller ends with forget() either way. */
+static int unlock(struct header *header, const struct request *request, const struct key *key,
+		  struct volume_key *volume_key, struct error *err)
+{
+	const struct notice listener = { .tell = cmd_notice };
+	const struct luks_pass pass = {
+		.data = key->data,
+		.len = key->len,
+		.name = "this key",
+		.slot = slot_to_open(request),
+		.max_kdf_time = request->how.max_kdf_time,
+		.notice = &listener,
+	};
+
+	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len, err);
+}
+
+static void forget(struct volume_key *volume_key)
+{
+	secret_free(volume_key->data, volume_key->len);
+}
+
+/* Puts the new key into a slot of the memfd. The slot's number, or a negative errno. */
+static int fill_slot(struct header *header, const struct request *request, int slot,
+		     const struct volume_key *volume_key, struct error *err)
+{
+	int ret = kdf_apply(&request->kdf, header, crypt_get_type(header->memfd.cd), err);
+
+	if (ret < 0)
+		return ret;
+	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, slot, volume_key->data, volume_key->len,
+					      request->new_key.data, request->new_key.len);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
+				 luks_memfd_reason(&header->memfd, ret));
+	return ret;
+}
+
+static int empty_slot(struct header *header, int slot, const struct header_proof *proof,
+		      struct error *err)
+{
+	int ret = crypt_keyslot_destroy(header->memfd.cd, slot);
+
+	if (ret < 0)
+		return error_set(err, -ret, "%s: removing key slot %d: %s", header->name, slot,
+				 luks_memfd_reason(&header->memfd, ret));
+	return header_write_back(header, HEADER_REMOVED, proof, err);
+}
+
+/* ---- the actions ---- */
+
+/* Fills a slot, on the volume too, where the new key has been shown to open it. Its number, or a
+ * negative errno. */
+static int add_slot(struct header *header, const struct request *request, int slot,
+		    const struct volume_key *volume_key, struct error *err)
+{
+	struct header_proof proof = { .key = &request->new_key };
+	int ret = fill_slot(header, request, slot, volume_key, err);
+
+	if (ret < 0)
+		return ret;
+	proof.slot = slot = ret;
+	ret = header_write_back(header, HEADER_ADDED, &proof, err);
+	return ret < 0 ? ret : slot;
+}
+
+static int add(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(header, request, &request->key, &volume_key, err);
+
+	if (slot >= 0)
+		slot = add_slot(header, request, request->slot, &volume_key, err);
+	forget(&volume_key);
+	if (slot < 0)
+		return slot;
+	printf("key slot %d added\n", slot);
+	return 0;
+}
+
+static int no_free_slot(const struct header *header, struct error *err)
+{
+	return error_set(err, ENOSPC, "%s: filling a free key slot: there is none, and the old key "
+			 "isn't overwritten before the new one opens: remove another first",
+			 header->name);
+}
+
+/* libcryptsetup puts the new key into a free area, and gives that the number, tokens and digest of
+ * the old slot, whose area it wipes. On the volume that is one change of the metadata. */
+static int change_luks2(struct header *header, const struct request *request, int slot,
+			struct error *err)
+{
+	struct crypt_device *cd = header->memfd.cd;
+	const struct key *old = &request->key, *new = &request->new_key;
+	struct header_proof proof = { .key = new };
+	crypt_keyslot_priority priority = crypt_keyslot_get_priority(cd, slot);
+	uint64_t before = 0, now = 0, len;
+	int ret = kdf_apply(&request->kdf, header, CRYPT_LUKS2, err);
+
+	if (ret < 0)
+		return ret;
+	crypt_keyslot_area(cd, slot, &before, &len);
+	ret = crypt_keyslot_change_by_passphrase(cd, slot, CRYPT_ANY_SLOT, old->len ? old->data : "",
+						 old->len, new->data, new->len);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
+				 luks_memfd_reason(&header->memfd, ret));
+	proof.slot = ret;
+	crypt_keyslot_area(cd, proof.slot, &now, &len);
+	if (now == before)
+		return no_free_slot(header, err);
+	crypt_keyslot_set_priority(cd, proof.slot, priority);
+	ret = header_prove_memfd(header, &proof, err);
+	if (ret == 0)
+		ret = header_write_back(header, HEADER_CHANGED, &proof, err);
+	return ret;
+}
+
+/* A slot of LUKS1 has its place. So the new key is in another one for a while, and at every moment
+ * one that opens is left. */
+static int change_luks1(struct header *header, const struct request *request, int slot,
+			const struct volume_key *volume_key, struct error *err)
+{
+	struct error reason;
+	int other = add_slot(header, request, CRYPT_ANY_SLOT, volume_key, err);
+	int ret;
+
+	if (other < 0)
+		return other;
+	ret = empty_slot(header, slot, NULL, &reason);
+	if (ret == 0)
+		ret = add_slot(header, request, slot, volume_key, &reason);
+	if (ret >= 0)
+		ret = empty_slot(header, other, NULL, &reason);
+	if (ret < 0)
+		return error_set(err, -ret, "%s (the new key is in slot %d)", reason.text, other);
+	return 0;
+}
+
+static int change(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(header, request, &request->key, &volume_key, err);
+	int ret = slot;
+
+	if (slot >= 0)
+		ret = header->version == 2 ? change_luks2(header, request, slot, err) :
+					     change_luks1(header, request, slot, &volume_key, err);
+	forget(&volume_key);
+	if (ret == 0)
+		printf("key slot %d changed\n", slot);
+	return ret;
+}
+
+static int refuse_last(const struct header *header, int slot, struct error *err)
+{
+	return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing opens the "
+			 "volume any more (--force removes it)", header->name, slot);
+}
+
+/* Unless it is its own slot that goes, the key that was given opens the volume afterwards, too. */
+static int remove_slot(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	struct header_proof proof = { .key = &request->key };
+	int slot = request->slot, ret = 0;
+
+	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
+		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
+	if (needs_key(request)) {
+		ret = unlock(header, request, &request->key, &volume_key, err);
+		forget(&volume_key);
+		if (ret < 0)
+			return ret;
+		proof.slot = ret;
+	}
+	if (slot == CRYPT_ANY_SLOT)
+		slot = proof.slot;
+	if (crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
+		return refuse_last(header, slot, err);
+	ret = empty_slot(header, slot, needs_key(request) && slot != proof.slot ? &proof : NULL, err);
+	if (ret == 0)
+		printf("key slot %d removed\n", slot);
+	return ret;
+}
+
+static int list(struct header *header, const struct request *request, struct error *err)
+{
+	struct header_facts facts;
+	int ret = facts_read(header, &facts, err);
+
+	(void)request;
+	if (ret < 0)
+		return ret;
+	facts_print_slots(&facts, "");
+	if (facts.nr_tokens)
+		facts_print_tokens(&facts, "");
+	return 0;
+}
+
+static const struct action actions[] = {
+	{ .name = "add", .run = add, .writes = true, .needs_new_key = true },
+	{ .name = "remove", .run = remove_slot, .writes = true },
+	{ .name = "change", .run = change, .writes = true, .needs_new_key = true,
+	  .changes_slot = true },
+	{ .name = "list", .run = list },
+};
+
+/* ---- running one ---- */
+
+/* Opens it, and looks whether it can be written. */
+static int open_header(struct header *header, const struct request *request, struct error *err)
+{
+	int ret = header_open(header, !request->action->writes, err);
+
+	if (ret == 0 && request->action->writes && !(header->info.can & NDIO_CAN_WRITE))
+		ret = error_set(err, EROFS, "%s: it can only be read", header->name);
+	return ret;
+}
+
+static int load(struct header *header, const struct request *request, struct error *err)
+{
+	int ret = header_load(header, err);
+
+	if (ret == 0 && request->action->writes && !request->header && header->data_elsewhere)
+		ret = error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are "
+				"elsewhere: give it with --header, and the disk that has them",
+				header->name);
+	if (ret == 0 && request->action->writes)
+		ret = header_load_areas(header, err);
+	return ret;
+}
+
+static bool asks_for_key(const struct request *request)
+{
+	return needs_key(request) && !key_source_given(&request->key_source);
+}
+
+static bool asks_for_new_key(const struct request *request)
+{
+	return request->action->needs_new_key && !key_source_given(&request->new_key_source);
+}
+
+static int check_any_active(struct header *header, struct error *err)
+{
+	for (int slot = 0; slot < crypt_keyslot_max(crypt_get_type(header->memfd.cd)); slot++)
+		if (is_active(header, slot))
+			return 0;
+	return error_set(err, EPERM, "%s: the LUKS header has no key slot that is in use",
+			 header->name);
+}
+
+/* Nobody should have to type passphrases for a volume that can't be opened anyway. What was read
+ * stays, so that they can be tried. So does the connection to a server, which may take only one; but
+ * not a local image, which others may use until it is written to. */
+static int look(struct header *header, const struct request *request, struct error *err)
+{
+	int lock, ret = header_lock(header->name, &lock, err);
+
+	if (ret < 0)
+		return ret;
+	ret = open_header(header, request, err);
+	if (ret == 0)
+		ret = load(header, request, err);
+	if (ret == 0 && needs_key(request))
+		ret = check_any_active(header, err);
+	if (!header->info.nbd)
+		header_let_go(header);
+	close(lock);
+	return ret;
+}
+
+/* A key that is tried before the new one is asked for. */
+struct trial {
+	struct header *header;
+	struct request *request;
+};
+
+static int try_key(void *opaque, const struct key *key, struct error *err)
+{
+	struct trial *trial = opaque;
+	struct volume_key volume_key = { 0 };
+	int slot = unlock(trial->header, trial->request, key, &volume_key, err);
+
+	forget(&volume_key);
+	if (slot >= 0)
+		trial->request->opens = slot;
+	return slot < 0 ? slot : 0;
+}
+
+static int read_key(struct header *header, struct request *request, struct error *err)
+{
+	struct trial trial = { header, request };
+	char prompt[256];
+
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
+	if (!asks_for_key(request) && !asks_for_new_key(request))
+		return key_read(&request->key_source, prompt, false, &request->key, err);
+	return key_try(&request->key_source, prompt, &request->key, try_key, &trial, err);
+}
+
+/* What is written may not be a key. */
+static int check_names(const struct request *request, struct error *err)
+{
+	const char *header = header_locator(request);
+	int ret = locator_kind(header, err);
+
+	if (ret < 0 || !request->action->writes)
+		return ret < 0 ? ret : 0;
+	ret = clash_refuse_key(header, &request->key_source, err);
+	if (ret == 0)
+		ret = clash_refuse_key(header, &request->new_key_source, err);
+	return ret;
+}
+
+static int read_keys(struct header *header, struct request *request, struct error *err)
+{
+	char prompt[256];
+	int ret = check_names(request, err);
+
+	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
+		ret = look(header, request, err);
+	if (ret == 0 && needs_key(request))
+		ret = read_key(header, request, err);
+	if (ret < 0 || !request->action->needs_new_key)
+		return ret;
+	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
+	return key_read(&request->new_key_source, prompt, true, &request->new_key, err);
+}
+
+/* What was read before the header was locked may be old by now. */
+static int load_again(struct header *header, const struct request *request, struct error *err)
+{
+	bool was_open = header->volume;
+	int ret;
+
+	header_forget(header);
+	ret = was_open ? 0 : open_header(header, request, err);
+	if (ret == 0)
+		ret = load(header, request, err);
+	if (!was_open || ret != -ENOTCONN)
+		return ret;
+	/* Somebody took his time to type. */
+	header_let_go(header);
+	header_forget(header);
+	ret = open_header(header, request, err);
+	return ret < 0 ? ret : load(header, request, err);
+}
+
+static int run_locked(struct header *header, const struct request *request, struct error *err)
+{
+	int lock = -1;
+	int ret = request->action->writes ? header_lock(header->name, &lock, err) : 0;
+
+	if (ret < 0)
+		return ret;
+	ret = load_again(header, request, err);
+	if (ret == 0 && (needs_key(request) || request->action->needs_new_key))
+		key_tell_deriving();
+	if (ret == 0)
+		ret = request->action->run(header, request, err);
+	header_close(header);
+	if (lock >= 0)
+		close(lock);
+	return ret;
+}
+
+static int run(struct request *request)
+{
+	struct header header;
+	struct error err = { 0 };
+	int ret;
+
+	header_init(&header, header_locator(request));
+	header.no_lock = request->no_lock;
+	header.answer_timeout = request->answer_timeout;
+	ret = read_keys(&header, request, &err);
+	if (ret == 0)
+		ret = run_locked(&header, request, &err);
+	header_close(&header);
+	key_clear(&request->key);
+	key_clear(&request->new_key);
+	if (ret < 0)
+		cmd_error("%s", err.text);
+	fflush(stdout);
+	deferral_end();
+	return ret < 0 ? CMD_FAILED : CMD_OK;
+}
+
+/* ---- the command line ---- */
+
+static const char *take_slot(struct request *request, const char *value)
+{
+	uint64_t slot;
+
+	if (!cmd_parse_number(value, MAX_SLOT, &slot))
+		return "--slot takes a number from 0 to 31";
+	request->slot = slot;
+	return NULL;
+}
+
+static const char key_twice[] = "an existing key comes from one --key-file or --key-fd";
+static const char new_key_twice[] = "a new key comes from one --new-key-file or --new-key-fd";
+
+/* NULL, or what is wrong. */
+static const char *take_option(struct request *request, int option, const char *value)
+{
+	switch (option) {
+	case OPT_KEY_FILE:
+		return key_source_set_file(&request->key_source, value) ? NULL : key_twice;
+	case OPT_KEY_FD:
+		return key_source_set_fd(&request->key_source, value) ? NULL : key_twice;
+	case OPT_NEW_KEY_FILE:
+		return key_source_set_file(&request->new_key_source, value) ? NULL : new_key_twice;
+	case OPT_NEW_KEY_FD:
+		return key_source_set_fd(&request->new_key_source, value) ? NULL : new_key_twice;
+	case OPT_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->key_source, value);
+	case OPT_KEYFILE_SIZE:
+		return key_source_set_size(&request->key_source, value);
+	case OPT_NEW_KEYFILE_OFFSET:
+		return key_source_set_offset(&request->new_key_source, value);
+	case OPT_NEW_KEYFILE_SIZE:
+		return key_source_set_size(&request->new_key_source, value);
+	case OPT_SLOT:
+		return take_slot(request, value);
+	case OPT_KEY_SLOT:
+		return unlock_take_slot(&request->how, value);
+	case OPT_MAX_KDF_TIME:
+		return unlock_take_max_kdf_time(&request->how, value);
+	case OPT_HEADER:
+		request->header = value;
+		return NULL;
+	case OPT_ANSWER_TIMEOUT:
+		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+	case OPT_FORCE:
+		request->force = true;
+		return NULL;
+	case OPT_NO_LOCK_IMAGE:
+		request->no_lock = true;
+		return NULL;
+	default:
+		return kdf_option(&request->kdf, option, value);
+	}
+}
+
+static const char *check(const struct request *request)
+{
+	if (key_sources_clash(&request->key_source, &request->new_key_source))
+		return "the existing and the new key can't come from the same descriptor";
+	if (key_source_given(&request->new_key_source) && !request->action->needs_new_key)
+		return "a new key is only for add and change";
+	if (request->force && request->action->run != remove_slot)
+		return "--force is only for remove";
+	if (kdf_given(&request->kdf) && !request->action->needs_new_key)
+		return "how a key is derived is only for add and change";
+	if (!request->action->writes &&
+	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
+		return "list shows all slots, and needs no key";
+	if (request->how.slot != LUKS_ANY_SLOT &&
+	    (!request->action->writes || request->action->changes_slot))
+		return "--key-slot is only for add and remove";
+	if (kdf_check(&request->kdf))
+		return kdf_check(&request->kdf);
+	if (key_source_check(&request->key_source))
+		return key_source_check(&request->key_source);
+	return key_source_check(&request->new_key_source);
+}
+
+static const char *take_operands(struct request *request, int count, char **operands)
+{
+	if (count < 1)
+		return "add, remove, change or list?";
+	for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++)
+		if (strcmp(operands[0], actions[i].name) == 0)
+			request->action = &actions[i];
+	if (!request->action)
+		return "it is add, remove, change or list";
+	if (count != 2)
+		return "it takes one locator";
+	request->locator = operands[1];
+	return check(request);
+}
+
+static const struct option options[] = {
+	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
+	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
+	{ "new-key-file", required_argument, NULL, OPT_NEW_KEY_FILE },
+	{ "new-key-fd", required_argument, NULL, OPT_NEW_KEY_FD },
+	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
+	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	{ "new-keyfile-offset", required_argument, NULL, OPT_NEW_KEYFILE_OFFSET },
+	{ "new-keyfile-size", required_argument, NULL, OPT_NEW_KEYFILE_SIZE },
+	{ "slot", required_argument, NULL, OPT_SLOT },
+	{ "key-slot", required_argument, NULL, OPT_KEY_SLOT },
+	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
+	{ "header", required_argument, NULL, OPT_HEADER },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
+	KDF_LONG_OPTIONS,
+	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_key(int argc, char **argv)
+{
+	struct request request = {
+		.self = argv[0],
+		.slot = CRYPT_ANY_SLOT,
+		.opens = CRYPT_ANY_SLOT,
+		.how = UNLOCK_DEFAULT,
+		.key_source = KEY_SOURCE_NONE,
+		.new_key_source = KEY_SOURCE_NONE,
+	};
+	const char *wrong = NULL;
+	int option;
+
+	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_key, stdout);
+			return CMD_OK;
+		}
+		wrong = take_option(&request, option, optarg);
+	}
+	if (!wrong)
+		wrong = take_operands(&request, argc - optind, argv + optind);
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
+}

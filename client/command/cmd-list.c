@@ -1,0 +1,175 @@
+/* cmd-list: ndio list. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "attach/attachment.h"
+#include "command/cmd.h"
+#include "attach/gateway.h"
+#include "header/json.h"
+#include "attach/kernel-device.h"
+
+const char help_list[] =
+	"Usage: ndio list [OPTION...]\n"
+	"Show the devices that ndio attach has made, and how they are.\n"
+	"\n"
+	"  --json      as JSON\n"
+	"  -h, --help  show this\n"
+	"\n"
+	"See ndio-attach(8).\n";
+
+#define ANSWER_MS 3000
+
+struct row {
+	unsigned index;
+	const char *state;
+	pid_t gateway; /* or 0 */
+	struct attachment_facts facts;
+	struct kernel_device_facts device;
+};
+
+static const char *state_of(const struct attachment *attachment)
+{
+	if (!kernel_device_attached(attachment->index))
+		return "detached";
+	switch (gateway_check(attachment->socket, ANSWER_MS)) {
+	case GATEWAY_WELL:
+		return kernel_device_readers(attachment->index) > 0 ? "attached" : "failing";
+	case GATEWAY_GONE:
+		return "no gateway";
+	case GATEWAY_SILENT:
+		return "not answering";
+	default:
+		return "failing";
+	}
+}
+
+/* A device that was made anew counts from 0 again. */
+static void subtract(struct kernel_device_counts *counts, const struct kernel_device_counts *before)
+{
+	if (counts->reads < before->reads || counts->writes < before->writes)
+		return;
+	counts->reads -= before->reads;
+	counts->read_bytes -= before->read_bytes;
+	counts->writes -= before->writes;
+	counts->written_bytes -= before->written_bytes;
+}
+
+/* -ENOENT: it is gone by now. */
+static int read_row(unsigned index, struct row *row, struct error *err)
+{
+	struct attachment attachment;
+	int ret = attachment_init(&attachment, index, err);
+
+	if (ret == 0)
+		ret = attachment_load(&attachment, &row->facts, err);
+	if (ret < 0 && (ret != -ENOENT || !attachment_exists(&attachment)))
+		return ret;
+	row->index = index;
+	row->state = state_of(&attachment);
+	row->gateway = gateway_find(attachment.socket);
+	kernel_device_facts(index, &row->device);
+	subtract(&row->device.counts, &row->facts.before);
+	return 0;
+}
+
+static void print_head(void)
+{
+	printf("%-8s %-10s %-13s %-20s %10s %10s  %s\n", "DEVICE", "SIZE", "STATE", "SINCE", "READ",
+	       "WRITTEN", "LOCATOR");
+}
+
+static void print_row(const struct row *row)
+{
+	char name[16], size[16], read[16], written[16], locator[1024];
+
+	snprintf(name, sizeof(name), "nbd%u", row->index);
+	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name,
+	       cmd_size_text(row->device.size, size), row->state,
+	       row->facts.locator ? row->facts.since : "?",
+	       cmd_size_text(row->device.counts.read_bytes, read),
+	       cmd_size_text(row->device.counts.written_bytes, written),
+	       row->facts.locator ? cmd_clean(row->facts.locator, locator, sizeof(locator)) : "?",
+	       row->device.read_only ? " (read-only)" : "");
+}
+
+static struct json_object *json_row(const struct row *row)
+{
+	struct json_object *object = json_object_new_object();
+	char name[32];
+
+	snprintf(name, sizeof(name), "/dev/nbd%u", row->index);
+	json_add_text(object, "device", name);
+	json_add_text(object, "locator", row->facts.locator ? row->facts.locator : "");
+	json_add_text(object, "state", row->state);
+	json_add_text(object, "since", row->facts.since);
+	json_add_number(object, "size", row->device.size);
+	json_add_flag(object, "read_only", row->device.read_only);
+	json_add_number(object, "reads", row->device.counts.reads);
+	json_add_number(object, "read_bytes", row->device.counts.read_bytes);
+	json_add_number(object, "writes", row->device.counts.writes);
+	json_add_number(object, "written_bytes", row->device.counts.written_bytes);
+	json_add_number(object, "gateway_pid", row->gateway);
+	json_add_number(object, "timeout", row->facts.timeout);
+	json_add_number(object, "connections", row->facts.connections);
+	return object;
+}
+
+static int run(bool json)
+{
+	struct json_object *array = json ? json_object_new_array() : NULL;
+	unsigned indices[KERNEL_DEVICES_MAX];
+	struct error err = { 0 };
+	int count, status = CMD_OK;
+
+	if (geteuid() != 0)
+		return cmd_error("only root can see what is attached");
+	count = attachment_list(indices, KERNEL_DEVICES_MAX, &err);
+	if (count < 0)
+		return cmd_error("%s", err.text);
+	if (!json && count > 0)
+		print_head();
+	for (int i = 0; i < count; i++) {
+		struct row row = { .index = indices[i] };
+		int ret = read_row(indices[i], &row, &err);
+
+		if (ret < 0 && ret != -ENOENT)
+			status = cmd_error("%s", err.text);
+		else if (ret == 0 && json)
+			json_object_array_add(array, json_row(&row));
+		else if (ret == 0)
+			print_row(&row);
+		attachment_facts_clear(&row.facts);
+	}
+	if (json)
+		json_print(array);
+	return status;
+}
+
+static const struct option options[] = {
+	{ "json", no_argument, NULL, 'j' },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+int cmd_list(int argc, char **argv)
+{
+	bool json = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == '?')
+			return cmd_usage_hint(argv[0]);
+		if (option == 'h') {
+			fputs(help_list, stdout);
+			return CMD_OK;
+		}
+		json = true;
+	}
+	if (optind < argc)
+		return cmd_usage(argv[0], "it takes no %s", argv[optind]);
+	return run(json);
+}

@@ -1,0 +1,65 @@
+/* endpoint-options: what the command line of a command with two sides says of them, SRC and DST. */
+#ifndef NDIO_ENDPOINT_OPTIONS_H
+#define NDIO_ENDPOINT_OPTIONS_H
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "copy/endpoint.h"
+
+/* For --help; the first names the source, those of the destination follow. */
+#define ENDPOINT_HELP                                                                           \
+	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"     \
+	"  --src-key-fd=N        ... with what can be read from a descriptor\n"                  \
+	"  --src-unlock          ... with a passphrase asked for at the terminal\n"              \
+	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                       \
+	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                       \
+	"                        of a key, pass over N bytes, and take no more than N\n"         \
+	"  --src-slot=N          try this key slot only\n"                                       \
+	"  --max-kdf-time=SECONDS\n"                                                             \
+	"                        how long deriving the keys of a side may take (default 120)\n"  \
+	"  --answer-timeout=SECONDS\n"                                                           \
+	"                        a server that is silent for so long is lost (default 30)\n"     \
+	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"              \
+	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
+
+enum {
+	ENDPOINT_KEY_FILE = 256,
+	ENDPOINT_KEY_FD,
+	ENDPOINT_UNLOCK,
+	ENDPOINT_HEADER,
+	ENDPOINT_KEYFILE_OFFSET,
+	ENDPOINT_KEYFILE_SIZE,
+	ENDPOINT_SLOT,
+	ENDPOINT_MAX_KDF_TIME,  /* of both */
+	ENDPOINT_ANSWER_TIMEOUT, /* of both */
+	ENDPOINT_OF_DST = 1024, /* added to one of these */
+	ENDPOINT_END = 2048,    /* where a command's own options start */
+};
+
+#define ENDPOINT_SIDE(side, of)                                                                 \
+	{ side "-key-file", required_argument, NULL, ENDPOINT_KEY_FILE | (of) },                \
+	{ side "-key-fd", required_argument, NULL, ENDPOINT_KEY_FD | (of) },                    \
+	{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                          \
+	{ side "-header", required_argument, NULL, ENDPOINT_HEADER | (of) },                    \
+	{ side "-keyfile-offset", required_argument, NULL, ENDPOINT_KEYFILE_OFFSET | (of) },    \
+	{ side "-keyfile-size", required_argument, NULL, ENDPOINT_KEYFILE_SIZE | (of) },        \
+	{ side "-slot", required_argument, NULL, ENDPOINT_SLOT | (of) }
+
+/* For getopt_long. */
+#define ENDPOINT_OPTIONS                                                                        \
+	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST),                         \
+	{ "max-kdf-time", required_argument, NULL, ENDPOINT_MAX_KDF_TIME },                     \
+	{ "answer-timeout", required_argument, NULL, ENDPOINT_ANSWER_TIMEOUT }
+
+/* Of both sides, before the first option. */
+#define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT }
+
+/* Takes one of these options. False where the value makes no sense. */
+bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
+		     const char *value);
+
+/* Is what is said of a side whole? An enum cmd_status; self is argv[0]. */
+int endpoint_check(const char *self, const struct endpoint_spec *spec);
+
+#endif

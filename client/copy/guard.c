@@ -1,0 +1,146 @@
+#include "copy/guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "command/cmd.h"
+#include "header/header.h"
+#include "luks/luks-memfd.h"
+#include "header/overwrite.h"
+#include "header/partition-table.h"
+#include "header/signature.h"
+
+/* What an endpoint holds as the copy sees it: decrypted, if it has a key. */
+static int find_in_volume(struct endpoint *endpoint, uint64_t size, struct signatures *found,
+			  struct error *err)
+{
+	struct header look;
+	int ret;
+
+	header_init(&look, endpoint->name);
+	look.volume = endpoint->volume;
+	look.size = size;
+	look.info.struct_size = sizeof(look.info);
+	ret = ndio_queue_new(&look.queue);
+	if (ret == 0)
+		ret = ndio_get_info(look.volume, &look.info);
+	if (ret < 0)
+		error_set(err, -ret, "%s", ndio_error());
+	else
+		ret = signatures_find(&look, found, err);
+	endpoint->volume = look.volume; /* NULL where a silent server was given up */
+	ndio_queue_free(look.queue);
+	return ret;
+}
+
+/* A plain destination has its own size, and not that which the copy gives it; and that of a pipe isn't
+ * open as a volume. */
+static int find_in_file(const char *path, struct signatures *found, struct error *err)
+{
+	struct header look;
+	int ret;
+
+	header_init(&look, path);
+	ret = header_open(&look, true, err);
+	if (ret == 0)
+		ret = signatures_find(&look, found, err);
+	header_close(&look);
+	return ret;
+}
+
+static int find(struct endpoint *endpoint, struct signatures *found, struct error *err)
+{
+	*found = (struct signatures){ .nr_magic = 0 };
+	if (endpoint->created)
+		return 0;
+	if (endpoint->plain || endpoint->file >= 0)
+		return find_in_file(endpoint->name, found, err);
+	if (endpoint->kind != ENDPOINT_VOLUME || endpoint->size == 0)
+		return 0;
+	return find_in_volume(endpoint, endpoint->size, found, err);
+}
+
+/* Data that nothing recognizes are no reason to ask: every disk that was in use has them. */
+static bool is_content(const struct signatures *found)
+{
+	return found->nr_magic > 0;
+}
+
+int guard_destination(struct endpoint *source, struct endpoint *destination, bool overwrite,
+		      struct error *err)
+{
+	struct signatures there, coming;
+	char what[256];
+	int ret = overwrite_check_claims(destination->name, err);
+
+	if (ret < 0 || overwrite)
+		return ret;
+	ret = find(destination, &there, err);
+	if (ret < 0 || !is_content(&there))
+		return ret;
+	ret = find(source, &coming, err);
+	if (ret < 0 || (there.luks ? coming.luks : is_content(&coming)))
+		return ret;
+	snprintf(what, sizeof(what), "%s that %s has nothing in place of%s", there.text, source->name,
+		 there.luks && !destination->encrypted ? " (is --dst-key-file forgotten?)" : "");
+	return overwrite_ask(destination->name, what, "--overwrite", err);
+}
+
+/* ---- what is said of it ---- */
+
+/* Of the blocks that a client of the destination will see; 0: who knows? */
+static unsigned sector_of(const struct endpoint *destination)
+{
+	int fd, size = 0;
+
+	if (destination->encrypted)
+		return destination->sector;
+	if (destination->kind != ENDPOINT_VOLUME || cmd_is_uri(destination->name))
+		return 0;
+	fd = open(destination->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 || ioctl(fd, BLKSSZGET, &size) < 0)
+		size = 0;
+	if (fd >= 0)
+		close(fd);
+	return size;
+}
+
+void guard_tell(const struct endpoint *source, const struct endpoint *destination, const void *first,
+		size_t len)
+{
+	unsigned table = partition_table_sector(first, len, source->size);
+	unsigned sector = table ? sector_of(destination) : 0;
+
+	if (!source->encrypted && luks_starts(first, len))
+		cmd_error("%s: a LUKS volume; without a key it is copied as it is, encrypted",
+			  source->name);
+	if (!sector || table == sector)
+		return;
+	if (destination->encrypted)
+		cmd_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+			  "its partitions are only found after ndio attach --block-size %u; or make "
+			  "it by ndio format --sector-size %u", source->name, table,
+			  destination->name, sector, table, table);
+	else
+		cmd_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+			  "its partitions won't be found there", source->name, table,
+			  destination->name, sector);
+}
+
+void guard_look(struct endpoint *source, const struct endpoint *destination)
+{
+	uint8_t first[GUARD_FIRST];
+	uint64_t len = min_u64(sizeof(first), source->size);
+	const struct iovec iov = { first, len };
+
+	/* What can't be read is the copy's to tell of. */
+	if (source->kind != ENDPOINT_VOLUME || len == 0 ||
+	    ndio_preadv(source->volume, &iov, 1, 0, 0) < 0)
+		return;
+	guard_tell(source, destination, first, len);
+}

@@ -1,0 +1,73 @@
+#include "copy/todo.h"
+
+#include <errno.h>
+
+#include "base/align.h"
+
+static void append(struct todo *todo, uint64_t start, uint64_t end, bool zero)
+{
+	unsigned last = (todo->first + todo->count - 1) % TODO_MAX;
+
+	if (start == end)
+		return;
+	if (todo->count && todo->run[last].zero == zero) {
+		todo->run[last].end = end;
+	} else {
+		last = (todo->first + todo->count++) % TODO_MAX;
+		todo->run[last].start = start;
+		todo->run[last].end = end;
+		todo->run[last].zero = zero;
+	}
+}
+
+int todo_add(struct todo *todo, uint64_t offset, uint64_t len, bool zero)
+{
+	uint64_t start = offset, end = offset + len;
+
+	if (offset != todo->end || len > todo->size - offset)
+		return -EINVAL;
+	/* Data at both ends and zeroes between: three runs at the most. */
+	if (todo->count + 3 > TODO_MAX)
+		return -ENOBUFS;
+	todo->end = end;
+	if (zero) {
+		start = min_u64(round_up(offset, todo->block), end);
+		if (end < todo->size)
+			end = round_down(end, todo->block);
+		if (end < start)
+			end = start;
+		append(todo, offset, start, false);
+		append(todo, start, end, true);
+		append(todo, end, todo->end, false);
+	} else {
+		append(todo, start, end, false);
+	}
+	return 0;
+}
+
+void todo_add_rest(struct todo *todo)
+{
+	append(todo, todo->end, todo->size, false);
+	todo->end = todo->size;
+}
+
+bool todo_take(struct todo *todo, uint64_t max_data, uint64_t max_zero, uint64_t *offset,
+	       uint64_t *len, bool *zero)
+{
+	unsigned first = todo->first;
+	uint64_t end;
+
+	if (todo->count == 0 || todo->run[first].start >= todo->limit)
+		return false;
+	*offset = todo->run[first].start;
+	*zero = todo->run[first].zero;
+	end = *zero ? *offset + max_zero : round_down(*offset + max_data, max_data);
+	end = min_u64(min_u64(end, todo->run[first].end), todo->limit);
+	*len = end - *offset;
+	todo->run[first].start = end;
+	if (end == todo->run[first].end) {
+		todo->first = (first + 1) % TODO_MAX;
+		todo->count--;
+	}
+	return true;
+}

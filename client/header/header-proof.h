@@ -1,0 +1,28 @@
+/* header-proof: shows that a key opens a header, by the way that every later command takes, before
+ * anything is told or destroyed on the strength of that. */
+#ifndef NDIO_HEADER_PROOF_H
+#define NDIO_HEADER_PROOF_H
+
+#include "base/error.h"
+#include "header/header.h"
+#include "terminal/key-input.h"
+#include "terminal/unlock.h"
+
+/* What has to open. */
+struct header_proof {
+	const struct key *key;
+	int slot; /* that it is in */
+};
+
+/* Reads the header anew from the volume, and opens it. 0, or a negative errno with a message. */
+int header_prove(struct header *header, const struct header_proof *proof, struct error *err);
+
+/* The same with what is in the memfd, before it is written. */
+int header_prove_memfd(struct header *header, const struct header_proof *proof,
+		       struct error *err);
+
+/* Does this key open what is in the memfd? -EPERM: it doesn't. Needs header_load_areas(). */
+int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
+		   struct error *err);
+
+#endif

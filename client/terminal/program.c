@@ -1,0 +1,134 @@
+#include "terminal/program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "terminal/interrupt.h"
+
+#define INTERRUPT_MS 100  /* how often it is looked whether one came */
+#define GRACE_MS     1000 /* for a program that was told to end */
+
+/* False where the name doesn't fit, or there is no such program: a folder isn't one. */
+static bool is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
+{
+	int n = snprintf(path, PATH_MAX, "%.*s/%s", (int)len, dir, name);
+	struct stat st;
+
+	return n < PATH_MAX && access(path, X_OK) == 0 && stat(path, &st) == 0 &&
+	       S_ISREG(st.st_mode);
+}
+
+int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err)
+{
+	const char *places[] = { getenv("PATH"), "/usr/sbin:/sbin" };
+
+	for (size_t i = 0; i < 2; i++)
+		for (const char *dir = places[i]; dir && *dir; dir += *dir == ':') {
+			size_t len = strcspn(dir, ":");
+
+			if (len > 0 && is_there(dir, len, name, path))
+				return 0;
+			dir += len;
+		}
+	return error_set(err, ENOENT, "%s isn't installed: apt-get install %s", name, package);
+}
+
+/* What it leaves in the background outlives our caller: Ctrl-C and the end of a terminal must not
+ * reach it, and it must not keep open (and so locked, or unended) what our caller has given us. */
+static void run_child(const char *const argv[], int fd, int output, pid_t parent)
+{
+	int null = open("/dev/null", O_RDONLY);
+
+	signal(SIGPIPE, SIG_DFL);
+	umask(077);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
+	    dup2(output, STDERR_FILENO) < 0 || setsid() < 0 ||
+	    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ||
+	    (fd >= 0 && fcntl(fd, F_SETFD, 0) < 0) || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		_exit(126);
+	if (getppid() == parent) /* else it has ended already */
+		execv(argv[0], (char *const *)argv);
+	dprintf(STDERR_FILENO, "%s: %s\n", argv[0], strerror(errno));
+	_exit(127);
+}
+
+/* An interrupt ends the wait, and the program: by SIGTERM, and by SIGKILL where that isn't heard, as
+ * by one that derives a key or waits for a server. One that came before has made us undo things. */
+static int wait_for(pid_t pid, bool undoing, struct error *err)
+{
+	struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
+	int64_t told = 0; /* when it was told to end */
+	int status;
+
+	while (ended.fd >= 0 && poll(&ended, 1, INTERRUPT_MS) != 1)
+		if (interrupt_caught() && !undoing && !told) {
+			kill(pid, SIGTERM);
+			told = clock_ms();
+		} else if (told && clock_ms() - told >= GRACE_MS) {
+			kill(pid, SIGKILL);
+		}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (ended.fd >= 0)
+		close(ended.fd);
+	if (interrupt_caught() && !undoing)
+		return error_set(err, EINTR, "interrupted");
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* A file and not a pipe: what the program leaves in the background may keep it open. */
+static int make_output(struct error *err)
+{
+	int fd = memfd_create("ndio-output", MFD_CLOEXEC);
+
+	return fd < 0 ? error_set(err, errno, "no place for a program's output: %s",
+				  strerror(errno)) : fd;
+}
+
+int program_run(const char *const argv[], int fd, struct program_output *output, struct error *err)
+{
+	int file = make_output(err);
+	bool undoing = interrupt_caught(); /* before it can send us one itself */
+	pid_t parent = getpid(), pid;
+	ssize_t n;
+	int ret;
+
+	if (file < 0)
+		return file;
+	pid = fork();
+	if (pid == 0)
+		run_child(argv, fd, file, parent);
+	ret = pid < 0 ? error_set(err, errno, "can't start %s: %s", argv[0], strerror(errno)) :
+			wait_for(pid, undoing, err);
+	n = pread(file, output->text, sizeof(output->text) - 1, 0);
+	output->text[n > 0 ? n : 0] = '\0';
+	close(file);
+	return ret;
+}
+
+const char *program_reason(struct program_output *output, const char *mark)
+{
+	const char *last = "it says nothing";
+	char *rest = output->text, *line;
+
+	while ((line = strsep(&rest, "\n"))) {
+		if (strncmp(line, mark, strlen(mark)) == 0)
+			return line + strlen(mark);
+		if (line[strspn(line, " ")])
+			last = line;
+	}
+	return last;
+}

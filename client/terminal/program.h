@@ -1,0 +1,31 @@
+/* program: runs another program to its end, and keeps what it printed. */
+#ifndef NDIO_PROGRAM_H
+#define NDIO_PROGRAM_H
+
+#include <limits.h>
+
+#include "base/error.h"
+
+/* What it printed on standard output and error, cut to fit. */
+struct program_output {
+	char text[4096];
+};
+
+/* Finds a program in PATH, and in /usr/sbin and /sbin, which PATH may lack. 0, or -ENOENT with a
+ * message that says which package has it. */
+int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err);
+
+/* Runs argv[0], a path, in a session of its own, with nothing on standard input and files private
+ * to the user. fd, unless it is -1, is passed on under its number; no other descriptor is. The
+ * program is killed if this one ends; what it leaves in the background isn't. An interrupt (interrupt.h)
+ * ends it, unless it came before the call.
+ *
+ * Its exit status, 128 and the number of a signal that killed it; or a negative errno with a
+ * message. */
+int program_run(const char *const argv[], int fd, struct program_output *output, struct error *err);
+
+/* Why it failed: the rest of the first line that starts with mark, or else the last line that isn't
+ * empty, or else "it says nothing". Changes the output. */
+const char *program_reason(struct program_output *output, const char *mark);
+
+#endif

@@ -1,0 +1,40 @@
+#include "terminal/unlock.h"
+
+#include <limits.h>
+#include <stdint.h>
+
+#include "command/cmd.h"
+
+bool unlock_given(const struct unlock_options *options)
+{
+	return options->slot != LUKS_ANY_SLOT || options->max_kdf_time;
+}
+
+const char *unlock_take_slot(struct unlock_options *options, const char *value)
+{
+	uint64_t slot;
+
+	if (!cmd_parse_number(value, UNLOCK_MAX_SLOT, &slot))
+		return "a key slot is a number from 0 to 31";
+	options->slot = slot;
+	return NULL;
+}
+
+const char *unlock_take_max_kdf_time(struct unlock_options *options, const char *value)
+{
+	uint64_t seconds;
+
+	if (!cmd_parse_number(value, UINT_MAX, &seconds) || seconds == 0)
+		return "--max-kdf-time takes a number of seconds";
+	options->max_kdf_time = seconds;
+	return NULL;
+}
+
+void unlock_tell(const struct unlock_options *options, struct ndio_options *library)
+{
+	if (options->slot != LUKS_ANY_SLOT) {
+		library->flags |= NDIO_OPEN_KEY_SLOT;
+		library->key_slot = options->slot;
+	}
+	library->max_kdf_time = options->max_kdf_time;
+}

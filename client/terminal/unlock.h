@@ -1,0 +1,29 @@
+/* unlock: the options of commands that say how a key opens a volume: which key slot, and how long
+ * that may take. */
+#ifndef NDIO_UNLOCK_H
+#define NDIO_UNLOCK_H
+
+#include <stdbool.h>
+
+#include "luks/luks-slots.h"
+#include "library/ndio.h"
+
+#define UNLOCK_MAX_SLOT 31
+
+struct unlock_options {
+	int slot;              /* the only one to try, or LUKS_ANY_SLOT */
+	unsigned max_kdf_time; /* see struct luks_pass; 0: the default */
+};
+#define UNLOCK_DEFAULT { .slot = LUKS_ANY_SLOT }
+
+/* Was one of them given? */
+bool unlock_given(const struct unlock_options *options);
+
+/* Take the values of --slot and --max-kdf-time. NULL, or what is wrong. */
+const char *unlock_take_slot(struct unlock_options *options, const char *value);
+const char *unlock_take_max_kdf_time(struct unlock_options *options, const char *value);
+
+/* For ndio_open(). */
+void unlock_tell(const struct unlock_options *options, struct ndio_options *library);
+
+#endif

@@ -1,0 +1,25 @@
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int error_set(struct error *err, int errnum, const char *fmt, ...)
+{
+	int saved = errno;
+	va_list args;
+
+	if (err) {
+		va_start(args, fmt);
+		vsnprintf(err->text, sizeof(err->text), fmt, args);
+		va_end(args);
+	}
+	errno = saved;
+	return -errnum;
+}
+
+const char *error_reason(int errnum)
+{
+	return errnum == ENOTCONN ? "the connection to the server is lost" : strerror(errnum);
+}

@@ -1,0 +1,622 @@
+#include "engine/channel.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "engine/cipher.h"
+#include "engine/pool.h"
+#include "engine/probe.h"
+#include "engine/subrequest.h"
+
+struct channel {
+	struct volume *volume;
+	struct target_queue *queue;
+	struct cipher *cipher; /* NULL without a key */
+	struct helpers *helpers; /* NULL without */
+	struct pool pool;
+	struct ndio_subrequest *subs; /* all of them */
+	struct ndio_subrequest *idle; /* those not in flight */
+	unsigned nr_subs, nr_idle;
+	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
+	atomic_bool canceled; /* told by any thread */
+	bool keep_unsent;
+	struct ndio_request *first, *last; /* started and not all split off, oldest first */
+};
+
+/* ---- one piece of the unencrypted side, against its sectors at io_base ---- */
+
+static uint64_t unit_of(const struct volume *volume, uint64_t offset)
+{
+	return offset / 512 + volume->luks.iv_offset;
+}
+
+static int encrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
+{
+	uint64_t unit = unit_of(channel->volume, offset);
+
+	if (channel->helpers)
+		return helpers_encrypt(channel->helpers, channel->cipher, unit, in, out, len);
+	return cipher_encrypt(channel->cipher, unit, in, out, len);
+}
+
+static int decrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
+{
+	uint64_t unit = unit_of(channel->volume, offset);
+
+	if (channel->helpers)
+		return helpers_decrypt(channel->helpers, channel->cipher, unit, in, out, len);
+	return cipher_decrypt(channel->cipher, unit, in, out, len);
+}
+
+/* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
+ * caller's memory allows; a sector that straddles two runs is gathered first. */
+static int fill(struct channel *channel, struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	size_t sector = volume->sector;
+	uint8_t *out = sub->io_base;
+	uint64_t offset = sub->offset;
+	int ret = 0;
+
+	if (!channel->cipher) {
+		iter_copy_from(&sub->iter, out, sub->iter.left);
+		return 0;
+	}
+	while (sub->iter.left && ret == 0) {
+		struct bvec run = iter_run(&sub->iter, sub->iter.left);
+		size_t whole = round_down(run.len, sector);
+
+		if (whole) {
+			ret = encrypt(channel, offset, run.base, out, whole);
+			iter_advance(&sub->iter, whole);
+		} else {
+			whole = sector;
+			iter_copy_from(&sub->iter, out, whole);
+			ret = encrypt(channel, offset, out, out, whole);
+		}
+		out += whole;
+		offset += whole;
+	}
+	if (ret < 0)
+		OPENSSL_cleanse(sub->io_base, sub->len);
+	return ret;
+}
+
+/* Decrypts one sector that the caller gets only a part of, or that straddles two runs, where
+ * it lies, copies the part, and leaves no plaintext behind in bounce memory. */
+static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, uint8_t *in,
+			uint64_t offset, size_t lead)
+{
+	size_t sector = channel->volume->sector;
+	size_t part = min_u64(sector - lead, sub->iter.left);
+	int ret = decrypt(channel, offset, in, in, sector);
+
+	if (ret == 0)
+		iter_copy_to(&sub->iter, in + lead, part);
+	OPENSSL_cleanse(in, sector);
+	return ret;
+}
+
+/* Moves what was read at io_base to iter, decrypting on the way, or in place where it was
+ * read into the caller's memory. */
+static int drain(struct channel *channel, struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	size_t sector = volume->sector;
+	uint8_t *in = sub->io_base;
+	uint64_t offset = sub->offset;
+	size_t lead = sub->lead;
+	int ret = 0;
+
+	if (!channel->cipher) {
+		if (sub->bounce)
+			iter_copy_to(&sub->iter, in + lead, sub->iter.left);
+		return 0;
+	}
+	in += round_down(lead, sector);
+	offset += round_down(lead, sector);
+	lead -= round_down(lead, sector);
+	while (sub->iter.left && ret == 0) {
+		struct bvec run = iter_run(&sub->iter, sub->iter.left);
+		size_t whole = lead ? 0 : round_down(run.len, sector);
+
+		if (whole) {
+			ret = decrypt(channel, offset, in, run.base, whole);
+			iter_advance(&sub->iter, whole);
+		} else {
+			whole = sector;
+			ret = drain_sector(channel, sub, in, offset, lead);
+			lead = 0;
+		}
+		in += whole;
+		offset += whole;
+	}
+	return ret;
+}
+
+/* The block of a partial write has been read: changes the caller's part of it. Plaintext is
+ * in bounce memory only until the last line. */
+static int change_block(struct channel *channel, struct ndio_subrequest *sub)
+{
+	int ret = 0;
+
+	if (channel->cipher)
+		ret = decrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
+	if (ret == 0)
+		iter_copy_from(&sub->iter, (uint8_t *)sub->io_base + sub->lead, sub->iter.left);
+	if (ret == 0 && channel->cipher)
+		ret = encrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
+	if (ret < 0)
+		OPENSSL_cleanse(sub->io_base, sub->len);
+	return ret;
+}
+
+/* ---- splitting ---- */
+
+/* May the next piece go straight from or to the caller's memory? Writes of an encrypted
+ * volume never can. Short runs among others are gathered instead: fewer, larger pieces. */
+static size_t direct_len(const struct channel *channel, const struct ndio_request *request)
+{
+	const struct volume *volume = channel->volume;
+	size_t max = channel->cipher ? channel->pool.piece_len : volume->target->max_len;
+	struct bvec run = iter_run(&request->iter, max);
+
+	if (request->iter.zeroes || (request->op != OP_READ && channel->cipher) ||
+	    !is_aligned((uintptr_t)run.base, volume->target->mem_align))
+		return 0;
+	run.len = round_down(run.len, volume->block);
+	return run.len >= min_u64(request->iter.left, channel->pool.piece_len) ? run.len : 0;
+}
+
+/* The piece of the request at its split-off point: its bytes go to sub->iter, and its blocks,
+ * of which the caller's bytes may be only a part, to sub->offset and sub->len. */
+static void split_data(struct channel *channel, struct ndio_request *request,
+		       struct ndio_subrequest *sub)
+{
+	const struct volume *volume = channel->volume;
+	uint64_t block = volume->block;
+	uint64_t pos = request->start + request->split;
+	uint64_t left = request->len - request->split;
+	uint64_t bytes, direct;
+
+	sub->lead = pos - round_down(pos, block);
+	sub->offset = pos - sub->lead;
+	direct = sub->lead ? 0 : direct_len(channel, request);
+	if (direct)
+		bytes = direct;
+	else
+		bytes = min_u64(left, channel->pool.piece_len - sub->lead);
+	if (sub->op == OP_WRITE) {
+		if (sub->lead || left < block) {
+			bytes = min_u64(left, block - sub->lead);
+			sub->partial = true;
+			sub->op = OP_READ;
+			stat_add(&channel->volume->stats, partial, 1);
+		} else {
+			bytes = round_down(bytes, block);
+		}
+	}
+	sub->len = round_up(sub->lead + bytes, block);
+	if (direct) {
+		request->io_iter = request->iter;
+		stat_add(&channel->volume->stats, zero_copy, 1);
+	} else {
+		sub->bounce = pool_get(&channel->pool);
+		request->io_bv = (struct bvec){ sub->bounce, sub->len };
+		request->io_iter = iter_over(&request->io_bv, sub->len);
+		stat_add(&channel->volume->stats, bounced, 1);
+	}
+	sub->io_base = iter_run(&request->io_iter, sub->len).base;
+	sub->iter = request->iter;
+	sub->iter.left = bytes;
+	iter_advance(&request->iter, bytes);
+	request->split += bytes;
+}
+
+/* Operations without data go to the target in one piece, except that the edges of a zero that
+ * are no whole block are written like any other partial write. */
+static void split_other(struct channel *channel, struct ndio_request *request,
+			struct ndio_subrequest *sub)
+{
+	uint64_t left = request->len - request->split;
+	uint64_t block = channel->volume->block;
+	uint64_t pos = request->start + request->split;
+
+	if (request->op == OP_FLUSH) {
+		request->split = 1;
+		return;
+	}
+	if (request->op == OP_ZERO) {
+		if (channel->cipher || !channel->volume->target->can_zero ||
+		    !is_aligned(pos, block) || left < block) {
+			sub->op = OP_WRITE;
+			split_data(channel, request, sub);
+			return;
+		}
+		left = round_down(left, block);
+	}
+	/* Rounded out to whole blocks: reading ahead more does no harm, and extents are cut to
+	 * what was asked when they are told. A zero or trim is whole blocks by now. */
+	sub->offset = round_down(pos, block);
+	sub->len = min_u64(round_up(pos + left, block) - sub->offset,
+			   channel->volume->target->max_other);
+	left = min_u64(left, sub->offset + sub->len - pos);
+	if (request->op == OP_ZERO)
+		iter_advance(&request->iter, left);
+	request->split += left;
+}
+
+static void split(struct channel *channel, struct ndio_request *request,
+		  struct ndio_subrequest *sub)
+{
+	*sub = (struct ndio_subrequest){
+		.request = request,
+		.op = request->op,
+		.flags = request->flags,
+	};
+	if (request->op == OP_READ || request->op == OP_WRITE)
+		split_data(channel, request, sub);
+	else
+		split_other(channel, request, sub);
+	sub->start = channel->volume->data_offset + sub->offset;
+}
+
+bool channel_one_piece(const struct ndio_request *request, size_t piece_len)
+{
+	uint64_t block = request->volume->block;
+	uint64_t end = request->start + request->len;
+	uint64_t span = round_up(end, block) - round_down(request->start, block);
+
+	switch (request->op) {
+	case OP_READ:
+		return span <= piece_len;
+	case OP_WRITE:
+	case OP_ZERO: /* parts of blocks are pieces of their own */
+		return span <= (span == request->len ? piece_len : block);
+	default:
+		return true;
+	}
+}
+
+/* ---- sending and landing ---- */
+
+static void retire(struct channel *channel, struct ndio_subrequest *sub)
+{
+	if (sub->bounce)
+		pool_put(&channel->pool, sub->bounce);
+	sub->next = channel->idle;
+	channel->idle = sub;
+	channel->nr_idle++;
+}
+
+/* Can another piece of it be sent now? Extents are told in order, so one at a time. */
+static bool has_turn(const struct channel *channel, const struct ndio_request *request)
+{
+	return !request_all_split(request) && channel->idle &&
+	       !(request->op == OP_EXTENTS && request->nr_outstanding);
+}
+
+static bool finish_if_done(struct ndio_request *request)
+{
+	if (request->nr_outstanding || !request_all_split(request))
+		return false;
+	request_end(request);
+	return true;
+}
+
+static void issue(struct channel *channel, struct ndio_subrequest *sub)
+{
+	PROBE4(subrequest_issue, sub->request->debug_id, sub->op, sub->start, sub->len);
+	sub->own = 0;
+	channel->volume->target->ops->issue(channel->queue, sub);
+}
+
+/* Sends one more piece of the oldest request, encrypted first where it is a write. */
+static void send_piece(struct channel *channel, struct ndio_request *request)
+{
+	struct ndio_subrequest *sub = channel->idle;
+	int ret = 0;
+
+	channel->idle = sub->next;
+	channel->nr_idle--;
+	split(channel, request, sub);
+	if (sub->op == OP_WRITE && sub->bounce)
+		ret = fill(channel, sub);
+	if (ret < 0) {
+		request_fail(request, ret);
+		retire(channel, sub);
+		return;
+	}
+	request->nr_outstanding++;
+	issue(channel, sub);
+}
+
+static bool is_unsent(const struct ndio_request *request)
+{
+	return request->split == 0 && request->nr_outstanding == 0 && !request_all_split(request);
+}
+
+/* Sends pieces while there are any and room for them. All but the last are sent off at once,
+ * so that the target works while the next is encrypted. True if the caller has something to do
+ * before anything lands: some request has ended with nothing in flight (an empty one, or a failed
+ * one), or there are some to be taken back. */
+static bool send_pieces(struct channel *channel)
+{
+	struct ndio_request *request;
+	bool ended = false;
+
+	while ((request = channel->first)) {
+		if (channel->keep_unsent && is_unsent(request) && !channel_is_up(channel))
+			return true;
+		while (has_turn(channel, request)) {
+			send_piece(channel, request);
+			if (!request_all_split(request))
+				channel->volume->target->ops->submit(channel->queue);
+		}
+		if (!request_all_split(request))
+			break;
+		channel->first = request->next;
+		ended |= finish_if_done(request);
+	}
+	return ended;
+}
+
+/* Only of one that carries data. */
+static void move_base(struct ndio_subrequest *sub, int64_t by)
+{
+	if (sub->io_base)
+		sub->io_base = (uint8_t *)sub->io_base + by;
+}
+
+/* The target took fewer bytes than asked: asks for the rest. */
+static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
+{
+	uint64_t got = round_down(sub->result, channel->volume->target->align);
+
+	if (got == 0)
+		return false;
+	sub->landed += got;
+	sub->start += got;
+	sub->len -= got;
+	move_base(sub, got);
+	issue(channel, sub);
+	return true;
+}
+
+static void unwind_rests(struct ndio_subrequest *sub)
+{
+	sub->start -= sub->landed;
+	sub->len += sub->landed;
+	move_base(sub, -(int64_t)sub->landed);
+	sub->landed = 0;
+}
+
+static void fail(struct ndio_subrequest *sub, int error)
+{
+	bool syncs = sub->op == OP_FLUSH || (sub->op != OP_READ && (sub->flags & REQ_FUA));
+
+	if (syncs)
+		request_fail_sync(sub->request, error);
+	else
+		request_fail(sub->request, error);
+}
+
+/* What follows when a subrequest has landed. True: it went out again. */
+static bool land(struct channel *channel, struct ndio_subrequest *sub)
+{
+	struct ndio_request *request = sub->request;
+	bool data = sub->op == OP_READ || sub->op == OP_WRITE;
+	int ret = 0;
+
+	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
+	if (sub->result < 0) {
+		fail(sub, channel->canceled ? -ECANCELED : sub->result);
+		return false;
+	}
+	if (data && (uint64_t)sub->result < sub->len) {
+		if (ask_for_rest(channel, sub))
+			return true;
+		fail(sub, -EIO); /* the file is shorter than it was */
+		return false;
+	}
+	unwind_rests(sub);
+	if (sub->partial && sub->op == OP_READ) {
+		ret = change_block(channel, sub);
+		if (ret == 0) {
+			sub->op = OP_WRITE;
+			issue(channel, sub);
+			return true;
+		}
+	} else if (sub->op == OP_READ) {
+		ret = drain(channel, sub);
+	}
+	if (ret < 0)
+		request_fail(request, ret);
+	return false;
+}
+
+void channel_start(struct channel *channel, struct ndio_request *request)
+{
+	request_begin(request);
+	if (channel->canceled)
+		request_fail(request, -ECANCELED);
+	request->next = NULL;
+	if (channel->first)
+		channel->last->next = request;
+	else
+		channel->first = request;
+	channel->last = request;
+}
+
+void channel_wait(struct channel *channel, bool wait, int wake_fd)
+{
+	assert(!channel->landed);
+	/* Whoever drives may wait for just that end, and then there is nothing to sleep for. */
+	if (send_pieces(channel))
+		wait = false;
+	channel->landed = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+}
+
+bool channel_all_read(const struct channel *channel)
+{
+	unsigned landed = 0;
+
+	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
+		landed++;
+	return !channel->first && channel->nr_idle + landed == channel->nr_subs;
+}
+
+void channel_land(struct channel *channel)
+{
+	struct ndio_subrequest *sub = channel->landed, *next;
+
+	channel->landed = NULL;
+	for (; sub; sub = next) {
+		struct ndio_request *request = sub->request;
+
+		next = sub->next;
+		if (land(channel, sub))
+			continue;
+		retire(channel, sub);
+		request->nr_outstanding--;
+		/* One that still has pieces to send is looked at again by send_pieces(). */
+		if (request != channel->first)
+			finish_if_done(request);
+	}
+}
+
+void channel_drive(struct channel *channel, bool wait, int wake_fd)
+{
+	channel_wait(channel, wait, wake_fd);
+	channel_land(channel);
+}
+
+void channel_expect_cancel(struct channel *channel)
+{
+	atomic_store(&channel->canceled, true);
+}
+
+bool channel_is_up(const struct channel *channel)
+{
+	bool (*is_up)(const struct target_queue *) = channel->volume->target->ops->is_up;
+
+	return !is_up || is_up(channel->queue);
+}
+
+void channel_keep_unsent(struct channel *channel, bool keep)
+{
+	channel->keep_unsent = keep;
+}
+
+struct ndio_request *channel_take_unsent(struct channel *channel)
+{
+	struct ndio_request *taken = NULL, **taken_end = &taken;
+	struct ndio_request *request = channel->first, *next;
+
+	channel->first = channel->last = NULL;
+	for (; request; request = next) {
+		next = request->next;
+		request->next = NULL;
+		if (is_unsent(request)) {
+			*taken_end = request;
+			taken_end = &request->next;
+		} else if (channel->first) {
+			channel->last->next = request;
+			channel->last = request;
+		} else {
+			channel->first = channel->last = request;
+		}
+	}
+	return taken;
+}
+
+void channel_cancel(struct channel *channel)
+{
+	channel_expect_cancel(channel);
+	for (struct ndio_request *request = channel->first; request; request = request->next)
+		request_fail(request, -ECANCELED);
+	channel->volume->target->ops->cancel(channel->queue);
+}
+
+bool channel_is_idle(const struct channel *channel)
+{
+	return !channel->first && channel->nr_idle == channel->nr_subs;
+}
+
+size_t channel_bounce_len(const struct channel_options *options)
+{
+	return options->pieces * round_up(options->piece_len, sysconf(_SC_PAGESIZE));
+}
+
+static int set_up(struct channel *channel, const struct channel_options *options,
+		  struct bvec bounce, struct error *err)
+{
+	struct volume *volume = channel->volume;
+	size_t piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
+				      volume->block);
+	int ret;
+
+	if (piece_len == 0)
+		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
+				 "less than a sector", volume->target->name, volume->target->max_len);
+	ret = pool_init(&channel->pool, bounce, piece_len, options->pieces, err);
+	if (ret < 0)
+		return ret;
+	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
+	if (!channel->subs)
+		return error_set(err, ENOMEM, "no memory for a channel");
+	channel->nr_subs = options->pieces;
+	for (unsigned i = 0; i < options->pieces; i++)
+		retire(channel, &channel->subs[i]);
+	if (volume->encrypted) {
+		channel->cipher = cipher_new(volume->luks.cipher, volume->luks.key,
+					     volume->luks.key_len, volume->luks.sector, err);
+		if (!channel->cipher)
+			return -EINVAL;
+	}
+	channel->queue = volume->target->ops->queue_open(volume->target, options->pieces, bounce,
+							 err);
+	return channel->queue ? 0 : -EIO;
+}
+
+struct channel *channel_open(struct volume *volume, const struct channel_options *options,
+			     struct bvec bounce, int *errnum, struct error *err)
+{
+	struct channel *channel = calloc(1, sizeof(*channel));
+	int ret;
+
+	assert(options->pieces > 0);
+	if (!channel) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for a channel");
+		return NULL;
+	}
+	channel->volume = volume;
+	channel->helpers = options->helpers;
+	ret = set_up(channel, options, bounce, err);
+	if (ret < 0) {
+		*errnum = -ret;
+		channel_close(channel);
+		return NULL;
+	}
+	return channel;
+}
+
+void channel_close(struct channel *channel)
+{
+	if (!channel)
+		return;
+	assert(!channel->first);
+	if (channel->queue)
+		channel->volume->target->ops->queue_close(channel->queue);
+	cipher_free(channel->cipher);
+	free(channel->subs);
+	pool_destroy(&channel->pool);
+	free(channel);
+}

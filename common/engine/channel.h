@@ -1,0 +1,73 @@
+/* channel: what I/O to a volume goes through: a target's queue, bounce memory, cipher contexts.
+ *
+ * Used by one thread at a time, so its path takes no lock. Several requests can run in it at
+ * once; a large one runs as a pipeline of pieces, one encrypted while another is on its way. */
+#ifndef NDIO_CHANNEL_H
+#define NDIO_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+#include "engine/helpers.h"
+#include "engine/request.h"
+#include "engine/volume.h"
+
+struct channel_options {
+	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
+	size_t piece_len; /* bytes; less is used where the target takes less */
+	bool huge_pages;  /* for whoever has bounce memory made for it: see bounce_init() */
+	struct helpers *helpers; /* for large pieces of a volume with a key, or NULL */
+};
+
+/* Bytes of bounce memory that a channel needs. */
+size_t channel_bounce_len(const struct channel_options *options);
+
+/* Is the request a single subrequest where pieces are so long? Zeroes count as if they had to be
+ * written; of other operations without data it is true. */
+bool channel_one_piece(const struct ndio_request *request, size_t piece_len);
+
+struct channel;
+
+/* bounce is channel_bounce_len() bytes, on whole pages, which outlive the channel. NULL with a
+ * message, and *errnum the positive errno. Opens a ring: not across a fork. */
+struct channel *channel_open(struct volume *volume, const struct channel_options *options,
+			     struct bvec bounce, int *errnum, struct error *err);
+void channel_close(struct channel *channel); /* idle; NULL is fine */
+
+/* Takes a request whose range is held, with a reference of its own. */
+void channel_start(struct channel *channel, struct ndio_request *request);
+
+/* One round: sends what there is room for, reaps what has landed, completes what is done.
+ * With wait it sleeps until something lands, if anything is in flight, or until wake_fd,
+ * unless it is -1, can be read; but not if a request has ended without that. */
+void channel_drive(struct channel *channel, bool wait, int wake_fd);
+
+/* A round in two steps, for whoever has something to do in between: channel_wait() sends, and
+ * sleeps as above; channel_land() decrypts what has landed and completes what is done. */
+void channel_wait(struct channel *channel, bool wait, int wake_fd);
+void channel_land(struct channel *channel);
+
+/* Between the two, in a channel that only reads: has all landed, so that nothing is left for the
+ * target to do, unless it fell short? */
+bool channel_all_read(const struct channel *channel);
+
+/* From now on what fails was canceled, and so is what is started: for channels whose cancelling may
+ * make each other's requests fail, before the first of them is. Any thread. */
+void channel_expect_cancel(struct channel *channel);
+
+/* Is the way to the target there? */
+bool channel_is_up(const struct channel *channel);
+
+/* While this is set, requests of which nothing was sent yet wait where the way to the target is lost;
+ * channel_take_unsent() takes them back, for another channel, oldest first and linked by ->next, each
+ * with the channel's reference. Without it they fail. */
+void channel_keep_unsent(struct channel *channel, bool keep);
+struct ndio_request *channel_take_unsent(struct channel *channel);
+
+/* Ends every request that was started, with -ECANCELED where it isn't done; drive on until
+ * channel_is_idle(). */
+void channel_cancel(struct channel *channel);
+bool channel_is_idle(const struct channel *channel);
+
+#endif

@@ -1,0 +1,101 @@
+#include "engine/depth.h"
+
+#include <assert.h>
+#include <time.h>
+
+#include "base/mutex.h"
+
+#define DECAY 128 /* the part of what was added that goes with each that enters */
+
+void depth_init(struct depth *depth, uint64_t least, unsigned patience)
+{
+	*depth = (struct depth){ .least = least, .max = least, .patience = patience };
+	depth->end = &depth->first;
+	mutex_init_short(&depth->lock);
+}
+
+void depth_destroy(struct depth *depth)
+{
+	assert(!depth->first && depth->bytes == 0);
+	pthread_mutex_destroy(&depth->lock);
+}
+
+static bool has_room(const struct depth *depth, uint64_t len)
+{
+	return depth->bytes == 0 || depth->bytes + len <= depth->max;
+}
+
+static struct timespec after(unsigned ms)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += ms / 1000;
+	at.tv_nsec += ms % 1000 * 1000000L;
+	if (at.tv_nsec >= 1000000000L) {
+		at.tv_nsec -= 1000000000L;
+		at.tv_sec++;
+	}
+	return at;
+}
+
+static void take_out(struct depth *depth, struct depth_waiter *waiter)
+{
+	struct depth_waiter **at = &depth->first;
+
+	while (*at != waiter)
+		at = &(*at)->next;
+	*at = waiter->next;
+	if (!waiter->next)
+		depth->end = at;
+}
+
+/* With the mutex held, but for the time asleep. */
+static void wait_for_turn(struct depth *depth, struct depth_waiter *waiter)
+{
+	const struct timespec deadline = after(depth->patience);
+	int ret = 0;
+
+	pthread_cond_init(&waiter->turn, NULL);
+	*depth->end = waiter;
+	depth->end = &waiter->next;
+	while (!waiter->entered && ret == 0)
+		ret = pthread_cond_clockwait(&waiter->turn, &depth->lock, CLOCK_MONOTONIC,
+					     &deadline);
+	if (!waiter->entered) {
+		take_out(depth, waiter);
+		depth->bytes += waiter->len;
+		depth->max += waiter->len;
+	}
+	pthread_cond_destroy(&waiter->turn);
+}
+
+void depth_enter(struct depth *depth, uint64_t len)
+{
+	struct depth_waiter waiter = { .len = len };
+
+	pthread_mutex_lock(&depth->lock);
+	depth->max -= (depth->max - depth->least) / DECAY;
+	if (depth->first || !has_room(depth, len))
+		wait_for_turn(depth, &waiter);
+	else
+		depth->bytes += len;
+	pthread_mutex_unlock(&depth->lock);
+}
+
+bool depth_leave(struct depth *depth, uint64_t len)
+{
+	struct depth_waiter *waiter;
+	bool let_in = false;
+
+	pthread_mutex_lock(&depth->lock);
+	depth->bytes -= len;
+	while ((waiter = depth->first) && has_room(depth, waiter->len)) {
+		depth->bytes += waiter->len;
+		take_out(depth, waiter);
+		waiter->entered = let_in = true;
+		pthread_cond_signal(&waiter->turn);
+	}
+	pthread_mutex_unlock(&depth->lock);
+	return let_in;
+}

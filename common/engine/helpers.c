@@ -1,0 +1,330 @@
+#include "engine/helpers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "base/mutex.h"
+#include "base/thread.h"
+
+#define MAX_HELPERS 4
+#define CHUNK       (32 * 1024) /* bytes, whole sectors: some 10 microseconds of work */
+
+typedef int crypt_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
+
+/* What one caller encrypts or decrypts. It is the caller's, who waits until no helper has it. */
+struct job {
+	crypt_fn *crypt;
+	uint64_t unit;
+	const uint8_t *in;
+	uint8_t *out;
+	size_t len;
+	atomic_size_t taken; /* bytes that somebody works on or has done */
+	atomic_int error;    /* any of them; 0 */
+	unsigned nr_helpers; /* that have it now */
+	pthread_cond_t left; /* none has */
+};
+
+struct helper {
+	struct helpers *all;
+	struct cipher *cipher;
+	pthread_t thread;
+	int cpu;         /* of those below, that it sleeps on; changed with the lock held */
+	cpu_set_t awake; /* where it may run while it doesn't sleep; likewise */
+	cpu_set_t set;   /* where it was let run last; its own */
+	bool idle; /* may be asked */
+	sem_t asked;
+};
+
+struct helpers {
+	struct volume *volume;
+	cpu_set_t cores; /* that the process may use at the start */
+	cpu_set_t process; /* and its first thread, when that was looked at last; with the lock held */
+	pthread_mutex_t lock;
+	struct job *job; /* that helpers may join, or NULL */
+	bool closing;
+	unsigned count; /* started */
+	unsigned next;  /* to be asked first */
+	struct helper helper[MAX_HELPERS];
+};
+
+/* Bytes done. */
+static uint64_t do_chunks(struct cipher *cipher, struct job *job)
+{
+	uint64_t done = 0;
+	size_t at;
+
+	while (!job->error && (at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
+		size_t len = min_u64(CHUNK, job->len - at);
+		int ret = job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
+
+		if (ret < 0)
+			atomic_store(&job->error, ret);
+		else
+			done += len;
+	}
+	return done;
+}
+
+static void close_to_others(struct helpers *all, const struct job *job)
+{
+	if (all->job == job)
+		all->job = NULL;
+}
+
+/* With the lock held, but while it works. */
+static void help(struct helper *helper, struct job *job)
+{
+	struct helpers *all = helper->all;
+	uint64_t done;
+
+	job->nr_helpers++;
+	pthread_mutex_unlock(&all->lock);
+	done = do_chunks(helper->cipher, job);
+	stat_add(&all->volume->stats, helped, done);
+	pthread_mutex_lock(&all->lock);
+	close_to_others(all, job); /* nothing is left to take */
+	if (--job->nr_helpers == 0)
+		pthread_cond_signal(&job->left);
+}
+
+/* The nth of them, from 0. */
+static int nth_core(const cpu_set_t *cores, unsigned nth)
+{
+	int cpu = 0;
+
+	while (!CPU_ISSET(cpu, cores) || nth-- > 0)
+		cpu++;
+	return cpu;
+}
+
+/* Somebody may have set where this thread may run (taskset(1), a cpuset), or where the process may:
+ * that stays. With the lock held. */
+static void heed_affinity(struct helper *helper)
+{
+	struct helpers *all = helper->all;
+	cpu_set_t own, process;
+
+	if (sched_getaffinity(0, sizeof(own), &own) < 0 ||
+	    sched_getaffinity(getpid(), sizeof(process), &process) < 0)
+		return;
+	if (!CPU_EQUAL(&process, &all->process)) {
+		all->process = process;
+		for (unsigned i = 0; i < all->count; i++)
+			all->helper[i].awake = process;
+	}
+	if (!CPU_EQUAL(&own, &helper->set))
+		helper->awake = own;
+	if (!CPU_ISSET(helper->cpu, &helper->awake))
+		helper->cpu = nth_core(&helper->awake, 0);
+}
+
+static void set_affinity(struct helper *helper, const cpu_set_t *set)
+{
+	if (sched_setaffinity(0, sizeof(*set), set) == 0)
+		helper->set = *set;
+}
+
+/* It is bound to its core only while it sleeps, so that it is woken there. Awake it may have a
+ * caller's chunk, or the lock: if then something takes that core that outranks it, it has to get on
+ * elsewhere. Where a core has just been taken away, the scheduler's choice is as good. With the lock
+ * held, but while it sleeps. */
+static void sleep_on_core(struct helper *helper)
+{
+	pthread_mutex_t *lock = &helper->all->lock;
+	cpu_set_t bound, awake;
+
+	heed_affinity(helper);
+	CPU_ZERO(&bound);
+	CPU_SET(helper->cpu, &bound);
+	pthread_mutex_unlock(lock);
+	set_affinity(helper, &bound);
+	thread_wait(&helper->asked);
+	pthread_mutex_lock(lock);
+	heed_affinity(helper);
+	awake = helper->awake;
+	pthread_mutex_unlock(lock);
+	set_affinity(helper, &awake);
+	pthread_mutex_lock(lock);
+}
+
+static void *helper_main(void *opaque)
+{
+	struct helper *helper = opaque;
+	struct helpers *all = helper->all;
+
+	pthread_mutex_lock(&all->lock);
+	while (!all->closing) {
+		if (all->job) {
+			help(helper, all->job);
+			continue;
+		}
+		helper->idle = true;
+		sleep_on_core(helper);
+	}
+	pthread_mutex_unlock(&all->lock);
+	return NULL;
+}
+
+/* One that is idle, not of the caller's own core; they take turns. Whoever is found has to be
+ * asked. With the lock held. */
+static struct helper *find_idle(struct helpers *all)
+{
+	int here = sched_getcpu();
+
+	for (unsigned i = 0; i < all->count; i++) {
+		struct helper *helper = &all->helper[(all->next + i) % all->count];
+
+		if (!helper->idle || helper->cpu == here)
+			continue;
+		all->next = (all->next + i + 1) % all->count;
+		helper->idle = false;
+		return helper;
+	}
+	return NULL;
+}
+
+/* False if others have a job that isn't all taken. */
+static bool offer(struct helpers *all, struct job *job)
+{
+	struct helper *helper = NULL;
+	bool is_free;
+
+	pthread_mutex_lock(&all->lock);
+	is_free = !all->job;
+	if (is_free) {
+		all->job = job;
+		helper = find_idle(all);
+	}
+	pthread_mutex_unlock(&all->lock);
+	if (helper)
+		sem_post(&helper->asked);
+	return is_free;
+}
+
+/* Until no helper is at it, nor will be. */
+static void withdraw(struct helpers *all, struct job *job)
+{
+	pthread_mutex_lock(&all->lock);
+	close_to_others(all, job);
+	while (job->nr_helpers)
+		pthread_cond_wait(&job->left, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+}
+
+static int crypt_with_help(struct helpers *all, struct cipher *cipher, crypt_fn *crypt,
+			   uint64_t unit, const void *in, void *out, size_t len)
+{
+	struct job job = {
+		.crypt = crypt,
+		.unit = unit,
+		.in = in,
+		.out = out,
+		.len = len,
+		.left = PTHREAD_COND_INITIALIZER,
+	};
+
+	if (len < HELPERS_MIN_LEN || all->count == 0 || !offer(all, &job))
+		return crypt(cipher, unit, in, out, len);
+	do_chunks(cipher, &job);
+	withdraw(all, &job);
+	pthread_cond_destroy(&job.left);
+	return job.error;
+}
+
+int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len)
+{
+	return crypt_with_help(all, cipher, cipher_encrypt, unit, in, out, len);
+}
+
+int helpers_decrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
+		    void *out, size_t len)
+{
+	return crypt_with_help(all, cipher, cipher_decrypt, unit, in, out, len);
+}
+
+/* ---- start and end ---- */
+
+/* 0, or a negative errno. If the process may have no more threads, it goes without. */
+static int start(struct helpers *all, int cpu, struct error *err)
+{
+	const struct luks *luks = &all->volume->luks;
+	struct helper *helper = &all->helper[all->count];
+
+	*helper = (struct helper){ .all = all, .cpu = cpu, .awake = all->cores,
+				   .set = all->cores };
+	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
+	if (!helper->cipher)
+		return -EINVAL;
+	sem_init(&helper->asked, 0, 0);
+	if (thread_start(&helper->thread, helper_main, helper)) {
+		sem_destroy(&helper->asked);
+		cipher_free(helper->cipher);
+		return 0;
+	}
+	all->count++;
+	return 0;
+}
+
+/* Spread over all cores, and not from the same one in every process. */
+static int start_all(struct helpers *all, struct error *err)
+{
+	unsigned cores = CPU_COUNT(&all->cores);
+	unsigned count = min_u64(cores, MAX_HELPERS);
+	int ret = 0;
+
+	for (unsigned i = 0; i < count && ret == 0; i++)
+		ret = start(all, nth_core(&all->cores, (getpid() + i * cores / count) % cores),
+			    err);
+	return ret;
+}
+
+struct helpers *helpers_open(struct volume *volume, int *errnum, struct error *err)
+{
+	struct helpers *all = calloc(1, sizeof(*all));
+	int ret;
+
+	if (!all) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for threads that help to encrypt");
+		return NULL;
+	}
+	all->volume = volume;
+	mutex_init_short(&all->lock);
+	if (sched_getaffinity(0, sizeof(all->cores), &all->cores) < 0 ||
+	    sched_getaffinity(getpid(), sizeof(all->process), &all->process) < 0 ||
+	    CPU_COUNT(&all->cores) < 2)
+		return all;
+	ret = start_all(all, err);
+	if (ret < 0) {
+		*errnum = -ret;
+		helpers_close(all);
+		return NULL;
+	}
+	return all;
+}
+
+void helpers_close(struct helpers *all)
+{
+	if (!all)
+		return;
+	pthread_mutex_lock(&all->lock);
+	all->closing = true;
+	pthread_mutex_unlock(&all->lock);
+	for (unsigned i = 0; i < all->count; i++)
+		sem_post(&all->helper[i].asked);
+	for (unsigned i = 0; i < all->count; i++) {
+		pthread_join(all->helper[i].thread, NULL);
+		sem_destroy(&all->helper[i].asked);
+		cipher_free(all->helper[i].cipher);
+	}
+	pthread_mutex_destroy(&all->lock);
+	free(all);
+}

@@ -1,0 +1,346 @@
+#include "engine/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/align.h"
+#include "base/mutex.h"
+#include "memory/pin.h"
+#include "engine/probe.h"
+#include "engine/volume.h"
+
+#define REQUEST_CACHE_MAX 256 /* kept for reuse; more are allocated and freed */
+
+void request_cache_init(struct request_cache *cache)
+{
+	mutex_init_short(&cache->lock);
+	cache->first = NULL;
+	cache->count = 0;
+	cache->last_debug_id = 0;
+}
+
+void request_cache_destroy(struct request_cache *cache)
+{
+	struct ndio_request *request;
+
+	while ((request = cache->first)) {
+		cache->first = request->next;
+		free(request);
+	}
+	pthread_mutex_destroy(&cache->lock);
+}
+
+/* Zeroed, but for its debug_id. Not its last members: each bvec is written before it is read, and
+ * they are a third of what another core may have used last. */
+static struct ndio_request *request_alloc(struct request_cache *cache)
+{
+	struct ndio_request *request;
+	uint64_t debug_id;
+
+	pthread_mutex_lock(&cache->lock);
+	debug_id = ++cache->last_debug_id;
+	request = cache->first;
+	if (request) {
+		cache->first = request->next;
+		cache->count--;
+	}
+	pthread_mutex_unlock(&cache->lock);
+	if (!request)
+		request = malloc(sizeof(*request));
+	if (request) {
+		memset(request, 0, offsetof(struct ndio_request, io_bv));
+		request->debug_id = debug_id;
+	}
+	return request;
+}
+
+static void request_recycle(struct request_cache *cache, struct ndio_request *request)
+{
+	bool kept;
+
+	pthread_mutex_lock(&cache->lock);
+	kept = cache->count < REQUEST_CACHE_MAX;
+	if (kept) {
+		request->next = cache->first;
+		cache->first = request;
+		cache->count++;
+	}
+	pthread_mutex_unlock(&cache->lock);
+	if (!kept)
+		free(request);
+}
+
+static bool carries_data(enum op op)
+{
+	return op == OP_READ || op == OP_WRITE;
+}
+
+static bool changes_data(enum op op)
+{
+	return op == OP_WRITE || op == OP_ZERO || op == OP_TRIM;
+}
+
+static int check(const struct volume *volume, enum op op, unsigned flags, uint64_t start,
+		 uint64_t len)
+{
+	if (changes_data(op) && volume->readonly)
+		return -EROFS;
+	if ((op == OP_TRIM && !volume->can_trim) || (op == OP_FLUSH && !volume->target->can_flush) ||
+	    ((flags & REQ_FUA) && !volume->target->can_fua) ||
+	    (op == OP_CACHE && !volume->can_cache) ||
+	    (op == OP_EXTENTS && !volume->can_extents) ||
+	    (op == OP_ZERO && (flags & REQ_FAST_ZERO) && !volume->can_fast_zero))
+		return -EOPNOTSUPP;
+	if (start > volume->size || len > volume->size - start)
+		return changes_data(op) ? -ENOSPC : -EINVAL;
+	return 0;
+}
+
+static int take_memory(struct ndio_request *request, const struct iovec *iov, size_t iov_count,
+		       size_t bv_count)
+{
+	int ret;
+
+	if (bv_count > REQUEST_INLINE_BVECS) {
+		request->direct_bv = malloc(bv_count * sizeof(*request->direct_bv));
+		if (!request->direct_bv)
+			return -ENOMEM;
+	} else {
+		request->direct_bv = request->inline_bv;
+	}
+	request->direct_bv_count = bv_count;
+	bvec_snapshot(request->direct_bv, iov, iov_count);
+	stat_add(&request->volume->stats, bvecs_made, 1);
+	request->iter = iter_over(request->direct_bv, request->len);
+	if ((request->flags & REQ_PIN) && !pin_is_registered(request->direct_bv, bv_count)) {
+		ret = pin_bvecs(request->direct_bv, bv_count);
+		if (ret < 0)
+			return ret;
+		request->direct_bv_unpin = true;
+		stat_add(&request->volume->stats, pins, 1);
+	}
+	return 0;
+}
+
+/* Where the range lock is needed: a block that is read, changed and written back must not
+ * cross another write; and a read must not see such a block half written, where a cipher
+ * makes the neighbour's bytes in it change too. */
+static void set_range(struct ndio_request *request)
+{
+	const struct volume *volume = request->volume;
+	uint64_t end = request->start + request->len;
+
+	if (request->len == 0 || volume->block == 1)
+		return;
+	if (request->op == OP_READ) {
+		if (!volume->reads_tear)
+			return;
+		request->range.mode = RANGE_READ;
+	} else if (!changes_data(request->op)) {
+		return;
+	} else if (is_aligned(request->start, volume->block) && is_aligned(end, volume->block)) {
+		request->range.mode = RANGE_WRITE;
+	} else {
+		request->range.mode = RANGE_PARTIAL;
+	}
+	request->has_range = true;
+	request->range.start = round_down(request->start, volume->block);
+	request->range.end = round_up(end, volume->block);
+}
+
+/* A trim is advice: it keeps to the whole blocks inside. */
+static void shrink_to_blocks(struct ndio_request *request)
+{
+	uint64_t block = request->volume->block;
+	uint64_t start = round_up(request->start, block);
+	uint64_t end = round_down(request->start + request->len, block);
+
+	request->start = start;
+	request->len = end > start ? end - start : 0;
+}
+
+void request_unpin(struct ndio_request *request)
+{
+	if (!request->direct_bv_unpin)
+		return;
+	unpin_bvecs(request->direct_bv, request->direct_bv_count);
+	request->direct_bv_unpin = false;
+	stat_add(&request->volume->stats, unpins, 1);
+}
+
+static void request_free(struct ndio_request *request)
+{
+	struct stats *stats = &request->volume->stats;
+
+	PROBE2(request_free, request->debug_id, request->direct_bv_unpin);
+	request_unpin(request);
+	if (request->direct_bv) {
+		if (request->direct_bv != request->inline_bv)
+			free(request->direct_bv);
+		stat_add(stats, bvecs_freed, 1);
+	}
+	stat_sub(stats, in_flight, 1);
+	request_recycle(&request->volume->requests, request);
+}
+
+int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
+		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
+		 struct ndio_request **result)
+{
+	struct ndio_request *request;
+	size_t bv_count = 0;
+	int ret = 0;
+
+	if (carries_data(op))
+		ret = bvec_measure(iov, iov_count, &bv_count, &len);
+	if (ret == 0)
+		ret = check(volume, op, flags, start, len);
+	if (ret < 0)
+		return ret;
+	request = request_alloc(&volume->requests);
+	if (!request)
+		return -ENOMEM;
+	request->volume = volume;
+	request->op = op;
+	request->origin = origin;
+	request->flags = flags;
+	request->start = start;
+	request->len = len;
+	atomic_init(&request->ref, 1);
+	stat_add(&volume->stats, in_flight, 1);
+	if (op == OP_TRIM)
+		shrink_to_blocks(request);
+	else if (op == OP_ZERO)
+		request->iter = iter_of_zeroes(len);
+	if (carries_data(op))
+		ret = take_memory(request, iov, iov_count, bv_count);
+	if (ret < 0) {
+		request_free(request);
+		return ret;
+	}
+	set_range(request);
+	request->is_sync = op == OP_FLUSH || (changes_data(op) && (flags & REQ_FUA));
+	PROBE4(request_make, request->debug_id, op, start, len);
+	*result = request;
+	return 0;
+}
+
+void request_get(struct ndio_request *request, enum request_ref why)
+{
+	unsigned was = atomic_fetch_add_explicit(&request->ref, 1, memory_order_relaxed);
+
+	assert(was > 0);
+	PROBE3(request_get, request->debug_id, was + 1, why);
+}
+
+void request_put(struct ndio_request *request, enum request_ref why)
+{
+	uint64_t debug_id = request->debug_id;
+	unsigned was = atomic_fetch_sub_explicit(&request->ref, 1, memory_order_acq_rel);
+
+	assert(was > 0);
+	PROBE3(request_put, debug_id, was - 1, why);
+	if (was == 1)
+		request_free(request);
+}
+
+void request_fail(struct ndio_request *request, int error)
+{
+	assert(error < 0);
+	if (request->error == 0)
+		request->error = error;
+	PROBE2(request_fail, request->debug_id, error);
+}
+
+void request_fail_sync(struct ndio_request *request, int error)
+{
+	request_fail(request, error);
+	/* What can't be done at all lost nothing. */
+	if (request->sync_error == 0 && error != -EOPNOTSUPP)
+		request->sync_error = error;
+}
+
+bool request_all_split(const struct ndio_request *request)
+{
+	uint64_t all = request->op == OP_FLUSH ? 1 : request->len;
+
+	return request->error || request->split >= all;
+}
+
+/* Ends it, once. Releases its range, counts, calls done. */
+static void request_complete(struct ndio_request *request)
+{
+	struct stats *stats = &request->volume->stats;
+
+	assert(!request->completed && request->nr_outstanding == 0);
+	request->completed = true;
+	if (request->has_range)
+		range_release(&request->volume->ranges, &request->range);
+	if (request->op == OP_READ) {
+		stat_add(stats, reads, 1);
+		if (!request->error)
+			stat_add(stats, bytes_read, request->len);
+	} else if (request->op == OP_WRITE) {
+		stat_add(stats, writes, 1);
+		if (!request->error)
+			stat_add(stats, bytes_written, request->len);
+	} else {
+		stat_add(stats, others, 1);
+	}
+	if (request->error)
+		stat_add(stats, errors, 1);
+	PROBE3(request_complete, request->debug_id, request->error, request->len);
+	if (request->done)
+		request->done(request);
+	if (request->load)
+		atomic_fetch_sub(request->load, 1);
+}
+
+void request_finish(struct ndio_request *request)
+{
+	if (request->is_sync && request->sync.error && !request->error)
+		request->error = request->sync.error;
+	request_complete(request);
+	request_put(request, REF_CHANNEL);
+}
+
+static void sync_cleared(struct sync *sync)
+{
+	struct ndio_request *request =
+		(struct ndio_request *)((char *)sync - offsetof(struct ndio_request, sync));
+
+	if (request->may_complete)
+		request->may_complete(request);
+	else
+		request_finish(request);
+}
+
+void request_begin(struct ndio_request *request)
+{
+	request_get(request, REF_CHANNEL);
+	if (!request->is_sync)
+		return;
+	request->sync.cleared = sync_cleared;
+	sync_begin(&request->volume->syncs, &request->sync);
+}
+
+void request_unbegin(struct ndio_request *request)
+{
+	if (request->is_sync)
+		sync_end(&request->volume->syncs, &request->sync, 0, false);
+	request_put(request, REF_CHANNEL);
+}
+
+void request_end(struct ndio_request *request)
+{
+	struct volume *volume = request->volume;
+	bool wait = !request->error &&
+		    (request->op == OP_FLUSH || !volume->target->fua_is_own);
+
+	request->ended = true;
+	if (!request->is_sync || sync_end(&volume->syncs, &request->sync, request->sync_error, wait))
+		request_finish(request);
+}

@@ -1,0 +1,166 @@
+/* request: one caller's read, write or other operation, from submission to completion.
+ *
+ * After netfs in the Linux kernel. A request owns all that is needed to send it again: its
+ * snapshot of the caller's iovec array, its pins, its range. It is allocated, completed and
+ * freed here and nowhere else. */
+#ifndef NDIO_REQUEST_H
+#define NDIO_REQUEST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/annotate.h"
+#include "engine/bvec.h"
+#include "engine/rangelock.h"
+#include "engine/syncs.h"
+
+struct volume;
+struct worker;
+
+enum op {
+	OP_READ,
+	OP_WRITE,
+	OP_ZERO,
+	OP_TRIM,
+	OP_FLUSH,
+	OP_CACHE,
+	OP_EXTENTS,
+};
+
+enum request_flag {
+	REQ_FUA = 1 << 0,       /* on stable storage before completion */
+	REQ_PIN = 1 << 1,       /* keep the caller's memory resident until freed */
+	REQ_MAY_TRIM = 1 << 2,  /* OP_ZERO may leave a hole */
+	REQ_FAST_ZERO = 1 << 3, /* OP_ZERO fails with EOPNOTSUPP rather than be slow */
+};
+
+enum origin {
+	ORIGIN_PLUGIN,
+	ORIGIN_LIBRARY,
+	ORIGIN_TEST,
+};
+
+/* Why a reference is held; a trace of one request reads as a story. */
+enum request_ref {
+	REF_CALLER,
+	REF_CHANNEL,
+	REF_WORKER,
+};
+
+/* What is known of an extent: it takes no space; it reads as zeroes. NBD's numbers. */
+enum extent_type {
+	EXTENT_HOLE = 1 << 0,
+	EXTENT_ZERO = 1 << 1,
+};
+
+/* Told of each extent that OP_EXTENTS finds, in order, from the thread that runs the
+ * request. offset and len are bytes on the volume. A negative errno stops; it becomes the
+ * request's error. */
+typedef int extent_fn(void *opaque, uint64_t offset, uint64_t len, unsigned type);
+
+#define REQUEST_INLINE_BVECS 8
+
+struct ndio_request {
+	struct ndio_request *next; /* in whichever list it is */
+	struct volume *volume;
+	enum op op;
+	enum origin origin;
+	unsigned flags;
+	uint64_t start, len; /* bytes, on the volume */
+	uint64_t debug_id;   /* counts up from 1 in each volume */
+	atomic_uint ref;
+
+	struct bvec *direct_bv COUNTED_BY(direct_bv_count); /* the caller's memory */
+	size_t direct_bv_count;
+	bool direct_bv_unpin; /* this request pinned it */
+
+	struct iter iter;    /* the unencrypted side: what isn't split off yet */
+	struct iter io_iter; /* the encrypted side of the piece split off last: bounce memory, or,
+				where none is needed, the same memory as iter */
+	uint64_t split;      /* bytes split off into subrequests so far */
+	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
+	bool ended;     /* nothing of it is in flight any more, nor will be */
+	bool completed; /* and it has been told */
+	int error; /* the first one, negative, or 0 */
+
+	struct worker *worker; /* who runs it, if a worker does */
+	atomic_uint *load;     /* the worker's count of requests that aren't complete */
+	struct range range; /* held from before it starts until it completes, if has_range */
+	bool has_range;
+	bool is_sync;       /* a flush, or a change with FUA: */
+	struct sync sync;   /* under way from when a channel takes it until it ends */
+	int sync_error;     /* of what was asked of the target, negative, or 0 */
+	void *waiter;       /* of whoever waits for the range, or for request_may_complete() */
+
+	/* Called, by any thread, when a request that had to wait for other syncs at its end may be
+	 * completed: the callee has request_finish() called. NULL: that thread does so itself. */
+	void (*may_complete)(struct ndio_request *request);
+
+	/* Called once, at completion, on the thread that runs the channel: nothing will touch
+	 * the caller's memory any more. May be NULL. */
+	void (*done)(struct ndio_request *request);
+	void *opaque; /* done's own */
+	extent_fn *extent; /* of OP_EXTENTS, with its own opaque */
+	void *extent_opaque;
+
+	/* From here on nothing is zeroed when it is made. */
+	struct bvec io_bv; /* what io_iter is over where it is bounce memory */
+	struct bvec inline_bv[REQUEST_INLINE_BVECS];
+};
+
+/* Makes a request with one reference, REF_CALLER. The iovec array is snapshot: it may be
+ * reused on return; the memory it describes stays untouched by its owner until completion.
+ * For reads and writes start and the bytes in iov say where; for the others len says how
+ * much and iov is unused; OP_FLUSH takes none.
+ *
+ * -EINVAL bytes overflow, or beyond the end (-ENOSPC for writes); -EROFS; -EOPNOTSUPP an
+ * operation that the volume can't do; -ENOMEM; with REQ_PIN what pin_range() gives. Then
+ * nothing was kept. */
+int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
+		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
+		 struct ndio_request **request);
+
+void request_get(struct ndio_request *request, enum request_ref why);
+/* The last reference frees: unpins, releases the bvec list. May block (munlock). */
+void request_put(struct ndio_request *request, enum request_ref why);
+
+/* Undoes its pins before it is freed: for a thread that may block, where a worker could hold the
+ * last reference. Once completed. */
+void request_unpin(struct ndio_request *request);
+
+/* Takes the first error; later ones are ignored. error is negative. */
+void request_fail(struct ndio_request *request, int error);
+
+/* Likewise of a subrequest whose success would have said that data are safe. */
+void request_fail_sync(struct ndio_request *request, int error);
+
+/* Nothing left to split off, by success or by failure. */
+bool request_all_split(const struct ndio_request *request);
+
+/* A channel takes it, with a reference of its own, before anything is asked of the target. */
+void request_begin(struct ndio_request *request);
+
+/* Takes that back: nothing was sent of it, and another channel will begin it. */
+void request_unbegin(struct ndio_request *request);
+
+/* Nothing of it is in flight any more: completes it, if it needn't wait for other syncs, and puts the
+ * channel's reference. */
+void request_end(struct ndio_request *request);
+
+/* Completes one that had to wait, after may_complete(), and puts the channel's reference. */
+void request_finish(struct ndio_request *request);
+
+/* Freed requests are kept for reuse, so that none is allocated in the steady state. */
+struct request_cache {
+	pthread_mutex_t lock;
+	struct ndio_request *first;
+	unsigned count;
+	uint64_t last_debug_id;
+};
+void request_cache_init(struct request_cache *cache);
+void request_cache_destroy(struct request_cache *cache);
+
+#endif

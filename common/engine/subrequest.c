@@ -1,0 +1,16 @@
+#include "engine/subrequest.h"
+
+#include "base/align.h"
+
+int subrequest_tell_extent(const struct ndio_subrequest *sub, uint64_t at, uint64_t len,
+			   unsigned type)
+{
+	const struct ndio_request *request = sub->request;
+	uint64_t start = sub->offset + at;
+	uint64_t end = min_u64(start + len, request->start + request->len);
+
+	if (start < request->start)
+		start = request->start;
+	return start < end ?
+		       request->extent(request->extent_opaque, start, end - start, type) : 0;
+}

@@ -1,0 +1,379 @@
+#include "engine/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "engine/bounce.h"
+#include "base/thread.h"
+
+#define OWN_WORK 4 /* requests that a worker may have more than another and still keep its own */
+
+struct worker {
+	struct workers *all;
+	struct channel *channel;
+	void (*after_round)(void);
+	pthread_t thread;
+	int wake_fd; /* an eventfd */
+
+	/* Handed over and not taken yet: a stack that any thread pushes to and the worker takes
+	 * whole, so neither needs a lock. */
+	struct ndio_request *_Atomic inbox;
+	atomic_bool asleep; /* the worker may be waiting, and must be woken */
+	atomic_uint load;   /* requests handed over and not completed */
+	atomic_bool down;   /* its way to the target is lost */
+	atomic_int closing; /* enum closing */
+};
+
+enum closing {
+	OPEN,
+	DRAIN,  /* end when all is done */
+	CANCEL, /* end soon */
+};
+
+struct workers {
+	struct bounce bounce; /* of all channels */
+	unsigned count; /* running */
+	struct worker worker[];
+};
+
+/* The worker that this thread is, if it is one. */
+static _Thread_local struct worker *self;
+
+static void wake(struct worker *worker)
+{
+	const uint64_t one = 1;
+
+	/* It is in a completion, and looks at its inbox before it sleeps again. */
+	if (worker == self)
+		return;
+	/* Both sides write one flag and then read the other's (asleep, inbox), in one order for
+	 * all: either the worker sees the request, or this sees that it sleeps. */
+	if (atomic_exchange(&worker->asleep, false))
+		while (write(worker->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+			;
+}
+
+static void push(struct worker *worker, struct ndio_request *request)
+{
+	struct ndio_request *first = atomic_load(&worker->inbox);
+
+	do
+		request->next = first;
+	while (!atomic_compare_exchange_weak(&worker->inbox, &first, request));
+	wake(worker);
+}
+
+/* ---- handing on ---- */
+
+static unsigned load_of(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->load, memory_order_relaxed);
+}
+
+static bool is_down(const struct worker *worker)
+{
+	return atomic_load_explicit(&worker->down, memory_order_relaxed);
+}
+
+/* The least loaded of those that can send, or of all if none can. */
+static struct worker *least_loaded(struct workers *workers)
+{
+	struct worker *best = &workers->worker[0];
+
+	for (unsigned i = 1; i < workers->count; i++) {
+		struct worker *each = &workers->worker[i];
+		bool down = is_down(each);
+
+		if (down == is_down(best) ? load_of(each) < load_of(best) : !down)
+			best = each;
+	}
+	return best;
+}
+
+/* With the reference of a worker. False if nobody else is there for it. */
+static bool hand_on(struct worker *worker, struct ndio_request *request)
+{
+	struct worker *to = least_loaded(worker->all);
+
+	if (is_down(to))
+		return false;
+	/* It ends when it is told to and its load is 0: either it sees this one, or this sees that it
+	 * was told. */
+	atomic_fetch_add(&to->load, 1);
+	if (atomic_load(&to->closing) != OPEN) {
+		atomic_fetch_sub(&to->load, 1);
+		wake(to); /* it may have gone to sleep over that */
+		return false;
+	}
+	request->worker = to;
+	request->load = &to->load;
+	atomic_fetch_sub(&worker->load, 1);
+	push(to, request);
+	return true;
+}
+
+static void take_one(struct worker *worker, struct ndio_request *request)
+{
+	if (is_down(worker) && hand_on(worker, request))
+		return;
+	channel_start(worker->channel, request);
+	request_put(request, REF_WORKER);
+}
+
+/* One that was handed over starts; one that had to wait for other flushes comes back at its end. */
+static void take(struct worker *worker, struct ndio_request *request)
+{
+	if (request->ended)
+		request_finish(request);
+	else
+		take_one(worker, request);
+}
+
+/* What it has taken and not begun goes to others, or, if there are none, fails. */
+static void hand_on_unsent(struct worker *worker)
+{
+	struct ndio_request *request = channel_take_unsent(worker->channel), *next;
+
+	for (; request; request = next) {
+		next = request->next;
+		request_get(request, REF_WORKER);
+		request_unbegin(request);
+		take_one(worker, request);
+	}
+}
+
+static void look_whether_up(struct worker *worker)
+{
+	bool down = !channel_is_up(worker->channel);
+
+	if (down != is_down(worker))
+		atomic_store(&worker->down, down);
+	if (down) {
+		hand_on_unsent(worker);
+		/* A round in which those fail that nobody takes. */
+		channel_keep_unsent(worker->channel, false);
+	} else {
+		channel_keep_unsent(worker->channel, true);
+	}
+}
+
+/* Takes what was handed over, oldest first. */
+static void take_inbox(struct worker *worker)
+{
+	struct ndio_request *stack = atomic_exchange(&worker->inbox, NULL);
+	struct ndio_request *oldest = NULL, *next;
+
+	for (; stack; stack = next) {
+		next = stack->next;
+		stack->next = oldest;
+		oldest = stack;
+	}
+	for (; oldest; oldest = next) {
+		next = oldest->next;
+		take(worker, oldest);
+	}
+}
+
+/* Drives the channel one round, asleep if there is nothing to take. */
+static void drive(struct worker *worker, int closing)
+{
+	bool offered = !atomic_load(&worker->inbox);
+	bool sleep = false;
+	uint64_t count;
+
+	if (offered) {
+		atomic_store(&worker->asleep, true);
+		sleep = !atomic_load(&worker->inbox) && atomic_load(&worker->closing) == closing;
+	}
+	channel_drive(worker->channel, sleep, worker->wake_fd);
+	/* Whoever has lowered the flag writes to the descriptor, or is about to. */
+	if (offered && !atomic_exchange(&worker->asleep, false))
+		while (read(worker->wake_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+			;
+}
+
+static void end_round(struct worker *worker)
+{
+	if (worker->after_round)
+		worker->after_round();
+}
+
+static void *work(void *opaque)
+{
+	struct worker *worker = opaque;
+	bool canceled = false;
+
+	self = worker;
+	for (;;) {
+		int closing;
+
+		take_inbox(worker);
+		/* One that came back at its end has completed, and what follows may sleep. */
+		end_round(worker);
+		closing = atomic_load(&worker->closing);
+		if (closing == CANCEL && !canceled) {
+			channel_cancel(worker->channel);
+			canceled = true;
+		}
+		/* The load counts those too that wait for their range. */
+		if (closing != OPEN && atomic_load(&worker->load) == 0)
+			break;
+		drive(worker, closing);
+		look_whether_up(worker);
+		end_round(worker);
+	}
+	return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static int worker_open(struct worker *worker, struct volume *volume,
+		       const struct channel_options *options, struct bvec bounce,
+		       struct error *err)
+{
+	int errnum;
+
+	worker->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (worker->wake_fd < 0)
+		return error_set(err, errno, "no descriptor for a worker: %s", strerror(errno));
+	worker->channel = channel_open(volume, options, bounce, &errnum, err);
+	if (!worker->channel) {
+		close(worker->wake_fd);
+		return -errnum;
+	}
+	errnum = thread_start(&worker->thread, work, worker);
+	if (errnum) {
+		channel_close(worker->channel);
+		close(worker->wake_fd);
+		return error_set(err, errnum, "no thread for a worker: %s", strerror(errnum));
+	}
+	return 0;
+}
+
+struct workers *workers_open(struct volume *volume, unsigned count,
+			     const struct channel_options *options, void (*after_round)(void),
+			     int *errnum, struct error *err)
+{
+	size_t share = channel_bounce_len(options);
+	struct workers *workers;
+	int ret;
+
+	count = min_u64(count, volume->target->max_queues);
+	workers = calloc(1, sizeof(*workers) + count * sizeof(workers->worker[0]));
+	if (!workers) {
+		*errnum = ENOMEM;
+		error_set(err, ENOMEM, "no memory for %u workers", count);
+		return NULL;
+	}
+	ret = bounce_init(&workers->bounce, count * share, options->huge_pages, err);
+	while (workers->count < count && ret == 0) {
+		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
+
+		workers->worker[workers->count].all = workers;
+		workers->worker[workers->count].after_round = after_round;
+		ret = worker_open(&workers->worker[workers->count], volume, options, bounce, err);
+		if (ret == 0)
+			workers->count++;
+	}
+	if (ret < 0) {
+		*errnum = -ret;
+		workers_close(workers, false);
+		return NULL;
+	}
+	return workers;
+}
+
+void workers_close(struct workers *workers, bool cancel)
+{
+	if (!workers)
+		return;
+	/* A server that doesn't get over the end of one connection may end the others as well. */
+	for (unsigned i = 0; i < workers->count && cancel; i++)
+		channel_expect_cancel(workers->worker[i].channel);
+	for (unsigned i = 0; i < workers->count; i++) {
+		atomic_store(&workers->worker[i].closing, cancel ? CANCEL : DRAIN);
+		wake(&workers->worker[i]);
+	}
+	/* All of them first: one that ends may just be waking another. */
+	for (unsigned i = 0; i < workers->count; i++)
+		pthread_join(workers->worker[i].thread, NULL);
+	for (unsigned i = 0; i < workers->count; i++) {
+		channel_close(workers->worker[i].channel);
+		close(workers->worker[i].wake_fd);
+	}
+	bounce_destroy(&workers->bounce);
+	free(workers);
+}
+
+unsigned workers_count(const struct workers *workers)
+{
+	return workers->count;
+}
+
+bool workers_are_pinned(const struct workers *workers)
+{
+	return workers->bounce.pinned;
+}
+
+/* ---- handing over ---- */
+
+static void hand_over(struct ndio_request *request)
+{
+	push(request->worker, request);
+}
+
+static void range_granted(struct range *range)
+{
+	hand_over((struct ndio_request *)((char *)range - offsetof(struct ndio_request, range)));
+}
+
+/* The least loaded. But a worker that submits from a completion keeps the request, unless another
+ * has clearly less to do: it need not be woken. */
+static struct worker *choose_worker(struct workers *workers)
+{
+	struct worker *best = least_loaded(workers);
+
+	if (self >= workers->worker && self < workers->worker + workers->count &&
+	    (!is_down(self) || is_down(best)) && load_of(self) <= load_of(best) + OWN_WORK)
+		best = self;
+	return best;
+}
+
+void workers_submit(struct workers *workers, struct ndio_request *request)
+{
+	struct worker *worker = choose_worker(workers);
+
+	request_get(request, REF_WORKER);
+	request->worker = worker;
+	request->load = &worker->load;
+	atomic_fetch_add(&worker->load, 1);
+	request->range.granted = range_granted;
+	request->may_complete = hand_over;
+	if (!request->has_range || range_acquire(&request->volume->ranges, &request->range))
+		push(worker, request);
+}
+
+static void post(struct ndio_request *request)
+{
+	sem_post(request->opaque);
+}
+
+int workers_run(struct workers *workers, struct ndio_request *request)
+{
+	sem_t done;
+
+	sem_init(&done, 0, 0);
+	request->done = post;
+	request->opaque = &done;
+	workers_submit(workers, request);
+	thread_wait(&done);
+	sem_destroy(&done);
+	request_unpin(request);
+	return request->error;
+}

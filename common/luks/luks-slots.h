@@ -1,0 +1,44 @@
+/* luks-slots: the key slots of a header: which of them may be tried, what that costs, and opening
+ * one.
+ *
+ * Each is tried on its own, since libcryptsetup stops at the first one that is bad, in its order:
+ * by priority, then by number. Before any key is tried a slot is checked: a header is hostile, and
+ * may bring one that opens with any passphrase, or one that computes for years. */
+#ifndef NDIO_LUKS_SLOTS_H
+#define NDIO_LUKS_SLOTS_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+#include "luks/luks-memfd.h"
+
+#define LUKS_ANY_SLOT     (-1)
+#define LUKS_MAX_KDF_TIME 120 /* seconds */
+
+struct notice;
+
+/* What opens a volume. */
+struct luks_pass {
+	const void *data; /* a passphrase, or a key file's content */
+	size_t len;       /* bytes */
+	const char *name; /* in messages; NULL: "this passphrase" */
+	int slot;         /* the only one that is tried, or LUKS_ANY_SLOT */
+	/* How long deriving keys may take in all, in seconds of an ordinary core, by estimate: a
+	 * million iterations of PBKDF2, or 1 GiB that Argon2 passes over. 0: LUKS_MAX_KDF_TIME. */
+	unsigned max_kdf_time;
+	const struct notice *notice; /* or NULL; told of what takes long, before it is begun */
+};
+
+/* Opens a slot: its number, and the volume key, *key_len bytes from secret_alloc() that are the
+ * caller's; or a negative errno, and nothing is. cipher is what the volume key has to be fit for,
+ * or NULL. -EPERM: none opens. -ENOENT: there is no such slot. Needs the key areas in the memfd. */
+int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
+		    void **key, size_t *key_len, struct error *err);
+
+/* 0 if this slot may be tried; else a negative errno, and why not, without the volume's name. */
+int luks_slot_check(struct luks_memfd *memfd, int slot, struct error *why);
+
+/* Is any of them in use whose key cipher can work with? -EPERM: none is in use; -ENOTSUP. */
+int luks_slots_check_cipher(struct luks_memfd *memfd, const char *cipher, struct error *err);
+
+#endif

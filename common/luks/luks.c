@@ -1,0 +1,306 @@
+#include "luks/luks.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "luks/luks-json.h"
+#include "luks/luks-memfd.h"
+#include "memory/secret.h"
+
+#define UNIT         512
+#define MIB          (UINT64_C(1) << 20)
+#define HEADER_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
+#define COPY_CHUNK   MIB
+
+struct header {
+	const struct luks_source *source;
+	struct luks_memfd memfd;
+	uint64_t copied; /* bytes of the source that it holds, from the start */
+};
+
+static int chunk_copy(struct header *header, void *chunk, size_t len, struct error *err)
+{
+	const struct luks_source *source = header->source;
+	int ret = source->read(source->opaque, chunk, len, header->copied);
+
+	if (ret)
+		return error_set(err, -ret, "%s: reading the LUKS header: %s", source->name,
+				 error_reason(-ret));
+	ret = luks_memfd_write(&header->memfd, chunk, len, header->copied, err);
+	if (!ret)
+		header->copied += len;
+	return ret;
+}
+
+/* Copies what is missing of the source's bytes before end. */
+static int header_copy(struct header *header, uint64_t end, struct error *err)
+{
+	void *chunk = malloc(COPY_CHUNK);
+	int ret = 0;
+
+	if (!chunk)
+		return error_set(err, ENOMEM, "%s: out of memory", header->source->name);
+	if (end > header->source->size)
+		end = header->source->size;
+	while (!ret && header->copied < end) {
+		uint64_t left = end - header->copied;
+
+		ret = chunk_copy(header, chunk, left < COPY_CHUNK ? left : COPY_CHUNK, err);
+	}
+	free(chunk);
+	return ret;
+}
+
+/* A disk that can't be read there may be LUKS all the same. */
+static int tail_copy(struct header *header, struct error *err)
+{
+	const struct luks_source *source = header->source;
+	uint64_t offset = luks_memfd_tail(&header->memfd, header->copied);
+	void *tail = malloc(LUKS_TAIL);
+	int ret = 0;
+
+	if (!tail)
+		return error_set(err, ENOMEM, "%s: out of memory", source->name);
+	if (offset < source->size && !source->read(source->opaque, tail, source->size - offset, offset))
+		ret = luks_memfd_write(&header->memfd, tail, source->size - offset, offset, err);
+	free(tail);
+	return ret;
+}
+
+static int header_load(struct header *header, struct error *err)
+{
+	int ret = luks_memfd_make(&header->memfd, header->source->size, err);
+
+	if (!ret)
+		ret = header_copy(header, HEADER_FIRST, err);
+	if (!ret)
+		ret = tail_copy(header, err);
+	if (!ret)
+		ret = luks_memfd_load(&header->memfd, err);
+	return ret == -ENODATA ? -EINVAL : ret;
+}
+
+/* A decimal number in a string, as LUKS2 writes what may not fit in 53 bits. */
+static int number_read(const struct header *header, struct json_object *segment,
+		       const char *member, uint64_t *value, struct error *err)
+{
+	const char *text = luks_json_text(luks_json_member(segment, member));
+	char *end;
+
+	errno = 0;
+	if (isdigit((unsigned char)text[0])) {
+		*value = strtoull(text, &end, 10);
+		if (!errno && !*end && *value <= INT64_MAX)
+			return 0;
+	}
+	return error_set(err, EINVAL, "%s: the LUKS header has an impossible %s: %s",
+			 header->source->name, member, text);
+}
+
+static int size_read(const struct header *header, struct json_object *segment,
+		     struct luks *luks, struct error *err)
+{
+	const char *text = luks_json_text(luks_json_member(segment, "size"));
+	int ret;
+
+	if (!strcmp(text, "dynamic"))
+		return 0;
+	ret = number_read(header, segment, "size", &luks->data_size, err);
+	if (!ret && !luks->data_size)
+		return error_set(err, EINVAL, "%s: the LUKS header says that there are no data",
+				 header->source->name);
+	return ret;
+}
+
+static int requirements_refuse(const struct header *header, struct json_object *json,
+			       struct error *err)
+{
+	struct json_object *config = luks_json_member(json, "config");
+	struct json_object *requirements = luks_json_member(config, "requirements");
+	const char *name = luks_json_first(luks_json_member(requirements, "mandatory"));
+
+	if (!name)
+		return 0;
+	if (strstr(name, "reencrypt"))
+		return error_set(err, ENOTSUP,
+				 "%s: a reencryption is under way (requirement \"%s\")",
+				 header->source->name, name);
+	return error_set(err, ENOTSUP, "%s: requirement \"%s\" is not supported",
+			 header->source->name, name);
+}
+
+static int segment_refuse(const struct header *header, struct json_object *segment,
+			  struct error *err)
+{
+	const char *name = header->source->name;
+	const char *type = luks_json_text(luks_json_member(segment, "type"));
+	const char *flag = luks_json_first(luks_json_member(segment, "flags"));
+	struct json_object *integrity = luks_json_member(segment, "integrity");
+	const char *integrity_type = luks_json_text(luks_json_member(integrity, "type"));
+
+	if (strcmp(type, "crypt"))
+		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name,
+				 type);
+	if (integrity)
+		return error_set(err, ENOTSUP, "%s: integrity %s is not supported", name,
+				 integrity_type);
+	if (flag)
+		return error_set(err, ENOTSUP, "%s: segment flag \"%s\" is not supported", name,
+				 flag);
+	return 0;
+}
+
+static int segment_find(const struct header *header, struct json_object *json,
+			struct json_object **segment, struct error *err)
+{
+	struct json_object *segments = luks_json_member(json, "segments");
+	struct json_object_iterator first;
+
+	if (!json_object_is_type(segments, json_type_object))
+		return luks_memfd_damaged(&header->memfd, err);
+	if (json_object_object_length(segments) != 1)
+		return error_set(err, ENOTSUP, "%s: %d data segments are not supported",
+				 header->source->name, json_object_object_length(segments));
+	first = json_object_iter_begin(segments);
+	*segment = json_object_iter_peek_value(&first);
+	return segment_refuse(header, *segment, err);
+}
+
+static int segment_read(const struct header *header, struct json_object *segment,
+			struct luks *luks, struct error *err)
+{
+	const char *cipher = luks_json_text(luks_json_member(segment, "encryption"));
+	int64_t sector = json_object_get_int64(luks_json_member(segment, "sector_size"));
+	int ret;
+
+	snprintf(luks->cipher, sizeof(luks->cipher), "%s", cipher);
+	if (sector < 512 || sector > 4096 || (sector & (sector - 1)))
+		return error_set(err, EINVAL,
+				 "%s: the LUKS header has an impossible sector size: %lld",
+				 header->source->name, (long long)sector);
+	luks->sector = sector;
+	ret = number_read(header, segment, "offset", &luks->data_offset, err);
+	if (!ret)
+		ret = number_read(header, segment, "iv_tweak", &luks->iv_offset, err);
+	if (!ret)
+		ret = size_read(header, segment, luks, err);
+	return ret;
+}
+
+/* Of the flags that tell how to open it, one is about what it does. */
+static void flags_read(struct json_object *json, struct luks *luks)
+{
+	struct json_object *flags = luks_json_member(luks_json_member(json, "config"), "flags");
+
+	if (!json_object_is_type(flags, json_type_array))
+		return;
+	for (size_t i = 0; i < json_object_array_length(flags); i++)
+		if (!strcmp(luks_json_text(json_object_array_get_idx(flags, i)), "allow-discards"))
+			luks->allow_discards = true;
+}
+
+static int luks2_read(struct header *header, struct luks *luks, struct error *err)
+{
+	struct json_object *json, *segment = NULL;
+	int ret = luks_json_load(&header->memfd, &json, err);
+
+	if (ret)
+		return ret;
+	ret = requirements_refuse(header, json, err);
+	if (!ret)
+		ret = segment_find(header, json, &segment, err);
+	if (!ret)
+		ret = segment_read(header, segment, luks, err);
+	flags_read(json, luks);
+	json_object_put(json);
+	return ret;
+}
+
+static void luks1_read(struct header *header, struct luks *luks)
+{
+	luks_memfd_cipher(&header->memfd, luks->cipher, sizeof(luks->cipher));
+	luks->sector = UNIT;
+	luks->data_offset = crypt_get_data_offset(header->memfd.cd) * UNIT;
+}
+
+static int geometry_check(const struct header *header, const struct luks *luks,
+			  struct error *err)
+{
+	const char *name = header->source->name;
+
+	if (luks->data_offset % luks->sector || luks->data_size % luks->sector)
+		return error_set(err, EINVAL,
+				 "%s: the data don't start or end on a sector of %u", name,
+				 luks->sector);
+	if (luks->data_size > INT64_MAX - luks->data_offset)
+		return error_set(err, EINVAL, "%s: the data end beyond any device", name);
+	/* As dm-crypt has it. */
+	if (luks->iv_offset % (luks->sector / UNIT))
+		return error_set(err, EINVAL, "%s: the first IV is not that of a sector of %u",
+				 name, luks->sector);
+	return 0;
+}
+
+/* Data that start inside of the header are those of another disk: the first write to them would
+ * destroy it. */
+static int place_check(struct header *header, struct luks *luks, struct error *err)
+{
+	int ret = luks_memfd_measure(&header->memfd, &luks->header_len, NULL, err);
+
+	if (ret || header->source->detached || luks->data_offset >= luks->header_len)
+		return ret;
+	return error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are elsewhere: "
+			 "give it as the header (header=, --header) of the disk that has them",
+			 header->source->name);
+}
+
+static int header_read(struct header *header, struct luks *luks, struct error *err)
+{
+	int ret = 0;
+
+	luks->version = luks_memfd_version(&header->memfd);
+	if (luks->version == 2)
+		ret = luks2_read(header, luks, err);
+	else
+		luks1_read(header, luks);
+	if (!ret)
+		ret = geometry_check(header, luks, err);
+	if (!ret)
+		ret = place_check(header, luks, err);
+	if (!ret)
+		ret = luks_slots_check_cipher(&header->memfd, luks->cipher, err);
+	return ret;
+}
+
+int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
+		struct error *err)
+{
+	struct header header = { .source = source };
+	int ret;
+
+	memset(luks, 0, sizeof(*luks));
+	luks_memfd_init(&header.memfd, source->name);
+	ret = header_load(&header, err);
+	if (!ret)
+		ret = header_read(&header, luks, err);
+	/* The key slots' material lies behind the header that was needed for loading. */
+	if (!ret)
+		ret = header_copy(&header, luks->header_len, err);
+	if (!ret)
+		ret = luks_slots_open(&header.memfd, pass, luks->cipher, &luks->key, &luks->key_len,
+				      err);
+	luks->slot = ret;
+	if (ret < 0)
+		luks_clear(luks);
+	luks_memfd_close(&header.memfd);
+	return ret < 0 ? ret : 0;
+}
+
+void luks_clear(struct luks *luks)
+{
+	secret_free(luks->key, luks->key_len);
+	memset(luks, 0, sizeof(*luks));
+}

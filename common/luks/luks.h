@@ -1,0 +1,54 @@
+/* luks: reads a LUKS1 or LUKS2 header and unlocks it, through libcryptsetup alone.
+ *
+ * The header is copied into a private memfd, sparse to the device's size, and libcryptsetup
+ * sees only that: it repairs headers by itself and must never write to the user's image. */
+#ifndef NDIO_LUKS_H
+#define NDIO_LUKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "luks/luks-slots.h"
+
+/* Where a header is read from. read() fills buf with exactly len bytes at offset and returns
+ * 0, or a negative errno; it is only asked for bytes below size. */
+struct luks_source {
+	const char *name; /* for messages: the path or URI */
+	uint64_t size;    /* bytes */
+	int (*read)(void *opaque, void *buf, size_t len, uint64_t offset);
+	void *opaque;
+	bool detached;    /* the data are elsewhere */
+};
+
+/* What a header says of the data. Everything is checked: sector is 512 to 4096, the offset and
+ * size are whole sectors and nothing overflows; the cipher is one that cipher.h knows. That
+ * the data lie within the device is for the caller to check. */
+struct luks {
+	unsigned version;     /* 1 or 2 */
+	char cipher[64];      /* "aes-xts-plain64" */
+	unsigned sector;      /* bytes */
+	uint64_t data_offset; /* bytes from the start of the data device */
+	uint64_t data_size;   /* bytes, or 0: up to the end of the data device */
+	uint64_t iv_offset;   /* 512-byte units, added to a sector's own number */
+	uint64_t header_len;  /* bytes from the start of the header's device that are its own */
+	bool allow_discards;  /* the header's flag: trims may be passed on */
+	int slot;             /* the key slot that opened it */
+	void *key;            /* the volume key, from secret_alloc(); owned */
+	size_t key_len;       /* bytes */
+};
+
+/* Loads the header and opens it. On success the caller owns luks->key; see luks_clear(). Errors,
+ * each with a message that names the source: -EPERM no key slot opens with this passphrase;
+ * -EINVAL not a LUKS header, or one that is damaged, says something impossible, or has its data
+ * elsewhere; -ENOTSUP another cipher, integrity, a requirement flag, a reencryption under way, key
+ * slots that aren't safe, each named; -ETIME only key slots that take too long, -ENOENT no such key
+ * slot; -EIO and so on from read(); -ENOMEM. */
+int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
+		struct error *err);
+
+/* Frees the key. Harmless on a zeroed struct. */
+void luks_clear(struct luks *luks);
+
+#endif

@@ -1,0 +1,27 @@
+#include "memory/mapping.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+static bool touches(const struct bvec *bv, size_t count, uintptr_t start, uintptr_t end)
+{
+	for (size_t i = 0; i < count; i++)
+		if ((uintptr_t)bv[i].base < end && (uintptr_t)bv[i].base + bv[i].len > start)
+			return true;
+	return false;
+}
+
+bool mapping_is_shared(const struct bvec *bv, size_t count)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+	bool shared = false;
+	char mode[5];
+
+	if (!maps)
+		return true;
+	while (!shared && fscanf(maps, "%lx-%lx %4s%*[^\n]", &start, &end, mode) == 3)
+		shared = mode[3] == 's' && touches(bv, count, start, end);
+	fclose(maps);
+	return shared;
+}

@@ -1,0 +1,257 @@
+/* nbd-connect: how a connection of nbd-link is made: a socket, STARTTLS and TLS, and libnbd's
+ * handshake over it. */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "nbd/nbd-link.h"
+#include "nbd/starttls.h"
+
+#define CLIENT_FLAGS_LEN 4 /* bytes: libnbd's answer to the greeting */
+
+/* ---- STARTTLS ---- */
+
+static int send_all(int fd, const uint8_t *bytes, size_t len)
+{
+	ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL); /* the first bytes: they fit */
+
+	return n == (ssize_t)len ? 0 : n < 0 ? -errno : -EIO;
+}
+
+/* Until TLS may begin. */
+static int start_tls(int fd, struct starttls *starttls, const struct nbd_deadline *deadline,
+		     struct error *err)
+{
+	uint8_t bytes[512];
+	int ret = 0, sent;
+
+	while (ret != STARTTLS_BEGIN) {
+		ssize_t n;
+
+		ret = nbd_wait(fd, POLLIN, deadline);
+		if (ret < 0)
+			return error_set(err, -ret, "%s", strerror(-ret));
+		n = recv(fd, bytes, sizeof(bytes), 0);
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return error_set(err, errno, "%s", strerror(errno));
+		if (n == 0)
+			return error_set(err, ENOTCONN, "the server closed the connection before TLS");
+		ret = n < 0 ? 0 : starttls_feed(starttls, bytes, n, err);
+		if (ret < 0)
+			return ret;
+		if (ret != STARTTLS_SEND)
+			continue;
+		sent = send_all(fd, starttls->send, STARTTLS_SEND);
+		if (sent < 0)
+			return error_set(err, -sent, "the server closed the connection before TLS");
+	}
+	return 0;
+}
+
+/* Why a call of libnbd's failed; which one hears that the server wants TLS, is chance. */
+static int libnbd_failed(struct error *err)
+{
+	const char *reason = nbd_link_reason();
+
+	if (strstr(reason, "requires TLS"))
+		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
+				 "nbds+unix:// in place of nbd:// or nbd+unix://");
+	return error_set(err, nbd_link_errno(), "%s", reason);
+}
+
+/* libnbd is played the greeting that the server gave us, and finds nothing that it would ask
+ * before STARTTLS. */
+static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls,
+			  struct error *err)
+{
+	uint8_t greeting[] = "NBDMAGICIHAVEOPT\0";
+	uint16_t flags = htobe16(starttls->flags);
+	int inner;
+
+	memcpy(greeting + 16, &flags, sizeof(flags));
+	inner = tls_inner_socket(link->tls, greeting, sizeof(greeting), CLIENT_FLAGS_LEN, err);
+	if (inner < 0)
+		return inner;
+	if (nbd_aio_connect_socket(link->nbd, inner) < 0)
+		return libnbd_failed(err);
+	return 0;
+}
+
+static void tell_debug(const struct nbd_link *link)
+{
+	struct tls_facts facts;
+
+	if (nbd_get_debug(link->nbd) <= 0)
+		return;
+	tls_read_facts(link->tls, &facts);
+	fprintf(stderr, "ndio: debug: %s: %s, %s, %s%s\n", link->server->name, facts.version,
+		facts.cipher, facts.peer[0] ? facts.peer : "a server that is not verified",
+		facts.resumed ? ", known by a ticket" : "");
+}
+
+static int connect_tls(struct nbd_link *link, int fd, const struct nbd_deadline *deadline,
+		       struct error *err)
+{
+	struct starttls starttls = { 0 };
+	int ret = start_tls(fd, &starttls, deadline, err);
+
+	if (ret < 0) {
+		close(fd);
+		return ret;
+	}
+	ret = tls_open(link->server->tls, fd, deadline, &link->tls, err);
+	if (ret < 0)
+		return ret;
+	tell_debug(link);
+	return hand_to_libnbd(link, &starttls, err);
+}
+
+/* ---- the socket ---- */
+
+/* From here on the connection is watched, whoever reads it: by a descriptor of our own, since its
+ * owner closes the other whenever it likes. */
+static int watch(struct nbd_link *link, int fd, const struct nbd_deadline *deadline,
+		 struct error *err)
+{
+	link->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (link->fd < 0)
+		return error_set(err, errno, "no descriptor for a connection: %s", strerror(errno));
+	nbd_watch_add(&link->server->watch, &link->watched, link->fd);
+	atomic_store(&link->watched.until, deadline->at);
+	return 0;
+}
+
+static int dial(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+{
+	struct nbd_server *server = link->server;
+	int fd = nbd_dial(&server->uri, server->answer_timeout, deadline, err);
+	int ret;
+
+	if (fd < 0)
+		return fd;
+	ret = watch(link, fd, deadline, err);
+	if (ret < 0)
+		close(fd);
+	else if (server->tls)
+		ret = connect_tls(link, fd, deadline, err);
+	else if (nbd_aio_connect_socket(link->nbd, fd) < 0)
+		ret = libnbd_failed(err);
+	return ret;
+}
+
+/* libnbd's TLS verifies a name only if it has connected by that itself. */
+static int dial_by_libnbd(struct nbd_link *link, const struct nbd_deadline *deadline,
+			  struct error *err)
+{
+	const struct nbd_uri *uri = &link->server->uri;
+	char port[16];
+
+	snprintf(port, sizeof(port), "%u", (unsigned)uri->port);
+	if (nbd_set_tls(link->nbd, LIBNBD_TLS_REQUIRE) < 0 ||
+	    (uri->user && nbd_set_tls_username(link->nbd, uri->user) < 0) ||
+	    (uri->tls_psk_file && nbd_set_tls_psk_file(link->nbd, uri->tls_psk_file) < 0) ||
+	    (uri->tls_certificates &&
+	     nbd_set_tls_certificates(link->nbd, uri->tls_certificates) < 0))
+		return libnbd_failed(err);
+	if (uri->transport != NBD_TCP)
+		return dial(link, deadline, err);
+	if (nbd_aio_connect_tcp(link->nbd, uri->host, port) < 0)
+		return libnbd_failed(err);
+	return 0;
+}
+
+/* ---- libnbd's handshake ---- */
+
+static int not_connected(const struct nbd_link *link, struct error *err)
+{
+	const char *failure = link->tls ? tls_failure(link->tls) : NULL;
+
+	return failure ? error_set(err, nbd_link_errno(), "%s", failure) : libnbd_failed(err);
+}
+
+static int connected(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+{
+	int ret = 0;
+
+	if (link->fd < 0) { /* libnbd has dialled */
+		ret = watch(link, nbd_aio_get_fd(link->nbd), deadline, err);
+		nbd_keep_alive(link->fd, link->server->answer_timeout);
+	}
+	atomic_store(&link->watched.until, 0);
+	link->connected = true;
+	return ret;
+}
+
+/* A server that takes the connection and says nothing must not hang us, nor one that goes on
+ * saying something. */
+static int finish(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+{
+	while (!nbd_aio_is_ready(link->nbd)) {
+		int64_t left = deadline->at - clock_ms();
+
+		if (!nbd_link_is_up(link))
+			return not_connected(link, err);
+		if (deadline->stop && atomic_load(deadline->stop))
+			return error_set(err, ECANCELED, "%s", strerror(ECANCELED));
+		if (left <= 0)
+			return error_set(err, ETIMEDOUT, "%s", strerror(ETIMEDOUT));
+		nbd_link_look(link, deadline->stop && left > 100 ? 100 : left, -1);
+	}
+	return connected(link, deadline, err);
+}
+
+static int connect_link(struct nbd_link *link, const char *context,
+			const struct nbd_deadline *deadline, struct error *err)
+{
+	const struct nbd_server *server = link->server;
+	bool by_libnbd = server->uri.tls && !server->tls;
+	int ret;
+
+	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
+	nbd_set_pread_initialize(link->nbd, false);
+	if (nbd_add_meta_context(link->nbd, context) < 0 ||
+	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
+		return not_connected(link, err);
+	ret = by_libnbd ? dial_by_libnbd(link, deadline, err) : dial(link, deadline, err);
+	return ret < 0 ? ret : finish(link, deadline, err);
+}
+
+/* It says so in the user's words where it was our patience that ended, and not the kernel's. */
+static int explain(const struct nbd_link *link, int ret, const struct nbd_deadline *deadline,
+		   const struct error *own, struct error *err)
+{
+	const struct nbd_server *server = link->server;
+	bool cut = atomic_load(&link->watched.cut);
+
+	if (cut || (ret == -ETIMEDOUT && clock_ms() >= deadline->at))
+		return nbd_server_is_silent(server, err);
+	return error_set(err, -ret, "%s: %s", server->name, own->text);
+}
+
+int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const char *context,
+		  const struct nbd_deadline *deadline, struct error *err)
+{
+	struct nbd_link *link = calloc(1, sizeof(*link));
+	struct error own = { 0 };
+	int ret;
+
+	if (!link)
+		return error_set(err, ENOMEM, "%s: no memory for a connection", server->name);
+	*link = (struct nbd_link){ .server = server, .nbd = nbd_create(), .fd = -1 };
+	link->silence.limit = server->answer_timeout * INT64_C(1000);
+	if (!link->nbd)
+		ret = error_set(err, ENOMEM, "%s: %s", server->name, nbd_link_reason());
+	else if ((ret = connect_link(link, context, deadline, &own)) < 0)
+		ret = explain(link, ret, deadline, &own, err);
+	if (ret < 0)
+		nbd_link_close(link);
+	else
+		*result = link;
+	return ret;
+}

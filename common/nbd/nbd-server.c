@@ -1,0 +1,71 @@
+#include "nbd/nbd-server.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* What libnbd 1.14 would pass over, or not look at: it would connect, but not to whom it should. */
+static int check_libnbd(const struct nbd_uri *uri, const char *name, struct error *err)
+{
+	const char *unknown = uri->tls_verify_peer ? "tls-verify-peer" :
+			      uri->tls_hostname    ? "tls-hostname" :
+			      uri->tls_version     ? "tls-version" :
+						     NULL;
+	char path[PATH_MAX + 16];
+
+	if (unknown)
+		return error_set(err, EINVAL, "%s: libnbd's TLS doesn't know %s", name, unknown);
+	if (uri->tls_psk_file)
+		return 0;
+	if (uri->transport != NBD_TCP)
+		return error_set(err, EINVAL, "%s: libnbd's TLS verifies no certificate on such a "
+				 "socket: it needs tls-psk-file", name);
+	snprintf(path, sizeof(path), "%s/ca-cert.pem",
+		 uri->tls_certificates ? uri->tls_certificates : "");
+	if (!uri->tls_certificates || access(path, R_OK) < 0)
+		return error_set(err, EINVAL, "%s: libnbd's TLS verifies no certificate without "
+				 "tls-certificates=FOLDER and a ca-cert.pem in it", name);
+	return 0;
+}
+
+static int read_tls(struct nbd_server *server, enum tls_by by, struct error *err)
+{
+	struct error own = { 0 };
+	int ret;
+
+	if (by == TLS_BY_LIBNBD)
+		return check_libnbd(&server->uri, server->name, err);
+	ret = tls_context_make(&server->uri, &server->tls, &own);
+	return ret < 0 ? error_set(err, -ret, "%s: %s", server->name, own.text) : 0;
+}
+
+int nbd_server_init(struct nbd_server *server, const char *name, enum tls_by by,
+		    unsigned answer_timeout, const struct notice *notice, struct error *err)
+{
+	int ret;
+
+	server->name = name;
+	server->notice = *notice;
+	server->answer_timeout = answer_timeout ? answer_timeout : NBD_ANSWER_TIMEOUT;
+	nbd_watch_init(&server->watch);
+	ret = nbd_uri_parse(name, &server->uri, err);
+	if (ret == 0)
+		ret = nbd_uri_make_absolute(&server->uri, name, err);
+	return ret < 0 || !server->uri.tls ? ret : read_tls(server, by, err);
+}
+
+void nbd_server_clear(struct nbd_server *server)
+{
+	tls_context_free(server->tls);
+	nbd_uri_clear(&server->uri);
+	nbd_watch_destroy(&server->watch);
+	server->tls = NULL;
+}
+
+int nbd_server_is_silent(const struct nbd_server *server, struct error *err)
+{
+	return error_set(err, ETIMEDOUT, "%s: the server has not answered for %u second%s",
+			 server->name, server->answer_timeout,
+			 server->answer_timeout == 1 ? "" : "s");
+}

@@ -1,0 +1,107 @@
+#include "nbd/nbd-watch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/thread.h"
+
+#define LOOK_MS 250 /* how often it looks */
+
+void nbd_watch_init(struct nbd_watch *watch)
+{
+	pthread_condattr_t attr;
+
+	memset(watch, 0, sizeof(*watch));
+	pthread_mutex_init(&watch->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&watch->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void nbd_watch_destroy(struct nbd_watch *watch)
+{
+	assert(watch->users == 0 && !watch->first);
+	pthread_cond_destroy(&watch->changed);
+	pthread_mutex_destroy(&watch->lock);
+}
+
+static void look(struct nbd_watch *watch)
+{
+	int64_t now = clock_ms();
+
+	for (struct nbd_watched *each = watch->first; each; each = each->next) {
+		int64_t until = atomic_load_explicit(&each->until, memory_order_relaxed);
+
+		if (until == 0 || now < until)
+			continue;
+		atomic_store(&each->cut, true);
+		shutdown(each->fd, SHUT_RDWR);
+	}
+}
+
+static void *run(void *opaque)
+{
+	struct nbd_watch *watch = opaque;
+	struct timespec at;
+	int64_t ms;
+
+	pthread_mutex_lock(&watch->lock);
+	while (!watch->stop) {
+		ms = clock_ms() + LOOK_MS;
+		at = (struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+		pthread_cond_timedwait(&watch->changed, &watch->lock, &at);
+		look(watch);
+	}
+	pthread_mutex_unlock(&watch->lock);
+	return NULL;
+}
+
+int nbd_watch_start(struct nbd_watch *watch, struct error *err)
+{
+	int ret = 0;
+
+	if (watch->users == 0) {
+		watch->stop = false;
+		ret = thread_start(&watch->thread, run, watch);
+	}
+	if (ret)
+		return error_set(err, ret, "no thread to watch the connections: %s", strerror(ret));
+	watch->users++;
+	return 0;
+}
+
+void nbd_watch_stop(struct nbd_watch *watch)
+{
+	if (--watch->users > 0)
+		return;
+	pthread_mutex_lock(&watch->lock);
+	watch->stop = true;
+	pthread_cond_signal(&watch->changed);
+	pthread_mutex_unlock(&watch->lock);
+	pthread_join(watch->thread, NULL);
+}
+
+void nbd_watch_add(struct nbd_watch *watch, struct nbd_watched *watched, int fd)
+{
+	*watched = (struct nbd_watched){ .fd = fd };
+	pthread_mutex_lock(&watch->lock);
+	watched->next = watch->first;
+	watch->first = watched;
+	pthread_mutex_unlock(&watch->lock);
+}
+
+void nbd_watch_remove(struct nbd_watch *watch, struct nbd_watched *watched)
+{
+	pthread_mutex_lock(&watch->lock);
+	for (struct nbd_watched **at = &watch->first; *at; at = &(*at)->next)
+		if (*at == watched) {
+			*at = watched->next;
+			break;
+		}
+	pthread_mutex_unlock(&watch->lock);
+}

@@ -1,0 +1,54 @@
+/* target-nbd: an export of an NBD server.
+ *
+ * Each queue is one connection: queues take over those that were opened before, and leave them
+ * behind for the next. A server that doesn't allow several (NBD_FLAG_CAN_MULTI_CONN) gets one. One
+ * that is lost is dialled again while others are up (see nbd-group); what was in flight on it has
+ * failed. What a server hasn't is done without or with what it has: FUA by a flush after the
+ * write. */
+#ifndef NDIO_TARGET_NBD_H
+#define NDIO_TARGET_NBD_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "nbd/nbd-group.h"
+#include "engine/target.h"
+
+struct target_nbd_options {
+	unsigned connections; /* how many queues there may be at the most; at least 1 */
+	bool readonly;
+	enum tls_by tls_by;
+	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
+	struct notice notice; /* told why a connection was lost, in the thread that uses it */
+};
+
+/* Connects to any URI that nbd-uri.h knows, once. 0, or a negative errno with a message that starts
+ * with the URI. */
+int target_nbd_open(const char *uri, const struct target_nbd_options *options,
+		    struct target **target, struct error *err);
+
+/* Makes the other connections. A server that lets in fewer gets fewer, and that is told: there is
+ * one. From then on target->max_queues is how many there are. Before queues are opened. */
+int target_nbd_connect(struct target *target, struct error *err);
+
+/* From now on the server is lost when it owes an answer for some seconds: whoever uses it wants to
+ * end. Any thread. */
+void target_nbd_hurry(struct target *target);
+
+/* What only an NBD server has, for reports. */
+struct target_nbd_facts {
+	int64_t size;          /* bytes */
+	const char *protocol;  /* as libnbd names it */
+	bool tls;
+	struct tls_facts tls_facts; /* empty where TLS is libnbd's, which doesn't tell */
+	bool structured_replies;
+	bool readonly, rotational, multi_conn;
+	bool can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_extents, can_cache;
+	uint64_t block_minimum, block_preferred, block_maximum; /* bytes; 0 where it doesn't tell */
+};
+void target_nbd_facts(const struct target *target, struct target_nbd_facts *facts);
+
+/* Is this target one of these? */
+bool target_is_nbd(const struct target *target);
+
+#endif

@@ -1,0 +1,334 @@
+#include "tls/tls-context.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __aarch64__
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+#include "base/mutex.h"
+#include "tls/psk.h"
+#include "memory/secret.h"
+#include "tls/tls-credentials.h"
+
+#define READ_BUFFER (256 * 1024) /* bytes: what is received at a time */
+#define MAX_TICKETS 4
+
+struct tls_context {
+	SSL_CTX *ctx;
+	struct psk psk;      /* or no user: by certificates */
+	char *name;          /* that the server must have, and is told; or NULL */
+	bool verify;
+	const char *version; /* the least */
+
+	/* Each is used once, so that nobody in the network can tell two connections to be of one
+	 * client (RFC 8446, C.4). Servers send new ones on each. */
+	pthread_mutex_t lock;
+	SSL_SESSION *tickets[MAX_TICKETS];
+	unsigned nr_tickets;
+};
+
+/* ---- what we offer ---- */
+
+static bool cpu_has_aes(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+#elif defined(__aarch64__)
+	return getauxval(AT_HWCAP) & HWCAP_AES;
+#else
+	return true; /* s390x and ppc64le have it */
+#endif
+}
+
+/* For a pre-shared key only suites of its hash are possible; that is SHA-256 unless both sides
+ * agreed on another (RFC 8446, 4.2.11). */
+static const char *suites_13(bool aes, bool psk)
+{
+	if (psk)
+		return aes ? "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256" :
+			     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+	return aes ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256" :
+		     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384";
+}
+
+/* AEAD only, and only with forward secrecy. */
+static const char *suites_12(bool aes, bool psk)
+{
+	if (psk)
+		return aes ? "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384:"
+			     "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305" :
+			     "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305:"
+			     "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384";
+	return aes ? "ECDHE+AESGCM:DHE+AESGCM:ECDHE+CHACHA20:DHE+CHACHA20:!aNULL:!aPSK" :
+		     "ECDHE+CHACHA20:DHE+CHACHA20:ECDHE+AESGCM:DHE+AESGCM:!aNULL:!aPSK";
+}
+
+/* All is said, so that nothing of the machine's openssl.cnf makes it weaker. */
+static int set_versions(struct tls_context *context, const struct nbd_uri *uri)
+{
+	bool aes = cpu_has_aes(), psk = uri->tls_psk_file;
+	bool old = uri->tls_version && strcmp(uri->tls_version, "1.2") == 0;
+	SSL_CTX *ctx = context->ctx;
+
+	context->version = old ? "1.2" : "1.3";
+	SSL_CTX_set_security_level(ctx, 2); /* 112 bits */
+	SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
+				   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	return SSL_CTX_set_min_proto_version(ctx, old ? TLS1_2_VERSION : TLS1_3_VERSION) &&
+	       SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
+	       SSL_CTX_set_ciphersuites(ctx, suites_13(aes, psk)) &&
+	       SSL_CTX_set_cipher_list(ctx, suites_12(aes, psk));
+}
+
+/* ---- pre-shared keys ---- */
+
+/* TLS 1.3. The session that OpenSSL wants has a copy of the key, and cleanses it. */
+static int use_psk(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len,
+		   SSL_SESSION **session)
+{
+	static const unsigned char suite[] = { 0x13, 0x01 }; /* TLS_AES_128_GCM_SHA256 */
+	const struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+	const struct psk *psk = &context->psk;
+	SSL_SESSION *one;
+
+	*session = NULL;
+	*id = NULL;
+	*id_len = 0;
+	if (md && !EVP_MD_is_a(md, "SHA256"))
+		return 1; /* not with this key */
+	one = SSL_SESSION_new();
+	if (!one || !SSL_SESSION_set1_master_key(one, psk->key, psk->key_len) ||
+	    !SSL_SESSION_set_cipher(one, SSL_CIPHER_find(ssl, suite)) ||
+	    !SSL_SESSION_set_protocol_version(one, TLS1_3_VERSION)) {
+		SSL_SESSION_free(one);
+		return 0;
+	}
+	*session = one;
+	*id = (const unsigned char *)psk->user;
+	*id_len = strlen(psk->user);
+	return 1;
+}
+
+/* TLS 1.2. */
+static unsigned use_psk_12(SSL *ssl, const char *hint, char *id, unsigned id_size,
+			   unsigned char *key, unsigned key_size)
+{
+	const struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+	const struct psk *psk = &context->psk;
+
+	(void)hint;
+	if (strlen(psk->user) >= id_size || psk->key_len > key_size)
+		return 0;
+	memcpy(id, psk->user, strlen(psk->user) + 1);
+	memcpy(key, psk->key, psk->key_len);
+	return psk->key_len;
+}
+
+static int set_psk(struct tls_context *context, const struct nbd_uri *uri, struct error *err)
+{
+	int ret;
+
+	secret_no_dumps();
+	ret = psk_find(uri->tls_psk_file, uri->user, &context->psk, err);
+	if (ret < 0)
+		return ret;
+	SSL_CTX_set_psk_use_session_callback(context->ctx, use_psk);
+	SSL_CTX_set_psk_client_callback(context->ctx, use_psk_12);
+	return 0;
+}
+
+/* ---- certificates ---- */
+
+/* Without the zone of an IPv6 address, "fe80::1%eth0": it is this machine's alone (RFC 6874). */
+static size_t name_len(const char *name)
+{
+	return strchr(name, ':') ? strcspn(name, "%") : strlen(name);
+}
+
+/* On a Unix socket and vsock there is no name unless the URI gives one. */
+static int set_certificates(struct tls_context *context, const struct nbd_uri *uri,
+			    struct error *err)
+{
+	const char *name = uri->tls_hostname ? uri->tls_hostname : uri->host;
+
+	context->verify = nbd_uri_verifies(uri);
+	if (name) {
+		context->name = strndup(name, name_len(name));
+		if (!context->name)
+			return error_set(err, ENOMEM, "no memory");
+	}
+	return tls_credentials_load(context->ctx, uri->tls_certificates, context->verify, err);
+}
+
+static bool is_address(const char *name)
+{
+	struct in6_addr address;
+
+	return inet_pton(AF_INET, name, &address) == 1 || inet_pton(AF_INET6, name, &address) == 1;
+}
+
+static int set_name(const struct tls_context *context, SSL *ssl)
+{
+	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+
+	if (!context->name)
+		return 1;
+	if (is_address(context->name))
+		return X509_VERIFY_PARAM_set1_ip_asc(param, context->name);
+	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return X509_VERIFY_PARAM_set1_host(param, context->name, 0) &&
+	       SSL_set_tlsext_host_name(ssl, context->name);
+}
+
+/* ---- tickets ---- */
+
+static int keep_ticket(SSL *ssl, SSL_SESSION *session)
+{
+	struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+	SSL_SESSION *old = NULL;
+
+	pthread_mutex_lock(&context->lock);
+	if (context->nr_tickets == MAX_TICKETS) {
+		old = context->tickets[0];
+		context->nr_tickets--;
+		memmove(context->tickets, context->tickets + 1,
+			context->nr_tickets * sizeof(context->tickets[0]));
+	}
+	context->tickets[context->nr_tickets++] = session;
+	pthread_mutex_unlock(&context->lock);
+	SSL_SESSION_free(old);
+	return 1; /* the reference is ours */
+}
+
+static SSL_SESSION *take_ticket(struct tls_context *context)
+{
+	SSL_SESSION *session = NULL;
+
+	pthread_mutex_lock(&context->lock);
+	if (context->nr_tickets > 0)
+		session = context->tickets[--context->nr_tickets];
+	pthread_mutex_unlock(&context->lock);
+	return session;
+}
+
+static void set_tickets(SSL_CTX *ctx)
+{
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(ctx, keep_ticket);
+}
+
+/* ---- all of it ---- */
+
+static int set_up(struct tls_context *context, const struct nbd_uri *uri, struct error *err)
+{
+	context->ctx = SSL_CTX_new(TLS_client_method());
+	if (!context->ctx || !set_versions(context, uri))
+		return error_set(err, ENOMEM, "TLS: OpenSSL can't be set up: %s",
+				 ERR_reason_error_string(ERR_peek_last_error()));
+	SSL_CTX_set_app_data(context->ctx, context);
+	SSL_CTX_set_read_ahead(context->ctx, 1);
+	SSL_CTX_set_default_read_buffer_len(context->ctx, READ_BUFFER);
+	set_tickets(context->ctx);
+	if (uri->tls_psk_file) {
+		/* A server that answers with a certificate instead finds nobody who trusts it. */
+		SSL_CTX_set_verify(context->ctx, SSL_VERIFY_PEER, NULL);
+		return set_psk(context, uri, err);
+	}
+	return set_certificates(context, uri, err);
+}
+
+int tls_context_make(const struct nbd_uri *uri, struct tls_context **result, struct error *err)
+{
+	struct tls_context *context = calloc(1, sizeof(*context));
+	int ret;
+
+	if (!context)
+		return error_set(err, ENOMEM, "no memory");
+	mutex_init_short(&context->lock);
+	ret = set_up(context, uri, err);
+	ERR_clear_error();
+	if (ret < 0)
+		tls_context_free(context);
+	else
+		*result = context;
+	return ret;
+}
+
+void tls_context_free(struct tls_context *context)
+{
+	if (!context)
+		return;
+	while (context->nr_tickets > 0)
+		SSL_SESSION_free(context->tickets[--context->nr_tickets]);
+	SSL_CTX_free(context->ctx);
+	psk_clear(&context->psk);
+	free(context->name);
+	pthread_mutex_destroy(&context->lock);
+	free(context);
+}
+
+SSL *tls_context_connection(struct tls_context *context)
+{
+	SSL *ssl = SSL_new(context->ctx);
+	SSL_SESSION *ticket;
+
+	if (!ssl || !set_name(context, ssl)) {
+		SSL_free(ssl);
+		return NULL;
+	}
+	ticket = take_ticket(context);
+	if (ticket) {
+		SSL_set_session(ssl, ticket);
+		SSL_SESSION_free(ticket);
+	}
+	return ssl;
+}
+
+/* By a pre-shared key, and not by a certificate that nobody looked at? A ticket is of a
+ * connection where that was so. */
+static bool used_psk(SSL *ssl)
+{
+	if (SSL_version(ssl) == TLS1_3_VERSION)
+		return SSL_session_reused(ssl); /* a pre-shared key counts as a ticket */
+	return SSL_CIPHER_get_auth_nid(SSL_get_current_cipher(ssl)) == NID_auth_psk;
+}
+
+int tls_context_check(const struct tls_context *context, SSL *ssl, struct error *err)
+{
+	if (context->psk.user && !used_psk(ssl))
+		return error_set(err, EACCES, "the server doesn't know the key of \"%s\"",
+				 context->psk.user);
+	/* Where there is no certificate, the result is that it is fine. */
+	if (!context->psk.user && context->verify &&
+	    (!SSL_get0_peer_certificate(ssl) || SSL_get_verify_result(ssl) != X509_V_OK))
+		return error_set(err, EACCES, "the server's certificate isn't valid");
+	return 0;
+}
+
+const char *tls_context_user(const struct tls_context *context)
+{
+	return context->psk.user;
+}
+
+const char *tls_context_name(const struct tls_context *context)
+{
+	return context->name;
+}
+
+bool tls_context_verifies(const struct tls_context *context)
+{
+	return context->verify;
+}
+
+const char *tls_context_version(const struct tls_context *context)
+{
+	return context->version;
+}

@@ -1,0 +1,34 @@
+/* tls-context: what the TLS connections of one target share: who we are, whom we trust, which
+ * versions and ciphers we take, and the tickets by which a server knows us again. */
+#ifndef NDIO_TLS_CONTEXT_H
+#define NDIO_TLS_CONTEXT_H
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "nbd/nbd-uri.h"
+
+struct tls_context;
+
+/* Reads the keys and certificates that the URI names; only here. 0, or a negative errno with a
+ * message, without the URI before it. */
+int tls_context_make(const struct nbd_uri *uri, struct tls_context **context, struct error *err);
+
+/* No connection uses it any more. NULL is fine. */
+void tls_context_free(struct tls_context *context);
+
+/* A connection that hasn't begun, with a ticket if there is one; NULL: no memory. Any thread. */
+SSL *tls_context_connection(struct tls_context *context);
+
+/* After the handshake: was all checked that has to be? 0, or -EACCES with a message. */
+int tls_context_check(const struct tls_context *context, SSL *ssl, struct error *err);
+
+/* For messages: the user of a pre-shared key, or NULL; the name that the server's certificate
+ * must have, or NULL; "1.3" or "1.2": the least version of TLS. */
+const char *tls_context_user(const struct tls_context *context);
+const char *tls_context_name(const struct tls_context *context);
+bool tls_context_verifies(const struct tls_context *context); /* certificates */
+const char *tls_context_version(const struct tls_context *context);
+
+#endif
