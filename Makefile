@@ -63,7 +63,7 @@ CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 UNITS        := $(patsubst %.in,$(B)/%,$(wildcard server/*.in client/attach/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
-PRELOADS     := $(B)/tests/gnutls-key-update.so $(B)/tests/count-allocations.so $(B)/tests/fail-allocation.so $(B)/tests/syslog-to-file.so
+PRELOADS     := $(filter-out %/sanitizer-first.so,$(patsubst %.c,$(B)/%.so,$(wildcard tests/preload/*.c)))
 BARE         := $(B)/tests/bench/bare-plugin.so
 # The library's calls: what its header declares; \050 is a parenthesis.
 LIB_CALLS    := $(shell grep -v typedef client/library/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
@@ -101,7 +101,7 @@ LINK     := -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
 # start it), and the plugin stays mapped after dlclose (nodelete), for the names in the reports
 # made at exit.
 ifneq ($(SANITIZE),)
-FIRST := $(B)/tests/sanitizer-first.so
+FIRST := $(B)/tests/preload/sanitizer-first.so
 BASE += -fsanitize=$(SANITIZE) -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LINK += -fsanitize=$(SANITIZE) -Wl,-z,nodelete
 ifneq ($(findstring clang,$(CC)),)
@@ -139,11 +139,11 @@ unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
-		prove -j2 --failures --comments --exec tests/run-one $(UNIT) $(INTEGRATION)
+		prove -j2 --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
 
 check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
-	$(Q)$(TEST_ENV) prove -j2 --failures --comments --timer --exec tests/run-one $(VM)
+	$(Q)$(TEST_ENV) prove -j2 --failures --comments --timer --exec tests/tools/run-one $(VM)
 
 # In a build of its own; what is new in the corpus stays there.
 fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
@@ -160,7 +160,7 @@ run-fuzzers: fuzz-deps $(FUZZERS)
 	done
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
-	$(Q)$(TEST_ENV) prove --verbose --exec tests/run-one tests/speed/tls.sh
+	$(Q)$(TEST_ENV) prove --verbose --exec tests/tools/run-one tests/speed/tls.sh
 
 # Only unpacked, and kept until `make clean`.
 $(KERNEL): IMAGE := linux-image-cloud-amd64
@@ -170,7 +170,7 @@ $(KERNEL) $(KERNEL_6_12): | vm-deps
 	$(Q)tests/vm/get-kernel $@ $(IMAGE)
 
 demo: deps all $(FIRST) ## encrypt a disk, copy real files in and out, and show that it is sealed
-	$(Q)$(TEST_ENV) bash tests/demo.sh
+	$(Q)$(TEST_ENV) bash tests/tools/demo.sh
 
 bench: ## measure ndio beside other servers and clients, for an hour or two, into build/bench
 bench-quick: ## only what has goals, in some minutes, indicative
@@ -372,7 +372,7 @@ $(SERVERS): %: %.o
 $(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -Wno-missing-prototypes -O2 -fPIC -shared $(if $(filter sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
+	$(Q)$(CC) -D_GNU_SOURCE $(WARNINGS) -Wno-missing-prototypes -O2 -fPIC -shared $(if $(filter preload/sanitizer-first,$*),-Wl$(comma)-z$(comma)initfirst) -o $@ $<
 
 $(UNITS): $(B)/%: %.in FORCE
 	$(Q)mkdir -p $(@D)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../fail.h"
+#include "../lib/fail.h"
 
 #define BLOCK 4096
 

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../fail.h"
+#include "../lib/fail.h"
 #include <ndio.h>
 
 static inline double now(void)

@@ -1,11 +1,11 @@
 #!/bin/bash
 # The plugin asks for no memory for a request: what it asks for while it serves doesn't grow with
 # their number. So a gateway that the kernel writes dirty memory through doesn't need any for that.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "a sanitizer has its own malloc"
 load=$NDIO_BUILD/tests/clients/load
-counted=$NDIO_BUILD/tests/count-allocations.so
+counted=$NDIO_BUILD/tests/preload/count-allocations.so
 depth=8
 
 # counts NAME: sets count, so far.

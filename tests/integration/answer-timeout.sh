@@ -2,13 +2,13 @@
 # A server that is silent, or as good as that, holds nobody for longer than --answer-timeout says:
 # not while a disk is opened, not with requests in flight, not at the end; and all say so in the same
 # words. One that is slow but goes on isn't cut off.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../command.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/command.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 try=$NDIO_BUILD/tests/clients/ndio-try
-hostile=$root/tests/hostile.py
+hostile=$root/tests/tools/hostile.py
 words="the server has not answered for 1 second"
 
 # against MODE...: starts such a server, with the volume behind it.

@@ -2,8 +2,8 @@
 # The gateway of `ndio attach`, up to where the kernel would get it: what it keeps of its caller,
 # and that nothing of it is left when attach fails, is interrupted or killed. In place of
 # nbd-client and modprobe, which need the kernel's module, are programs that look and then fail.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
 ndio=$NDIO_BUILD/ndio
 
 [ "$(id -u)" = 0 ] || skip_all "only root can attach"

@@ -6,10 +6,10 @@
 if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
 	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
 fi
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 size() { # SERVER
 	nbdinfo --size "$(uri "$1")"
@@ -115,7 +115,7 @@ make_luks2 "$T/odd.luks" $((18 * 1048576 + 7 * 512 + 100)) --sector-size 512
 odd "LUKS" "$T/odd.luks" $((2 * 1048576 + 7 * 512)) passphrase=+"$T/pass"
 ok "LUKS: what is no sector is left out, and told" said disk "the last 100 bytes .* of 512 "
 make_luks2 "$T/odd4k.luks" $((18 * 1048576 + 1024)) --sector-size 512
-/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/odd4k.luks" "segment['sector_size'] = 4096"
+/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$T/odd4k.luks" "segment['sector_size'] = 4096"
 odd "LUKS, sectors of 4096" "$T/odd4k.luks" $((2 * 1048576)) passphrase=+"$T/pass"
 
 # Permissions.

@@ -2,10 +2,10 @@
 # A LUKS header that is damaged, impossible or beyond what the plugin can do is refused, and
 # the message names the file and the reason. One good copy of a LUKS2 header is enough, and no
 # byte of the image changes, whatever libcryptsetup would like to repair.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 disk=$T/disk
 key=passphrase=+$T/pass
@@ -33,7 +33,7 @@ garbage() { # OFFSET COUNT
 }
 
 edit() { # CODE [COPY...]
-	/usr/bin/python3 "$root/tests/edit-luks2.py" "$disk" "$@"
+	/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$disk" "$@"
 }
 
 # cryptsetup makes a header in a file where it is called; only root may use its locks.

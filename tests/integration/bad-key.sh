@@ -1,10 +1,10 @@
 #!/bin/bash
 # A key that doesn't open the volume, or can't be had, ends nbdkit at once, on the terminal
 # and not in the background, with a message that names the file. No output tells a secret.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 disk=$T/disk.luks
 make_luks2 "$disk" 20M || exit 1

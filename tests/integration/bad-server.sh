@@ -1,11 +1,11 @@
 #!/bin/bash
 # Servers that misbehave, before the library and before the gateway: each error is told with the
 # name of the server, nothing hangs, and no read succeeds that left something out.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
 
 try=$NDIO_BUILD/tests/clients/ndio-try
-hostile="$(dirname "$0")/../hostile.py"
+hostile="$root/tests/tools/hostile.py"
 key=$T/pass
 options=()
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The benchmark's harness: small runs of it give figures and a report, and a server that gives
 # wrong data is found out instead of measured.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 if [ -n "$NDIO_SANITIZE" ]; then
 	skip_all "a sanitizer's build isn't measured"

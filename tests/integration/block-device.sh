@@ -6,10 +6,10 @@
 if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
 	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
 fi
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 key=passphrase=+$T/pass
 loops=()
@@ -187,7 +187,7 @@ between() {
 	local dir=$T/mounted
 
 	make_luks2 "$T/between" 28M --sector-size 512
-	/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/between" \
+	/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$T/between" \
 		"segment['offset'] = str((16 << 20) + 512)"
 	attach "$T/between" --sector-size 4096 2>"$T/losetup.log" || {
 		skip "$(cat "$T/losetup.log")" 11

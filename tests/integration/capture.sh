@@ -1,9 +1,9 @@
 #!/bin/bash
 # With the key on the client's side, neither what crosses the socket nor what the server keeps
 # holds a piece of the plaintext, the passphrase or the volume key.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../record.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/record.sh"
 
 key=$T/pass
 requests=150

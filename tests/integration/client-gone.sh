@@ -1,7 +1,7 @@
 #!/bin/bash
 # Clients that vanish, talk nonsense, or come and go by the hundred cost nobody else anything,
 # and leave nothing behind in the server.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 clients=$NDIO_BUILD/tests/clients
 vanishing=20 nonsense=210 quick=300

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio compare: files, encrypted or not, servers and pipes are the same or differ, as cmp says; the
 # first difference is told, whatever is read first; what can't be read is neither.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 key=$T/pass
 
@@ -161,7 +161,7 @@ fi
 # ---- signals, progress, servers that go ----
 
 interrupt() {
-	python3 "$root/tests/interrupt.py" "$@"
+	python3 "$root/tests/tools/interrupt.py" "$@"
 }
 catches='[ $((0x$(sed -n "s/^SigCgt:.*\(.\)$/\1/p" /proc/$pid/status) & 1)) = 1 ]'
 serve_script slow $size 'sleep 0.7;'

@@ -1,8 +1,8 @@
 #!/bin/bash
 # What bash, zsh and fish make of a word and a tab, in an interactive shell: names with blanks, colons
 # and quotes, URIs, options and their values. And what the command makes of words that are no command.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 # The real one tells what can follow; what is run then tells its arguments.
 mkdir "$T/bin" "$T/zsh" "$T/here" "$T/here/dir d"
@@ -53,7 +53,7 @@ types() { # SHELL COMMAND...
 	for ((i = 0; i < ${#lines[@]}; i += 2)); do
 		printf '%s\t\n' "${lines[i]}"
 	done | cat "$T/$name.setup" - >"$T/typed"
-	mapfile -t got < <(timeout 60 python3 "$root/tests/complete.py" "${@:2}" <"$T/typed")
+	mapfile -t got < <(timeout 60 python3 "$root/tests/tools/complete.py" "${@:2}" <"$T/typed")
 	for ((i = 0; i < ${#lines[@]}; i += 2)); do
 		# A shell may leave out the slash behind a folder, or quote what starts with =.
 		is "$name: ${lines[i]}" "$(sed 's|dir d>|dir d/>|' <<<"${got[i / 2]-}")" "${lines[i + 1]}"

@@ -1,16 +1,16 @@
 #!/bin/bash
 # Several connections to a server: it may let in fewer, and any of them may be lost. What can go on
 # goes on, over those that there are; what can't says so.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../command.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/command.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 # LeakSanitizer (clang 14) crashes by itself in nbdkit where a thread that dialled has ended.
 export ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
 
 try=$NDIO_BUILD/tests/clients/ndio-try
-hostile=$root/tests/hostile.py
+hostile=$root/tests/tools/hostile.py
 
 # against MODE...
 against() {

@@ -1,7 +1,7 @@
 #!/bin/bash
 # ndio copy: what can go wrong has a message that names the place, a status, and says how far
 # the copy got; and nothing that stopped half-way looks whole.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 ndio=$NDIO_BUILD/ndio
 key=$T/pass

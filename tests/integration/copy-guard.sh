@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio copy: what a destination holds isn't destroyed by oversight, and what is moved is named: ciphertext,
 # and a partition table that nobody will find.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 key=$T/pass
 mib=1048576

@@ -1,7 +1,7 @@
 #!/bin/bash
 # ndio copy --resume: a copy that was stopped goes on; what isn't one is refused, and stays as it is.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 key=$T/pass
 mib=1048576

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio copy, format: whatever ends them, a file that looks whole is whole; one that is there stays as it
 # is until something is written.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 key=$T/pass
 mib=1048576

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio copy: between plain and encrypted, files, pipes and the NBD servers that we didn't write;
 # every byte arrives, and what is sparse stays sparse.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
 
 ndio=$NDIO_BUILD/ndio
 key=$T/pass

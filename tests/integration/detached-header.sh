@@ -2,12 +2,12 @@
 # A file that is nothing but a LUKS header is no disk: its first write would destroy it. It is
 # refused by whatever reads or writes data, and shown by what only looks; given as the header it
 # opens its disk, unless it lies on that very disk.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
-# shellcheck source=../command.sh
-. "$root/tests/command.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 header=$T/header
 data=$T/data

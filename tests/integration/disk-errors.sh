@@ -6,10 +6,10 @@
 if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
 	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
 fi
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 MIB=$((1 << 20))
 key=passphrase=+$T/pass

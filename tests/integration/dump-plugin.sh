@@ -1,10 +1,10 @@
 #!/bin/bash
 # The plugin tells what it is and takes: --dump-plugin, --help, messages for parameters that are
 # wrong, and the flags that an export has.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 ndio() {
 	LD_PRELOAD=$NDIO_PRELOAD nbdkit "$@"
@@ -110,7 +110,7 @@ is "LUKS, discard=on: tells of no holes" \
 stop_server disk
 # The header's own flag, as with cryptsetup, which would set it when it opens a volume.
 cp --sparse=always "$T/luks" "$T/allows"
-/usr/bin/python3 "$root/tests/edit-luks2.py" "$T/allows" \
+/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$T/allows" \
 	'json["config"]["flags"] = ["allow-discards", "no-read-workqueue"]'
 export_of "allow-discards" "$T/allows" "$key"
 can "allow-discards" trim

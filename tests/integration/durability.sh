@@ -1,7 +1,7 @@
 #!/bin/bash
 # What was acknowledged as durable is: a flush and a FUA write reach the disk's own flush before
 # they are answered, and survive the server's being killed at any time.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 clients=$NDIO_BUILD/tests/clients
 pass=passphrase=+$T/pass

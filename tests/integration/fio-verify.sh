@@ -1,6 +1,6 @@
 #!/bin/bash
 # fio writes at depth 16 in blocks of all sizes, and reads back what it wrote.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 if ! command -v fio >/dev/null || ! fio --enghelp=nbd >/dev/null 2>&1; then
 	skip_all "no fio with the nbd engine here"

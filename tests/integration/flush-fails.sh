@@ -6,12 +6,12 @@
 if [ -z "${OWN_MOUNTS:-}" ] && unshare --mount --propagation private true 2>/dev/null; then
 	OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
 fi
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
-hostile=$root/tests/hostile.py
+hostile=$root/tests/tools/hostile.py
 key=passphrase=+$T/pass
 loop=
 end_loop() {

@@ -1,9 +1,9 @@
 #!/bin/bash
 # ndio format: volumes that cryptsetup and our plugin open, on files and servers; what looks used
 # isn't destroyed unasked; a crash leaves nothing that opens as something else.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/crash.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/crash.sh"
+. "$root/tests/lib/command.sh"
 
 format() {
 	"$ndio" format --key-file "$T/pass" "${cheap[@]}" "$@"

@@ -2,9 +2,9 @@
 # nbdkit ndio uri=...: another NBD server's export, encrypted and decrypted on the way. Stock
 # clients read and write it, the server behind it sees ciphertext alone, and what goes wrong
 # behind it is told, never hung on.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 pass=passphrase=+$T/pass
 nobody_reads="the quick brown plaintext jumps over the lazy cipher "
@@ -103,9 +103,9 @@ in_background() {
 paths_and_notices() {
 	local deadline=$((SECONDS + 30))
 
-	start_server inner /usr/bin/python3 "$root/tests/hostile.py" "$T/inner.sock" multi
+	start_server inner /usr/bin/python3 "$root/tests/tools/hostile.py" "$T/inner.sock" multi
 	(cd "$T" && SYSLOG_FILE=$T/syslog \
-		LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/syslog-to-file.so" \
+		LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/preload/syslog-to-file.so" \
 		nbdkit --unix "$T/later.sock" --pidfile "$T/later.pid" "$NDIO_PLUGIN" \
 		uri="nbd+unix:///?socket=inner.sock" >"$T/later.log" 2>&1 </dev/null)
 	ok "in the background, with a relative path: it starts" test $? = 0

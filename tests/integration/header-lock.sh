@@ -1,9 +1,9 @@
 #!/bin/bash
 # ndio key and format over NBD where /run/lock isn't everybody's: the lock is somewhere else, that is
 # told, and where there is no place for it, nobody is asked for a passphrase first.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
 
 [ "$(id -u)" = 0 ] && unshare --mount true 2>/dev/null || skip_all "needs root"
 user=$((100000 + $$))

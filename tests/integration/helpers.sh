@@ -1,8 +1,8 @@
 #!/bin/bash
 # What several cores encrypt of one large write is what others read, who use one; and what those
 # have written is what several cores decrypt.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
 ndio=$NDIO_BUILD/ndio
 first=$(taskset -cp $$ | sed 's/.*: //; s/[-,].*//') # of the cores that we may use
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Two programs don't write to one image, whichever they are: what ndio writes to it locks as qemu
 # does, and heeds qemu's locks. Who only reads is let in, and told.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
 
 busy="$T/disk: in use: another program "
 told="$T/disk: another program has it open for writing"

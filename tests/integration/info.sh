@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio info: what volumes and servers are, for people and as JSON; bad locators and hostile
 # headers.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 # json EXPRESSION LOCATOR OPTION...: of what ndio info says, as i.
 json() {

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio key: whatever a crash, a failing server or a signal leaves behind opens.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/crash.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/crash.sh"
+. "$root/tests/lib/command.sh"
 
 change() { # LOCATOR: from pass to new
 	"$ndio" key change --key-file "$T/pass" --new-key-file "$T/new" "${cheap[@]}" "$1"

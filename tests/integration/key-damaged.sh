@@ -2,8 +2,8 @@
 # ndio key on headers of which one thing is wrong: whoever is told that a key was added or changed has
 # one that opens, and otherwise what opened before still does. Also with a damaged slot between the
 # old and the new one, at which libcryptsetup stops.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 either_opens() { # FILE KEY-FILE
 	"$ndio" info --key-file "$2" "$1" >/dev/null 2>&1 || opens "$1" "$2" 2>/dev/null
@@ -39,7 +39,7 @@ tell_truth() {
 
 luks2() { # NAME CODE
 	cp "$T/good2" "$T/disk"
-	python3 "$root/tests/edit-luks2.py" "$T/disk" "$2"
+	python3 "$root/tests/tools/edit-luks2.py" "$T/disk" "$2"
 	tell_truth "LUKS2: $1"
 }
 
@@ -73,10 +73,10 @@ mv "$T/disk" "$T/good1"
 
 slot='json["keyslots"]["1"]'
 cp "$T/good2" "$T/disk"
-python3 "$root/tests/edit-luks2.py" "$T/disk" "$slot"'["area"]["encryption"] = "serpent-xts-plain64"'
+python3 "$root/tests/tools/edit-luks2.py" "$T/disk" "$slot"'["area"]["encryption"] = "serpent-xts-plain64"'
 slot_between "LUKS2, another cipher for a slot"
 cp "$T/good2" "$T/disk"
-python3 "$root/tests/edit-luks2.py" "$T/disk" "$slot"'["kdf"]["hash"] = "nonsense"'
+python3 "$root/tests/tools/edit-luks2.py" "$T/disk" "$slot"'["kdf"]["hash"] = "nonsense"'
 slot_between "LUKS2, a hash for a slot that nobody knows"
 
 luks2 "a slot's type" "$slot"'["type"] = "luks9"'

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Keys from files, pipes and descriptors, whole or in part, for the plugin and every command; who
 # else may read them; how much memory they lock; how long a typed one can be.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
-# shellcheck source=../command.sh
-. "$root/tests/command.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 disk=$T/disk
 make_small || exit 1

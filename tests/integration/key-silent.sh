@@ -2,9 +2,9 @@
 # ndio key and format on a server that falls silent while the header is written: they end after the
 # time that it has to answer, or some seconds after a signal, they say what state that leaves, nobody's lock is left, and the same command
 # finishes it.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/crash.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/crash.sh"
+. "$root/tests/lib/command.sh"
 
 # begin NAME WRITES SIGNAL ACTION...: on a volume of its own behind a server that falls silent after
 # so many writes and flushes. All of these wait at the same time.

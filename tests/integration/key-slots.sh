@@ -1,12 +1,12 @@
 #!/bin/bash
 # Key slots that aren't safe, that are bad or compute for ever are passed over, and the others
 # are tried; one can be chosen by its number: the plugin, the command, the library.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
-# shellcheck source=../command.sh
-. "$root/tests/command.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 disk=$T/disk
 trusted='only aes-xts and aes-cbc are trusted'
@@ -24,7 +24,7 @@ fresh() { # three|one-slot
 }
 
 edit() { # CODE, where s is the list of key slots
-	/usr/bin/python3 "$root/tests/edit-luks2.py" "$disk" "s = json['keyslots']; $1"
+	/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$disk" "s = json['keyslots']; $1"
 }
 
 serves() { # PARAMETER...

@@ -1,9 +1,9 @@
 #!/bin/bash
 # ndio key: adds, removes and changes keys of local and remote volumes, as cryptsetup sees them;
 # nobody's change is lost.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/crash.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/crash.sh"
+. "$root/tests/lib/command.sh"
 
 slots() {
 	"$ndio" info --json "$@" | python3 -c 'import json, sys

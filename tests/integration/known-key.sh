@@ -1,10 +1,10 @@
 #!/bin/bash
 # What the plugin writes is what the standards say, on sectors beyond any 32-bit number too:
 # volumes of known keys, and ciphertext that is computed here from AES alone (by openssl enc).
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 reference='
 import hashlib, subprocess
@@ -79,7 +79,7 @@ known() { # NAME CIPHER SECTOR SIZE KEY-BYTES CRYPTSETUP-OPTION...
 	fi
 	ok "$name: a volume" make_luks luks2 "$file" "$size" --key-size $((bytes * 8)) \
 		--volume-key-file "$T/key" "$@" || return
-	[ $tweak = 0 ] || ok "$name: tweaked" /usr/bin/python3 "$root/tests/edit-luks2.py" "$file" \
+	[ $tweak = 0 ] || ok "$name: tweaked" /usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$file" \
 		"segment['iv_tweak'] = '$tweak'"
 	offset=$(cryptsetup luksDump "$file" | awk '$1 == "offset:" { print $2; exit }')
 	ok "$name: it opens" start_nbdkit disk "$NDIO_PLUGIN" "$file" passphrase=+"$T/pass" ||

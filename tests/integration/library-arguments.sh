@@ -1,7 +1,7 @@
 #!/bin/bash
 # The library's calls with arguments that make no sense: an error with a message, never a crash, and
 # nothing was done.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 arguments=$NDIO_BUILD/tests/clients/ndio-arguments
 

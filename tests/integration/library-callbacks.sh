@@ -1,7 +1,7 @@
 #!/bin/bash
 # What a program does in the library's callbacks: nothing hangs, nothing is told late, and what would
 # wait there, for a request or a page of memory, is refused.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 callbacks=$NDIO_BUILD/tests/clients/ndio-callbacks
 

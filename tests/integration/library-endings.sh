@@ -2,7 +2,7 @@
 # Requests of the library whose volume is closed, or whose server is killed, while they are in
 # flight: each completes once, with the right error, nothing hangs, and nothing touches their
 # memory afterwards.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 endings=$NDIO_BUILD/tests/clients/ndio-endings
 key=$T/pass

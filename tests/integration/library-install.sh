@@ -2,8 +2,8 @@
 # What `make install` puts in place is enough to build programs outside of the tree, with
 # pkg-config, in C and in C++, shared and static, and they run. The library exports its own names
 # alone, and the programs in its man page are real ones.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/install.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/install.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "what is installed has no sanitizer"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # ndio(3) says what ndio.h declares: every prototype as it stands there, every member of the structs
 # with its type, every flag. And each call has a page by its own name that leads there.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 # Prints what the page lacks: "kind: what", a line each; and at the end how many were looked for.
 cat >"$T/compare.py" <<'EOT'

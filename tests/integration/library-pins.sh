@@ -1,7 +1,7 @@
 #!/bin/bash
 # The library's NDIO_PIN and registered regions: every page fault is the caller's, what is pinned
 # is unpinned, and what can't be pinned leaves nothing behind.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 pins=$NDIO_BUILD/tests/clients/ndio-pins
 

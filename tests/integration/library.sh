@@ -2,7 +2,7 @@
 # The library's asynchronous requests against a model in memory, on files and on servers that we
 # didn't write: every byte is right, and every request completes once, with the right error also
 # when the server fails some.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 clients=$NDIO_BUILD/tests/clients
 key=$T/pass

@@ -1,12 +1,12 @@
 #!/bin/bash
 # No limit of the system's ends a command or a server without a message, or has it say what isn't so:
 # the size of files, descriptors, memory, threads, locked memory, a /proc that isn't there.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
-# shellcheck source=../command.sh
-. "$root/tests/command.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 disk=$T/disk
 make_luks2 "$T/good" 64M

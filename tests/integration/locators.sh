@@ -1,9 +1,9 @@
 #!/bin/bash
 # What looks like a URI and isn't one as NBD's are written here is refused, with how it is written,
 # and no file of that name is made: by every command, the plugin and the library.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
 
 cd "$T" || exit 1
 head -c 1M /dev/urandom >image

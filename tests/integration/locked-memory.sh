@@ -2,10 +2,10 @@
 # With too low a locked-memory limit, what can do without does, and says so; keys, pin=on and
 # lock=on can't, and are refused before the server goes into the background. With enough, the
 # running server has its key and bounce memory locked.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 [ "$(id -u)" = 0 ] || skip_all "needs root, to become someone else with other limits"
 # shellcheck disable=SC2016

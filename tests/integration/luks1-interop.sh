@@ -1,10 +1,10 @@
 #!/bin/bash
 # A LUKS1 volume is the same to the plugin, to qemu and to nbdkit's luks filter: what one
 # writes the others read.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 SIZE=$((3 * 1024 * 1024))
 secret=secret,id=pass,file=$T/pass

@@ -1,10 +1,10 @@
 #!/bin/bash
 # LUKS2 volumes that cryptsetup made open, and hold what they should: cryptsetup's own
 # encryption of a plain file is the reference, and needs no kernel.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 SIZE=$((2 * 1024 * 1024))
 options=(--type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --batch-mode)

@@ -1,8 +1,8 @@
 #!/bin/bash
 # The examples of the command's man pages run as they stand there; every command and option is in
 # its page, its --help and the completion; ndiotab(5) says what ndio attach takes.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 # Key derivation as cheap as it can be, unless an example says otherwise.
 mkdir "$T/bin"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Memory is bounded by configuration, not by what clients ask for; and nothing is left of a
 # connection that has gone.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 load=$NDIO_BUILD/tests/clients/load
 

@@ -1,10 +1,10 @@
 #!/bin/bash
 # What is said where somebody mistook one thing for another: empty names, servers that want TLS or
 # the other kind of it, numbers that are none, options that would be passed over beside others.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
-. "$root/tests/command.sh"
-. "$root/tests/tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
+. "$root/tests/lib/tls.sh"
 
 truncate -s 1M "$T/raw"
 make_small || exit 1

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Where io_uring is refused, as containers do, or only its registered files, all works without
 # it, and the server says so once.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 # refuse.py CALL ERROR COMMAND...: runs a command to which a system call answers with an error.
 cat >"$T/refuse.py" <<'END'

@@ -1,10 +1,10 @@
 #!/bin/bash
 # A start that finds no memory ends, with a message, and so does a command that nbdkit --run runs
 # against it: before the fork and after it, where nbdkit itself would let it wait for ever.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "a sanitizer has its own malloc"
-failing=$NDIO_BUILD/tests/fail-allocation.so
+failing=$NDIO_BUILD/tests/preload/fail-allocation.so
 
 # start AT [NAME=VALUE...]: of an encrypted disk, for a command that asks for its size.
 start() {

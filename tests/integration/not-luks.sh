@@ -2,12 +2,12 @@
 # A disk that once was LUKS2 and is something else now, with an old second header left: by what
 # cryptsetup makes of it, it isn't taken for LUKS, and never edited. That takes signatures at the
 # very end of the disk, too. Without one, the second header alone is enough.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
-# shellcheck source=../command.sh
-. "$root/tests/command.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 disk=$T/disk
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Writes that meet in the same blocks lose nobody's bytes, whatever the format.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 overlap=$NDIO_BUILD/tests/clients/overlap
 # More threads than nbdkit has for a connection, and than there are channels for what is large.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Hundreds of MiB of an encrypted disk leave nothing of it in the page cache.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/../lib/lib.sh"
 
 load=$NDIO_BUILD/tests/clients/load
 mib=512

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ndio psk: files of keys that servers and clients take, that nobody else can read, and that
 # nothing in the way can lead elsewhere.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 keys=$T/keys.psk
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # What two names stand for may be the same bytes: what is written is then never the source, a header
 # or a key file that is needed, whatever the names are; and nothing has been written when that is said.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/nbd.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
 
 same='the same, or one is on the other'
 loops=()

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SIGINT, SIGTERM and SIGHUP: every command cleans up and then dies of the signal, so that a shell's
 # loop ends with it, wherever it is: at work, at a prompt, at a server that says nothing.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 # The condition of interrupt.py that it catches SIGHUP: it has begun, and cleans up.
 catches='[ $((0x$(sed -n "s/^SigCgt:.*\(.\)$/\1/p" /proc/$pid/status) & 1)) = 1 ]'
@@ -10,7 +10,7 @@ catches='[ $((0x$(sed -n "s/^SigCgt:.*\(.\)$/\1/p" /proc/$pid/status) & 1)) = 1 
 child_catches="pid=\$(pgrep -P \$pid ndio) && $catches"
 
 interrupt() {
-	python3 "$root/tests/interrupt.py" "$@"
+	python3 "$root/tests/tools/interrupt.py" "$@"
 }
 
 # typed LINES COMMAND...: on a terminal, by whose end it is told.
@@ -23,7 +23,7 @@ typed() {
 import signal, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL).returncode
 print("ended by " + signal.Signals(-code).name if code < 0 else "status %d" % code)
-' python3 "$root/tests/terminal.py" "$T/script" "$@"
+' python3 "$root/tests/tools/terminal.py" "$T/script" "$@"
 }
 
 # slow SIZE: a new server for each, since nbdkit 1.32 may abort when its client goes away.

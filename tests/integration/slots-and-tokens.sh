@@ -1,8 +1,8 @@
 #!/bin/bash
 # Key slots of all kinds: a changed key keeps its slot's number, priority and tokens; unbound slots are
 # told, removed, and never open; tokens are shown, and which copy of the header is damaged.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
 
 # json EXPRESSION: of what ndio info says of $T/disk, as luks.
 json() {
@@ -104,7 +104,7 @@ ignored() {
 # Its data can't be decrypted here, but its keys can be edited.
 strange_cipher() {
 	make_luks2 "$T/disk" 18M
-	python3 "$root/tests/edit-luks2.py" "$T/disk" 'segment["encryption"] = "aes-xts-plain"'
+	python3 "$root/tests/tools/edit-luks2.py" "$T/disk" 'segment["encryption"] = "aes-xts-plain"'
 	ok "another cipher for the data: change" change
 	ok "another cipher for the data: the new key opens" opens "$T/disk" "$T/new"
 }

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Small requests are plain system calls; large ones go through a ring.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 case $(stat -f -c %T "$NDIO_BUILD") in
 tmpfs | ramfs) skip_all "no direct I/O in $NDIO_BUILD" ;;

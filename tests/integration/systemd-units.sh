@@ -1,8 +1,8 @@
 #!/bin/bash
 # systemd takes the units that `make install` puts in place, as they are and together with the
 # mounts that need them; what ndio-export@.service runs serves a disk on a socket of systemd's.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/install.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/install.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "what is installed has no sanitizer"
 command -v systemd-analyze >/dev/null || skip_all "no systemd here"

@@ -1,9 +1,9 @@
 #!/bin/bash
 # What nbds: refuses: keys, certificates, files, URIs and servers that are not as they should be.
 # Each has a message of its own and status 1, nothing hangs, and nothing goes out in clear text.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../command.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/command.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 # refuses NAME REGEX URI: and the message names the URI.
 refuses() {

@@ -1,9 +1,9 @@
 #!/bin/bash
 # With nbds: nothing that is copied can be read on the wire: no data, no name of an export, no key.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../tls.sh"
-. "$(dirname "$0")/../record.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/tls.sh"
+. "$(dirname "$0")/../lib/record.sh"
 
 name=the-name-of-this-export
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # A connection with TLS that ends, breaks or stands still while data pass: what wasn't done is an
 # error, what was done is right, nothing waits for ever, and a signal still ends it.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
 size=$((4 << 20))

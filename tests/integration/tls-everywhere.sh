@@ -2,10 +2,10 @@
 # nbds: wherever a server can be named: the gateway, also in the background, the command, volumes
 # with a key; what was agreed on is told; and whose TLS it is can be chosen, where libnbd's checks
 # as much as ours.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../tls.sh"
-. "$(dirname "$0")/../command.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/tls.sh"
+. "$(dirname "$0")/../lib/command.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
 key=$T/pass

@@ -1,9 +1,9 @@
 #!/bin/bash
 # nbds: with each of the servers that we didn't write, by keys and by certificates, on Unix sockets
 # and TCP: what one side wrote, the other has, through several connections.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 model=$NDIO_BUILD/tests/clients/ndio-model
 requests=60

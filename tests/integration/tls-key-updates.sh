@@ -1,11 +1,11 @@
 #!/bin/bash
 # TLS's keys change in mid-transfer, as the server wants it, which also asks for new ones of ours:
 # every byte arrives, and we never start it ourselves.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../nbd.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/nbd.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
-update=$NDIO_BUILD/tests/gnutls-key-update.so
+update=$NDIO_BUILD/tests/preload/gnutls-key-update.so
 size=$((24 << 20))
 
 # updated NAME URI: copies in and out, again and again, until the server has said often enough that

@@ -2,8 +2,8 @@
 # Someone between us and a server who changes what passes: whatever is done to the stream is an
 # error, no read is wrong, no acknowledged write is lost, and nothing hangs. See mitm.py for what
 # is done; what fails can be had again by its seed.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
 seed=$((RANDOM * 32768 + RANDOM))
@@ -30,7 +30,7 @@ mitm() {
 	local name=$1 count=$2
 
 	shift 2
-	ok "$name (--seed $seed)" timeout 500 /usr/bin/python3 "$root/tests/mitm.py" \
+	ok "$name (--seed $seed)" timeout 500 /usr/bin/python3 "$root/tests/tools/mitm.py" \
 		--seed $seed --cases "$count" "$T/disk.sock" "$@"
 }
 

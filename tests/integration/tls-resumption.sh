@@ -1,8 +1,8 @@
 #!/bin/bash
 # Where a server gives tickets, its later connections resume the first one's session. (nbdkit,
 # qemu-nbd and nbd-server give none.)
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 records=$NDIO_BUILD/tests/clients/ndio-records
 

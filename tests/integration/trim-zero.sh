@@ -1,10 +1,10 @@
 #!/bin/bash
 # Trims give blocks back, zeroes read as zeroes, at any offset and length, and neither touches
 # its neighbours.
-# shellcheck source=../lib.sh
-. "$(dirname "$0")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 key=passphrase=+$T/pass
 

@@ -2,9 +2,9 @@
 # The commands of ndio-tutorial(7) work as they stand there, but for names of machines and folders:
 # from a TLS key to a volume that is filled over the network, by a pre-shared key and by
 # certificates. Those that need a device of the kernel, or systemd, are known by name.
-. "$(dirname "$0")/../lib.sh"
-. "$root/tests/command.sh"
-. "$root/tests/tutorial.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/command.sh"
+. "$root/tests/lib/tutorial.sh"
 
 # Those that change the machine itself.
 nowhere=(install fetch-tls-key boot-server boot-client boot-client-stop)

@@ -42,7 +42,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../fail.h"
+#include "../lib/fail.h"
 #include "nbd-wire.h"
 
 #define MAX_CONNECTIONS 64

@@ -2,8 +2,8 @@
 # How fast nbds: is, next to nbdcopy with TLS of its own, and next to the same copy with a volume's
 # key on top: in one run against one server, in turn. ROUNDS (7) rounds with MIB (512) each, of
 # which the median counts. For a machine that does nothing else meanwhile.
-. "$(dirname "$0")/../lib.sh"
-. "$(dirname "$0")/../tls.sh"
+. "$(dirname "$0")/../lib/lib.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 rounds=${ROUNDS:-7}
 mib=${MIB:-512}

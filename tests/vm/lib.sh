@@ -1,13 +1,13 @@
-# Helpers for tests with a virtual machine: `. tests/vm/lib.sh` first, in place of tests/lib.sh.
+# Helpers for tests with a virtual machine: `. tests/vm/lib.sh` first, in place of tests/lib/lib.sh.
 # The machine runs Debian's kernel in software emulation, needs no root, and sees the host's
 # loopback as 10.0.2.2. A test boots it once and tells it what to do, from outside; init has
 # the functions that run inside.
 # shellcheck shell=bash
 
-# shellcheck source=../lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-# shellcheck source=../nbd.sh
-. "$root/tests/nbd.sh"
+# shellcheck source=../lib/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 : "${kernel:=$root/build/vm/kernel}"
 
 GUEST_TIMEOUT=120

@@ -5,8 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=lib-attach.sh
 . "$(dirname "$0")/lib-attach.sh"
-# shellcheck source=../tutorial.sh
-. "$root/tests/tutorial.sh"
+# shellcheck source=../lib/tutorial.sh
+. "$root/tests/lib/tutorial.sh"
 
 # step NAME: in the guest, up to the first command that fails.
 step() {

@@ -1,4 +1,4 @@
-# Helpers for tests of the ndio command: `. tests/lib.sh` and then this.
+# Helpers for tests of the ndio command: `. tests/lib/lib.sh` and then this.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 ndio=$NDIO_BUILD/ndio
@@ -55,7 +55,7 @@ shown() {
 terminal() {
 	printf '%s\n' "$1" >"$T/script"
 	shift
-	python3 "$root/tests/terminal.py" "$T/script" "$@"
+	python3 "$root/tests/tools/terminal.py" "$T/script" "$@"
 }
 
 # A LUKS2 volume, $T/disk, with room for three keys.

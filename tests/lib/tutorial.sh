@@ -1,4 +1,4 @@
-# The commands of ndio-tutorial(7), for tests: `. tests/tutorial.sh` after lib.sh. There, a line
+# The commands of ndio-tutorial(7), for tests: `. tests/lib/tutorial.sh` after lib.sh. There, a line
 # "=for tutorial STEP" stands before the paragraphs of commands that are this step.
 # shellcheck shell=bash disable=SC2154
 

@@ -1,4 +1,4 @@
-# Helpers for tests that are shell programs: `. tests/lib.sh` first. They print TAP.
+# Helpers for tests that are shell programs: `. tests/lib/lib.sh` first. They print TAP.
 #
 # A private folder, $T, and every server that was started here go away with the shell. Call
 # the helpers in the test's own shell, not in $(...) or a pipe: a server that was started
@@ -7,7 +7,7 @@
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 : "${NDIO_BUILD:=$root/build}" "${NDIO_SANITIZE:=}" "${NDIO_PRELOAD:=}"
 : "${NDIO_PLUGIN:=$NDIO_BUILD/nbdkit-ndio-plugin.so}"
 

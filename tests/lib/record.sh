@@ -1,4 +1,4 @@
-# Helpers for tests that look at what passes between a client and a server: `. tests/record.sh`
+# Helpers for tests that look at what passes between a client and a server: `. tests/lib/record.sh`
 # after lib.sh.
 # shellcheck shell=bash
 
@@ -7,7 +7,7 @@
 start_recorded() {
 	rm -f "$T/record"
 	start_stock inner "$@" &&
-		start_server relay /usr/bin/python3 "$root/tests/record.py" "$T/relay.sock" \
+		start_server relay /usr/bin/python3 "$root/tests/tools/record.py" "$T/relay.sock" \
 			"$T/inner.sock" "$T/record"
 }
 

@@ -1,4 +1,4 @@
-# What `make install` puts in place, for tests: `. tests/install.sh` after lib.sh.
+# What `make install` puts in place, for tests: `. tests/lib/install.sh` after lib.sh.
 # shellcheck shell=bash disable=SC2154
 
 # install_copy VARIABLE=VALUE...: with these for make, out of a copy in $T/src, so that nothing

@@ -1,5 +1,5 @@
 # A server that remembers every write and flush, for tests of what a crash leaves behind.
-# `. tests/lib.sh` and then this.
+# `. tests/lib/lib.sh` and then this.
 # shellcheck shell=bash disable=SC2154
 
 # start_recorder NAME IMAGE [NBDKIT-ARG...]: serves IMAGE. Numbered in their order, writes go to

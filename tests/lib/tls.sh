@@ -1,4 +1,4 @@
-# Helpers for tests of TLS: `. tests/tls.sh` after lib.sh. Keys and certificates, and servers that
+# Helpers for tests of TLS: `. tests/lib/tls.sh` after lib.sh. Keys and certificates, and servers that
 # want them. Directories of certificates are laid out as nbdkit, qemu and libnbd expect it.
 # shellcheck shell=bash disable=SC2034
 
@@ -122,7 +122,7 @@ listening() {
 	local name=$1
 
 	shift
-	start_server "$name" /usr/bin/python3 "$root/tests/listen.py" "$T/$name.port" "$@"
+	start_server "$name" /usr/bin/python3 "$root/tests/tools/listen.py" "$T/$name.port" "$@"
 }
 
 # start_tcp_nbdkit NAME ARG...

@@ -1,4 +1,4 @@
-# More helpers, for tests that talk NBD and look at how nbdkit starts: `. tests/nbd.sh` after
+# More helpers, for tests that talk NBD and look at how nbdkit starts: `. tests/lib/nbd.sh` after
 # lib.sh.
 # shellcheck shell=bash
 
