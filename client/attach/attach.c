@@ -11,7 +11,6 @@
 
 #include "attach/attachment.h"
 #include "attach/clash.h"
-#include "command/cmd.h"
 #include "attach/device-users.h"
 #include "header/facts.h"
 #include "attach/gateway.h"
@@ -26,6 +25,7 @@
 #include "terminal/patience.h"
 #include "terminal/program.h"
 #include "locator/same.h"
+#include "terminal/say.h"
 
 #define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
 #define GOING_MS  5000  /* until who has a disconnected device open, like udev, has let it go */
@@ -64,7 +64,7 @@ static int find_block_size(const struct attach_spec *spec, struct header *header
 	int ret;
 
 	*block_size = spec->block_size;
-	if (cmd_is_uri(header->name) && key_source_given(&spec->key))
+	if (locator_is_uri(header->name) && key_source_given(&spec->key))
 		return 0;
 	ret = read_facts(header, &facts, err);
 	if (ret < 0)
@@ -146,7 +146,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 static int save_facts(const struct attach_spec *spec, const struct attachment *attachment,
 		      struct error *err)
 {
-	char *path = cmd_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
+	char *path = locator_is_uri(spec->locator) ? NULL : realpath(spec->locator, NULL);
 	struct kernel_device_facts device;
 	struct attachment_facts facts = {
 		.locator = path ? path : (char *)spec->locator,
@@ -195,7 +195,7 @@ static void look_at_partitions(unsigned index, unsigned block_size)
 	}
 	sector = len > 0 && size > 0 ? partition_table_sector(first, len, size) : 0;
 	if (sector && sector != block_size)
-		cmd_error("warning: %s has a partition table for sectors of %u bytes, and is attached "
+		say_error("warning: %s has a partition table for sectors of %u bytes, and is attached "
 			  "with %u: its partitions are only found with --block-size %u", path, sector,
 			  block_size, sector);
 }
@@ -470,7 +470,7 @@ static int detach_forced(const struct attachment *attachment, struct error *err)
 	if (ret == 0 && kernel_device_attached(index)) {
 		ret = kernel_device_disconnect(index, err);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
-			cmd_error("/dev/nbd%u is disconnected, but still open somewhere: it is free "
+			say_error("/dev/nbd%u is disconnected, but still open somewhere: it is free "
 				  "for others after that (umount?)", index);
 	}
 	return ret;

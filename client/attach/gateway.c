@@ -19,10 +19,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "command/cmd.h"
+#include "locator/locator.h"
 #include "terminal/interrupt.h"
 #include "terminal/program.h"
 #include "engine/volume.h"
+#include "terminal/say.h"
 
 #define PLUGIN       "nbdkit-ndio-plugin.so"
 #define FIRST_MS     60000 /* until it must answer for the first time */
@@ -143,7 +144,7 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	 * them would take longer than it waits for one. */
 	add(args, "--filter=nozero");
 	add(args, "%s", plugin);
-	if (cmd_is_uri(spec->locator)) {
+	if (locator_is_uri(spec->locator)) {
 		add(args, "uri=%s", spec->locator);
 		add(args, "connections=%u", spec->connections);
 		if (spec->answer_timeout)
@@ -176,9 +177,9 @@ static const char *read_output(struct program_output *output)
 		if (!reason && strncmp(line, error, strlen(error)) == 0)
 			reason = line + strlen(error);
 		else if (strncmp(line, mine, strlen(mine)) == 0)
-			cmd_notice(NULL, line + strlen(mine));
+			say_notice(NULL, line + strlen(mine));
 		else if (strncmp(line, any, strlen(any)) == 0)
-			cmd_notice(NULL, line);
+			say_notice(NULL, line);
 	return reason ? reason : "nbdkit doesn't say why";
 }
 

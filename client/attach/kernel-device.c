@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "command/cmd.h"
 #include "attach/device-users.h"
 #include "terminal/interrupt.h"
+#include "terminal/number.h"
 #include "terminal/patience.h"
 #include "terminal/program.h"
 
@@ -34,7 +34,7 @@ bool kernel_device_parse(const char *name, unsigned *index)
 		name += 5;
 	/* One name for each: not nbd007. */
 	if (strncmp(name, "nbd", 3) != 0 || (name[3] == '0' && name[4]) ||
-	    !cmd_parse_number(name + 3, KERNEL_DEVICES_MAX - 1, &number))
+	    !parse_number(name + 3, KERNEL_DEVICES_MAX - 1, &number))
 		return false;
 	*index = number;
 	return true;

@@ -12,9 +12,9 @@
 
 #include "base/align.h"
 #include "attach/attach.h"
-#include "command/cmd.h"
 #include "attach/kernel-device.h"
 #include "nbd/nbd-server.h"
+#include "terminal/number.h"
 #include "terminal/unlock.h"
 #include "locator/locator.h"
 
@@ -90,7 +90,7 @@ static int set_number(struct ndiotab_entry *entry, const struct tab_option *opti
 	bool power = option->member == MEMBER(block_size);
 	uint64_t number;
 
-	if (!cmd_parse_number(value, option->max, &number) || number < option->min ||
+	if (!parse_number(value, option->max, &number) || number < option->min ||
 	    (power && !is_aligned(number, number)))
 		return error_set(why, EINVAL, "%s=%.100s is not a %s from %" PRIu64 " to %" PRIu64,
 				 option->name, value, power ? "power of two" : "number",
@@ -104,7 +104,7 @@ static int set_size(struct ndiotab_entry *entry, const struct tab_option *option
 {
 	uint64_t size;
 
-	if (!cmd_parse_size(value, &size) || size < option->min || size > option->max)
+	if (!parse_size(value, &size) || size < option->min || size > option->max)
 		return error_set(why, EINVAL, "%s=%.100s is not a size from %" PRIu64 " to %" PRIu64
 				 " bytes", option->name, value, option->min, option->max);
 	*(uint64_t *)((char *)entry + option->member) = size;
@@ -168,7 +168,7 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 		return error_set(why, EINVAL, "the second field, the locator, is missing");
 	if (locator_kind(entry->locator, why) < 0)
 		return -EINVAL;
-	if (entry->locator[0] != '/' && !cmd_is_uri(entry->locator))
+	if (entry->locator[0] != '/' && !locator_is_uri(entry->locator))
 		return error_set(why, EINVAL, "the locator, %.100s, is neither an absolute path nor "
 				 "an NBD URI", entry->locator);
 	entry->key_file = next_field(&line);

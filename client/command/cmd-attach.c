@@ -7,6 +7,7 @@
 #include "command/cmd.h"
 #include "attach/kernel-device.h"
 #include "attach/ndiotab.h"
+#include "terminal/number.h"
 
 const char help_attach[] =
 	"Usage: ndio attach [OPTION...] LOCATOR [DEVICE]\n"
@@ -76,7 +77,7 @@ static bool take_number(const char *value, unsigned min, unsigned max, unsigned 
 {
 	uint64_t n;
 
-	if (!cmd_parse_number(value, max, &n) || n < min)
+	if (!parse_number(value, max, &n) || n < min)
 		return false;
 	*number = n;
 	return true;
@@ -117,8 +118,8 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		       attach_block_size_valid(spec->block_size) ? NULL :
 		       "--block-size takes 512, 1024, 2048 or 4096";
 	case OPT_ANSWER_TIMEOUT:
-		return cmd_parse_answer_timeout(value, &spec->answer_timeout) ?
-			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+		return parse_answer_timeout(value, &spec->answer_timeout) ?
+			       NULL : ANSWER_TIMEOUT_WRONG;
 	default:
 		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
 		       NULL : "--timeout takes seconds, from 5 to 86400";

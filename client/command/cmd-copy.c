@@ -11,6 +11,7 @@
 #include "copy/copy.h"
 #include "command/endpoint-options.h"
 #include "copy/guard.h"
+#include "terminal/number.h"
 
 #define DEFAULT_SPARSE   4096
 #define CONNECTIONS_MAX  64
@@ -80,7 +81,7 @@ static bool set_sparse(struct copy_options *copy, const char *value)
 {
 	uint64_t size;
 
-	if (!cmd_parse_size(value, &size) || size > COPY_REQUEST_SIZE)
+	if (!parse_size(value, &size) || size > COPY_REQUEST_SIZE)
 		return false;
 	if (size && (size < 512 || !is_aligned(size, size)))
 		return false;
@@ -98,8 +99,8 @@ static bool set_resume(struct copy_options *copy, const char *value)
 	if (!value)
 		return true;
 	snprintf(offset, sizeof(offset), "%.*s", slash ? (int)(slash - value) : 31, value);
-	return cmd_parse_number(offset, INT64_MAX, &copy->from.offset) &&
-	       (!slash || cmd_parse_number(slash + 1, INT64_MAX, &copy->from.size));
+	return parse_number(offset, INT64_MAX, &copy->from.offset) &&
+	       (!slash || parse_number(slash + 1, INT64_MAX, &copy->from.size));
 }
 
 /* From min to max. */
@@ -107,7 +108,7 @@ static bool set_count(unsigned *count, const char *value, unsigned max)
 {
 	uint64_t number;
 
-	if (!cmd_parse_number(value, max, &number) || number == 0)
+	if (!parse_number(value, max, &number) || number == 0)
 		return false;
 	*count = number;
 	return true;
@@ -117,7 +118,7 @@ static bool set_request_size(struct copy_options *copy, const char *value)
 {
 	uint64_t size;
 
-	if (!cmd_parse_size(value, &size) || size < REQUEST_SIZE_MIN || size > REQUEST_SIZE_MAX ||
+	if (!parse_size(value, &size) || size < REQUEST_SIZE_MIN || size > REQUEST_SIZE_MAX ||
 	    !is_aligned(size, size))
 		return false;
 	copy->request_size = size;

@@ -23,6 +23,7 @@
 #include "locator/locator.h"
 #include "header/overwrite.h"
 #include "header/signature.h"
+#include "terminal/number.h"
 
 #define READ_BACK     (UINT64_C(16) << 20) /* at the most, of a new header when it is opened */
 #define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
@@ -214,7 +215,7 @@ static int check_size(const struct header *header, const struct request *request
 	return error_set(err, ENOSPC, "%s: too small: it has %" PRIu64 " bytes, and a %s volume "
 			 "needs at least %" PRIu64 " (%s and one sector)", request->locator,
 			 data_size, is_luks2(request) ? "LUKS2" : "LUKS1", offset + sector,
-			 cmd_size_text(offset, text));
+			 size_text(offset, text));
 }
 
 /* data_size is that of the file, device or export that will hold the data. */
@@ -441,7 +442,7 @@ static bool is_there(const char *locator)
 {
 	struct stat st;
 
-	return cmd_is_uri(locator) || lstat(locator, &st) == 0;
+	return locator_is_uri(locator) || lstat(locator, &st) == 0;
 }
 
 static int run(const struct request *request)
@@ -486,7 +487,7 @@ static const char *take_type(struct request *request, const char *value)
 
 static const char *take_sector_size(struct request *request, const char *value)
 {
-	if (!cmd_parse_number(value, DEFAULT_SECTOR, &request->sector) ||
+	if (!parse_number(value, DEFAULT_SECTOR, &request->sector) ||
 	    request->sector < HEADER_UNIT || !is_aligned(request->sector, request->sector))
 		return "--sector-size is 512, 1024, 2048 or 4096";
 	return NULL;
@@ -510,10 +511,10 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_KEYFILE_SIZE:
 		return key_source_set_size(&request->key_source, value);
 	case OPT_SIZE:
-		return cmd_parse_size(value, &request->size) && request->size ?
+		return parse_size(value, &request->size) && request->size ?
 			       NULL : "--size takes bytes, or a number with K, M, G or T";
 	case OPT_PAYLOAD_SIZE:
-		return cmd_parse_size(value, &request->payload) && request->payload ?
+		return parse_size(value, &request->payload) && request->payload ?
 			       NULL : "--payload-size takes bytes, or a number with K, M, G or T";
 	case OPT_LIKE:
 		request->like = value;
@@ -521,7 +522,7 @@ static const char *take_option(struct request *request, int option, const char *
 	case OPT_TYPE:
 		return take_type(request, value);
 	case OPT_KEY_SIZE:
-		return cmd_parse_number(value, 512, &request->key_bits) && request->key_bits &&
+		return parse_number(value, 512, &request->key_bits) && request->key_bits &&
 				       request->key_bits % 8 == 0 ?
 			       NULL : "--key-size takes bits, 128 to 512";
 	case OPT_SECTOR_SIZE:
@@ -536,8 +537,8 @@ static const char *take_option(struct request *request, int option, const char *
 		request->uuid = value;
 		return NULL;
 	case OPT_ANSWER_TIMEOUT:
-		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+		return parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : ANSWER_TIMEOUT_WRONG;
 	case OPT_HEADER:
 		request->header = value;
 		return NULL;
@@ -558,10 +559,10 @@ static const char *check(const struct request *request, struct error *err)
 		return "LUKS1 has no label";
 	if (!!request->size + !!request->payload + !!request->like > 1)
 		return "it is one of --size, --payload-size and --like";
-	if (makes_file(request) && cmd_is_uri(request->locator))
+	if (makes_file(request) && locator_is_uri(request->locator))
 		return "--size, --payload-size and --like create files: an export has the size that "
 		       "its server gives it";
-	if (request->header && cmd_is_uri(request->header))
+	if (request->header && locator_is_uri(request->header))
 		return "--header takes a path";
 	if (kdf_check(&request->kdf))
 		return kdf_check(&request->kdf);

@@ -11,8 +11,11 @@
 #include "header/facts.h"
 #include "header/header.h"
 #include "header/json.h"
+#include "locator/locator.h"
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
+#include "terminal/number.h"
+#include "terminal/say.h"
 #include "terminal/unlock.h"
 
 const char help_info[] =
@@ -186,7 +189,7 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 		.flags = NDIO_OPEN_READONLY,
 		.connections = 1,
 		.answer_timeout = report->request->answer_timeout,
-		.notice = cmd_notice,
+		.notice = say_notice,
 	};
 	struct ndio_volume *volume = NULL;
 	int ret;
@@ -261,7 +264,7 @@ static void size_line(const char *name, uint64_t bytes)
 	if (bytes < 1024)
 		line(name, "%" PRIu64 " bytes", bytes);
 	else
-		line(name, "%" PRIu64 " bytes (%s)", bytes, cmd_size_text(bytes, text));
+		line(name, "%" PRIu64 " bytes (%s)", bytes, size_text(bytes, text));
 }
 
 static void print_abilities(const struct report *report)
@@ -305,7 +308,7 @@ static void print_server(const struct report *report)
 		line("TLS:", "%s, %s", disk->tls_version, disk->tls_cipher);
 	if (disk->tls_version[0])
 		line("TLS peer:", "%s", disk->tls_peer[0] ?
-		     cmd_clean(disk->tls_peer, clean, sizeof(clean)) : "not verified");
+		     say_clean(disk->tls_peer, clean, sizeof(clean)) : "not verified");
 	block_line("block minimum:", report->disk.block_minimum);
 	block_line("block preferred:", report->disk.block_preferred);
 	block_line("block maximum:", report->disk.block_maximum);
@@ -354,7 +357,7 @@ static void print_report(const struct report *report)
 {
 	char clean[1024];
 
-	printf("%s:\n", cmd_clean(report->request->locator, clean, sizeof(clean)));
+	printf("%s:\n", say_clean(report->request->locator, clean, sizeof(clean)));
 	print_disk(report);
 	if (report->nbd)
 		print_server(report);
@@ -506,7 +509,7 @@ static void print_json(const struct report *report)
 
 static int run(const struct request *request)
 {
-	struct report report = { .request = request, .nbd = cmd_is_uri(request->locator) };
+	struct report report = { .request = request, .nbd = locator_is_uri(request->locator) };
 	struct error err = { 0 };
 
 	if (find_out(&report, &err) < 0)
@@ -535,8 +538,8 @@ static const char *take_option(struct request *request, int option, const char *
 		request->header = value;
 		return NULL;
 	case OPT_ANSWER_TIMEOUT:
-		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+		return parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : ANSWER_TIMEOUT_WRONG;
 	case OPT_UNLOCK:
 		request->unlock = true;
 		return NULL;

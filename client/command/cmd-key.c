@@ -18,6 +18,8 @@
 #include "locator/locator.h"
 #include "memory/secret.h"
 #include "engine/target.h"
+#include "terminal/number.h"
+#include "terminal/say.h"
 #include "terminal/unlock.h"
 
 #define MAX_SLOT 31
@@ -128,7 +130,7 @@ static bool is_in_use(struct header *header, int slot)
 static int unlock(struct header *header, const struct request *request, const struct key *key,
 		  struct volume_key *volume_key, struct error *err)
 {
-	const struct notice listener = { .tell = cmd_notice };
+	const struct notice listener = { .tell = say_notice };
 	const struct luks_pass pass = {
 		.data = key->data,
 		.len = key->len,
@@ -519,7 +521,7 @@ static const char *take_slot(struct request *request, const char *value)
 {
 	uint64_t slot;
 
-	if (!cmd_parse_number(value, MAX_SLOT, &slot))
+	if (!parse_number(value, MAX_SLOT, &slot))
 		return "--slot takes a number from 0 to 31";
 	request->slot = slot;
 	return NULL;
@@ -558,8 +560,8 @@ static const char *take_option(struct request *request, int option, const char *
 		request->header = value;
 		return NULL;
 	case OPT_ANSWER_TIMEOUT:
-		return cmd_parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : CMD_ANSWER_TIMEOUT_WRONG;
+		return parse_answer_timeout(value, &request->answer_timeout) ?
+			       NULL : ANSWER_TIMEOUT_WRONG;
 	case OPT_FORCE:
 		request->force = true;
 		return NULL;

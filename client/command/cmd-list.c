@@ -11,6 +11,8 @@
 #include "attach/gateway.h"
 #include "header/json.h"
 #include "attach/kernel-device.h"
+#include "terminal/number.h"
+#include "terminal/say.h"
 
 const char help_list[] =
 	"Usage: ndio list [OPTION...]\n"
@@ -88,11 +90,11 @@ static void print_row(const struct row *row)
 
 	snprintf(name, sizeof(name), "nbd%u", row->index);
 	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name,
-	       cmd_size_text(row->device.size, size), row->state,
+	       size_text(row->device.size, size), row->state,
 	       row->facts.locator ? row->facts.since : "?",
-	       cmd_size_text(row->device.counts.read_bytes, read),
-	       cmd_size_text(row->device.counts.written_bytes, written),
-	       row->facts.locator ? cmd_clean(row->facts.locator, locator, sizeof(locator)) : "?",
+	       size_text(row->device.counts.read_bytes, read),
+	       size_text(row->device.counts.written_bytes, written),
+	       row->facts.locator ? say_clean(row->facts.locator, locator, sizeof(locator)) : "?",
 	       row->device.read_only ? " (read-only)" : "");
 }
 

@@ -8,6 +8,7 @@
 
 #include "attach/kernel-device.h"
 #include "attach/ndiotab.h"
+#include "locator/locator.h"
 
 /* The line so far. */
 struct line {
@@ -70,7 +71,7 @@ static bool offer_uri_files(const struct line *line)
 {
 	const char *equals = strrchr(line->typed, '=');
 
-	if (!cmd_is_uri(line->typed + line->lead_len) || !equals)
+	if (!locator_is_uri(line->typed + line->lead_len) || !equals)
 		return false;
 	offer_files(line, equals + 1 - line->typed);
 	return true;

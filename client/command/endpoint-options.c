@@ -2,6 +2,7 @@
 
 #include "command/cmd.h"
 #include "locator/locator.h"
+#include "terminal/number.h"
 
 bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
 		     const char *value)
@@ -25,8 +26,8 @@ bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destina
 		return !unlock_take_max_kdf_time(&source->how, value) &&
 		       !unlock_take_max_kdf_time(&destination->how, value);
 	case ENDPOINT_ANSWER_TIMEOUT:
-		return cmd_parse_answer_timeout(value, &source->answer_timeout) &&
-		       cmd_parse_answer_timeout(value, &destination->answer_timeout);
+		return parse_answer_timeout(value, &source->answer_timeout) &&
+		       parse_answer_timeout(value, &destination->answer_timeout);
 	case ENDPOINT_HEADER:
 		spec->header = value;
 		return true;

@@ -11,9 +11,9 @@
 
 #include "base/align.h"
 #include "engine/bounce.h"
-#include "command/cmd.h"
 #include "terminal/interrupt.h"
 #include "memory/secret.h"
+#include "terminal/say.h"
 
 #define SLOTS      32
 #define PIECE      (256 * 1024) /* bytes of each side in a slot */
@@ -518,7 +518,7 @@ static int set_up(struct compare *compare, struct endpoint *a, struct endpoint *
 	if (ret < 0)
 		return ret;
 	if (!compare->buffers.locked && (a->encrypted || b->encrypted))
-		cmd_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
+		say_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
 	ret = set_up_side(compare, 0, a, err);
 	return ret < 0 ? ret : set_up_side(compare, 1, b, err);
 }

@@ -16,11 +16,11 @@
 #include "base/align.h"
 #include "engine/bounce.h"
 #include "base/clock.h"
-#include "command/cmd.h"
 #include "copy/guard.h"
 #include "terminal/interrupt.h"
 #include "memory/secret.h"
 #include "copy/todo.h"
+#include "terminal/say.h"
 
 #define ZERO_BLOCK 4096               /* zeroes keep to its boundaries */
 #define ZERO_PLAIN (32 * 1024 * 1024) /* zeroed by one request; encrypted zeroes are data */
@@ -832,7 +832,7 @@ static int set_up(struct copy *copy, struct error *err)
 	if (ret < 0)
 		return ret;
 	if (!copy->buffers.locked && (copy->src->encrypted || copy->dst->encrypted))
-		cmd_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
+		say_notice(NULL, BOUNCE_UNPINNED); /* once, if the volumes have told it, too */
 	for (unsigned i = 0; i < copy->nr_slots; i++) {
 		copy->slots[i].copy = copy;
 		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * copy->piece;

@@ -11,9 +11,10 @@
 
 #include "base/align.h"
 #include "attach/clash.h"
-#include "command/cmd.h"
+#include "locator/locator.h"
 #include "terminal/key-try.h"
 #include "file/image-lock.h"
+#include "terminal/say.h"
 
 /* The largest alignment that direct I/O is likely to need. */
 #define DIRECT_BLOCK 4096
@@ -32,7 +33,7 @@ bool endpoint_is_special(const char *locator)
 /* What a locator or header is, if it is something local that exists. */
 static bool stat_locator(const char *locator, int stream, struct stat *st)
 {
-	if (!locator || cmd_is_uri(locator))
+	if (!locator || locator_is_uri(locator))
 		return false;
 	if (strcmp(locator, "-") == 0)
 		return fstat(stream, st) == 0;
@@ -123,14 +124,14 @@ static int direct_for(const struct endpoint_spec *spec, unsigned flags, uint64_t
  * why one was lost. */
 static bool wants_notices(const struct endpoint_spec *spec)
 {
-	return spec->unlock || cmd_is_uri(spec->locator);
+	return spec->unlock || locator_is_uri(spec->locator);
 }
 
 /* What the library would tell. */
 static void look_for_writer(const char *locator)
 {
-	const struct notice notice = { .tell = cmd_notice };
-	int fd = cmd_is_uri(locator) ? -1 : open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	const struct notice notice = { .tell = say_notice };
+	int fd = locator_is_uri(locator) ? -1 : open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
 	if (fd < 0)
 		return;
@@ -151,7 +152,7 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.file_size = file_size,
 		.connections = spec->connections,
 		.answer_timeout = spec->answer_timeout,
-		.notice = wants_notices(spec) ? cmd_notice : NULL,
+		.notice = wants_notices(spec) ? say_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
 	int ret;
@@ -244,7 +245,7 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 static int open_plain_file(struct endpoint *endpoint, const char *path, mode_t mode,
 			   struct error *err)
 {
-	const struct notice notice = { .tell = cmd_notice };
+	const struct notice notice = { .tell = say_notice };
 	const int flags = O_CLOEXEC | O_NOCTTY;
 	int fd = open(path, flags | O_RDWR | O_CREAT | O_EXCL, mode);
 	int ret;
@@ -293,7 +294,7 @@ static bool is_plain_file(const struct endpoint_spec *spec)
 {
 	struct stat st;
 
-	if (spec->unlock || cmd_is_uri(spec->locator))
+	if (spec->unlock || locator_is_uri(spec->locator))
 		return false;
 	return stat_locator(spec->locator, -1, &st) ? S_ISREG(st.st_mode) : errno == ENOENT;
 }
@@ -542,7 +543,7 @@ void endpoint_cut(struct endpoint *endpoint, uint64_t size)
 		return;
 	mark(endpoint, size);
 	if (ftruncate(endpoint->file, size) < 0)
-		cmd_error("%s: cutting it to %" PRIu64 " bytes: %s", endpoint->name, size,
+		say_error("%s: cutting it to %" PRIu64 " bytes: %s", endpoint->name, size,
 			  strerror(errno));
 }
 

@@ -8,12 +8,13 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "command/cmd.h"
 #include "header/header.h"
+#include "locator/locator.h"
 #include "luks/luks-memfd.h"
 #include "header/overwrite.h"
 #include "header/partition-table.h"
 #include "header/signature.h"
+#include "terminal/say.h"
 
 /* What an endpoint holds as the copy sees it: decrypted, if it has a key. */
 static int find_in_volume(struct endpoint *endpoint, uint64_t size, struct signatures *found,
@@ -100,7 +101,7 @@ static unsigned sector_of(const struct endpoint *destination)
 
 	if (destination->encrypted)
 		return destination->sector;
-	if (destination->kind != ENDPOINT_VOLUME || cmd_is_uri(destination->name))
+	if (destination->kind != ENDPOINT_VOLUME || locator_is_uri(destination->name))
 		return 0;
 	fd = open(destination->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 || ioctl(fd, BLKSSZGET, &size) < 0)
@@ -117,17 +118,17 @@ void guard_tell(const struct endpoint *source, const struct endpoint *destinatio
 	unsigned sector = table ? sector_of(destination) : 0;
 
 	if (!source->encrypted && luks_starts(first, len))
-		cmd_error("%s: a LUKS volume; without a key it is copied as it is, encrypted",
+		say_error("%s: a LUKS volume; without a key it is copied as it is, encrypted",
 			  source->name);
 	if (!sector || table == sector)
 		return;
 	if (destination->encrypted)
-		cmd_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+		say_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
 			  "its partitions are only found after ndio attach --block-size %u; or make "
 			  "it by ndio format --sector-size %u", source->name, table,
 			  destination->name, sector, table, table);
 	else
-		cmd_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+		say_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
 			  "its partitions won't be found there", source->name, table,
 			  destination->name, sector);
 }

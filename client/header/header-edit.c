@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "command/cmd.h"
 #include "terminal/deferral.h"
 #include "base/thread.h"
+#include "terminal/say.h"
 
 #define CHUNK       (UINT64_C(1) << 20)
 #define MAGIC_BLOCK UINT64_C(4096) /* what is zeroed where a header may start */
@@ -295,9 +295,9 @@ static void end_interrupted(const struct edit *edit)
 
 	error_set(&err, EINTR, "%s: interrupted while the new key was tried", edit->header->name);
 	tell_state(edit, -EINTR, &err);
-	cmd_error("%s", err.text);
+	say_error("%s", err.text);
 	deferral_end();
-	_exit(CMD_FAILED); /* not reached: the signal ends it */
+	_exit(EXIT_FAILURE); /* not reached: the signal ends it */
 }
 
 static int prove_patiently(const struct edit *edit, const struct header_proof *proof,

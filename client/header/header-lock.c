@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "command/cmd.h"
+#include "locator/locator.h"
+#include "terminal/say.h"
+
 
 #define EVERYBODYS "/run/lock"
 #define NAME_SIZE  80 /* "ndio-" and a hash in hexadecimal */
@@ -90,7 +92,7 @@ static int name_lock(const char *uri, char name[NAME_SIZE], struct error *err)
 
 static void tell_folder(const char *uri, const char *folder, int why)
 {
-	cmd_error("%s: its lock is in %s, since " EVERYBODYS " can't be used (%s): it doesn't keep "
+	say_error("%s: its lock is in %s, since " EVERYBODYS " can't be used (%s): it doesn't keep "
 		  "out who has it elsewhere, as other users do", uri, folder, strerror(why));
 }
 
@@ -128,7 +130,7 @@ static int open_lock(const char *locator, bool tell, struct error *err)
 {
 	int fd;
 
-	if (cmd_is_uri(locator))
+	if (locator_is_uri(locator))
 		return open_uri_lock(locator, tell, err);
 	fd = open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	return fd < 0 ? error_set(err, errno, "%s: %s", locator, strerror(errno)) : fd;
@@ -155,7 +157,7 @@ int header_lock(const char *locator, int *lock, struct error *err)
 		return 0;
 	}
 	if (errno == EWOULDBLOCK) {
-		cmd_error("%s: waiting for another program that has locked it", locator);
+		say_error("%s: waiting for another program that has locked it", locator);
 		if (flock(fd, LOCK_EX) == 0) {
 			*lock = fd;
 			return 0;

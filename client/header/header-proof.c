@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "command/cmd.h"
 #include "luks/luks.h"
 #include "memory/secret.h"
 #include "engine/target.h"
+#include "terminal/say.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
 {
@@ -116,7 +116,7 @@ int header_prove_memfd(struct header *header, const struct header_proof *proof,
 int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
 		   struct error *err)
 {
-	const struct notice listener = { .tell = cmd_notice };
+	const struct notice listener = { .tell = say_notice };
 	const struct luks_source source = memfd_source(header);
 	const struct luks_pass pass = {
 		.data = key->data,

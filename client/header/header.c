@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "command/cmd.h"
 #include "terminal/deferral.h"
+#include "terminal/say.h"
 
 #define MIB        (UINT64_C(1) << 20)
 #define META_MAX   (8 * MIB) /* two copies of the largest LUKS2 metadata */
@@ -31,7 +31,7 @@ static int open_volume(struct header *header, bool readonly)
 		.connections = 1,
 		.file_size = header->file_size,
 		.answer_timeout = header->answer_timeout,
-		.notice = cmd_notice,
+		.notice = say_notice,
 	};
 
 	return ndio_open(header->name, &options, &header->volume);
@@ -57,7 +57,7 @@ int header_open(struct header *header, bool readonly, struct error *err)
 		return error_set(err, -ret, "%s", ndio_error());
 	header->size = header->info.target_size;
 	if (!readonly && !(header->info.can & NDIO_CAN_FLUSH))
-		cmd_error("%s: the server can't flush: what is written may be lost, or half of it, "
+		say_error("%s: the server can't flush: what is written may be lost, or half of it, "
 			  "if it crashes soon", header->name);
 	return 0;
 }

@@ -4,7 +4,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "command/cmd.h"
+#include "terminal/number.h"
+
 
 /* libcryptsetup's limits, in KiB: each of up to four threads takes 8. */
 #define MEMORY_MIN 32
@@ -18,7 +19,7 @@ static bool is_known(const char *type)
 
 static bool read_number(const char *value, uint64_t *number)
 {
-	return cmd_parse_number(value, UINT32_MAX, number) && *number > 0;
+	return parse_number(value, UINT32_MAX, number) && *number > 0;
 }
 
 const char *kdf_option(struct kdf_options *options, int option, const char *value)

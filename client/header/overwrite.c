@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "command/cmd.h"
 #include "attach/device-users.h"
+#include "locator/locator.h"
 #include "terminal/key-input.h"
 
 int overwrite_ask(const char *name, const char *what, const char *option, struct error *err)
@@ -30,7 +30,7 @@ int overwrite_check_claims(const char *locator, struct error *err)
 	struct stat st;
 	int fd;
 
-	if (cmd_is_uri(locator) || stat(locator, &st) < 0 || !S_ISBLK(st.st_mode))
+	if (locator_is_uri(locator) || stat(locator, &st) < 0 || !S_ISBLK(st.st_mode))
 		return 0;
 	fd = device_claim(locator, err);
 	if (fd < 0)

@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 #include "terminal/agent.h"
-#include "command/cmd.h"
+#include "terminal/number.h"
+#include "terminal/say.h"
 
 #define TYPED_MAX 512 /* bytes of a passphrase that is typed, as cryptsetup has it */
 #define TRIES     3   /* for a new one to be typed twice */
@@ -37,7 +38,7 @@ bool key_source_set_fd(struct key_source *source, const char *value)
 {
 	uint64_t fd;
 
-	if (key_source_given(source) || !cmd_parse_number(value, INT_MAX, &fd))
+	if (key_source_given(source) || !parse_number(value, INT_MAX, &fd))
 		return false;
 	source->fd = fd;
 	return true;
@@ -45,13 +46,13 @@ bool key_source_set_fd(struct key_source *source, const char *value)
 
 const char *key_source_set_offset(struct key_source *source, const char *value)
 {
-	return cmd_parse_size(value, &source->part.offset) ? NULL :
+	return parse_size(value, &source->part.offset) ? NULL :
 	       "the offset in a key file is a number of bytes, or one with K, M, G or T";
 }
 
 const char *key_source_set_size(struct key_source *source, const char *value)
 {
-	return cmd_parse_size(value, &source->part.size) && source->part.size > 0 &&
+	return parse_size(value, &source->part.size) && source->part.size > 0 &&
 			       source->part.size <= KEY_MAX ?
 		       NULL : "the size of a key is from 1 byte to 8 MiB";
 }
@@ -90,7 +91,7 @@ static int read_file(const char *path, const struct key_part *part, bool is_new,
 		return error_set(err, errno, "%s: %s", name, strerror(errno));
 	ret = key_file_look(fd, name, path, &readable, err);
 	if (ret == 0 && readable && is_new)
-		cmd_error("warning: %s: others may read it", name);
+		say_error("warning: %s: others may read it", name);
 	if (ret == 0)
 		ret = key_file_read(fd, name, part, key, err);
 	close(fd);
@@ -208,7 +209,7 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 		signals_catch(&terminal);
 		ret = echo_off(&terminal, err);
 		if (ret == 0) {
-			tell(fd, "%s: ", cmd_clean(prompt, clean, sizeof(clean)));
+			tell(fd, "%s: ", say_clean(prompt, clean, sizeof(clean)));
 			ret = read_line(fd, key, err);
 			tell(fd, "\n");
 			tcsetattr(fd, TCSAFLUSH, &terminal.before);
@@ -293,7 +294,7 @@ static int read_agent(const char *prompt, struct key *key, struct error *err)
 	const struct key_part all = { .size = 0 };
 	struct agent agent;
 	char clean[512];
-	int ret = agent_start(&agent, cmd_clean(prompt, clean, sizeof(clean)), err);
+	int ret = agent_start(&agent, say_clean(prompt, clean, sizeof(clean)), err);
 	int ended;
 
 	if (ret < 0)
@@ -333,7 +334,7 @@ int terminal_confirm(const char *question)
 
 	if (fd < 0)
 		return -ENOTTY;
-	tell(fd, "%s ", cmd_clean(question, clean, sizeof(clean)));
+	tell(fd, "%s ", say_clean(question, clean, sizeof(clean)));
 	n = read(fd, answer, sizeof(answer));
 	close(fd);
 	return n == 4 && memcmp(answer, "YES\n", 4) == 0;

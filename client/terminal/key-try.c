@@ -4,7 +4,8 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-#include "command/cmd.h"
+#include "terminal/say.h"
+
 
 #define TRIES 3 /* as cryptsetup */
 
@@ -13,7 +14,7 @@ void key_tell_deriving(void)
 	static bool told;
 
 	if (!told && isatty(STDERR_FILENO))
-		cmd_error("deriving the key, this takes some seconds");
+		say_error("deriving the key, this takes some seconds");
 	told = true;
 }
 
@@ -32,7 +33,7 @@ int key_try(const struct key_source *source, const char *prompt, struct key *key
 		ret = try(opaque, key, err);
 		if (ret != -EPERM || !asked || left == 0)
 			return ret;
-		cmd_error("%s: try again", err->text);
+		say_error("%s: try again", err->text);
 		key_clear(key);
 	}
 }

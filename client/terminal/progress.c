@@ -11,8 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command/cmd.h"
 #include "header/json.h"
+#include "terminal/number.h"
+#include "terminal/say.h"
 
 #define BAR_MAX     50
 #define INTERVAL_MS 200 /* between two bars */
@@ -43,7 +44,7 @@ bool progress_parse(const char *value, struct progress_options *options)
 		options->how = PROGRESS_TEXT;
 		return true;
 	}
-	if (strcmp(value, "json") != 0 && !cmd_parse_number(value, INT_MAX, &fd))
+	if (strcmp(value, "json") != 0 && !parse_number(value, INT_MAX, &fd))
 		return false;
 	mode = fcntl((int)fd, F_GETFL);
 	if (mode < 0 || (mode & O_ACCMODE) == O_RDONLY)
@@ -139,8 +140,8 @@ static void describe(const struct progress *progress, uint64_t done, uint64_t to
 	double left = time_left(progress, done, total);
 	char amount[16], all[16], rate[16], when[32];
 
-	cmd_size_text(done, amount);
-	cmd_size_text(progress->rate, rate);
+	size_text(done, amount);
+	size_text(progress->rate, rate);
 	if (ended || left < 0)
 		time_text(progress->sampled - progress->start, when);
 	else
@@ -149,7 +150,7 @@ static void describe(const struct progress *progress, uint64_t done, uint64_t to
 		snprintf(text, size, "%s, %s/s, %s %s", amount, rate, ended ? "in" : "after", when);
 	else
 		snprintf(text, size, "%3u%%  %s of %s, %s/s, %s%s%s",
-			 (unsigned)(part_of(done, total) * 100), amount, cmd_size_text(total, all),
+			 (unsigned)(part_of(done, total) * 100), amount, size_text(total, all),
 			 rate, ended ? "in " : left < 0 ? "after " : "", when,
 			 ended || left < 0 ? "" : " left");
 }
@@ -173,7 +174,7 @@ static void say_line(const struct progress *progress, uint64_t done, uint64_t to
 	describe(progress, done, total, ended, text, sizeof(text));
 	if (progress->options.how == PROGRESS_TEXT && progress->terminal)
 		fputs("\r\033[K", stderr); /* where the bar is */
-	cmd_error("%s", text + strspn(text, " "));
+	say_error("%s", text + strspn(text, " "));
 }
 
 /* ---- for scripts ---- */

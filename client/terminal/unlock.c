@@ -3,7 +3,8 @@
 #include <limits.h>
 #include <stdint.h>
 
-#include "command/cmd.h"
+#include "terminal/number.h"
+
 
 bool unlock_given(const struct unlock_options *options)
 {
@@ -14,7 +15,7 @@ const char *unlock_take_slot(struct unlock_options *options, const char *value)
 {
 	uint64_t slot;
 
-	if (!cmd_parse_number(value, UNLOCK_MAX_SLOT, &slot))
+	if (!parse_number(value, UNLOCK_MAX_SLOT, &slot))
 		return "a key slot is a number from 0 to 31";
 	options->slot = slot;
 	return NULL;
@@ -24,7 +25,7 @@ const char *unlock_take_max_kdf_time(struct unlock_options *options, const char 
 {
 	uint64_t seconds;
 
-	if (!cmd_parse_number(value, UINT_MAX, &seconds) || seconds == 0)
+	if (!parse_number(value, UINT_MAX, &seconds) || seconds == 0)
 		return "--max-kdf-time takes a number of seconds";
 	options->max_kdf_time = seconds;
 	return NULL;

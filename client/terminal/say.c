@@ -1,0 +1,58 @@
+#include "terminal/say.h"
+
+#include <ctype.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bytes from 128 up are left alone, as names in UTF-8 have them, but for that encoding's
+ * control characters, 0xc2 0x80 to 0x9f. */
+char *say_clean(const char *text, char *to, size_t size)
+{
+	unsigned char before = 0;
+
+	snprintf(to, size, "%s", text);
+	for (unsigned char *c = (unsigned char *)to; *c; c++) {
+		bool control = iscntrl(*c) || (before == 0xc2 && *c < 0xa0);
+
+		before = *c;
+		if (control)
+			*c = '?';
+	}
+	return to;
+}
+
+/* In one write, so that the lines of several programs don't mix. */
+void say_as(const char *who, const char *fmt, va_list args)
+{
+	char text[2048], clean[2048];
+
+	vsnprintf(text, sizeof(text), fmt, args);
+	fflush(stdout);
+	fprintf(stderr, "%s: %s\n", who, say_clean(text, clean, sizeof(clean)));
+}
+
+void say_error(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	say_as("ndio", fmt, args);
+	va_end(args);
+}
+
+void say_notice(void *opaque, const char *message)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static char last[512]; /* both sides of a copy may have the same to tell */
+	bool again;
+
+	(void)opaque;
+	pthread_mutex_lock(&lock);
+	again = strcmp(message, last) == 0;
+	snprintf(last, sizeof(last), "%s", message);
+	pthread_mutex_unlock(&lock);
+	if (!again)
+		say_error("%s", message);
+}

@@ -1,0 +1,24 @@
+/* say: what a user is told, on stderr, a line at a time.
+ *
+ * Unprintable characters become '?': names of files and what servers say can be hostile to a
+ * terminal. Any thread. */
+#ifndef NDIO_SAY_H
+#define NDIO_SAY_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+/* Prints "ndio: ..." and a newline. */
+void say_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The same, with another name in front of the colon. */
+void say_as(const char *who, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
+
+/* For ndio_options.notice: prints it as say_error() does, unless it is what it printed last. opaque
+ * is unused. */
+void say_notice(void *opaque, const char *message);
+
+/* Copies text for a terminal, cut to fit. Returns to. */
+char *say_clean(const char *text, char *to, size_t size);
+
+#endif
