@@ -27,6 +27,8 @@
 
 #define READ_BACK     (UINT64_C(16) << 20) /* at the most, of a new header when it is opened */
 #define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
+#define ROOM_LUKS2    (UINT64_C(16) << 20) /* what it takes; with less libcryptsetup makes it smaller */
+#define ROOM_LUKS1    (UINT64_C(2) << 20)
 #define DEFAULT_SECTOR 4096
 #define CIPHER        "aes-xts-plain64"
 #define XTS_KEY_BITS  512
@@ -181,15 +183,16 @@ static int format_device(struct header *header, const struct request *request, u
 	return header_measure(header, err);
 }
 
-/* A second memfd stands for the data's device when the header is detached. */
+/* A second memfd stands for the data's device when the header is detached; one sector of it, since
+ * its size isn't in the header. */
 static int format_detached(struct header *header, const struct request *request, unsigned sector,
-			   uint64_t data_size, struct error *err)
+			   struct error *err)
 {
 	char path[32];
 	int fd = memfd_create("ndio-data", MFD_CLOEXEC);
 	int ret;
 
-	if (fd < 0 || ftruncate(fd, data_size) < 0) {
+	if (fd < 0 || ftruncate(fd, sector) < 0) {
 		ret = error_set(err, errno, "%s: %s", request->locator, strerror(errno));
 	} else {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
@@ -218,20 +221,33 @@ static int check_size(const struct header *header, const struct request *request
 			 size_text(offset, text));
 }
 
-/* data_size is that of the file, device or export that will hold the data. */
-static int make_header(struct header *header, const struct request *request, unsigned sector,
-		       uint64_t data_size, struct error *err)
+/* How much of the beginning the new header owns: all before the data, or its own length. */
+static uint64_t header_end(const struct header *header, const struct request *request)
 {
-	uint64_t size = request->header || data_size < ROOM ? ROOM : data_size;
-	int ret = luks_memfd_make(&header->memfd, round_down(size, sector), err);
+	uint64_t offset = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT;
 
+	return request->header || offset < header->len ? header->len : offset;
+}
+
+/* The memfd has room for any new header, or what a limit leaves: how large the disk is doesn't matter
+ * here. All before the data is written from it, with what libcryptsetup left empty. */
+static int make_header(struct header *header, const struct request *request, unsigned sector,
+		       struct error *err)
+{
+	int ret = luks_memfd_make(&header->memfd, ROOM, err);
+
+	if (ret == 0)
+		ret = luks_memfd_check_room(&header->memfd,
+					    is_luks2(request) ? ROOM_LUKS2 : ROOM_LUKS1, err);
 	if (ret == 0)
 		ret = kdf_apply(&request->kdf, header, request->type, err);
 	if (ret < 0)
 		return ret;
-	return request->header ?
-		       format_detached(header, request, sector, round_down(data_size, sector), err) :
-		       format_device(header, request, sector, NULL, err);
+	ret = request->header ? format_detached(header, request, sector, err) :
+				format_device(header, request, sector, NULL, err);
+	if (ret == 0)
+		ret = luks_memfd_check_room(&header->memfd, header_end(header, request), err);
+	return ret;
 }
 
 static int add_key(struct header *header, const struct request *request, struct key *key,
@@ -264,14 +280,6 @@ struct job {
 	struct signatures found;    /* where the header goes, if that is there already */
 	struct key key;             /* that will open it */
 };
-
-/* How much of the beginning the new header owns: all before the data, or its own length. */
-static uint64_t header_end(const struct header *header, const struct request *request)
-{
-	uint64_t offset = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT;
-
-	return request->header || offset < header->len ? header->len : offset;
-}
 
 static int write_header(struct job *job, struct error *err)
 {
@@ -397,7 +405,7 @@ static int make(struct job *job, struct error *err)
 	const struct request *request = job->request;
 	struct header *header = &job->header;
 	unsigned sector = choose_sector(request, job->data_size);
-	int ret = make_header(header, request, sector, job->data_size, err);
+	int ret = make_header(header, request, sector, err);
 
 	if (ret < 0)
 		return ret;

@@ -7,16 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/align.h"
+#include "base/file-limit.h"
 
 #define MIB         (UINT64_C(1) << 20)
 #define LUKS2_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
 #define LUKS1_LEN   1024       /* without its key areas */
 #define MAGIC_LEN   6
 #define BLOCK       512
+#define SECTOR_MAX  4096 /* of LUKS2, which wants whole ones to format */
 #define DESCRIPTORS 8 /* that libcryptsetup and libblkid have open at once, at the most */
 
 static const char magic_first[] = "LUKS\xba\xbe";
@@ -68,11 +69,9 @@ const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret)
 /* An empty one: growing it beyond the limit would raise the signal. */
 static int make_file(struct luks_memfd *memfd)
 {
-	struct rlimit limit;
+	uint64_t limit = file_limit();
 
-	memfd->len = memfd->size;
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && memfd->len > limit.rlim_cur)
-		memfd->len = round_down(limit.rlim_cur, BLOCK);
+	memfd->len = memfd->size <= limit ? memfd->size : round_down(limit, SECTOR_MAX);
 	memfd->fd = memfd_create("ndio-luks-header", MFD_CLOEXEC);
 	return memfd->fd < 0 || ftruncate(memfd->fd, memfd->len) < 0 ? -errno : 0;
 }
@@ -177,8 +176,12 @@ int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err)
 
 static int too_little_room(const struct luks_memfd *memfd, struct error *err)
 {
-	return error_set(err, EFBIG, "%s: no room for its LUKS header: the limit on the size of files "
-			 "(ulimit -f) is too low", memfd->name);
+	return error_set(err, EFBIG, "%s: no room for its LUKS header: " FILE_LIMIT_LOW, memfd->name);
+}
+
+int luks_memfd_check_room(const struct luks_memfd *memfd, uint64_t end, struct error *err)
+{
+	return end > memfd->len && memfd->len < memfd->size ? too_little_room(memfd, err) : 0;
 }
 
 /* libcryptsetup didn't take it. A second copy alone is an old one where libblkid finds something
@@ -188,8 +191,8 @@ static int load_failed(const struct luks_memfd *memfd, struct error *err)
 	bool first = magic_at(memfd, 0, magic_first);
 	bool foreign = strstr(memfd->log, "ambiguous signatures");
 
-	if (memfd->len < memfd->size && memfd->len < LUKS2_FIRST)
-		return too_little_room(memfd, err);
+	if (luks_memfd_check_room(memfd, LUKS2_FIRST, err) < 0)
+		return -EFBIG;
 	if (first && foreign)
 		return error_set(err, EINVAL, "%s: the LUKS header is damaged, and something else is "
 				 "on the disk as well", memfd->name);
@@ -255,8 +258,8 @@ int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_l
 	*end = copy ? 2 * copy + keys : luks1_end(memfd);
 	if (copy_len)
 		*copy_len = copy;
-	if (*end > memfd->len && memfd->len < memfd->size)
-		return too_little_room(memfd, err);
+	if (luks_memfd_check_room(memfd, *end, err) < 0)
+		return -EFBIG;
 	if (*end > LUKS_HEADER_MAX)
 		return error_set(err, EINVAL, "%s: the LUKS header says that it has %" PRIu64
 				 " bytes", memfd->name, *end);

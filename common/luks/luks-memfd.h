@@ -53,6 +53,9 @@ int luks_memfd_load(struct luks_memfd *memfd, struct error *err);
 int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_len,
 		       struct error *err);
 
+/* -EFBIG: a limit cut the memfd off before end, in bytes. */
+int luks_memfd_check_room(const struct luks_memfd *memfd, uint64_t end, struct error *err);
+
 /* 1 or 2, of what was loaded or formatted. */
 unsigned luks_memfd_version(const struct luks_memfd *memfd);
 
