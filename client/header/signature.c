@@ -1,57 +1,31 @@
 #include "header/signature.h"
 
 #include <blkid.h>
+#include <endian.h>
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/align.h"
+#include "header/edges.h"
 
-#define EDGE (UINT64_C(1) << 20) /* what is looked at, at either end */
-
-static bool is_zero(const uint8_t *bytes, uint64_t len)
+static void add_range(struct signatures *found, uint64_t offset, uint64_t len)
 {
-	return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
+	if (found->nr_magic < SIGNATURES_MAX)
+		found->magic[found->nr_magic++] = (struct header_range){ offset, len };
 }
 
-/* Copies one end into the memfd. */
-static int copy_edge(struct header *header, int fd, uint64_t offset, bool *used,
-		     struct error *err)
+static void add_magic(struct signatures *found, const struct edges *edges, blkid_probe probe,
+		      const char *offset_name, const char *magic_name)
 {
-	uint64_t len = min_u64(EDGE, header->size - offset);
-	uint8_t *edge = malloc(len + 1);
-	int ret;
-
-	if (!edge)
-		return error_set(err, ENOMEM, "%s: no memory", header->name);
-	ret = header_read_bytes(header, edge, len, offset, "looking what is there", err);
-	if (ret == 0 && !is_zero(edge, len)) {
-		*used = true;
-		if (pwrite(fd, edge, len, offset) != (ssize_t)len)
-			ret = error_set(err, EIO, "%s: looking what is there: %s", header->name,
-					strerror(errno));
-	}
-	free(edge);
-	return ret;
-}
-
-static void add_magic(struct signatures *found, blkid_probe probe, const char *offset_name,
-		      const char *magic_name)
-{
-	struct header_range *range = &found->magic[found->nr_magic];
 	const char *offset;
 	size_t len;
 
-	if (found->nr_magic == SIGNATURES_MAX ||
-	    blkid_probe_lookup_value(probe, offset_name, &offset, NULL) < 0 ||
-	    blkid_probe_lookup_value(probe, magic_name, NULL, &len) < 0)
-		return;
-	range->offset = strtoull(offset, NULL, 10);
-	range->len = len;
-	found->nr_magic++;
+	if (blkid_probe_lookup_value(probe, offset_name, &offset, NULL) == 0 &&
+	    blkid_probe_lookup_value(probe, magic_name, NULL, &len) == 0)
+		add_range(found, edges_offset(edges, strtoull(offset, NULL, 10)), len);
 }
 
 /* Of the words of libblkid, "crypto_LUKS" needs a translation; "ext4 (filesystem)" doesn't. */
@@ -67,7 +41,7 @@ static void name_content(struct signatures *found, blkid_probe probe, const char
 			 usage ? usage : "of unknown use");
 }
 
-static void add_one(struct signatures *found, blkid_probe probe)
+static void add_one(struct signatures *found, const struct edges *edges, blkid_probe probe)
 {
 	const char *type;
 
@@ -75,22 +49,22 @@ static void add_one(struct signatures *found, blkid_probe probe)
 		found->luks |= strcmp(type, "crypto_LUKS") == 0;
 		if (!found->text[0])
 			name_content(found, probe, type);
-		add_magic(found, probe, "SBMAGIC_OFFSET", "SBMAGIC");
+		add_magic(found, edges, probe, "SBMAGIC_OFFSET", "SBMAGIC");
 	} else if (blkid_probe_lookup_value(probe, "PTTYPE", &type, NULL) == 0) {
 		if (!found->text[0])
 			snprintf(found->text, sizeof(found->text), "a partition table (%s)", type);
-		add_magic(found, probe, "PTMAGIC_OFFSET", "PTMAGIC");
+		add_magic(found, edges, probe, "PTMAGIC_OFFSET", "PTMAGIC");
 	}
 }
 
-static int ask_blkid(struct header *header, int fd, struct signatures *found, struct error *err)
+static int ask_blkid(const struct edges *edges, const char *name, struct signatures *found,
+		     struct error *err)
 {
 	blkid_probe probe = blkid_new_probe();
 
-	if (!probe || blkid_probe_set_device(probe, fd, 0, 0) < 0) {
+	if (!probe || blkid_probe_set_device(probe, edges->fd, 0, 0) < 0) {
 		blkid_free_probe(probe);
-		return error_set(err, ENOMEM, "%s: looking what is there: libblkid failed",
-				 header->name);
+		return error_set(err, ENOMEM, "%s: looking what is there: libblkid failed", name);
 	}
 	blkid_probe_enable_superblocks(probe, 1);
 	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE |
@@ -98,30 +72,78 @@ static int ask_blkid(struct header *header, int fd, struct signatures *found, st
 	blkid_probe_enable_partitions(probe, 1);
 	blkid_probe_set_partitions_flags(probe, BLKID_PARTS_MAGIC);
 	while (blkid_do_probe(probe) == 0)
-		add_one(found, probe);
+		add_one(found, edges, probe);
 	blkid_free_probe(probe);
 	return 0;
 }
 
+/* ---- what libblkid doesn't take for valid on a disk that was shortened ---- */
+
+static void look_for(struct signatures *found, const struct edges *edges, const char *name,
+		     const void *bytes, size_t len, uint64_t offset)
+{
+	if (!edges_have(edges, bytes, len, offset))
+		return;
+	if (!found->text[0])
+		snprintf(found->text, sizeof(found->text), "%s", name);
+	add_range(found, offset, len);
+}
+
+/* Members of arrays of Linux' md, with metadata at the end: version 0.90, in the byte order of who made
+ * it, says how large the member is; 1.0 where the metadata are. */
+static void look_for_md(struct signatures *found, const struct edges *edges)
+{
+	static const uint8_t little[] = { 0xfc, 0x4e, 0x2b, 0xa9 }, big[] = { 0xa9, 0x2b, 0x4e, 0xfc };
+	static const char name[] = "linux_raid_member (raid)";
+	uint64_t old = round_down(edges->size, 65536) - 65536;
+
+	look_for(found, edges, name, little, sizeof(little), old);
+	look_for(found, edges, name, big, sizeof(big), old);
+	look_for(found, edges, name, little, sizeof(little), round_down(edges->size, 4096) - 8192);
+}
+
+/* SNIA's format of RAID controllers says where its other header is. It is in the last sector, or before
+ * 128 KiB that some controller keeps for itself. */
+static void look_for_ddf(struct signatures *found, const struct edges *edges)
+{
+	static const uint8_t big[] = { 0xde, 0x11, 0xde, 0x11 }, little[] = { 0x11, 0xde, 0x11, 0xde };
+	uint64_t last = round_down(edges->size, HEADER_UNIT) - HEADER_UNIT;
+
+	for (unsigned i = 0; i < 2; i++, last -= 256 * HEADER_UNIT) {
+		look_for(found, edges, "ddf_raid_member (raid)", big, sizeof(big), last);
+		look_for(found, edges, "ddf_raid_member (raid)", little, sizeof(little), last);
+	}
+}
+
+/* Both superblocks of nilfs2 have the size of the disk, which is less likely there by chance than its
+ * magic of two bytes. */
+static void look_for_nilfs2(struct signatures *found, const struct edges *edges)
+{
+	static const unsigned size_at = 32;
+	uint64_t size = htole64(edges->size);
+	uint64_t second = round_down(edges->size, HEADER_UNIT) - 8 * HEADER_UNIT;
+
+	look_for(found, edges, "nilfs2 (filesystem)", &size, sizeof(size), 1024 + size_at);
+	look_for(found, edges, "nilfs2 (filesystem)", &size, sizeof(size), second + size_at);
+}
+
+/* ---- all of it ---- */
+
 int signatures_find(struct header *header, struct signatures *found, struct error *err)
 {
-	int fd = memfd_create("ndio-edges", MFD_CLOEXEC);
-	bool used = false;
-	int ret = 0;
+	struct edges edges;
+	int ret = edges_read(&edges, header, err);
 
 	memset(found, 0, sizeof(*found));
-	if (fd < 0 || ftruncate(fd, header->size) < 0)
-		ret = error_set(err, errno, "%s: looking what is there: %s", header->name,
-				strerror(errno));
-	if (ret == 0)
-		ret = copy_edge(header, fd, 0, &used, err);
-	if (ret == 0 && header->size > EDGE)
-		ret = copy_edge(header, fd, header->size - EDGE, &used, err);
-	if (ret == 0 && used)
-		ret = ask_blkid(header, fd, found, err);
-	if (ret == 0 && used && !found->text[0])
+	if (ret == 0 && edges.used)
+		ret = ask_blkid(&edges, header->name, found, err);
+	if (ret == 0 && edges.used && edges_shortened(&edges)) {
+		look_for_md(found, &edges);
+		look_for_ddf(found, &edges);
+		look_for_nilfs2(found, &edges);
+	}
+	if (ret == 0 && edges.used && !found->text[0])
 		snprintf(found->text, sizeof(found->text), "data that are not zero");
-	if (fd >= 0)
-		close(fd);
+	edges_close(&edges);
 	return ret;
 }
