@@ -1,0 +1,88 @@
+/* memory: how much bounce memory there is, and what fits under the locked-memory limit.
+ *
+ * There are a few sizes, and the best that can be locked is chosen: once before the fork, so that
+ * what doesn't fit is seen on the terminal, and again after it, when nbdkit may have become another
+ * user (--user), whose limit counts. nbdkit's main thread alone. */
+#include "memory.h"
+
+#include <stdbool.h>
+#include <sys/mman.h>
+
+#include <nbdkit-plugin.h>
+
+#include "engine/bounce.h"
+#include "parameters.h"
+
+#define LARGE         .pieces = 4, .piece_len = 256 * 1024
+
+/* From best to least: the locked-memory limit (8 MiB for most users) has to have room for it. */
+static const struct channel_sizes all_sizes[] = {
+	{ { LARGE, .huge_pages = true }, 256 },
+	{ { LARGE }, 256 },
+	{ { LARGE }, 64 },
+	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
+};
+#define LEAST (&all_sizes[sizeof(all_sizes) / sizeof(all_sizes[0]) - 1])
+const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
+
+const struct channel_sizes *sizes = all_sizes;
+
+static size_t bounce_memory(const struct channel_sizes *of)
+{
+	return WIDE_CHANNELS * channel_bounce_len(&of->wide) +
+	       of->narrow_channels * channel_bounce_len(&narrow_options);
+}
+
+size_t bounce_memory_best(void)
+{
+	return bounce_memory(all_sizes);
+}
+
+size_t bounce_memory_least(void)
+{
+	return bounce_memory(LEAST);
+}
+
+/* Could so much memory be locked now? Asks for the limit alone: nothing is touched. */
+static bool can_lock(size_t len)
+{
+	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool can;
+
+	if (memory == MAP_FAILED)
+		return false;
+	can = mlock2(memory, len, MLOCK_ONFAULT) == 0;
+	munmap(memory, len);
+	return can;
+}
+
+/* Memory and what rings are charged for count each for itself. On huge pages each wide channel's
+ * ring is charged for one of 2 MiB, twice its share. */
+static size_t locked_memory(const struct channel_sizes *of)
+{
+	size_t memory = bounce_memory(of);
+	size_t rings = 2 * WIDE_CHANNELS * channel_bounce_len(&of->wide);
+
+	return of->wide.huge_pages && rings > memory ? rings : memory;
+}
+
+void choose_sizes(void)
+{
+	sizes = all_sizes;
+	while (sizes < LEAST && !can_lock(locked_memory(sizes)))
+		sizes++;
+}
+
+/* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit, beside the
+ * bounce memory. */
+int try_pin(void)
+{
+	size_t bounce = config.uri ? (size_t)config.connections * NBD_PIECES * NBD_PIECE_LEN :
+				     bounce_memory(sizes);
+
+	if (can_lock(MAX_REQUEST + bounce))
+		return 0;
+	nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
+		     "is too low", MAX_REQUEST >> 20);
+	return -1;
+}

@@ -1,0 +1,78 @@
+/* requests: one of a client's, from its callback to its end.
+ *
+ * nbdkit's threads (16 a connection) call, each with one request, and sleep in it until it is done:
+ * there is nothing to keep but what is on their stacks. After the fork only.
+ *
+ * What failed is told once, with the disk's name, and the client gets an errno that NBD has. */
+#include "requests.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include <nbdkit-plugin.h>
+
+#include "parameters.h"
+#include "start.h"
+
+/* What the protocol has no number for nbdkit would tell as EINVAL, as if the client had asked for
+ * something wrong. */
+static int client_errno(int errnum)
+{
+	switch (errnum) {
+	case EPERM:
+	case EROFS:
+	case ENOMEM:
+	case EINVAL:
+	case ENOSPC:
+	case EFBIG:
+	case EDQUOT:
+	case EOVERFLOW:
+	case EOPNOTSUPP:
+	case ESHUTDOWN:
+		return errnum;
+	default:
+		return EIO;
+	}
+}
+
+/* What has failed for good. */
+static const char *sync_consequence(enum op op, unsigned flags)
+{
+	if ((op != OP_FLUSH && !(flags & REQ_FUA)) || !syncs_error(&volume->syncs))
+		return "";
+	return "; " SYNCS_FAILED;
+}
+
+int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
+	       extent_fn *extent, void *opaque)
+{
+	static const char *const names[] = {
+		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
+		[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
+		[OP_EXTENTS] = "extents",
+	};
+	const struct iovec iov = { buf, count };
+	struct ndio_request *request;
+	int ret;
+
+	if (config.pin && buf)
+		flags |= REQ_PIN;
+	ret = request_make(volume, op, ORIGIN_PLUGIN, flags, offset, count, &iov, 1, &request);
+	if (ret == 0) {
+		request->extent = extent;
+		request->extent_opaque = opaque;
+		ret = run_request(request);
+		request_put(request, REF_CALLER);
+	}
+	if (ret < 0) {
+		/* For these nbdkit falls back to something else, or tells the client by the errno
+		 * alone. */
+		if (ret != -EOPNOTSUPP)
+			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
+				     volume->target->name, names[op], count, offset,
+				     target_reason(volume->target, -ret), sync_consequence(op, flags));
+		nbdkit_set_error(client_errno(-ret));
+		return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* start: what the plugin opens before and after nbdkit's fork, and closes at the end. */
+#ifndef NDIO_START_H
+#define NDIO_START_H
+
+#include "engine/request.h"
+#include "engine/volume.h"
+
+/* From start_get_ready() to start_unload(). */
+extern struct volume *volume;
+
+int start_get_ready(void);
+int start_after_fork(void);
+void start_unload(void);
+
+/* Runs a request to its end, in a channel or by a worker. Returns request->error. Any thread. */
+int run_request(struct ndio_request *request);
+
+#endif
