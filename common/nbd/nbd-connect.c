@@ -25,7 +25,7 @@ static int send_all(int fd, const uint8_t *bytes, size_t len)
 }
 
 /* Until TLS may begin. */
-static int start_tls(int fd, struct starttls *starttls, const struct nbd_deadline *deadline,
+static int start_tls(int fd, struct starttls *starttls, const struct deadline *deadline,
 		     struct error *err)
 {
 	uint8_t bytes[512];
@@ -34,7 +34,7 @@ static int start_tls(int fd, struct starttls *starttls, const struct nbd_deadlin
 	while (ret != STARTTLS_BEGIN) {
 		ssize_t n;
 
-		ret = nbd_wait(fd, POLLIN, deadline);
+		ret = deadline_wait(fd, POLLIN, deadline);
 		if (ret < 0)
 			return error_set(err, -ret, "%s", strerror(-ret));
 		n = recv(fd, bytes, sizeof(bytes), 0);
@@ -95,7 +95,7 @@ static void tell_debug(const struct nbd_link *link)
 		facts.resumed ? ", known by a ticket" : "");
 }
 
-static int connect_tls(struct nbd_link *link, int fd, const struct nbd_deadline *deadline,
+static int connect_tls(struct nbd_link *link, int fd, const struct deadline *deadline,
 		       struct error *err)
 {
 	struct starttls starttls = { 0 };
@@ -116,7 +116,7 @@ static int connect_tls(struct nbd_link *link, int fd, const struct nbd_deadline 
 
 /* From here on the connection is watched, whoever reads it: by a descriptor of our own, since its
  * owner closes the other whenever it likes. */
-static int watch(struct nbd_link *link, int fd, const struct nbd_deadline *deadline,
+static int watch(struct nbd_link *link, int fd, const struct deadline *deadline,
 		 struct error *err)
 {
 	link->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -127,7 +127,7 @@ static int watch(struct nbd_link *link, int fd, const struct nbd_deadline *deadl
 	return 0;
 }
 
-static int dial(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+static int dial(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	struct nbd_server *server = link->server;
 	int fd = nbd_dial(&server->uri, server->answer_timeout, deadline, err);
@@ -146,7 +146,7 @@ static int dial(struct nbd_link *link, const struct nbd_deadline *deadline, stru
 }
 
 /* libnbd's TLS verifies a name only if it has connected by that itself. */
-static int dial_by_libnbd(struct nbd_link *link, const struct nbd_deadline *deadline,
+static int dial_by_libnbd(struct nbd_link *link, const struct deadline *deadline,
 			  struct error *err)
 {
 	const struct nbd_uri *uri = &link->server->uri;
@@ -175,7 +175,7 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 	return failure ? error_set(err, nbd_link_errno(), "%s", failure) : libnbd_failed(err);
 }
 
-static int connected(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+static int connected(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	int ret = 0;
 
@@ -190,24 +190,22 @@ static int connected(struct nbd_link *link, const struct nbd_deadline *deadline,
 
 /* A server that takes the connection and says nothing must not hang us, nor one that goes on
  * saying something. */
-static int finish(struct nbd_link *link, const struct nbd_deadline *deadline, struct error *err)
+static int finish(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	while (!nbd_aio_is_ready(link->nbd)) {
-		int64_t left = deadline->at - clock_ms();
+		int left = deadline_left(deadline);
 
 		if (!nbd_link_is_up(link))
 			return not_connected(link, err);
-		if (deadline->stop && atomic_load(deadline->stop))
-			return error_set(err, ECANCELED, "%s", strerror(ECANCELED));
-		if (left <= 0)
-			return error_set(err, ETIMEDOUT, "%s", strerror(ETIMEDOUT));
-		nbd_link_look(link, deadline->stop && left > 100 ? 100 : left, -1);
+		if (left < 0)
+			return error_set(err, -left, "%s", strerror(-left));
+		nbd_link_look(link, left, -1);
 	}
 	return connected(link, deadline, err);
 }
 
 static int connect_link(struct nbd_link *link, const char *context,
-			const struct nbd_deadline *deadline, struct error *err)
+			const struct deadline *deadline, struct error *err)
 {
 	const struct nbd_server *server = link->server;
 	bool by_libnbd = server->uri.tls && !server->tls;
@@ -223,7 +221,7 @@ static int connect_link(struct nbd_link *link, const char *context,
 }
 
 /* It says so in the user's words where it was our patience that ended, and not the kernel's. */
-static int explain(const struct nbd_link *link, int ret, const struct nbd_deadline *deadline,
+static int explain(const struct nbd_link *link, int ret, const struct deadline *deadline,
 		   const struct error *own, struct error *err)
 {
 	const struct nbd_server *server = link->server;
@@ -235,7 +233,7 @@ static int explain(const struct nbd_link *link, int ret, const struct nbd_deadli
 }
 
 int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const char *context,
-		  const struct nbd_deadline *deadline, struct error *err)
+		  const struct deadline *deadline, struct error *err)
 {
 	struct nbd_link *link = calloc(1, sizeof(*link));
 	struct error own = { 0 };

@@ -18,39 +18,12 @@
 #include "base/clock.h"
 
 #define UNIX_SPACE (1024 * 1024) /* bytes */
-#define STOP_MS    100           /* how often it is looked whether to stop */
 
 /* Seconds. An idle connection says so little that it costs nobody anything, and so often that no
  * router on the way forgets it. */
 #define KEEP_IDLE     30
 #define KEEP_INTERVAL 10
 #define KEEP_COUNT    3
-
-static bool is_stopped(const struct nbd_deadline *deadline)
-{
-	return deadline->stop && atomic_load(deadline->stop);
-}
-
-int nbd_wait(int fd, short events, const struct nbd_deadline *deadline)
-{
-	struct pollfd poll_fd = { .fd = fd, .events = events };
-	int64_t left;
-	int ret = 0;
-
-	while (ret <= 0) {
-		left = deadline->at - clock_ms();
-		if (is_stopped(deadline))
-			return -ECANCELED;
-		if (left <= 0)
-			return -ETIMEDOUT;
-		if (deadline->stop && left > STOP_MS)
-			left = STOP_MS;
-		ret = poll(&poll_fd, 1, left < INT_MAX ? left : INT_MAX);
-		if (ret < 0 && errno != EINTR)
-			return -errno;
-	}
-	return 0;
-}
 
 static int socket_error(int fd)
 {
@@ -61,7 +34,7 @@ static int socket_error(int fd)
 }
 
 static int dial(const struct sockaddr *address, socklen_t len,
-		const struct nbd_deadline *deadline)
+		const struct deadline *deadline)
 {
 	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int ret = 0;
@@ -73,7 +46,7 @@ static int dial(const struct sockaddr *address, socklen_t len,
 		if (errno != EINPROGRESS && errno != EINTR)
 			ret = -errno;
 		else
-			ret = nbd_wait(fd, POLLOUT, deadline);
+			ret = deadline_wait(fd, POLLOUT, deadline);
 		if (ret == 0)
 			ret = socket_error(fd);
 	}
@@ -98,7 +71,7 @@ void nbd_keep_alive(int fd, unsigned answer_timeout)
 }
 
 /* Each address has its share of the time: the first may be one that swallows all. */
-static int dial_one_of(const struct addrinfo *list, const struct nbd_deadline *deadline)
+static int dial_one_of(const struct addrinfo *list, const struct deadline *deadline)
 {
 	int ret = -EHOSTUNREACH;
 	unsigned count = 0;
@@ -107,7 +80,7 @@ static int dial_one_of(const struct addrinfo *list, const struct nbd_deadline *d
 		count++;
 	for (const struct addrinfo *each = list; each && ret < 0; each = each->ai_next, count--) {
 		const int64_t now = clock_ms();
-		const struct nbd_deadline share = {
+		const struct deadline share = {
 			.at = now + (deadline->at - now) / count,
 			.stop = deadline->stop,
 		};
@@ -118,7 +91,7 @@ static int dial_one_of(const struct addrinfo *list, const struct nbd_deadline *d
 }
 
 static int dial_tcp(const struct nbd_uri *uri, unsigned answer_timeout,
-		    const struct nbd_deadline *deadline, struct error *err)
+		    const struct deadline *deadline, struct error *err)
 {
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 	const int one = 1;
@@ -168,7 +141,7 @@ static int unix_address(const char *path, struct sockaddr_un *address, int *fold
 			 sizeof(address->sun_path) - 1);
 }
 
-static int dial_unix(const struct nbd_uri *uri, const struct nbd_deadline *deadline,
+static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline,
 		     struct error *err)
 {
 	struct sockaddr_un address;
@@ -177,7 +150,7 @@ static int dial_unix(const struct nbd_uri *uri, const struct nbd_deadline *deadl
 	if (ret < 0)
 		return ret;
 	while ((ret = dial((struct sockaddr *)&address, sizeof(address), deadline)) == -EAGAIN &&
-	       clock_ms() < deadline->at && !is_stopped(deadline))
+	       deadline_left(deadline) > 0)
 		usleep(10000);
 	if (ret == -EAGAIN)
 		ret = -ETIMEDOUT;
@@ -188,7 +161,7 @@ static int dial_unix(const struct nbd_uri *uri, const struct nbd_deadline *deadl
 	return ret;
 }
 
-static int dial_vsock(const struct nbd_uri *uri, const struct nbd_deadline *deadline)
+static int dial_vsock(const struct nbd_uri *uri, const struct deadline *deadline)
 {
 	const struct sockaddr_vm address = {
 		.svm_family = AF_VSOCK,
@@ -207,7 +180,7 @@ void nbd_make_room(int fd)
 }
 
 int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout,
-	     const struct nbd_deadline *deadline, struct error *err)
+	     const struct deadline *deadline, struct error *err)
 {
 	struct error own = { 0 };
 	int ret;

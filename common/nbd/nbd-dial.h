@@ -2,25 +2,16 @@
 #ifndef NDIO_NBD_DIAL_H
 #define NDIO_NBD_DIAL_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-
+#include "base/deadline.h"
 #include "base/error.h"
 #include "nbd/nbd-uri.h"
-
-/* Until when a server is waited for. */
-struct nbd_deadline {
-	int64_t at;              /* a time of clock_ms() */
-	const atomic_bool *stop; /* or until this is true; or NULL */
-};
 
 /* Tries each address that the host has, until the deadline; finding them may take longer. A TCP
  * connection that is dead for answer_timeout seconds, or in whose middle somebody forgot it, is
  * found out by the kernel. The descriptor, which doesn't block, or a negative errno with a message
  * that has no name before it. */
 int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout,
-	     const struct nbd_deadline *deadline, struct error *err);
+	     const struct deadline *deadline, struct error *err);
 
 /* For a TCP socket that something else has connected: what nbd_dial() does. */
 void nbd_keep_alive(int fd, unsigned answer_timeout);
@@ -29,8 +20,5 @@ void nbd_keep_alive(int fd, unsigned answer_timeout);
  * it; the kernel may give less (net.core.wmem_max). nbd_dial() has done it; a TCP socket's room
  * grows by itself. */
 void nbd_make_room(int fd);
-
-/* Waits for one of these events of poll(2), until the deadline. 0, -ETIMEDOUT or -ECANCELED. */
-int nbd_wait(int fd, short events, const struct nbd_deadline *deadline);
 
 #endif

@@ -74,7 +74,7 @@ static void sleep_before_try(struct nbd_group *group)
 /* Without the lock. */
 static struct nbd_link *dial(struct nbd_group *group)
 {
-	const struct nbd_deadline deadline = { .at = clock_ms() + DIAL_MS, .stop = &group->stop };
+	const struct deadline deadline = { .at = clock_ms() + DIAL_MS, .stop = &group->stop };
 	struct nbd_link *link = NULL;
 	struct error err = { 0 };
 

@@ -29,7 +29,7 @@ struct nbd_link {
  * finding the server's address. The server's watch must run. 0, or a negative errno with a message
  * that starts with the URI. */
 int nbd_link_open(struct nbd_link **link, struct nbd_server *server, const char *context,
-		  const struct nbd_deadline *deadline, struct error *err);
+		  const struct deadline *deadline, struct error *err);
 
 /* Ends it, and says so to the server if it still listens. NULL is fine. */
 void nbd_link_close(struct nbd_link *link);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* What libnbd 1.14 would pass over, or not look at: it would connect, but not to whom it should. */
@@ -31,12 +32,22 @@ static int check_libnbd(const struct nbd_uri *uri, const char *name, struct erro
 
 static int read_tls(struct nbd_server *server, enum tls_by by, struct error *err)
 {
+	const struct nbd_uri *uri = &server->uri;
+	const struct tls_options options = {
+		.psk_file = uri->tls_psk_file,
+		.user = uri->user,
+		.certificates = uri->tls_certificates,
+		/* A Unix socket and vsock have no name unless the URI gives one. */
+		.name = uri->tls_hostname ? uri->tls_hostname : uri->host,
+		.verify = nbd_uri_verifies(uri),
+		.old = uri->tls_version && strcmp(uri->tls_version, "1.2") == 0,
+	};
 	struct error own = { 0 };
 	int ret;
 
 	if (by == TLS_BY_LIBNBD)
-		return check_libnbd(&server->uri, server->name, err);
-	ret = tls_context_make(&server->uri, &server->tls, &own);
+		return check_libnbd(uri, server->name, err);
+	ret = tls_context_make(&options, &server->tls, &own);
 	return ret < 0 ? error_set(err, -ret, "%s: %s", server->name, own.text) : 0;
 }
 

@@ -408,7 +408,7 @@ static int64_t answer_ms(const struct nbd_target *owner)
 
 static int connect_spare(struct nbd_target *owner, int64_t ms, struct error *err)
 {
-	const struct nbd_deadline deadline = { .at = clock_ms() + min_u64(ms, answer_ms(owner)) };
+	const struct deadline deadline = { .at = clock_ms() + min_u64(ms, answer_ms(owner)) };
 	struct nbd_link *link;
 	int ret = nbd_watch_start(&owner->server.watch, err);
 

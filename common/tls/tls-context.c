@@ -13,8 +13,8 @@
 #endif
 
 #include "base/mutex.h"
-#include "tls/psk.h"
 #include "memory/secret.h"
+#include "tls/psk.h"
 #include "tls/tls-credentials.h"
 
 #define READ_BUFFER (256 * 1024) /* bytes: what is received at a time */
@@ -71,18 +71,17 @@ static const char *suites_12(bool aes, bool psk)
 }
 
 /* All is said, so that nothing of the machine's openssl.cnf makes it weaker. */
-static int set_versions(struct tls_context *context, const struct nbd_uri *uri)
+static int set_versions(struct tls_context *context, const struct tls_options *options)
 {
-	bool aes = cpu_has_aes(), psk = uri->tls_psk_file;
-	bool old = uri->tls_version && strcmp(uri->tls_version, "1.2") == 0;
+	bool aes = cpu_has_aes(), psk = options->psk_file;
 	SSL_CTX *ctx = context->ctx;
 
-	context->version = old ? "1.2" : "1.3";
+	context->version = options->old ? "1.2" : "1.3";
 	SSL_CTX_set_security_level(ctx, 2); /* 112 bits */
 	SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
 				   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-	return SSL_CTX_set_min_proto_version(ctx, old ? TLS1_2_VERSION : TLS1_3_VERSION) &&
+	return SSL_CTX_set_min_proto_version(ctx, options->old ? TLS1_2_VERSION : TLS1_3_VERSION) &&
 	       SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
 	       SSL_CTX_set_ciphersuites(ctx, suites_13(aes, psk)) &&
 	       SSL_CTX_set_cipher_list(ctx, suites_12(aes, psk));
@@ -132,12 +131,13 @@ static unsigned use_psk_12(SSL *ssl, const char *hint, char *id, unsigned id_siz
 	return psk->key_len;
 }
 
-static int set_psk(struct tls_context *context, const struct nbd_uri *uri, struct error *err)
+static int set_psk(struct tls_context *context, const struct tls_options *options,
+		   struct error *err)
 {
 	int ret;
 
 	secret_no_dumps();
-	ret = psk_find(uri->tls_psk_file, uri->user, &context->psk, err);
+	ret = psk_find(options->psk_file, options->user, &context->psk, err);
 	if (ret < 0)
 		return ret;
 	SSL_CTX_set_psk_use_session_callback(context->ctx, use_psk);
@@ -153,19 +153,16 @@ static size_t name_len(const char *name)
 	return strchr(name, ':') ? strcspn(name, "%") : strlen(name);
 }
 
-/* On a Unix socket and vsock there is no name unless the URI gives one. */
-static int set_certificates(struct tls_context *context, const struct nbd_uri *uri,
+static int set_certificates(struct tls_context *context, const struct tls_options *options,
 			    struct error *err)
 {
-	const char *name = uri->tls_hostname ? uri->tls_hostname : uri->host;
-
-	context->verify = nbd_uri_verifies(uri);
-	if (name) {
-		context->name = strndup(name, name_len(name));
+	context->verify = options->verify;
+	if (options->name) {
+		context->name = strndup(options->name, name_len(options->name));
 		if (!context->name)
 			return error_set(err, ENOMEM, "no memory");
 	}
-	return tls_credentials_load(context->ctx, uri->tls_certificates, context->verify, err);
+	return tls_credentials_load(context->ctx, options->certificates, context->verify, err);
 }
 
 static bool is_address(const char *name)
@@ -227,25 +224,27 @@ static void set_tickets(SSL_CTX *ctx)
 
 /* ---- all of it ---- */
 
-static int set_up(struct tls_context *context, const struct nbd_uri *uri, struct error *err)
+static int set_up(struct tls_context *context, const struct tls_options *options,
+		  struct error *err)
 {
 	context->ctx = SSL_CTX_new(TLS_client_method());
-	if (!context->ctx || !set_versions(context, uri))
+	if (!context->ctx || !set_versions(context, options))
 		return error_set(err, ENOMEM, "TLS: OpenSSL can't be set up: %s",
 				 ERR_reason_error_string(ERR_peek_last_error()));
 	SSL_CTX_set_app_data(context->ctx, context);
 	SSL_CTX_set_read_ahead(context->ctx, 1);
 	SSL_CTX_set_default_read_buffer_len(context->ctx, READ_BUFFER);
 	set_tickets(context->ctx);
-	if (uri->tls_psk_file) {
+	if (options->psk_file) {
 		/* A server that answers with a certificate instead finds nobody who trusts it. */
 		SSL_CTX_set_verify(context->ctx, SSL_VERIFY_PEER, NULL);
-		return set_psk(context, uri, err);
+		return set_psk(context, options, err);
 	}
-	return set_certificates(context, uri, err);
+	return set_certificates(context, options, err);
 }
 
-int tls_context_make(const struct nbd_uri *uri, struct tls_context **result, struct error *err)
+int tls_context_make(const struct tls_options *options, struct tls_context **result,
+		     struct error *err)
 {
 	struct tls_context *context = calloc(1, sizeof(*context));
 	int ret;
@@ -253,7 +252,7 @@ int tls_context_make(const struct nbd_uri *uri, struct tls_context **result, str
 	if (!context)
 		return error_set(err, ENOMEM, "no memory");
 	mutex_init_short(&context->lock);
-	ret = set_up(context, uri, err);
+	ret = set_up(context, options, err);
 	ERR_clear_error();
 	if (ret < 0)
 		tls_context_free(context);

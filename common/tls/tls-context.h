@@ -7,13 +7,24 @@
 #include <stdbool.h>
 
 #include "base/error.h"
-#include "nbd/nbd-uri.h"
 
 struct tls_context;
 
-/* Reads the keys and certificates that the URI names; only here. 0, or a negative errno with a
- * message, without the URI before it. */
-int tls_context_make(const struct nbd_uri *uri, struct tls_context **context, struct error *err);
+/* Only read while the context is made. */
+struct tls_options {
+	const char *psk_file;     /* or NULL: by certificates */
+	const char *user;         /* whose key; NULL: the name of the user that this process runs as */
+	const char *certificates; /* a folder; or NULL, see tls-credentials.h */
+	const char *name;         /* that the server's certificate must have: a host's, or an address;
+				   * or NULL */
+	bool verify;              /* the server's certificate */
+	bool old;                 /* TLS 1.2 is enough */
+};
+
+/* Reads the keys and certificates; only here. 0, or a negative errno with a message, without a
+ * name before it. */
+int tls_context_make(const struct tls_options *options, struct tls_context **context,
+		     struct error *err);
 
 /* No connection uses it any more. NULL is fine. */
 void tls_context_free(struct tls_context *context);

@@ -335,7 +335,7 @@ static void look_for_renegotiation(int writing, int version, int type, const voi
 		tls->again = true;
 }
 
-static int shake_hands(struct tls *tls, const struct nbd_deadline *deadline, struct error *err)
+static int shake_hands(struct tls *tls, const struct deadline *deadline, struct error *err)
 {
 	SSL_set_cert_cb(tls->ssl, asked_who_we_are, tls);
 	for (;;) {
@@ -352,7 +352,7 @@ static int shake_hands(struct tls *tls, const struct nbd_deadline *deadline, str
 			tls->end_read = true; /* as good as */
 		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
 			return explain(tls, err);
-		ret = nbd_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline);
+		ret = deadline_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline);
 		if (ret < 0)
 			return error_set(err, -ret, "the server doesn't finish the handshake");
 	}
@@ -363,7 +363,7 @@ int tls_fd(const struct tls *tls)
 	return tls->fd;
 }
 
-int tls_open(struct tls_context *context, int fd, const struct nbd_deadline *deadline,
+int tls_open(struct tls_context *context, int fd, const struct deadline *deadline,
 	     struct tls **result, struct error *err)
 {
 	struct tls *tls = malloc(sizeof(*tls));
@@ -425,17 +425,17 @@ int tls_inner_socket(struct tls *tls, const void *greeting, size_t len, size_t s
 /* ---- ending ---- */
 
 /* Sends all there is. False if that can't be done in time. */
-static bool drain(struct tls *tls, const struct nbd_deadline *deadline)
+static bool drain(struct tls *tls, const struct deadline *deadline)
 {
 	do
 		tls_pump_out(tls);
-	while (tls->sealed.end > 0 && nbd_wait(tls->fd, POLLOUT, deadline) == 0);
+	while (tls->sealed.end > 0 && deadline_wait(tls->fd, POLLOUT, deadline) == 0);
 	return tls->sealed.end == 0 && !tls->deaf;
 }
 
 void tls_goodbye(struct tls *tls)
 {
-	const struct nbd_deadline deadline = { .at = clock_ms() + GOODBYE_MS };
+	const struct deadline deadline = { .at = clock_ms() + GOODBYE_MS };
 	bool broken = tls->over && !(SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN);
 
 	tls->leaving = true;

@@ -18,15 +18,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/deadline.h"
 #include "base/error.h"
-#include "nbd/nbd-dial.h"
 #include "tls/tls-context.h"
 
 struct tls;
 
 /* Shakes hands over a connected socket that doesn't block, until the deadline.
  * fd is taken over, also when it fails: a negative errno with a message, without a name. */
-int tls_open(struct tls_context *context, int fd, const struct nbd_deadline *deadline,
+int tls_open(struct tls_context *context, int fd, const struct deadline *deadline,
 	     struct tls **tls, struct error *err);
 
 /* The socket, for who counts what goes through it. */

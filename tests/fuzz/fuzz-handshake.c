@@ -23,30 +23,23 @@ static void make_key_file(char *path)
 	close(fd);
 }
 
-static void make_context(struct tls_context **context, const char *text)
-{
-	struct error err = { 0 };
-	struct nbd_uri uri;
-
-	fuzz_check(nbd_uri_parse(text, &uri, &err) == 0);
-	if (tls_context_make(&uri, context, &err) < 0) {
-		fprintf(stderr, "%s\n", err.text);
-		abort();
-	}
-	nbd_uri_clear(&uri);
-}
-
 static void make_contexts(void)
 {
-	char path[] = "/tmp/fuzz-handshake-XXXXXX", text[200];
+	char path[] = "/tmp/fuzz-handshake-XXXXXX";
+	const struct tls_options options[NR_CONTEXTS] = {
+		{ .psk_file = path, .user = "alice", .name = "localhost" },
+		{ .psk_file = path, .user = "alice", .name = "localhost", .old = true },
+		{ .name = "localhost", .verify = true },
+		{ .name = "localhost", .old = true },
+	};
+	struct error err = { 0 };
 
 	make_key_file(path);
-	snprintf(text, sizeof(text), "nbds://alice@localhost/?tls-psk-file=%s", path);
-	make_context(&contexts[0], text);
-	snprintf(text, sizeof(text), "nbds://alice@localhost/?tls-version=1.2&tls-psk-file=%s", path);
-	make_context(&contexts[1], text);
-	make_context(&contexts[2], "nbds://localhost/");
-	make_context(&contexts[3], "nbds://localhost/?tls-verify-peer=no&tls-version=1.2");
+	for (int i = 0; i < NR_CONTEXTS; i++)
+		if (tls_context_make(&options[i], &contexts[i], &err) < 0) {
+			fprintf(stderr, "%s\n", err.text);
+			abort();
+		}
 	unlink(path);
 }
 
@@ -64,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check(write(pair[1], data + 1, size - 1) == (ssize_t)size - 1);
 	shutdown(pair[1], SHUT_WR);
 	ret = tls_open(contexts[data[0] % NR_CONTEXTS], pair[0],
-		       &(struct nbd_deadline){ .at = clock_ms() + 5000 }, &tls, &err);
+		       &(struct deadline){ .at = clock_ms() + 5000 }, &tls, &err);
 	if (ret >= 0 || ret == -ETIMEDOUT || !err.text[0] || strstr(err.text, "(null)")) {
 		fprintf(stderr, "%d: %s\n", ret, err.text);
 		abort();

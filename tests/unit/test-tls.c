@@ -146,22 +146,18 @@ static void pour(struct server *server)
 
 /* ---- the client ---- */
 
-static struct tls_context *make_context(const char *key, const char *options)
+static struct tls_context *make_context(const char *key, bool old)
 {
+	const struct tls_options options = { .psk_file = key_file, .user = "alice", .old = old };
 	struct tls_context *context = NULL;
-	struct nbd_uri uri;
 	struct error err = { 0 };
-	char text[256];
 	FILE *file = fopen(key_file, "w");
 
 	assert_non_null(file);
 	fprintf(file, "alice:%s\n", key);
 	fclose(file);
-	snprintf(text, sizeof(text), "nbds://alice@host/?tls-psk-file=%s%s", key_file, options);
-	assert_int_equal(nbd_uri_parse(text, &uri, &err), 0);
-	if (tls_context_make(&uri, &context, &err) != 0)
+	if (tls_context_make(&options, &context, &err) != 0)
 		fail_msg("%s", err.text);
-	nbd_uri_clear(&uri);
 	return context;
 }
 
@@ -173,9 +169,9 @@ struct client {
 };
 
 /* In so many ms. */
-static const struct nbd_deadline *in(int ms)
+static const struct deadline *in(int ms)
 {
-	static struct nbd_deadline deadline;
+	static struct deadline deadline;
 
 	deadline.at = clock_ms() + ms;
 	return &deadline;
@@ -188,7 +184,7 @@ static void connect_client(struct client *client, void (*serve)(struct server *)
 	int fd = start_server(&client->server, NULL, serve);
 	char greeting[4] = "";
 
-	client->context = make_context(KEY, "");
+	client->context = make_context(KEY, false);
 	if (tls_open(client->context, fd, in(TIMEOUT), &client->tls, &err) != 0)
 		fail_msg("%s", err.text);
 	client->inner = tls_inner_socket(client->tls, "abc", 3, 4, &err);
@@ -583,10 +579,9 @@ static void writing_to_a_server_that_is_gone(void **state)
 
 /* ---- handshakes that fail ---- */
 
-static void refused(const char *key, const char *options, SSL_CTX *ctx, int errnum,
-		    const char *reason)
+static void refused(const char *key, bool old, SSL_CTX *ctx, int errnum, const char *reason)
 {
-	struct tls_context *context = make_context(key, options);
+	struct tls_context *context = make_context(key, old);
 	struct server server;
 	struct tls *tls;
 	struct error err = { 0 };
@@ -603,7 +598,7 @@ static void refused(const char *key, const char *options, SSL_CTX *ctx, int errn
 static void a_wrong_key(void **state)
 {
 	(void)state;
-	refused(OTHER, "", NULL, EACCES, "doesn't take the key of \"alice\"");
+	refused(OTHER, false, NULL, EACCES, "doesn't take the key of \"alice\"");
 }
 
 /* A server, or a man in the middle, that has a certificate instead of the key. */
@@ -621,7 +616,7 @@ static void a_certificate_is_no_key(void **state)
 	assert_true(SSL_CTX_use_certificate(ctx, cert) && SSL_CTX_use_PrivateKey(ctx, key));
 	X509_free(cert);
 	EVP_PKEY_free(key);
-	refused(KEY, "", ctx, EACCES, "doesn't take the key of \"alice\"");
+	refused(KEY, false, ctx, EACCES, "doesn't take the key of \"alice\"");
 }
 
 static SSL_CTX *server_of_version(int version)
@@ -637,7 +632,7 @@ static SSL_CTX *server_of_version(int version)
 
 static void old_versions(void **state)
 {
-	struct tls_context *context = make_context(KEY, "&tls-version=1.2");
+	struct tls_context *context = make_context(KEY, true);
 	struct server server;
 	struct tls_facts facts;
 	struct tls *tls;
@@ -653,15 +648,15 @@ static void old_versions(void **state)
 	tls_close(tls);
 	pthread_join(server.thread, NULL);
 	tls_context_free(context);
-	refused(KEY, "", server_of_version(TLS1_2_VERSION), EPROTO, "has no TLS 1.3 (tls-version=1.2");
-	refused(KEY, "&tls-version=1.2", server_of_version(TLS1_1_VERSION), EPROTO,
-		"has no TLS 1.2");
+	refused(KEY, false, server_of_version(TLS1_2_VERSION), EPROTO,
+		"has no TLS 1.3 (tls-version=1.2");
+	refused(KEY, true, server_of_version(TLS1_1_VERSION), EPROTO, "has no TLS 1.2");
 }
 
 /* What a server says that isn't TLS, and how it is told. */
 static void not_tls(const void *bytes, size_t len, int errnum, const char *reason)
 {
-	struct tls_context *context = make_context(KEY, "");
+	struct tls_context *context = make_context(KEY, false);
 	struct tls *tls;
 	struct error err = { 0 };
 	int pair[2];
@@ -727,7 +722,7 @@ static bool connect_again(struct tls_context *context)
 
 static void tickets_are_used_once(void **state)
 {
-	struct tls_context *context = make_context(KEY, "");
+	struct tls_context *context = make_context(KEY, false);
 
 	(void)state;
 	ticket_ctx = make_server_ctx();
@@ -739,7 +734,7 @@ static void tickets_are_used_once(void **state)
 	assert_false(connect_again(context));
 	tls_context_free(context);
 	/* One that the server doesn't know any more. */
-	context = make_context(KEY, "");
+	context = make_context(KEY, false);
 	SSL_CTX_set_num_tickets(ticket_ctx, 1);
 	assert_false(connect_again(context));
 	SSL_CTX_free(ticket_ctx);
