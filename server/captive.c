@@ -1,24 +1,23 @@
 #include "captive.h"
 
 #include <dirent.h>
-#include <limits.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Is our parent the same program? Who started a server that isn't under --run may share its socket
- * with others (systemd), and then it isn't ours to shut down. */
+static pid_t loader;
+
+void captive_loaded(void)
+{
+	loader = getpid();
+}
+
+/* Is our parent who loaded the plugin? Who started a server that isn't under --run may share its
+ * socket with others (systemd), and then it isn't ours to shut down. */
 static bool is_captive(void)
 {
-	char own[PATH_MAX], parent[PATH_MAX], link[64];
-	ssize_t own_len = readlink("/proc/self/exe", own, sizeof(own)), len;
-
-	snprintf(link, sizeof(link), "/proc/%d/exe", (int)getppid());
-	len = readlink(link, parent, sizeof(parent));
-	return own_len > 0 && len == own_len && memcmp(own, parent, len) == 0;
+	return getppid() == loader;
 }
 
 static bool is_listening(int fd)

@@ -15,6 +15,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "captive.h"
 #include "memory.h"
 #include "parameters.h"
 #include "requests.h"
@@ -22,11 +23,12 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-/* Writing a file beyond ulimit -f is the client's error then, and not the server's end. */
 static void ndio_load(void)
 {
 	struct sigaction now;
 
+	captive_loaded();
+	/* Writing a file beyond ulimit -f is the client's error then, and not the server's end. */
 	if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
 		signal(SIGXFSZ, SIG_IGN);
 }

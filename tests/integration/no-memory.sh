@@ -1,14 +1,18 @@
 #!/bin/bash
 # A start that finds no memory ends, with a message, and so does a command that nbdkit --run runs
 # against it: before the fork and after it, where nbdkit itself would let it wait for ever.
+# shellcheck source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "a sanitizer has its own malloc"
 failing=$NDIO_BUILD/tests/preload/fail-allocation.so
 
 # start AT [NAME=VALUE...]: of an encrypted disk, for a command that asks for its size.
+user=(env)
 start() {
-	timeout -k 5 60 env FAIL_AT="$1" "${@:2}" LD_PRELOAD="$failing" nbdkit --unix - \
+	timeout -k 5 60 "${user[@]}" FAIL_AT="$1" "${@:2}" LD_PRELOAD="$failing" nbdkit --unix - \
 		"$NDIO_PLUGIN" "$T/luks" passphrase=+"$T/pass" \
 		--run 'exec env -u LD_PRELOAD nbdinfo --size "$uri"' >"$T/out" 2>&1
 }
@@ -35,4 +39,15 @@ done
 for at in 1 2 3 4 6 20 40 100 400 800; do
 	ends "after the fork, at $at" $at FAIL_CHILD=1
 done
+# To who isn't root /proc tells little of a process that has a key.
+if [ "$(id -u)" = 0 ]; then
+	chmod 755 "$T"
+	chmod 666 "$T/luks"
+	chmod 444 "$T/pass"
+	install -m 755 "$NDIO_PLUGIN" "$failing" "$T"
+	NDIO_PLUGIN=$T/${NDIO_PLUGIN##*/} failing=$T/${failing##*/} user=("${nobody[@]}")
+	ends "after the fork, by who isn't root" 1 FAIL_CHILD=1
+else
+	skip "nobody here is root"
+fi
 done_testing
