@@ -129,7 +129,7 @@ static void notify(struct nbd_link *link, unsigned direction, bool readable, sho
 	bool guard = link->connected && link->silence.owed;
 
 	if (guard)
-		atomic_store_explicit(&link->watched.until, link->now + link->silence.limit,
+		atomic_store_explicit(&link->watched.until, clock_ms() + link->silence.limit,
 				      memory_order_relaxed);
 	if ((direction & LIBNBD_AIO_DIRECTION_READ) &&
 	    (readable || (revents & (POLLIN | POLLHUP | POLLERR))))

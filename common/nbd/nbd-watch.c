@@ -9,8 +9,6 @@
 #include "base/clock.h"
 #include "base/thread.h"
 
-#define LOOK_MS 250 /* how often it looks */
-
 void nbd_watch_init(struct nbd_watch *watch)
 {
 	pthread_condattr_t attr;
@@ -30,14 +28,22 @@ void nbd_watch_destroy(struct nbd_watch *watch)
 	pthread_mutex_destroy(&watch->lock);
 }
 
-static void look(struct nbd_watch *watch)
+bool nbd_watched_is_over(struct nbd_watched *watched, int64_t now, int64_t ms)
 {
-	int64_t now = clock_ms();
+	int64_t until = atomic_load_explicit(&watched->until, memory_order_relaxed);
 
+	if (until != watched->seen)
+		watched->grace = 0;
+	watched->seen = until;
+	if (ms > NBD_WATCH_MS)
+		watched->grace += ms - NBD_WATCH_MS;
+	return until != 0 && now >= until + watched->grace;
+}
+
+static void look(struct nbd_watch *watch, int64_t now, int64_t ms)
+{
 	for (struct nbd_watched *each = watch->first; each; each = each->next) {
-		int64_t until = atomic_load_explicit(&each->until, memory_order_relaxed);
-
-		if (until == 0 || now < until)
+		if (!nbd_watched_is_over(each, now, ms))
 			continue;
 		atomic_store(&each->cut, true);
 		shutdown(each->fd, SHUT_RDWR);
@@ -47,15 +53,17 @@ static void look(struct nbd_watch *watch)
 static void *run(void *opaque)
 {
 	struct nbd_watch *watch = opaque;
+	int64_t before = clock_ms(), next, now;
 	struct timespec at;
-	int64_t ms;
 
 	pthread_mutex_lock(&watch->lock);
 	while (!watch->stop) {
-		ms = clock_ms() + LOOK_MS;
-		at = (struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+		next = before + NBD_WATCH_MS;
+		at = (struct timespec){ .tv_sec = next / 1000, .tv_nsec = next % 1000 * 1000000 };
 		pthread_cond_timedwait(&watch->changed, &watch->lock, &at);
-		look(watch);
+		now = clock_ms();
+		look(watch, now, now - before);
+		before = now;
 	}
 	pthread_mutex_unlock(&watch->lock);
 	return NULL;

@@ -13,12 +13,18 @@
 
 #include "base/error.h"
 
+#define NBD_WATCH_MS 250 /* how often it looks */
+
 /* A connection, while it is watched. */
 struct nbd_watched {
 	struct nbd_watched *next;
 	int fd;
 	atomic_llong until; /* a time of clock_ms(); 0: nobody is inside */
 	atomic_bool cut;
+
+	/* Of the thread that watches. */
+	int64_t seen;  /* until, when it last looked */
+	int64_t grace; /* ms that it was late with looking since then */
 };
 
 struct nbd_watch {
@@ -41,5 +47,9 @@ void nbd_watch_stop(struct nbd_watch *watch);
 /* Any thread; also while it doesn't run. The descriptor stays open until it is removed. */
 void nbd_watch_add(struct nbd_watch *watch, struct nbd_watched *watched, int fd);
 void nbd_watch_remove(struct nbd_watch *watch, struct nbd_watched *watched);
+
+/* Does it take too long? Asked so many ms after the last time. If that is longer than it was meant to
+ * be, this process had stopped, and so had who is inside: that time doesn't count. */
+bool nbd_watched_is_over(struct nbd_watched *watched, int64_t now, int64_t ms);
 
 #endif
