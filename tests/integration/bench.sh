@@ -9,6 +9,7 @@ fi
 case $(stat -f -c %T "$NDIO_BUILD") in
 tmpfs | ramfs) skip_all "$NDIO_BUILD is in memory" ;;
 esac
+has_io_uring || skip_all "io_uring, by which fio writes, is refused here"
 disks=$(mktemp -d "$NDIO_BUILD/bench-test.XXXXXX")
 trap 'rm -rf "$disks"; clean_up' EXIT
 

@@ -12,8 +12,9 @@ failing=$NDIO_BUILD/tests/preload/fail-allocation.so
 # start AT [NAME=VALUE...]: of an encrypted disk, for a command that asks for its size.
 user=(env)
 start() {
-	timeout -k 5 60 "${user[@]}" FAIL_AT="$1" "${@:2}" LD_PRELOAD="$failing" nbdkit --unix - \
-		"$NDIO_PLUGIN" "$T/luks" passphrase=+"$T/pass" \
+	rm -f "$T/disk.sock"
+	timeout -k 5 60 "${user[@]}" FAIL_AT="$1" "${@:2}" LD_PRELOAD="$failing" nbdkit \
+		--unix "$T/disk.sock" "$NDIO_PLUGIN" "$T/luks" passphrase=+"$T/pass" \
 		--run 'exec env -u LD_PRELOAD nbdinfo --size "$uri"' >"$T/out" 2>&1
 }
 
@@ -41,7 +42,7 @@ for at in 1 2 3 4 6 20 40 100 400 800; do
 done
 # To who isn't root /proc tells little of a process that has a key.
 if [ "$(id -u)" = 0 ]; then
-	chmod 755 "$T"
+	chmod 1777 "$T"
 	chmod 666 "$T/luks"
 	chmod 444 "$T/pass"
 	install -m 755 "$NDIO_PLUGIN" "$failing" "$T"

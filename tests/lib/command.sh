@@ -16,13 +16,15 @@ opens() {
 	cryptsetup open --test-passphrase --key-file "$2" "${@:3}" "$1"
 }
 
-# fails REGEX COMMAND...: with status 1, and one line on stderr that matches.
+# fails REGEX COMMAND...: with status 1, and one line on stderr that matches, but for what is said of
+# limits.
 fails() {
 	local want=$1 said status
 
 	shift
 	said=$("$@" 2>&1 >/dev/null </dev/null)
 	status=$?
+	said=$(without_limits <<<"$said")
 	[ "$status" = 1 ] && [[ $said =~ $want ]] && [ "$(wc -l <<<"$said")" = 1 ] && return
 	diag "status $status: $said"
 	return 1

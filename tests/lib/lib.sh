@@ -123,6 +123,22 @@ skip() {
 	done
 }
 
+# What this machine has
+
+# has_io_uring: it is refused in most containers, for instance.
+has_io_uring() {
+	/usr/bin/python3 -c '
+import ctypes, sys
+io_uring_setup, params = 425, ctypes.create_string_buffer(120)
+sys.exit(ctypes.CDLL(None).syscall(io_uring_setup, 1, params) < 0)'
+}
+
+# without_limits [-i] [FILE]: sed that leaves out what ndio says where little memory may be locked,
+# which goes for most users, or where io_uring is refused.
+without_limits() {
+	sed -e "/buffers can't be locked in memory/d" -e '/: io_uring is refused (/d' "$@"
+}
+
 # Servers
 
 # start_server NAME COMMAND...: for a server in the foreground that writes $T/NAME.pid once it

@@ -57,7 +57,7 @@ int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
 }
 
 static char folder[4096], path[4352];
-static unsigned notices;
+static unsigned notices, ring_notices;
 static char last_notice[512];
 
 static struct target *target;
@@ -68,6 +68,7 @@ static uint8_t *model;  /* what the file should hold */
 static void hear(void *opaque, const char *message)
 {
 	notices++;
+	ring_notices += strstr(message, "io_uring") != NULL;
 	snprintf(last_notice, sizeof(last_notice), "%s", message);
 }
 
@@ -130,7 +131,7 @@ static void open_target_of_depth(enum direct_mode mode, bool readonly, unsigned 
 {
 	struct error err;
 
-	notices = 0;
+	notices = ring_notices = 0;
 	assert_int_equal(open_file(path, mode, readonly, &target, &err), 0);
 	queue = target->ops->queue_open(target, depth,
 					(struct bvec){bounce, DEPTH * BOUNCE_LEN}, &err);
@@ -146,6 +147,16 @@ static void close_target(void)
 {
 	target->ops->queue_close(queue);
 	target->ops->close(target);
+}
+
+/* For a test of the ring itself: one can be had here. */
+static void open_target_with_ring(void)
+{
+	open_target(DIRECT_AUTO, false);
+	if (target->direct && ring_notices == 0)
+		return;
+	close_target();
+	skip();
 }
 
 /* What the page cache says is in the file. */
@@ -816,11 +827,7 @@ static void what_can_not_be_submitted_fails(void **state)
 	};
 
 	make_file(FILE_SIZE);
-	open_target(DIRECT_AUTO, false);
-	if (!target->direct) {
-		close_target();
-		skip();
-	}
+	open_target_with_ring();
 	alarm(60);
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		read_with_broken_ring(cases[i].error, cases[i].failures,
@@ -837,10 +844,11 @@ static void what_can_not_be_submitted_fails(void **state)
 /* Where nothing is to be sent but the wake descriptor. */
 static void a_broken_ring_can_be_woken(void **state)
 {
-	int wake_fd = eventfd(1, EFD_CLOEXEC);
+	int wake_fd;
 
 	make_file(FILE_SIZE);
-	open_target(DIRECT_AUTO, false);
+	open_target_with_ring();
+	wake_fd = eventfd(1, EFD_CLOEXEC);
 	alarm(60);
 	ring_failures = UINT_MAX;
 	ring_error = -EBADF;
@@ -860,7 +868,6 @@ static void without_a_ring_it_works_all_the_same(void **state)
 	make_file(FILE_SIZE);
 	open_target(DIRECT_AUTO, false);
 	target->ops->queue_close(queue);
-	notices = 0;
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	none = (struct rlimit){0, limit.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
@@ -877,9 +884,7 @@ static void without_a_ring_it_works_all_the_same(void **state)
 			target->ops->queue_close(queue);
 	}
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	assert_int_equal(notices, target->direct);
-	if (target->direct)
-		assert_non_null(strstr(last_notice, "io_uring"));
+	assert_int_equal(ring_notices, target->direct);
 	close_target();
 	assert_file_holds_model(FILE_SIZE);
 }
