@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "engine/volume.h"
+#include "open.h"
 #include "memory/key-file.h"
 #include "memory/secret.h"
 

@@ -4,7 +4,7 @@
 #define NDIO_SHIELD_H
 
 #include "base/error.h"
-#include "engine/target.h"
+#include "base/notice.h"
 
 /* Locks all memory of the process, what it will use later as well; then marks the process an I/O
  * flusher (prctl(2), PR_SET_IO_FLUSHER), as every thread that it starts from now on, and hides it

@@ -231,11 +231,10 @@ int start_get_ready(void)
 		.notice = { .tell = notice },
 	};
 	struct error err;
-	int errnum;
+	int ret = volume_open(&options, &volume, &err);
 
-	volume = volume_open(&options, &errnum, &err);
 	key_clear(&config.pass);
-	if (!volume) {
+	if (ret < 0) {
 		nbdkit_error("%s", err.text);
 		return -1;
 	}

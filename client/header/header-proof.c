@@ -7,7 +7,7 @@
 
 #include "luks/luks.h"
 #include "memory/secret.h"
-#include "engine/target.h"
+#include "engine/cipher.h"
 #include "terminal/say.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
@@ -67,6 +67,7 @@ static int prove(const struct header *header, const struct luks_source *source,
 		.len = proof->key->len,
 		.name = "this key",
 		.slot = proof->slot,
+		.fits = cipher_supported,
 		.max_kdf_time = UINT_MAX, /* how long it takes was for who chose it to say */
 	};
 	struct error why;
@@ -125,6 +126,7 @@ int header_try_key(struct header *header, const struct key *key, const struct un
 		.slot = how->slot,
 		.max_kdf_time = how->max_kdf_time,
 		.notice = &listener,
+		.fits = cipher_supported,
 	};
 	struct luks luks;
 	int ret = luks_unlock(&source, &pass, &luks, err);

@@ -20,6 +20,7 @@
 #include "memory/pin.h"
 #include "library/queue.h"
 #include "nbd/target-nbd.h"
+#include "open.h"
 #include "base/thread.h"
 #include "engine/worker.h"
 
@@ -170,12 +171,11 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 {
 	const struct volume_options engine = engine_options(handle, locator, options);
 	struct error err = { 0 };
-	int errnum;
+	int ret = volume_open(&engine, &handle->volume, &err), errnum;
 
-	handle->volume = volume_open(&engine, &errnum, &err);
-	if (!handle->volume || start_workers(handle, engine.uri, &errnum, &err) < 0)
-		return message_set(errnum, "%s", err.text);
-	return 0;
+	if (ret == 0)
+		ret = start_workers(handle, engine.uri, &errnum, &err);
+	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;
 }
 
 /* What is there of them makes sense; the others keep their defaults. */
@@ -247,16 +247,17 @@ int ndio_open(const char *locator, const struct ndio_options *options,
 }
 
 /* The target, with its connection, goes from the one volume to the other. */
-static int unlock_target(struct ndio_volume *handle, const struct ndio_options *options, int *errnum,
+static int unlock_target(struct ndio_volume *handle, const struct ndio_options *options,
 			 struct error *err)
 {
 	struct volume *plain = handle->volume, *volume;
 	struct volume_options engine = engine_options(handle, plain->target->name, options);
+	int ret;
 
 	engine.target = plain->target;
-	volume = volume_open(&engine, errnum, err);
-	if (!volume)
-		return -*errnum;
+	ret = volume_open(&engine, &volume, err);
+	if (ret < 0)
+		return ret;
 	plain->target = NULL;
 	volume_close(plain);
 	handle->volume = volume;
@@ -278,7 +279,7 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 				   "be unlocked later, and with one");
 	workers_close(volume->workers, false);
 	volume->workers = NULL;
-	ret = unlock_target(volume, &all, &errnum, &err);
+	ret = unlock_target(volume, &all, &err);
 	if (start_workers(volume, true, &errnum, &again) < 0)
 		return message_set(errnum, "%s", ret < 0 ? err.text : again.text);
 	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;

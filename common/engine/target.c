@@ -1,8 +1,6 @@
 #include "engine/target.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,17 +41,4 @@ int target_read(struct target *target, void *buf, size_t len, uint64_t offset)
 const char *target_reason(const struct target *target, int errnum)
 {
 	return errnum == ETIMEDOUT && target->timed_out ? target->timed_out : error_reason(errnum);
-}
-
-void notice_tell(const struct notice *notice, const char *fmt, ...)
-{
-	char text[512];
-	va_list args;
-
-	if (!notice->tell)
-		return;
-	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
-	va_end(args);
-	notice->tell(notice->opaque, text);
 }

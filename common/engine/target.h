@@ -82,14 +82,4 @@ int target_read(struct target *target, void *buf, size_t len, uint64_t offset);
  * errnum is positive. */
 const char *target_reason(const struct target *target, int errnum);
 
-/* Where to tell what a user should know though nothing failed. */
-struct notice {
-	void (*tell)(void *opaque, const char *message); /* NULL: nobody listens */
-	void *opaque;
-};
-
-/* Tells it, put together as by printf and cut to 512 bytes. */
-void notice_tell(const struct notice *notice, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-
 #endif

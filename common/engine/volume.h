@@ -1,4 +1,5 @@
-/* volume: an open target plus, if there is a key, its LUKS geometry and cipher. */
+/* volume: an open target plus, if there is a key, its LUKS geometry and cipher: what every request
+ * passes. open.h makes one out of names. */
 #ifndef NDIO_VOLUME_H
 #define NDIO_VOLUME_H
 
@@ -6,39 +7,12 @@
 #include <stdint.h>
 
 #include "base/align.h"
-#include "base/error.h"
-#include "luks/luks.h"
 #include "engine/rangelock.h"
 #include "engine/request.h"
 #include "engine/stats.h"
 #include "engine/syncs.h"
-#include "file/target-file.h"
-#include "nbd/target-nbd.h"
 #include "engine/target.h"
-
-struct volume_options {
-	const char *file;   /* path of the target; or else */
-	const char *uri;    /* an NBD server's export */
-	struct target *target; /* that, open already and without queues: it becomes the volume's, but
-				* not if opening fails; or NULL */
-	unsigned connections; /* to it at the most, if it allows several; at least 1 */
-	enum tls_by tls_by; /* for URIs of nbds */
-	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
-	const char *header; /* path of a detached LUKS header, or NULL */
-	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
-	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
-	size_t pass_len;
-	bool one_slot;      /* only key slot number slot is tried */
-	int slot;
-	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */
-	enum direct_mode direct;
-	bool readonly;      /* a target that can't be written is read-only anyway */
-	enum image_locking locking; /* of a file that is opened for writing */
-	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
-	bool discard;       /* pass trims of an encrypted volume through, as its header may say too: */
-	bool no_discard;    /* whatever it says, don't */
-	struct notice notice; /* of a server: also later, in the threads that use it */
-};
+#include "luks/luks.h"
 
 /* What a server tells of one that it decrypts: the LUKS version, and the cipher's sectors. */
 #define VOLUME_DESCRIPTION "LUKS%u, sectors of %u bytes"
@@ -65,10 +39,8 @@ struct volume {
 	struct syncs syncs;
 };
 
-/* Opens and unlocks. Blocks; with a key it takes as long as the key slot's derivation. NULL
- * with a message, and *errnum the positive errno. The result may cross a fork if
- * pin_after_fork() is called in the child, since the key is locked memory. */
-struct volume *volume_open(const struct volume_options *options, int *errnum, struct error *err);
+/* A volume of nothing yet; NULL: no memory. */
+struct volume *volume_new(void);
 
 /* Could a read that races a partial write of its neighbour in the same block see the neighbour's
  * change half done, and so decrypt bytes wrongly that nobody writes? Not where the disk replaces

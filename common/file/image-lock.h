@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
-#include "engine/target.h"
+#include "base/notice.h"
 
 struct image_lock;
 

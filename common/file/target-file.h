@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "engine/target.h"
 
 enum direct_mode {

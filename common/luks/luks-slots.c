@@ -9,10 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/cipher.h"
 #include "luks/luks-json.h"
 #include "memory/secret.h"
-#include "engine/target.h"
 
 #define MAX_SLOTS        32
 #define MAX_KEY          512 /* bytes: more than any cipher takes, with integrity */
@@ -213,7 +211,7 @@ static int search_begin(struct search *search, struct luks_memfd *memfd,
 		struct slot *slot = &search->slots[number];
 
 		check_slot(memfd, search->json, number, slot);
-		if (!slot->error && cipher && cipher_supported(cipher, slot->key_len, &why) < 0)
+		if (!slot->error && cipher && pass->fits(cipher, slot->key_len, &why) < 0)
 			slot->error = error_set(&slot->why, ENOTSUP, "has a key that doesn't fit: %s",
 						why.text);
 	}
@@ -473,7 +471,8 @@ int luks_slot_check(struct luks_memfd *memfd, int number, struct error *why)
 	return slot.error;
 }
 
-int luks_slots_check_cipher(struct luks_memfd *memfd, const char *cipher, struct error *err)
+int luks_slots_check_cipher(struct luks_memfd *memfd, const struct luks_pass *pass,
+			    const char *cipher, struct error *err)
 {
 	struct search search;
 	struct error why = { "" };
@@ -482,7 +481,7 @@ int luks_slots_check_cipher(struct luks_memfd *memfd, const char *cipher, struct
 
 	for (int number = 0; ret == 0 && number < search.count; number++)
 		if (search.slots[number].used && search.slots[number].key_len && !fits)
-			fits = cipher_supported(cipher, search.slots[number].key_len, &why) == 0;
+			fits = pass->fits(cipher, search.slots[number].key_len, &why) == 0;
 	if (ret == 0 && !is_any_used(&search))
 		ret = no_slot_used(&search, err);
 	else if (ret == 0 && !fits && why.text[0])

@@ -10,12 +10,11 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "luks/luks-memfd.h"
 
 #define LUKS_ANY_SLOT     (-1)
 #define LUKS_MAX_KDF_TIME 120 /* seconds */
-
-struct notice;
 
 /* What opens a volume. */
 struct luks_pass {
@@ -27,18 +26,22 @@ struct luks_pass {
 	 * million iterations of PBKDF2, or 1 GiB that Argon2 passes over. 0: LUKS_MAX_KDF_TIME. */
 	unsigned max_kdf_time;
 	const struct notice *notice; /* or NULL; told of what takes long, before it is begun */
+	/* Can a volume key of so many bytes be used with this cipher? 0, or -ENOTSUP and why not:
+	 * cipher_supported(), where the data are to be read. */
+	int (*fits)(const char *cipher, size_t key_len, struct error *why);
 };
 
 /* Opens a slot: its number, and the volume key, *key_len bytes from secret_alloc() that are the
- * caller's; or a negative errno, and nothing is. cipher is what the volume key has to be fit for,
- * or NULL. -EPERM: none opens. -ENOENT: there is no such slot. Needs the key areas in the memfd. */
+ * caller's; or a negative errno, and nothing is. cipher is what the volume key has to fit, or
+ * NULL. -EPERM: none opens. -ENOENT: there is no such slot. Needs the key areas in the memfd. */
 int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
 		    void **key, size_t *key_len, struct error *err);
 
 /* 0 if this slot may be tried; else a negative errno, and why not, without the volume's name. */
 int luks_slot_check(struct luks_memfd *memfd, int slot, struct error *why);
 
-/* Is any of them in use whose key cipher can work with? -EPERM: none is in use; -ENOTSUP. */
-int luks_slots_check_cipher(struct luks_memfd *memfd, const char *cipher, struct error *err);
+/* Is any of them in use whose key fits cipher? -EPERM: none is in use; -ENOTSUP. */
+int luks_slots_check_cipher(struct luks_memfd *memfd, const struct luks_pass *pass,
+			    const char *cipher, struct error *err);
 
 #endif

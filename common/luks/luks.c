@@ -257,7 +257,8 @@ static int place_check(struct header *header, struct luks *luks, struct error *e
 			 header->source->name);
 }
 
-static int header_read(struct header *header, struct luks *luks, struct error *err)
+static int header_read(struct header *header, const struct luks_pass *pass, struct luks *luks,
+		       struct error *err)
 {
 	int ret = 0;
 
@@ -271,7 +272,7 @@ static int header_read(struct header *header, struct luks *luks, struct error *e
 	if (!ret)
 		ret = place_check(header, luks, err);
 	if (!ret)
-		ret = luks_slots_check_cipher(&header->memfd, luks->cipher, err);
+		ret = luks_slots_check_cipher(&header->memfd, pass, luks->cipher, err);
 	return ret;
 }
 
@@ -285,7 +286,7 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	luks_memfd_init(&header.memfd, source->name);
 	ret = header_load(&header, err);
 	if (!ret)
-		ret = header_read(&header, luks, err);
+		ret = header_read(&header, pass, luks, err);
 	/* The key slots' material lies behind the header that was needed for loading. */
 	if (!ret)
 		ret = header_copy(&header, luks->header_len, err);

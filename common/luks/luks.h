@@ -23,7 +23,7 @@ struct luks_source {
 };
 
 /* What a header says of the data. Everything is checked: sector is 512 to 4096, the offset and
- * size are whole sectors and nothing overflows; the cipher is one that cipher.h knows. That
+ * size are whole sectors and nothing overflows; the cipher is one that its user knows. That
  * the data lie within the device is for the caller to check. */
 struct luks {
 	unsigned version;     /* 1 or 2 */

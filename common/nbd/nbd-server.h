@@ -6,9 +6,9 @@
 #include <stdatomic.h>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "nbd/nbd-uri.h"
 #include "nbd/nbd-watch.h"
-#include "engine/target.h"
 #include "tls/tls-context.h"
 
 #define NBD_ANSWER_TIMEOUT     30 /* seconds, where nothing else is asked for */

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "nbd/nbd-group.h"
 #include "engine/target.h"
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "engine/cipher.h"
 #include "luks/luks.h"
 #include "memory/secret.h"
 #include "volumes.h"
@@ -42,7 +43,8 @@ static int image_unlock(struct image *image, const char *name, const char *pass,
 {
 	const struct luks_source source = { .name = name, .size = image->len, .read = image_read,
 					    .opaque = image, .detached = image->detached };
-	const struct luks_pass how = { .data = pass, .len = strlen(pass), .slot = LUKS_ANY_SLOT };
+	const struct luks_pass how = { .data = pass, .len = strlen(pass), .slot = LUKS_ANY_SLOT,
+				       .fits = cipher_supported };
 
 	err->text[0] = '\0';
 	return luks_unlock(&source, &how, luks, err);

@@ -18,7 +18,7 @@
 
 #include "engine/request.h"
 #include "engine/syncs.h"
-#include "engine/volume.h"
+#include "open.h"
 #include "engine/worker.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
@@ -38,14 +38,12 @@ static int set_up(void **state)
 {
 	const struct volume_options options = { .file = path, .direct = DIRECT_AUTO };
 	struct error err;
-	int errnum;
 
 	(void)state;
 	snprintf(path, sizeof(path), "/tmp/ndio-test-worker.XXXXXX");
 	close(mkstemp(path));
 	assert_int_equal(truncate(path, SIZE), 0);
-	volume = volume_open(&options, &errnum, &err);
-	assert_non_null(volume);
+	assert_int_equal(volume_open(&options, &volume, &err), 0);
 	atomic_store(&done_count, 0);
 	atomic_store(&canceled, 0);
 	alarm(PATIENCE);

@@ -1,0 +1,266 @@
+#include "open.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/align.h"
+#include "engine/cipher.h"
+#include "locator/same.h"
+#include "memory/secret.h"
+#include "nbd/target-nbd.h"
+
+#define HEADER_SAMPLE 4096 /* bytes: its magic, a checksum and salts */
+
+static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
+{
+	struct target *target = opaque;
+
+	return target_read(target, buf, len, offset);
+}
+
+static int open_file(const struct volume_options *options, enum direct_mode direct,
+		     struct target **target, struct error *err)
+{
+	const struct target_file_options file_options = {
+		.direct = direct,
+		.readonly = options->readonly,
+		.locking = options->locking,
+		.size = options->file_size,
+		.notice = options->notice,
+	};
+
+	return target_file_open(options->file, &file_options, target, err);
+}
+
+static int open_target(struct volume *volume, const struct volume_options *options,
+		       enum direct_mode direct, struct error *err)
+{
+	if (options->uri)
+		return target_nbd_open(options->uri,
+				       &(struct target_nbd_options){
+					       .connections = options->connections,
+					       .readonly = options->readonly,
+					       .tls_by = options->tls_by,
+					       .answer_timeout = options->answer_timeout,
+					       .notice = options->notice,
+				       },
+				       &volume->target, err);
+	return open_file(options, direct, &volume->target, err);
+}
+
+/* Is the header that was given as a detached one what this disk begins with, so that the first
+ * write would destroy it? By its bytes: the two may be one under different names, or a server's. */
+static int check_apart(struct volume *volume, struct target *holder, struct error *err)
+{
+	uint8_t ours[HEADER_SAMPLE], theirs[HEADER_SAMPLE];
+	struct target *target = volume->target;
+	int ret;
+
+	if (volume->luks.data_offset >= volume->luks.header_len || target->size < HEADER_SAMPLE ||
+	    holder->size < HEADER_SAMPLE)
+		return 0;
+	ret = target_read(holder, ours, HEADER_SAMPLE, 0);
+	if (ret == 0)
+		ret = target_read(target, theirs, HEADER_SAMPLE, 0);
+	if (ret < 0)
+		return error_set(err, -ret, "%s: reading its first bytes: %s", target->name,
+				 error_reason(-ret));
+	if (memcmp(ours, theirs, HEADER_SAMPLE) != 0)
+		return 0;
+	return error_set(err, EINVAL, "%s: the header is on the disk itself, and the data would lie "
+			 "over it: they start at byte %" PRIu64 ", and it ends at %" PRIu64,
+			 target->name, volume->luks.data_offset, volume->luks.header_len);
+}
+
+static int unlock_by(struct volume *volume, struct target *holder,
+		     const struct volume_options *options, struct error *err)
+{
+	const struct luks_source source = {
+		.name = holder->name,
+		.size = holder->size,
+		.read = read_target,
+		.opaque = holder,
+		.detached = holder != volume->target,
+	};
+	const struct luks_pass pass = {
+		.data = options->pass,
+		.len = options->pass_len,
+		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,
+		.max_kdf_time = options->max_kdf_time,
+		.notice = &options->notice,
+		.fits = cipher_supported,
+	};
+	int ret = luks_unlock(&source, &pass, &volume->luks, err);
+
+	return ret == 0 && source.detached ? check_apart(volume, holder, err) : ret;
+}
+
+static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)
+{
+	struct target *holder = volume->target;
+	int ret;
+
+	secret_no_dumps();
+	if (options->header) {
+		ret = target_file_open(options->header,
+				       &(struct target_file_options){
+					       .direct = DIRECT_OFF,
+					       .readonly = true,
+					       .locking = options->locking,
+					       .notice = options->notice,
+				       },
+				       &holder, err);
+		if (ret < 0)
+			return ret;
+	}
+	ret = unlock_by(volume, holder, options, err);
+	if (ret == -ETIMEDOUT && holder->timed_out)
+		error_set(err, ETIMEDOUT, "%s: reading the LUKS header: %s", holder->name,
+			  holder->timed_out);
+	if (holder != volume->target)
+		holder->ops->close(holder);
+	return ret;
+}
+
+/* A LUKS data area that doesn't start where direct I/O can: rare (cryptsetup aligns to 1 MiB),
+ * so it is read and written through the page cache rather than by shifting every block. */
+static int reopen_buffered(struct volume *volume, const struct volume_options *options,
+			   struct error *err)
+{
+	struct target *target = volume->target;
+	int ret;
+
+	if (options->uri || options->direct == DIRECT_ON)
+		return error_set(err, EINVAL,
+				 "%s: the data start at byte %" PRIu64 ", which is no multiple of %u "
+				 "as %s needs it", target->name, volume->data_offset, target->align,
+				 options->uri ? "the server" : "direct I/O");
+	notice_tell(&options->notice, "%s: the data start at byte %" PRIu64 ", which is no multiple "
+		    "of %u as direct I/O needs it: going through the page cache", target->name,
+		    volume->data_offset, target->align);
+	ret = open_target(volume, options, DIRECT_OFF, err);
+	if (ret == 0)
+		target->ops->close(target);
+	return ret;
+}
+
+/* Whole sectors; a part of a block at the end, only where all of that block can be read and
+ * written. */
+static void set_size(struct volume *volume, uint64_t size, const struct notice *notice)
+{
+	const struct target *target = volume->target;
+	unsigned unit = volume->encrypted ? volume->sector : 1;
+
+	volume->size = round_down(size, unit);
+	if (!target->any_size &&
+	    round_up(volume->data_offset + volume->size, target->align) > target->size) {
+		unit = volume->block;
+		volume->size = round_down(size, unit);
+	}
+	if (volume->size != size)
+		notice_tell(notice, "%s: the last %" PRIu64 " bytes are no whole %s of %u and are "
+			    "left out", target->name, size - volume->size,
+			    unit == volume->sector && volume->encrypted ? "sector" : "block", unit);
+}
+
+static int set_geometry(struct volume *volume, const struct volume_options *options,
+			struct error *err)
+{
+	const struct luks *luks = &volume->luks;
+	struct target *target = volume->target;
+	int ret;
+
+	if (volume->encrypted) {
+		volume->data_offset = luks->data_offset;
+		if (!is_aligned(luks->data_offset, target->align)) {
+			ret = reopen_buffered(volume, options, err);
+			if (ret < 0)
+				return ret;
+			target = volume->target;
+		}
+		if (luks->data_offset >= target->size ||
+		    target->size - luks->data_offset < luks->data_size)
+			return error_set(err, EINVAL,
+					 "%s: too small for its LUKS header: it has %" PRIu64
+					 " bytes, and the data %s byte %" PRIu64, target->name,
+					 target->size, luks->data_size ? "end at" : "start at",
+					 luks->data_offset + luks->data_size);
+	}
+	volume->sector = volume->encrypted ? luks->sector : target->align;
+	volume->block = volume->sector > target->align ? volume->sector : target->align;
+	set_size(volume, luks->data_size ? luks->data_size : target->size - volume->data_offset,
+		 &options->notice);
+	return 0;
+}
+
+/* As with cryptsetup, the header's flag says so once and for all. */
+static bool may_discard(const struct volume *volume, const struct volume_options *options)
+{
+	return options->discard || (volume->luks.allow_discards && !options->no_discard);
+}
+
+static void set_capabilities(struct volume *volume, const struct volume_options *options)
+{
+	const struct target *target = volume->target;
+
+	volume->readonly = options->readonly || target->readonly;
+	volume->can_trim = target->can_trim && (!volume->encrypted || may_discard(volume, options));
+	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
+	volume->can_extents = !volume->encrypted && target->can_extents;
+	volume->can_cache = target->can_cache;
+	volume->reads_tear = volume_reads_tear(volume);
+}
+
+/* A header that was given apart may be on the disk, but not among its data: clients would write to
+ * it. */
+static int check_header(const struct volume *volume, const struct volume_options *options,
+			struct error *err)
+{
+	const struct same_part data = {
+		.locator = options->uri ? options->uri : options->file,
+		.offset = volume->data_offset,
+		.size = volume->size,
+	};
+	const struct same_part header = {
+		.locator = options->header,
+		.size = volume->luks.header_len,
+	};
+
+	if (options->readonly || !same_bytes(NULL, &data, &header))
+		return 0;
+	return error_set(err, EINVAL, "%s and %s: the same, or one is on the other: the header would "
+			 "be overwritten", header.locator, data.locator);
+}
+
+int volume_open(const struct volume_options *options, struct volume **opened, struct error *err)
+{
+	struct volume *volume = volume_new();
+	int ret = 0;
+
+	*opened = NULL;
+	if (!volume)
+		return error_set(err, ENOMEM, "no memory for a volume");
+	volume->encrypted = options->unlock;
+	volume->target = options->target;
+	if (!volume->target)
+		ret = open_target(volume, options, options->direct, err);
+	if (ret == 0 && volume->encrypted)
+		ret = unlock(volume, options, err);
+	if (ret == 0)
+		ret = set_geometry(volume, options, err);
+	if (ret == 0 && options->header)
+		ret = check_header(volume, options, err);
+	/* Not before: what can't be unlocked needs no more of them. */
+	if (ret == 0 && options->uri)
+		ret = target_nbd_connect(volume->target, err);
+	if (ret < 0) {
+		if (options->target)
+			volume->target = NULL;
+		volume_close(volume);
+		return ret;
+	}
+	set_capabilities(volume, options);
+	*opened = volume;
+	return 0;
+}

@@ -1,0 +1,45 @@
+/* open: what a locator, and a key's content, becomes a volume by. The only place that knows every
+ * kind of target, and LUKS beside the cipher. */
+#ifndef NDIO_OPEN_H
+#define NDIO_OPEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/notice.h"
+#include "engine/volume.h"
+#include "file/target-file.h"
+#include "nbd/target-nbd.h"
+
+struct volume_options {
+	const char *file;   /* path of the target; or else */
+	const char *uri;    /* an NBD server's export */
+	struct target *target; /* that, open already and without queues: it becomes the volume's, but
+				* not if opening fails; or NULL */
+	unsigned connections; /* to it at the most, if it allows several; at least 1 */
+	enum tls_by tls_by; /* for URIs of nbds */
+	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
+	const char *header; /* path of a detached LUKS header, or NULL */
+	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
+	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
+	size_t pass_len;
+	bool one_slot;      /* only key slot number slot is tried */
+	int slot;
+	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */
+	enum direct_mode direct;
+	bool readonly;      /* a target that can't be written is read-only anyway */
+	enum image_locking locking; /* of a file that is opened for writing */
+	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
+	bool discard;       /* pass trims of an encrypted volume through, as its header may say too: */
+	bool no_discard;    /* whatever it says, don't */
+	struct notice notice; /* of a server: also later, in the threads that use it */
+};
+
+/* Opens and unlocks. Blocks; with a key it takes as long as the key slot's derivation. 0, or a
+ * negative errno with a message. The volume is the caller's, for volume_close(). It may cross a fork
+ * if pin_after_fork() is called in the child, since the key is locked memory. */
+int volume_open(const struct volume_options *options, struct volume **volume, struct error *err);
+
+#endif
