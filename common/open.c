@@ -86,6 +86,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 	const struct luks_pass pass = {
 		.data = options->pass,
 		.len = options->pass_len,
+		.asker = options->asker,
 		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,
 		.max_kdf_time = options->max_kdf_time,
 		.notice = &options->notice,

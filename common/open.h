@@ -25,6 +25,7 @@ struct volume_options {
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
+	const struct luks_asker *asker; /* or NULL; in their place */
 	bool one_slot;      /* only key slot number slot is tried */
 	int slot;
 	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */

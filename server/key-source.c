@@ -1,8 +1,9 @@
-/* key-source: where the volume's key comes from: passphrase=, or keyfile= with its part.
+/* key-source: where the volume's key comes from: passphrase=, ask=, or keyfile= with its part.
  *
  * A passphrase is read as soon as its parameter comes, since nbdkit asks for it; a key file when
  * all parameters are known. Either way the key lies in locked memory (config.pass) until the volume
- * is unlocked, and core dumps are off before its first byte is read.
+ * is unlocked, and core dumps are off before its first byte is read. Who is to be asked is asked by
+ * asker, when the header has been checked.
  *
  * All of it happens before the fork, in nbdkit's main thread. */
 #include "key-source.h"
@@ -19,6 +20,7 @@
 
 #include <nbdkit-plugin.h>
 
+#include "asker.h"
 #include "locator/same.h"
 #include "parameters.h"
 #include "report.h"
@@ -26,7 +28,7 @@
 static int key_given(void)
 {
 	if (config.have_key) {
-		nbdkit_error("passphrase= and keyfile= can be given only once, and not both");
+		nbdkit_error("passphrase=, keyfile= and ask= can be given only once, and only one");
 		return -1;
 	}
 	config.have_key = true;
@@ -56,6 +58,21 @@ int key_source_file(const char *value)
 {
 	config.keyfile = value;
 	return key_given();
+}
+
+int key_source_ask(const char *value)
+{
+	struct error err;
+	int fd;
+
+	if (key_given() < 0 || nbdkit_parse_int("ask", value, &fd) < 0)
+		return -1;
+	if (asker_check(fd, &err) < 0) {
+		nbdkit_error("%s", err.text);
+		return -1;
+	}
+	config.ask = fd;
+	return 0;
 }
 
 int key_source_part(const char *key, uint64_t *number, int64_t max, const char *value)

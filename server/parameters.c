@@ -18,7 +18,13 @@
 #define MAX_CONNECTIONS 64
 #define MAX_SLOT 31
 
-struct parameters config = { .connections = 4, .lock_image = true, .discard = -1, .slot = LUKS_ANY_SLOT };
+struct parameters config = {
+	.connections = 4,
+	.lock_image = true,
+	.discard = -1,
+	.slot = LUKS_ANY_SLOT,
+	.ask = -1,
+};
 
 static int config_direct(const char *value)
 {
@@ -167,6 +173,8 @@ static int parameters_take_one(const char *key, const char *value)
 	}
 	if (strcmp(key, "keyfile") == 0)
 		return key_source_file(value);
+	if (strcmp(key, "ask") == 0)
+		return key_source_ask(value);
 	if (strcmp(key, "keyfile-offset") == 0)
 		return key_source_part(key, &config.keyfile_part.offset, INT64_MAX, value);
 	if (strcmp(key, "keyfile-size") == 0)
@@ -225,7 +233,7 @@ int parameters_complete(void)
 		return -1;
 	}
 	if (config.header && !config.have_key) {
-		nbdkit_error("header= needs passphrase= or keyfile=");
+		nbdkit_error("header= needs passphrase=, keyfile= or ask=");
 		return -1;
 	}
 	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile) {
@@ -233,7 +241,7 @@ int parameters_complete(void)
 		return -1;
 	}
 	if (config.slot != LUKS_ANY_SLOT && !config.have_key) {
-		nbdkit_error("slot= needs passphrase= or keyfile=");
+		nbdkit_error("slot= needs passphrase=, keyfile= or ask=");
 		return -1;
 	}
 	if (key_source_check() < 0 || check_one_sided() < 0)
@@ -248,6 +256,7 @@ const char parameters_help[] =
 	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n"
 	"tls=openssl|libnbd  Whose TLS encrypts nbds URIs (default: openssl).\n"
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"
+	"ask=<FD>            Unlock it with what a program sends that is asked.\n"
 	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n"
 	"keyfile-offset=<N>  But pass over so many bytes of it first,\n"
 	"keyfile-size=<N>    and take no more than so many.\n"
@@ -259,7 +268,7 @@ const char parameters_help[] =
 	"pin=on|off          Pin each request's buffer (default: off).\n"
 	"lock=on|off         Lock the server's memory (default: off).\n"
 	"lock-image=on|off   Keep other writers off the file (default: on).\n"
-	"Without a passphrase or keyfile the bytes are served as they are.";
+	"Without a key the bytes are served as they are.";
 
 void parameters_clear(void)
 {

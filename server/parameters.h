@@ -22,6 +22,7 @@ struct parameters {
 	bool have_key;
 	const char *keyfile; /* not yet read, or NULL */
 	const char *passphrase_file; /* of passphrase=+FILE, or NULL */
+	int ask;     /* the socket of a program that asks for the passphrase, or -1 */
 	struct key_part keyfile_part;
 	struct key pass;
 };

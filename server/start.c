@@ -16,9 +16,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <nbdkit-plugin.h>
 
+#include "asker.h"
 #include "base/thread.h"
 #include "captive.h"
 #include "engine/bounce.h"
@@ -209,6 +211,7 @@ static void tell_of_ciphertext(void)
  * that what fails is seen on the user's terminal. */
 int start_get_ready(void)
 {
+	const struct luks_asker asker = { .ask = asker_ask, .opaque = &config.ask };
 	const struct volume_options options = {
 		.file = config.file,
 		.uri = config.uri,
@@ -219,6 +222,7 @@ int start_get_ready(void)
 		.unlock = config.have_key,
 		.pass = config.pass.data,
 		.pass_len = config.pass.len,
+		.asker = config.ask >= 0 ? &asker : NULL,
 		.direct = config.direct,
 		.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
 			   read_only_looks_so() ? LOCK_IMAGE_LATER :
@@ -234,6 +238,8 @@ int start_get_ready(void)
 	int ret = volume_open(&options, &volume, &err);
 
 	key_clear(&config.pass);
+	if (config.ask >= 0)
+		close(config.ask);
 	if (ret < 0) {
 		nbdkit_error("%s", err.text);
 		return -1;

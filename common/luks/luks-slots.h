@@ -16,6 +16,8 @@
 #define LUKS_ANY_SLOT     (-1)
 #define LUKS_MAX_KDF_TIME 120 /* seconds */
 
+struct luks_asker;
+
 /* What opens a volume. */
 struct luks_pass {
 	const void *data; /* a passphrase, or a key file's content */
@@ -26,6 +28,7 @@ struct luks_pass {
 	 * million iterations of PBKDF2, or 1 GiB that Argon2 passes over. 0: LUKS_MAX_KDF_TIME. */
 	unsigned max_kdf_time;
 	const struct notice *notice; /* or NULL; told of what takes long, before it is begun */
+	const struct luks_asker *asker; /* or NULL; for luks_unlock(), in place of data and len */
 	/* Can a volume key of so many bytes be used with this cipher? 0, or -ENOTSUP and why not:
 	 * cipher_supported(), where the data are to be read. */
 	int (*fits)(const char *cipher, size_t key_len, struct error *why);

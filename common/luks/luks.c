@@ -276,6 +276,33 @@ static int header_read(struct header *header, const struct luks_pass *pass, stru
 	return ret;
 }
 
+static int slots_open(struct header *header, const struct luks_pass *pass, struct luks *luks,
+		      struct error *err)
+{
+	return luks_slots_open(&header->memfd, pass, luks->cipher, &luks->key, &luks->key_len, err);
+}
+
+static int slots_open_by_asking(struct header *header, const struct luks_pass *pass,
+				struct luks *luks, struct error *err)
+{
+	struct luks_pass asked = *pass;
+	struct key key = { 0 };
+	int ret;
+
+	err->text[0] = '\0';
+	do {
+		key_clear(&key);
+		ret = pass->asker->ask(pass->asker->opaque, &key, err);
+		if (ret < 0)
+			break;
+		asked.data = key.data;
+		asked.len = key.len;
+		ret = slots_open(header, &asked, luks, err);
+	} while (ret == -EPERM);
+	key_clear(&key);
+	return ret;
+}
+
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err)
 {
@@ -291,8 +318,8 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	if (!ret)
 		ret = header_copy(&header, luks->header_len, err);
 	if (!ret)
-		ret = luks_slots_open(&header.memfd, pass, luks->cipher, &luks->key, &luks->key_len,
-				      err);
+		ret = pass->asker ? slots_open_by_asking(&header, pass, luks, err) :
+				    slots_open(&header, pass, luks, err);
 	luks->slot = ret;
 	if (ret < 0)
 		luks_clear(luks);

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "luks/luks-slots.h"
+#include "memory/secret.h"
 
 /* Where a header is read from. read() fills buf with exactly len bytes at offset and returns
  * 0, or a negative errno; it is only asked for bytes below size. */
@@ -20,6 +21,16 @@ struct luks_source {
 	int (*read)(void *opaque, void *buf, size_t len, uint64_t offset);
 	void *opaque;
 	bool detached;    /* the data are elsewhere */
+};
+
+/* Who gives a passphrase when the header has been read and checked, so that none is asked for in
+ * vain; and again as long as it opens no key slot. The same source is used all the while: a server
+ * may let in one client, once. */
+struct luks_asker {
+	/* Makes the key. err says why the one before opens nothing; the first time it is empty. 0, or
+	 * a negative errno with a message: there is none. */
+	int (*ask)(void *opaque, struct key *key, struct error *err);
+	void *opaque;
 };
 
 /* What a header says of the data. Everything is checked: sector is 512 to 4096, the offset and

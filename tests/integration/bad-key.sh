@@ -30,9 +30,9 @@ ok "empty passphrase on the command line" refused "no key slot opens with an emp
 	"$disk" passphrase=
 ok "empty key file" refused "$disk: no key slot opens with an empty passphrase" \
 	"$disk" keyfile="$T/empty"
-ok "passphrase and key file" refused "passphrase= and keyfile= .*not both" "$disk" \
+ok "passphrase and key file" refused "keyfile= and ask= .*only one" "$disk" \
 	passphrase=+"$T/pass" keyfile="$T/pass"
-ok "two passphrases" refused "passphrase= and keyfile= .*only once" "$disk" \
+ok "two passphrases" refused "keyfile= and ask= .*only once" "$disk" \
 	passphrase=+"$T/pass" passphrase=+"$T/pass"
 ok "passphrase file missing" refused "$T/missing.*No such file" "$disk" \
 	passphrase=+"$T/missing"
@@ -49,7 +49,7 @@ ok "header missing" refused "$T/missing: No such file" "$disk" header="$T/missin
 ok "header is a folder" refused "$T/folder: " "$disk" header="$T/folder" passphrase=+"$T/pass"
 ok "header is no header" refused "$T/raw: not a LUKS volume" "$disk" header="$T/raw" \
 	passphrase=+"$T/pass"
-ok "header without a key" refused "header= needs passphrase= or keyfile=" "$disk" \
+ok "header without a key" refused "header= needs passphrase=, keyfile= or ask=" "$disk" \
 	header="$disk"
 ok "two headers" refused "header= can be given only once" "$disk" header="$disk" \
 	header="$disk" passphrase=+"$T/pass"
