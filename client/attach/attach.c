@@ -12,10 +12,7 @@
 #include "attach/attachment.h"
 #include "attach/clash.h"
 #include "attach/device-users.h"
-#include "header/facts.h"
 #include "attach/gateway.h"
-#include "header/header-proof.h"
-#include "header/header.h"
 #include "terminal/interrupt.h"
 #include "attach/kernel-device.h"
 #include "terminal/key-try.h"
@@ -42,36 +39,6 @@ static int step_failed(int ret, const char *step, struct error *err)
 	struct error reason = *err;
 
 	return error_set(err, -ret, "%s: %s", step, reason.text);
-}
-
-/* ---- finding out what it is ---- */
-
-static int read_facts(struct header *header, struct header_facts *facts, struct error *err)
-{
-	int ret = header_open(header, true, err);
-
-	if (ret == 0)
-		ret = header_load(header, err);
-	return ret < 0 ? ret : facts_read(header, facts, err);
-}
-
-/* Without the key: so that one isn't asked for in vain. Where none is asked for, a server is left to
- * the gateway, which tells: it may let in one client, once. */
-static int find_block_size(const struct attach_spec *spec, struct header *header,
-			   unsigned *block_size, struct error *err)
-{
-	struct header_facts facts;
-	int ret;
-
-	*block_size = spec->block_size;
-	if (locator_is_uri(header->name) && key_source_given(&spec->key))
-		return 0;
-	ret = read_facts(header, &facts, err);
-	if (ret < 0)
-		return step_failed(ret, "looking at the disk", err);
-	if (!*block_size)
-		*block_size = facts.sector;
-	return 0;
 }
 
 /* ---- a device to attach it to ---- */
@@ -124,14 +91,37 @@ static int claim_any(struct attachment *attachment, struct error *err)
 
 /* ---- the steps ---- */
 
+/* What the gateway has checked before it asks isn't asked for in vain. */
+struct asking {
+	const struct attach_spec *spec;
+	int ret; /* what came of it */
+};
+
+static int ask_key(void *opaque, key_try_fn *try, void *try_opaque, struct error *err)
+{
+	struct asking *asking = opaque;
+	struct key key = { 0 };
+	char prompt[256];
+
+	snprintf(prompt, sizeof(prompt), "Passphrase for %s", asking->spec->locator);
+	asking->ret = kernel_device_load_module(err);
+	if (asking->ret == 0)
+		asking->ret = key_try(&asking->spec->key, prompt, &key, try, try_opaque, err);
+	key_clear(&key);
+	return asking->ret;
+}
+
 static int start_gateway(const struct attach_spec *spec, const struct attachment *attachment,
 			 const struct key *key, struct error *err)
 {
+	struct asking asking = { .spec = spec };
 	const struct gateway_spec gateway = {
 		.socket = attachment->socket,
 		.locator = spec->locator,
 		.header = spec->header,
 		.key = key,
+		.ask = ask_key,
+		.ask_opaque = &asking,
 		.unlock = spec->unlock,
 		.connections = spec->connections,
 		.answer_timeout = spec->answer_timeout,
@@ -140,7 +130,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 	};
 	int ret = gateway_start(&gateway, err);
 
-	return ret < 0 ? step_failed(ret, "starting the gateway", err) : 0;
+	return ret < 0 && asking.ret == 0 ? step_failed(ret, "starting the gateway", err) : ret;
 }
 
 static int save_facts(const struct attach_spec *spec, const struct attachment *attachment,
@@ -201,13 +191,16 @@ static void look_at_partitions(unsigned index, unsigned block_size)
 }
 
 static int attach_claimed(const struct attach_spec *spec, const struct attachment *attachment,
-			  const struct key *key, unsigned block_size, struct error *err)
+			  const struct key *key, struct error *err)
 {
+	unsigned block_size = spec->block_size;
 	int ret = start_gateway(spec, attachment, key, err);
 
 	if (ret < 0)
 		return ret;
-	if (!block_size) {
+	/* The machine is left as it is if there is nothing to attach. */
+	ret = kernel_device_load_module(err);
+	if (ret == 0 && !block_size) {
 		ret = gateway_sector(attachment->socket, &block_size, err);
 		if (ret < 0)
 			ret = step_failed(ret, "asking the gateway", err);
@@ -226,35 +219,9 @@ static int attach_claimed(const struct attach_spec *spec, const struct attachmen
 	return 0;
 }
 
-/* A key that is tried where it can be typed again. */
-struct trial {
-	const struct attach_spec *spec;
-	struct header *header;
-};
-
-static int try_key(void *opaque, const struct key *key, struct error *err)
-{
-	const struct trial *trial = opaque;
-	int ret = header_load_areas(trial->header, err);
-
-	return ret < 0 ? ret : header_try_key(trial->header, key, &trial->spec->unlock, err);
-}
-
-/* The gateway would try it, too; but what was typed wrong can be typed again here. */
-static int read_key(const struct attach_spec *spec, struct header *header, struct key *key,
-		    struct error *err)
-{
-	struct trial trial = { spec, header };
-	char prompt[256];
-
-	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
-	if (key_source_given(&spec->key))
-		return key_read(&spec->key, prompt, false, key, err);
-	return key_try(&spec->key, prompt, key, try_key, &trial, err);
-}
-
-static int attach_with_key(const struct attach_spec *spec, const struct key *key,
-			   unsigned block_size, unsigned *index, struct error *err)
+/* key: or NULL, it is asked for */
+static int attach_with_key(const struct attach_spec *spec, const struct key *key, unsigned *index,
+			   struct error *err)
 {
 	struct attachment attachment;
 	int ret = spec->index == ATTACH_ANY ? claim_any(&attachment, err) :
@@ -263,7 +230,7 @@ static int attach_with_key(const struct attach_spec *spec, const struct key *key
 	if (ret < 0)
 		return ret;
 	*index = attachment.index;
-	ret = attach_claimed(spec, &attachment, key, block_size, err);
+	ret = attach_claimed(spec, &attachment, key, err);
 	if (ret < 0)
 		attachment_remove(&attachment, NULL);
 	else
@@ -369,39 +336,28 @@ static int check_programs(struct error *err)
 	return ret < 0 ? ret : program_find("nbd-client", "nbd-client", path, err);
 }
 
-/* All that is found out and asked for before anything is done. */
-static int prepare(const struct attach_spec *spec, struct key *key, unsigned *block_size,
-		   struct error *err)
+/* All that is found out before anything is done. */
+static int prepare(const struct attach_spec *spec, struct key *key, struct error *err)
 {
-	struct header header;
 	int ret = check_device(spec, err);
 
-	header_init(&header, spec->header ? spec->header : spec->locator);
-	header.answer_timeout = spec->answer_timeout;
 	if (ret == 0)
 		ret = check_programs(err);
 	if (ret == 0)
 		ret = check_locator(spec, err);
-	if (ret == 0)
-		ret = find_block_size(spec, &header, block_size, err);
-	/* The machine is left as it is if there is nothing to attach. */
-	if (ret == 0)
-		ret = kernel_device_load_module(err);
-	if (ret == 0)
-		ret = read_key(spec, &header, key, err);
-	header_close(&header); /* a server may allow one connection only */
+	if (ret == 0 && key_source_given(&spec->key))
+		ret = key_read(&spec->key, NULL, false, key, err);
 	return ret;
 }
 
 int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 {
 	struct key key = { 0 };
-	unsigned block_size;
-	int ret = prepare(spec, &key, &block_size, err);
+	int ret = prepare(spec, &key, err);
 
 	if (ret == 0) {
 		interrupt_catch(-1);
-		ret = attach_with_key(spec, &key, block_size, index, err);
+		ret = attach_with_key(spec, key_source_given(&spec->key) ? &key : NULL, index, err);
 	}
 	key_clear(&key);
 	return ret;

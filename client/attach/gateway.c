@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,7 +42,6 @@ struct key_file {
 	int fd;
 	void *memory;
 	size_t size;
-	char path[32]; /* as nbdkit can open it */
 };
 
 static int key_file_make(struct key_file *file, const struct key *key, struct error *err)
@@ -48,7 +49,6 @@ static int key_file_make(struct key_file *file, const struct key *key, struct er
 	file->size = key->len;
 	file->memory = MAP_FAILED;
 	file->fd = memfd_create("ndio-key", MFD_CLOEXEC);
-	snprintf(file->path, sizeof(file->path), "/proc/self/fd/%d", file->fd);
 	if (file->fd >= 0 && file->size == 0)
 		return 0; /* an empty key is just a wrong one, and can't be mapped */
 	if (file->fd >= 0 && ftruncate(file->fd, file->size) == 0)
@@ -129,8 +129,9 @@ static void find_plugin(char path[PATH_MAX])
 	snprintf(path, PATH_MAX, "ndio");
 }
 
-static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
-			   const struct key_file *key, struct arguments *args)
+/* fd: of the key, or where the plugin asks for it. */
+static void make_arguments(const struct gateway_spec *spec, const char *nbdkit, int fd,
+			   struct arguments *args)
 {
 	char plugin[PATH_MAX];
 
@@ -154,7 +155,10 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	}
 	if (spec->header)
 		add(args, "header=%s", spec->header);
-	add(args, "keyfile=%s", key->path);
+	if (spec->key)
+		add(args, "keyfile=/proc/self/fd/%d", fd);
+	else
+		add(args, "ask=%d", fd);
 	if (spec->unlock.slot != LUKS_ANY_SLOT)
 		add(args, "slot=%d", spec->unlock.slot);
 	if (spec->unlock.max_kdf_time)
@@ -164,9 +168,16 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit,
 	add(args, "lock=on");
 }
 
+/* nbdkit, while it starts. */
+struct start {
+	struct program program;
+	size_t told; /* bytes of what it printed that were passed on */
+	int asker;   /* our end of the socket where the plugin asks for the passphrase */
+};
+
 /* What it says while it starts: the first error is the reason, the rest is passed on, but for
  * lines that only go on where one of these left off. */
-static const char *read_output(struct program_output *output)
+static const char *read_output(struct program_output *output, size_t told)
 {
 	static const char error[] = "nbdkit: error: ";
 	static const char any[] = "nbdkit: ", mine[] = "nbdkit: ndio: ";
@@ -176,6 +187,8 @@ static const char *read_output(struct program_output *output)
 	while ((line = strsep(&rest, "\n")))
 		if (!reason && strncmp(line, error, strlen(error)) == 0)
 			reason = line + strlen(error);
+		else if (line < output->text + told)
+			continue;
 		else if (strncmp(line, mine, strlen(mine)) == 0)
 			say_notice(NULL, line + strlen(mine));
 		else if (strncmp(line, any, strlen(any)) == 0)
@@ -183,26 +196,115 @@ static const char *read_output(struct program_output *output)
 	return reason ? reason : "nbdkit doesn't say why";
 }
 
-static int run_nbdkit(const struct gateway_spec *spec, const char *nbdkit,
-		      const struct key_file *key, struct error *err)
+/* Whole lines, before it has ended: that something takes long is told meanwhile. */
+static void pass_on_output(struct start *start)
+{
+	struct program_output output;
+	char *end;
+
+	program_printed(&start->program, &output);
+	end = strrchr(output.text, '\n');
+	if (!end)
+		return;
+	*end = '\0';
+	read_output(&output, start->told);
+	start->told = end + 1 - output.text;
+}
+
+static int start_nbdkit(const struct gateway_spec *spec, const char *nbdkit, int fd,
+			struct start *start, struct error *err)
 {
 	struct arguments args = { .count = 0 };
-	struct program_output output;
-	const char *reason;
 	int ret;
 
-	make_arguments(spec, nbdkit, key, &args);
-	if (!has_all(&args)) {
-		ret = error_set(err, ENOMEM, "out of memory");
-	} else {
-		ret = program_run((const char *const *)args.argv, key->fd, &output, err);
-		if (ret >= 0)
-			reason = read_output(&output);
-		if (ret > 0)
-			ret = error_set(err, EIO, "%s", reason);
-	}
+	make_arguments(spec, nbdkit, fd, &args);
+	ret = has_all(&args) ?
+		      program_start((const char *const *)args.argv, fd, &start->program, err) :
+		      error_set(err, ENOMEM, "out of memory");
 	free_arguments(&args);
 	return ret;
+}
+
+static int wait_until_started(struct start *start, struct error *err)
+{
+	struct program_output output;
+	const char *reason;
+	int ret = program_end(&start->program, &output, err);
+
+	if (ret < 0)
+		return ret;
+	reason = read_output(&output, start->told);
+	return ret > 0 ? error_set(err, EIO, "%s", reason) : 0;
+}
+
+static int start_with_key(const struct gateway_spec *spec, const char *nbdkit, struct error *err)
+{
+	struct start start = { .told = 0 };
+	struct key_file key;
+	int ret = key_file_make(&key, spec->key, err);
+
+	if (ret == 0)
+		ret = start_nbdkit(spec, nbdkit, key.fd, &start, err);
+	if (ret == 0)
+		ret = wait_until_started(&start, err);
+	key_file_close(&key);
+	return ret;
+}
+
+/* 1: it asks for a passphrase, and err says why the one before opens nothing; 0: it doesn't ask any
+ * more, or has ended; -EINTR with a message. */
+static int is_asking(struct start *start, struct error *err)
+{
+	struct pollfd asker = { .fd = start->asker, .events = POLLIN };
+	ssize_t n;
+
+	while (poll(&asker, 1, INTERRUPT_MS) != 1) {
+		if (interrupt_caught())
+			return error_set(err, EINTR, "interrupted");
+		pass_on_output(start);
+	}
+	pass_on_output(start); /* above the next prompt */
+	n = recv(start->asker, err->text, sizeof(err->text), 0);
+	if (n <= 0)
+		return 0;
+	err->text[n - 1] = '\0'; /* a newline */
+	return 1;
+}
+
+static int try_key(void *opaque, const struct key *key, struct error *err)
+{
+	struct iovec parts[] = { { key->data, key->len }, { (void *)"\n", 1 } };
+	const struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	struct start *start = opaque;
+	int ret;
+
+	if (sendmsg(start->asker, &message, MSG_NOSIGNAL) < 0)
+		return error_set(err, errno, "passing the passphrase on: %s", strerror(errno));
+	ret = is_asking(start, err);
+	return ret > 0 ? -EPERM : ret;
+}
+
+/* If nothing comes of it the plugin ends, too, when its socket is closed. */
+static int start_asking(const struct gateway_spec *spec, const char *nbdkit, struct error *err)
+{
+	struct start start = { .told = 0 };
+	int ends[2], ret, ended;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return error_set(err, errno, "a socket for the passphrase: %s", strerror(errno));
+	start.asker = ends[0];
+	ret = start_nbdkit(spec, nbdkit, ends[1], &start, err);
+	close(ends[1]);
+	if (ret < 0) {
+		close(start.asker);
+		return ret;
+	}
+	ret = is_asking(&start, err);
+	if (ret > 0)
+		ret = spec->ask(spec->ask_opaque, try_key, &start, err);
+	close(start.asker);
+	ended = wait_until_started(&start, ret < 0 ? NULL : err);
+	return ret < 0 ? ret : ended;
 }
 
 /* It is in the background by now, where it connects, and says what is wrong to syslog. */
@@ -228,15 +330,11 @@ static int wait_until_well(const char *socket, struct error *err)
 int gateway_start(const struct gateway_spec *spec, struct error *err)
 {
 	char nbdkit[PATH_MAX];
-	struct key_file key;
 	int ret = program_find("nbdkit", "nbdkit", nbdkit, err);
 
 	if (ret < 0)
 		return ret;
-	ret = key_file_make(&key, spec->key, err);
-	if (ret == 0)
-		ret = run_nbdkit(spec, nbdkit, &key, err);
-	key_file_close(&key);
+	ret = spec->key ? start_with_key(spec, nbdkit, err) : start_asking(spec, nbdkit, err);
 	if (ret == 0)
 		ret = wait_until_well(spec->socket, err);
 	if (ret < 0)

@@ -7,14 +7,20 @@
 #include <sys/types.h>
 
 #include "base/error.h"
-#include "terminal/key-input.h"
+#include "terminal/key-try.h"
 #include "terminal/unlock.h"
+
+/* Asks for the passphrase, once the header was checked: key_try() with this try. 0, or a negative
+ * errno with a message. */
+typedef int gateway_ask_fn(void *opaque, key_try_fn *try, void *try_opaque, struct error *err);
 
 struct gateway_spec {
 	const char *socket;  /* path, in a folder that only root may enter */
 	const char *locator; /* of the disk: a path or an NBD URI */
 	const char *header;  /* path of a detached LUKS header, or NULL */
-	const struct key *key;
+	const struct key *key; /* or NULL: it is asked for */
+	gateway_ask_fn *ask;
+	void *ask_opaque;
 	struct unlock_options unlock;
 	unsigned connections;
 	unsigned answer_timeout; /* seconds, or 0 */

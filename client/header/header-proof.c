@@ -8,7 +8,6 @@
 #include "luks/luks.h"
 #include "memory/secret.h"
 #include "engine/cipher.h"
-#include "terminal/say.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
 {
@@ -95,42 +94,16 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 	return prove(header, &source, proof, err);
 }
 
-static struct luks_source memfd_source(struct header *header)
+int header_prove_memfd(struct header *header, const struct header_proof *proof,
+		       struct error *err)
 {
-	return (struct luks_source){
+	const struct luks_source source = {
 		.name = header->name,
 		.size = header->memfd.len,
 		.read = read_memfd,
 		.opaque = header,
 		.detached = true, /* or not: where the data are isn't the question */
 	};
-}
-
-int header_prove_memfd(struct header *header, const struct header_proof *proof,
-		       struct error *err)
-{
-	const struct luks_source source = memfd_source(header);
 
 	return prove(header, &source, proof, err);
-}
-
-int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
-		   struct error *err)
-{
-	const struct notice listener = { .tell = say_notice };
-	const struct luks_source source = memfd_source(header);
-	const struct luks_pass pass = {
-		.data = key->data,
-		.len = key->len,
-		.name = "this key",
-		.slot = how->slot,
-		.max_kdf_time = how->max_kdf_time,
-		.notice = &listener,
-		.fits = cipher_supported,
-	};
-	struct luks luks;
-	int ret = luks_unlock(&source, &pass, &luks, err);
-
-	luks_clear(&luks);
-	return ret;
 }

@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "header/header.h"
 #include "terminal/key-input.h"
-#include "terminal/unlock.h"
 
 /* What has to open. */
 struct header_proof {
@@ -20,9 +19,5 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 /* The same with what is in the memfd, before it is written. */
 int header_prove_memfd(struct header *header, const struct header_proof *proof,
 		       struct error *err);
-
-/* Does this key open what is in the memfd? -EPERM: it doesn't. Needs header_load_areas(). */
-int header_try_key(struct header *header, const struct key *key, const struct unlock_options *how,
-		   struct error *err);
 
 #endif

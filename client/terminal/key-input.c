@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -12,11 +13,13 @@
 #include <unistd.h>
 
 #include "terminal/agent.h"
+#include "terminal/interrupt.h"
 #include "terminal/number.h"
 #include "terminal/say.h"
 
 #define TYPED_MAX 512 /* bytes of a passphrase that is typed, as cryptsetup has it */
 #define TRIES     3   /* for a new one to be typed twice */
+#define INTERRUPT_MS 100 /* how often it is looked whether one came */
 #define LINE_ROOM (TYPED_MAX + 1) /* with its newline, or what is one too many */
 
 /* ---- the command line ---- */
@@ -207,7 +210,8 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 
 	do {
 		signals_catch(&terminal);
-		ret = echo_off(&terminal, err);
+		ret = interrupt_caught() ? error_set(err, EINTR, "interrupted") :
+					   echo_off(&terminal, err);
 		if (ret == 0) {
 			tell(fd, "%s: ", say_clean(prompt, clean, sizeof(clean)));
 			ret = read_line(fd, key, err);
@@ -289,6 +293,17 @@ static bool has_terminal(void)
 	return fd >= 0;
 }
 
+/* It says nothing until it says all. */
+static int wait_for_agent(const struct agent *agent, struct error *err)
+{
+	struct pollfd answer = { .fd = agent->fd, .events = POLLIN };
+
+	while (poll(&answer, 1, INTERRUPT_MS) != 1)
+		if (interrupt_caught())
+			return error_set(err, EINTR, "interrupted");
+	return 0;
+}
+
 static int read_agent(const char *prompt, struct key *key, struct error *err)
 {
 	const struct key_part all = { .size = 0 };
@@ -299,7 +314,9 @@ static int read_agent(const char *prompt, struct key *key, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	ret = key_file_read(agent.fd, "the key from systemd-ask-password", &all, key, err);
+	ret = wait_for_agent(&agent, err);
+	if (ret == 0)
+		ret = key_file_read(agent.fd, "the key from systemd-ask-password", &all, key, err);
 	ended = agent_end(&agent, ret < 0 ? NULL : err);
 	return ret < 0 ? ret : ended;
 }

@@ -98,25 +98,47 @@ static int make_output(struct error *err)
 				  strerror(errno)) : fd;
 }
 
-int program_run(const char *const argv[], int fd, struct program_output *output, struct error *err)
+int program_start(const char *const argv[], int fd, struct program *program, struct error *err)
 {
-	int file = make_output(err);
-	bool undoing = interrupt_caught(); /* before it can send us one itself */
-	pid_t parent = getpid(), pid;
-	ssize_t n;
+	pid_t parent = getpid();
 	int ret;
 
-	if (file < 0)
-		return file;
-	pid = fork();
-	if (pid == 0)
-		run_child(argv, fd, file, parent);
-	ret = pid < 0 ? error_set(err, errno, "can't start %s: %s", argv[0], strerror(errno)) :
-			wait_for(pid, undoing, err);
-	n = pread(file, output->text, sizeof(output->text) - 1, 0);
-	output->text[n > 0 ? n : 0] = '\0';
-	close(file);
+	program->output = make_output(err);
+	if (program->output < 0)
+		return program->output;
+	program->undoing = interrupt_caught(); /* before it can send us one itself */
+	program->pid = fork();
+	if (program->pid == 0)
+		run_child(argv, fd, program->output, parent);
+	if (program->pid > 0)
+		return 0;
+	ret = error_set(err, errno, "can't start %s: %s", argv[0], strerror(errno));
+	close(program->output);
 	return ret;
+}
+
+void program_printed(const struct program *program, struct program_output *output)
+{
+	ssize_t n = pread(program->output, output->text, sizeof(output->text) - 1, 0);
+
+	output->text[n > 0 ? n : 0] = '\0';
+}
+
+int program_end(struct program *program, struct program_output *output, struct error *err)
+{
+	int ret = wait_for(program->pid, program->undoing, err);
+
+	program_printed(program, output);
+	close(program->output);
+	return ret;
+}
+
+int program_run(const char *const argv[], int fd, struct program_output *output, struct error *err)
+{
+	struct program program;
+	int ret = program_start(argv, fd, &program, err);
+
+	return ret < 0 ? ret : program_end(&program, output, err);
 }
 
 const char *program_reason(struct program_output *output, const char *mark)

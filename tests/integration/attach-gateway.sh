@@ -4,7 +4,8 @@
 # nbd-client and modprobe, which need the kernel's module, are programs that look and then fail.
 # shellcheck source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
-ndio=$NDIO_BUILD/ndio
+# shellcheck source=../lib/command.sh
+. "$root/tests/lib/command.sh"
 
 [ "$(id -u)" = 0 ] || skip_all "only root can attach"
 
@@ -103,6 +104,86 @@ attach --key-file "$T/pass" "$T/header"
 like "a detached header is no disk" "$said" "starting the gateway: .*its data are elsewhere"
 "$ndio" attach --key-file "$T/pass" "$disk" 2>"$T/err" <&- >&-
 like "without standard input and output" "$(cat "$T/err")" "no such luck$"
+
+# ---- a passphrase that is typed ----
+
+# types LINES ARG...: attach, on a terminal; $said is what it says, and its status.
+types() {
+	said=$(
+		terminal "$1" "$ndio" attach "${@:2}" | grep -v "lock=on: the server can't"
+		echo "status ${PIPESTATUS[0]}"
+	)
+}
+
+# Ends when its first client leaves: whoever looks first has nobody left to attach.
+one_shot() { # FILE
+	start_server one qemu-nbd --socket "$T/one.sock" --pid-file "$T/one.pid" -f raw "$1"
+}
+
+# It has been connected to, and has ended by itself.
+has_ended() {
+	await not kill -0 "${server_pids[one]}" && wait "${server_pids[one]}"
+	unset "server_pids[one]"
+}
+
+tries() { # NAME REGEX TYPED...
+	local name=$1 regex=$2 pass lines=''
+
+	shift 2
+	for pass; do
+		lines+="noecho Passphrase for $one: => $pass"$'\n'
+	done
+	one_shot "$T/copy"
+	types "$lines" "$one"
+	like "$name" "$said" "$regex"
+	ok "$name: the one-shot server ends" has_ended
+	ok "$name: nothing is left" nothing_left
+}
+
+one="nbd+unix:///?socket=$T/one.sock"
+pass=$(cat "$T/pass")
+cp "$T/volume" "$T/copy"
+again='no key slot opens with this passphrase: try again'
+tries "typed right" "deriving the key.*no such luck" "$pass"
+tries "typed wrong twice" "($again.*){2}no such luck" wrong "wrong, too" "$pass"
+tries "typed wrong three times" "$again.*$again.*no key slot opens with this passphrase"$'\n'"status 1" \
+	wrong "wrong, too" wrong
+tries "typed nothing" "no key slot opens with an empty passphrase: try again.*no such luck" "" "$pass"
+tries "interrupted at the prompt" "ndio: interrupted"$'\n'"status 130" ^C
+tries "interrupted at the second one" "$again.*ndio: interrupted"$'\n'"status 130" wrong ^C
+cp "$T/copy" "$T/slow"
+/usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$T/slow" \
+	"json['keyslots']['0']['kdf']['iterations'] = (1 << 31) - 1"
+one_shot "$T/slow"
+types "Passphrase for $one: => $pass"$'\n'"deriving keys may take 2147 seconds => ^C" \
+	--max-kdf-time 4000 "$one"
+like "what takes long is told, and interrupted" "$said" "ndio: interrupted"$'\n'"status 130"
+ok "what takes long: the one-shot server ends" has_ended
+ok "what takes long: nothing is left" nothing_left
+truncate -s 1M "$T/empty.disk"
+one_shot "$T/empty.disk"
+types "" "$one"
+like "no LUKS: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*not a LUKS volume"$'\n'"status 1"
+ok "no LUKS: the one-shot server ends" has_ended
+types "" "$one"
+like "no server: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*No such file"
+kill -STOP "${server_pids[disk]}"
+types "" --answer-timeout 1 "$disk"
+like "a silent server: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*answer"
+"$ndio" attach "$disk" >"$T/out" 2>&1 &
+pid=$!
+ok "a silent server: the gateway is looking" await pgrep -f "^[^ ]*nbdkit --unix $T/run/"
+before=$SECONDS
+kill -TERM $pid
+wait $pid
+is "a silent server: interrupted: status, of the signal" $? 143
+ok "a silent server: interrupted: at once" test $((SECONDS - before)) -lt 20
+kill -CONT "${server_pids[disk]}"
+ok "a silent server: nothing is left" nothing_left
+said=$(setsid "$ndio" attach "$disk" 2>&1)
+like "no terminal" "$said" "^ndio: no terminal to ask for the key at"
+types "noecho Passphrase for $T/copy: => $pass" "$T/copy"
+like "typed for a file" "$said" "no such luck"
 
 # ---- interrupts ----
 

@@ -76,9 +76,9 @@ disks() {
 	stop_server raw
 	undone "no server" "starting the gateway: .*refused" \
 		ndio attach --key-file /run/pass "$(locator raw)"
-	undone "no file" "looking at the disk: .*No such file" \
+	undone "no file" "starting the gateway: .*No such file" \
 		ndio attach --key-file /run/pass /run/none
-	undone "no header" "looking at the disk: .*No such file" "$attach --header /run/none"
+	undone "no header" "starting the gateway: .*No such file" "$attach --header /run/none"
 	undone "no key file" "/run/none: No such file" ndio attach --key-file /run/none "$disk"
 	guest "printf wrong >/run/wrong"
 	undone "a wrong key" "starting the gateway: .*no key slot" \
@@ -173,7 +173,7 @@ exec /bin/nbd-client \"\$@\""
 	guest "rm /run/bin/*"
 }
 
-# The server stops to answer, or goes, between the first look and the gateway's.
+# The server stops to answer, or goes, before the gateway has looked.
 server_goes() {
 	hold nbdkit
 	ok "the server stops: the gateway is about to start" start_held

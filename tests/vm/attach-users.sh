@@ -50,17 +50,35 @@ users() {
 }
 
 # A server that lets in one client, and ends when it goes.
-one_shot() {
-	stop_server disk
+one_shot() { # NAME COMMAND...
+	local name="a one-shot server: $1"
+
+	shift
 	serve_stock disk --filter=exitlast --filter=limit file "$T/volume" limit=1
 	disk=$(locator disk)
-	like "a one-shot server: attach" "$(guest "ndio attach --key-file /run/pass $disk nbd0")" "/dev/nbd0$"
-	is "a one-shot server: in the volume's sectors" \
+	like "$name: attach" "$(guest "echo nbd0 $disk none >/run/tab; $*")" "/dev/nbd0$" || {
+		stop_server disk # it would wait for its client
+		return
+	}
+	is "$name: in the volume's sectors" \
 		"$(guest cat /sys/block/nbd0/queue/logical_block_size)" 512
-	ok "a one-shot server: detach" guest "ndio detach nbd0 && nothing_left"
+	ok "$name: detach" guest "ndio detach nbd0 && nothing_left"
 	wait "${server_pids[disk]}"
-	is "a one-shot server: has ended" $? 0
+	is "$name: has ended" $? 0
 	unset "server_pids[disk]"
+}
+
+one_shots() {
+	stop_server disk
+	# shellcheck disable=SC2016
+	one_shot "a key file" 'ndio attach --key-file /run/pass $(cut -d " " -f 2 /run/tab) nbd0'
+	guest "cat >/run/bin/systemd-ask-password <<'EOF'
+#!/bin/sh
+[ -e /run/asked ] && cat /run/pass || echo wrong
+: >/run/asked
+EOF
+chmod 755 /run/bin/systemd-ask-password"
+	one_shot "asked twice" PATH=/run/bin:/bin ndio attach --tab-file /run/tab nbd0
 }
 
 # As systemd would run it.
@@ -81,6 +99,6 @@ unit() {
 looks
 users
 unit
-one_shot
+one_shots
 sound_kernel
 done_testing
