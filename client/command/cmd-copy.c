@@ -270,13 +270,13 @@ static int tell_stopped(const struct error *err, const struct copy_report *repor
 		snprintf(cut, sizeof(cut), "; the file is cut to %" PRIu64 " bytes", report->below);
 	if (destination->file >= 0)
 		snprintf(hint, sizeof(hint), "; --resume goes on");
-	else if (destination->kind == ENDPOINT_VOLUME && report->total != SIZE_UNKNOWN)
+	else if (destination->ops->resume && report->total != SIZE_UNKNOWN)
 		snprintf(hint, sizeof(hint), "; --resume=%" PRIu64 "/%" PRIu64 " goes on from there",
 			 report->below, report->total);
 	cmd_error("%s", err->text);
 	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
 			 " is written%s%s%s", report->done, of, report->below,
-			 destination->kind == ENDPOINT_VOLUME ? ", but not flushed" : "", cut, hint);
+			 destination->ops->resume ? ", but not flushed" : "", cut, hint);
 }
 
 /* It couldn't begin. */
@@ -300,7 +300,7 @@ static int copy(struct endpoint *source, struct endpoint *destination,
 			endpoint_cut(destination, report.below);
 		return tell_stopped(&err, &report, destination);
 	}
-	if (destination->kind == ENDPOINT_VOLUME && !(destination->can & NDIO_CAN_FLUSH))
+	if (!(destination->can & NDIO_CAN_FLUSH))
 		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
 			  "storage yet", destination->name);
 	return CMD_OK;

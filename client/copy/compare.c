@@ -262,7 +262,7 @@ static void start_slot(struct slot *slot, uint64_t offset, size_t len)
 	for (unsigned i = 0; i < 2; i++) {
 		struct part *part = &slot->part[i];
 
-		if (part->zero || part->side->endpoint->kind == ENDPOINT_STREAM)
+		if (part->zero || !part->side->endpoint->volume)
 			slot->reading--;
 		else
 			read_part(part);
@@ -354,10 +354,8 @@ static void send_filled(struct compare *compare)
 		struct part *part = &slot->part[i];
 		uint64_t size = part->side->size;
 
-		if (part->side->endpoint->kind == ENDPOINT_VOLUME) {
-			part->have = compare->next < size ? min_u64(size - compare->next, len) : 0;
-			part->zero = part->have == 0;
-		}
+		part->have = compare->next < size ? min_u64(size - compare->next, len) : 0;
+		part->zero = part->have == 0;
 		memset(part->buffer + part->have, 0, len - part->have);
 	}
 	start_slot(slot, compare->next, len);
@@ -484,7 +482,7 @@ static int set_up_side(struct compare *compare, unsigned i, struct endpoint *end
 		.compare = compare,
 		.endpoint = endpoint,
 		.size = endpoint->size,
-		.tells = endpoint->kind == ENDPOINT_VOLUME && (endpoint->can & NDIO_CAN_EXTENTS),
+		.tells = endpoint->can & NDIO_CAN_EXTENTS,
 		.window = WINDOW_MAX,
 	};
 	side->runs = malloc(RUNS_MAX * sizeof(*side->runs));

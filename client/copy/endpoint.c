@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/align.h"
@@ -16,12 +15,8 @@
 #include "file/image-lock.h"
 #include "terminal/say.h"
 
-/* The largest alignment that direct I/O is likely to need. */
-#define DIRECT_BLOCK 4096
-
-#define MARK "user.ndio.copy" /* an extended attribute; see mark() */
-
-#define GROWTH (64 * 1024 * 1024) /* bytes; see endpoint_grow() */
+#define ZERO_PLAIN (32 * 1024 * 1024) /* bytes zeroed by one request; */
+#define ZERO_DATA  (1024 * 1024)      /* encrypted zeroes are data */
 
 bool endpoint_is_special(const char *locator)
 {
@@ -89,10 +84,11 @@ static int unblock(int fd, int mode)
 
 static void use_stream(struct endpoint *endpoint, int fd, int mode)
 {
-	endpoint->kind = ENDPOINT_STREAM;
+	endpoint->ops = &endpoint_stream;
 	endpoint->fd = unblock(fd, mode);
 	endpoint->size = SIZE_UNKNOWN;
 	endpoint->block = 1;
+	endpoint->can = NDIO_CAN_FLUSH;
 }
 
 static int open_stream(struct endpoint *endpoint, const char *path, int mode, struct error *err)
@@ -165,12 +161,13 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 	if (!options.notice && (flags & NDIO_OPEN_READONLY))
 		look_for_writer(spec->locator);
 	ndio_get_info(endpoint->volume, &info);
-	endpoint->kind = ENDPOINT_VOLUME;
+	endpoint->ops = &endpoint_volume;
 	endpoint->size = info.size;
 	endpoint->block = info.block;
 	endpoint->sector = info.sector;
 	endpoint->can = info.can;
 	endpoint->encrypted = info.luks;
+	endpoint->zero_max = info.luks ? ZERO_DATA : ZERO_PLAIN;
 	if (!info.luks && info.size != info.target_size && (flags & NDIO_OPEN_READONLY))
 		return error_set(err, EINVAL,
 				 "%s: its last %" PRIu64 " bytes can't be read: they are no whole "
@@ -318,8 +315,10 @@ int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_s
 
 	start(endpoint, spec);
 	if (strcmp(spec->locator, "null:") == 0) {
-		endpoint->kind = ENDPOINT_NULL;
+		endpoint->ops = &endpoint_null;
+		endpoint->size = SIZE_UNKNOWN;
 		endpoint->zeroed = true;
+		endpoint->can = NDIO_CAN_FLUSH;
 		endpoint->block = 1;
 		return 0;
 	}
@@ -359,192 +358,6 @@ void endpoint_close(struct endpoint *endpoint)
 	if (endpoint->file > STDERR_FILENO)
 		close(endpoint->file);
 	image_lock_release(endpoint->lock);
-}
-
-/* ---- a stream to a file ---- */
-
-/* Behind its end, and where we write is where the last write ended. */
-static bool can_have_holes(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-	off_t pos = lseek(fd, 0, SEEK_CUR);
-	struct stat st;
-
-	return flags >= 0 && !(flags & O_APPEND) && pos >= 0 && fstat(fd, &st) == 0 &&
-	       S_ISREG(st.st_mode) && pos >= st.st_size;
-}
-
-int endpoint_skip(const struct endpoint *endpoint, uint64_t len)
-{
-	return lseek(endpoint->fd, len, SEEK_CUR) < 0 ? -errno : 0;
-}
-
-int endpoint_end(const struct endpoint *endpoint)
-{
-	struct stat st;
-	off_t pos;
-
-	if (!endpoint->holes)
-		return 0;
-	pos = lseek(endpoint->fd, 0, SEEK_CUR);
-	if (pos < 0 || fstat(endpoint->fd, &st) < 0)
-		return -errno;
-	return pos > st.st_size && ftruncate(endpoint->fd, pos) < 0 ? -errno : 0;
-}
-
-/* ---- a plain file, as it is written ---- */
-
-static int set_length(struct endpoint *endpoint, uint64_t length)
-{
-	if (ftruncate(endpoint->file, length) < 0)
-		return -errno;
-	endpoint->length = length;
-	return 0;
-}
-
-/* A plain file that isn't whole says so, where its file system has room for that: of how many bytes it
- * will be a copy, and how many it has. SIZE_UNKNOWN: it is being written, and may have gaps. */
-static void mark(const struct endpoint *endpoint, uint64_t has)
-{
-	char text[64];
-
-	if (has == SIZE_UNKNOWN)
-		snprintf(text, sizeof(text), "%" PRIu64, endpoint->size);
-	else
-		snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, endpoint->size, has);
-	if (fsetxattr(endpoint->file, MARK, text, strlen(text), 0) < 0)
-		return; /* its length says it, too, unless the copy is killed */
-}
-
-/* Is there one? */
-static bool read_mark(const struct endpoint *endpoint, uint64_t *size, uint64_t *has)
-{
-	char text[64];
-	ssize_t len = fgetxattr(endpoint->file, MARK, text, sizeof(text) - 1);
-	int count;
-
-	if (len <= 0)
-		return false;
-	text[len] = '\0';
-	*has = SIZE_UNKNOWN;
-	count = sscanf(text, "%" SCNu64 " %" SCNu64, size, has);
-	return count >= 1;
-}
-
-void endpoint_unmark(struct endpoint *endpoint)
-{
-	if (endpoint->file >= 0 && fremovexattr(endpoint->file, MARK) < 0)
-		return; /* there was none */
-}
-
-static void find_tail(struct endpoint *endpoint, uint64_t piece)
-{
-	endpoint->tail = endpoint->size ? round_down(endpoint->size - 1, piece) : 0;
-}
-
-int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err)
-{
-	int ret;
-
-	if (endpoint->plain && ftruncate(endpoint->fd, 0) < 0)
-		return error_set(err, errno, "%s: emptying it: %s", endpoint->name, strerror(errno));
-	if (endpoint->kind == ENDPOINT_STREAM)
-		endpoint->holes = can_have_holes(endpoint->fd);
-	if (endpoint->file < 0)
-		return 0;
-	find_tail(endpoint, piece);
-	ret = set_length(endpoint, 0);
-	if (ret < 0)
-		return error_set(err, -ret, "%s: emptying it: %s", endpoint->name, strerror(-ret));
-	mark(endpoint, SIZE_UNKNOWN);
-	endpoint->zeroed = true;
-	return 0;
-}
-
-static int refuse_size(const struct endpoint *source, uint64_t size, struct error *err)
-{
-	return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, and had %" PRIu64 " when it was "
-			 "copied: that copy can't go on", source->name, source->size, size);
-}
-
-static int resume_file(struct endpoint *endpoint, const struct endpoint *source,
-		       const struct resume_from *from, struct resume *resume, struct error *err)
-{
-	uint64_t has = SIZE_UNKNOWN, size;
-	bool marked = read_mark(endpoint, &size, &has);
-
-	if (marked && size != source->size)
-		return refuse_size(source, size, err);
-	if (from->offset != SIZE_UNKNOWN)
-		has = from->offset;
-	else if (!marked)
-		has = endpoint->length;
-	resume->sure = has != SIZE_UNKNOWN;
-	if (resume->sure && has > endpoint->length)
-		return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, and not %" PRIu64,
-				 endpoint->name, endpoint->length, has);
-	if (endpoint->length > source->size)
-		return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, more than %s: it is no copy "
-				 "of that", endpoint->name, endpoint->length, source->name);
-	resume->end = min_u64(has, endpoint->length);
-	if (resume->end < source->size)
-		resume->end = round_down(resume->end, DIRECT_BLOCK);
-	resume->gate = resume->sure ? resume->end : 0;
-	return 0;
-}
-
-int endpoint_resume(struct endpoint *endpoint, const struct endpoint *source,
-		    const struct resume_from *from, uint64_t piece, struct resume *resume,
-		    struct error *err)
-{
-	if (from->size != SIZE_UNKNOWN && from->size != source->size)
-		return refuse_size(source, from->size, err);
-	if (from->offset != SIZE_UNKNOWN && from->offset > source->size)
-		return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, fewer than %" PRIu64,
-				 source->name, source->size, from->offset);
-	if (endpoint->file >= 0) {
-		find_tail(endpoint, piece);
-		return resume_file(endpoint, source, from, resume, err);
-	}
-	resume->sure = from->offset != SIZE_UNKNOWN;
-	resume->end = min_u64(from->offset, source->size);
-	resume->gate = resume->sure ? resume->end : min_u64(piece, source->size);
-	return 0;
-}
-
-int endpoint_accept(struct endpoint *endpoint, const struct resume *resume)
-{
-	int ret = 0;
-
-	if (endpoint->file < 0)
-		return 0;
-	if (resume->sure)
-		ret = set_length(endpoint, resume->end);
-	endpoint->zeroed = resume->sure;
-	mark(endpoint, SIZE_UNKNOWN);
-	return ret;
-}
-
-int endpoint_grow(struct endpoint *endpoint, uint64_t end)
-{
-	if (endpoint->file < 0 || end <= endpoint->length || end > endpoint->tail)
-		return 0;
-	return set_length(endpoint, min_u64(round_up(end + 1, GROWTH), endpoint->tail));
-}
-
-int endpoint_finish(struct endpoint *endpoint)
-{
-	return endpoint->file < 0 ? 0 : set_length(endpoint, endpoint->size);
-}
-
-void endpoint_cut(struct endpoint *endpoint, uint64_t size)
-{
-	if (endpoint->file < 0)
-		return;
-	mark(endpoint, size);
-	if (ftruncate(endpoint->file, size) < 0)
-		say_error("%s: cutting it to %" PRIu64 " bytes: %s", endpoint->name, size,
-			  strerror(errno));
 }
 
 bool endpoint_unmake(struct endpoint *endpoint)

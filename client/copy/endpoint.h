@@ -23,22 +23,19 @@ struct endpoint_spec {
 	bool unlock;         /* with a key, asked for at the terminal if there is no other */
 };
 
-enum endpoint_kind {
-	ENDPOINT_VOLUME,
-	ENDPOINT_STREAM,
-	ENDPOINT_NULL,
-};
-
 #define SIZE_UNKNOWN UINT64_MAX
 
+/* The largest alignment that direct I/O is likely to need. */
+#define DIRECT_BLOCK 4096
+
 struct endpoint {
-	enum endpoint_kind kind;
+	const struct endpoint_ops *ops;
 	const char *name;           /* for messages: the locator, or "standard input" */
-	struct ndio_volume *volume; /* ENDPOINT_VOLUME */
-	int fd;                     /* ENDPOINT_STREAM; doesn't block where that could be had */
+	struct ndio_volume *volume; /* or NULL */
+	int fd;                     /* of a stream, which doesn't block where that could be had; or -1 */
 	struct image_lock *lock;    /* of a plain file that the copy writes */
-	bool plain;                 /* ENDPOINT_STREAM: a file, which is emptied first */
-	bool holes;                 /* ENDPOINT_STREAM: what is passed over reads as zeroes */
+	bool plain;                 /* a stream to a file, which is emptied first */
+	bool holes;                 /* of a stream: what is passed over reads as zeroes */
 	int file;                   /* a plain destination, which grows; or -1 */
 	uint64_t length;            /* bytes that it has */
 	uint64_t tail;              /* bytes: with what comes from here on it looks whole */
@@ -47,36 +44,10 @@ struct endpoint {
 	uint32_t block;             /* bytes; parts of one are slow. 1 for a stream */
 	uint32_t sector;            /* bytes, of the cipher; 0 without a key */
 	uint32_t can;               /* enum ndio_can */
+	uint64_t zero_max;          /* bytes of zeroes that a request writes; 0: they are data */
 	bool encrypted;
 	bool zeroed;                /* a destination that reads as zeroes all over */
 };
-
-/* "-", "null:": not a place that a key could open. */
-bool endpoint_is_special(const char *locator);
-
-/* Refuses a destination that is the source, or a header or a key of one of the two, or what one of
- * these is on. -EINVAL with a message. */
-int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
-		   struct error *err);
-
-/* Opens for reading. 0, or a negative errno with a message. */
-int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
-			 struct error *err);
-
-/* Opens for writing what the source holds; refuses what is too small or read-only. A plain file
- * without a key is made; one that is there stays as it is until endpoint_begin(). */
-int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_spec *spec,
-			      const struct endpoint *source, struct error *err);
-
-void endpoint_close_volume(struct endpoint *endpoint, enum ndio_close_how how);
-
-/* The rest, and the volume if it is still open. Harmless on a zeroed struct. */
-void endpoint_close(struct endpoint *endpoint);
-
-/* The destination will be written, in pieces of piece bytes: a plain file is emptied, and grows from
- * here on, so that nobody ever takes it for the whole before it is. 0, or a negative errno with a
- * message. */
-int endpoint_begin(struct endpoint *endpoint, uint64_t piece, struct error *err);
 
 /* Where a copy that was stopped goes on, as the command line says. */
 struct resume_from {
@@ -91,12 +62,71 @@ struct resume {
 	bool sure;     /* that is all of it; otherwise what is equal behind is found out */
 };
 
-/* In place of endpoint_begin(): the destination keeps what is there. How much that is is said by from;
- * else by the mark of a plain file that a copy left, or its length. -EINVAL with a message: it can't
- * be a copy of this source. */
-int endpoint_resume(struct endpoint *endpoint, const struct endpoint *source,
-		    const struct resume_from *from, uint64_t piece, struct resume *resume,
-		    struct error *err);
+struct copy;
+struct slot;
+
+/* What a copy asks of an endpoint. The copy's lock is held, where nothing else is said. Of null:, which is
+ * no source, the first four are NULL. */
+struct endpoint_ops {
+	/* A source. Gives an idle slot the next piece and sends it on its way, if there is one now. */
+	void (*fetch)(struct slot *slot);
+	/* Will there be another, up to where the copy goes now? */
+	bool (*has_more)(const struct copy *copy);
+	/* Could fill() read from endpoint->fd, when that is ready? Both NULL: the library does it. */
+	bool (*can_fill)(struct copy *copy);
+	void (*fill)(struct copy *copy); /* main thread, without the lock */
+
+	/* A destination. It will be written, in pieces of piece bytes: a plain file is emptied, and
+	 * grows from here on. 0, or a negative errno with a message. Main thread, without the lock, as
+	 * the next one. */
+	int (*begin)(struct endpoint *endpoint, uint64_t piece, struct error *err);
+	/* Instead: it keeps what is there. How much that is is said by from; else by the mark of a
+	 * plain file that a copy left, or its length. -EINVAL with a message: it can't be a copy of
+	 * this source. NULL: a copy to there can't go on. */
+	int (*resume)(struct endpoint *endpoint, const struct endpoint *source,
+		      const struct resume_from *from, uint64_t piece, struct resume *resume,
+		      struct error *err);
+	/* Takes the piece in the slot's buffer, which is in flight, and leaves the flight for it. Any
+	 * thread, without the lock. */
+	void (*put)(struct slot *slot);
+	/* The same of a piece of zeroes, which aren't in the buffer. */
+	void (*put_zeroes)(struct slot *slot);
+	/* As can_fill() and fill(). */
+	bool (*can_drain)(struct copy *copy);
+	void (*drain)(struct copy *copy);
+	/* Starts to bring all to stable storage. Main thread, without the lock. */
+	void (*flush)(struct copy *copy);
+};
+
+extern const struct endpoint_ops endpoint_volume, endpoint_stream, endpoint_null;
+
+/* "-", "null:": not a place that a key could open. */
+bool endpoint_is_special(const char *locator);
+
+/* Refuses a destination that is the source, or a header or a key of one of the two, or what one of
+ * these is on. -EINVAL with a message. */
+int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
+		   struct error *err);
+
+/* Opens for reading. 0, or a negative errno with a message. */
+int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			 struct error *err);
+
+/* Opens for writing what the source holds; refuses what is too small or read-only. A plain file
+ * without a key is made; one that is there stays as it is until the copy begins. */
+int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			      const struct endpoint *source, struct error *err);
+
+void endpoint_close_volume(struct endpoint *endpoint, enum ndio_close_how how);
+
+/* The rest, and the volume if it is still open. Harmless on a zeroed struct. */
+void endpoint_close(struct endpoint *endpoint);
+
+/* What begin() and resume() are of a volume, and of a plain file. */
+int endpoint_begin_volume(struct endpoint *endpoint, uint64_t piece, struct error *err);
+int endpoint_resume_volume(struct endpoint *endpoint, const struct endpoint *source,
+			   const struct resume_from *from, uint64_t piece, struct resume *resume,
+			   struct error *err);
 
 /* What had to be equal is: a plain file ends there, and gets the mark of one that is written. 0 or a
  * negative errno. */
@@ -112,10 +142,8 @@ int endpoint_grow(struct endpoint *endpoint, uint64_t end);
 /* All is written: a plain file gets its full length, if zeroes at its end weren't. */
 int endpoint_finish(struct endpoint *endpoint);
 
-/* Passes over len bytes of a stream that can have holes. 0 or a negative errno. */
-int endpoint_skip(const struct endpoint *endpoint, uint64_t len);
-
-/* Nothing more comes: a stream's file ends here, though it be with a hole. 0 or a negative errno. */
+/* Nothing more comes: a stream's file ends here, though it be with a hole. 0 or a negative errno.
+ * Harmless on all else. */
 int endpoint_end(const struct endpoint *endpoint);
 
 /* It was stopped: a plain file keeps only this many bytes, and is marked so that it can go on. */

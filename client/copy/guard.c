@@ -61,7 +61,7 @@ static int find(struct endpoint *endpoint, struct signatures *found, struct erro
 		return 0;
 	if (endpoint->plain || endpoint->file >= 0)
 		return find_in_file(endpoint->name, found, err);
-	if (endpoint->kind != ENDPOINT_VOLUME || endpoint->size == 0)
+	if (!endpoint->volume || endpoint->size == 0)
 		return 0;
 	return find_in_volume(endpoint, endpoint->size, found, err);
 }
@@ -101,7 +101,7 @@ static unsigned sector_of(const struct endpoint *destination)
 
 	if (destination->encrypted)
 		return destination->sector;
-	if (destination->kind != ENDPOINT_VOLUME || locator_is_uri(destination->name))
+	if (!destination->volume || locator_is_uri(destination->name))
 		return 0;
 	fd = open(destination->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 || ioctl(fd, BLKSSZGET, &size) < 0)
@@ -140,7 +140,7 @@ void guard_look(struct endpoint *source, const struct endpoint *destination)
 	const struct iovec iov = { first, len };
 
 	/* What can't be read is the copy's to tell of. */
-	if (source->kind != ENDPOINT_VOLUME || len == 0 ||
+	if (!source->volume || len == 0 ||
 	    ndio_preadv(source->volume, &iov, 1, 0, 0) < 0)
 		return;
 	guard_tell(source, destination, first, len);
