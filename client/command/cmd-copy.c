@@ -336,8 +336,10 @@ int cmd_copy(int argc, char **argv)
 		status = tell_unbegun(&err, &destination);
 	} else {
 		guard_look(&source, &destination);
-		/* What a copy that was stopped has written isn't zero. */
-		destination.zeroed |= args.destination_is_zero && !args.copy.resume;
+		/* What a copy that was stopped has written isn't zero; and a stream has no bytes but
+		 * those that are written. */
+		destination.zeroed |= args.destination_is_zero && !args.copy.resume &&
+				      destination.volume;
 		status = copy(&source, &destination, &args.copy);
 	}
 	endpoint_close(&destination);

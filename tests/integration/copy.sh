@@ -211,6 +211,8 @@ sparse() {
 	ok "is as good" bash -c "'$ndio' copy '$(uri holes)' - | cmp - '$T/holes'"
 	stop_server holes
 	ok "through a pipe" bash -c "'$ndio' copy '$T/holes' - | cmp - '$T/holes'"
+	ok "which has no zeroes of its own" \
+		bash -c "timeout 20 '$ndio' copy --destination-is-zero '$T/holes' - | cmp - '$T/holes'"
 
 	# From a pipe, which can't tell where they are; and to a file that is standard output.
 	rm -f "$T/new"
