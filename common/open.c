@@ -41,7 +41,6 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 				       &(struct target_nbd_options){
 					       .connections = options->connections,
 					       .readonly = options->readonly,
-					       .tls_by = options->tls_by,
 					       .answer_timeout = options->answer_timeout,
 					       .notice = options->notice,
 				       },

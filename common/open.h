@@ -19,7 +19,6 @@ struct volume_options {
 	struct target *target; /* that, open already and without queues: it becomes the volume's, but
 				* not if opening fails; or NULL */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
-	enum tls_by tls_by; /* for URIs of nbds */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
 	const char *header; /* path of a detached LUKS header, or NULL */
 	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */

@@ -41,19 +41,6 @@ static int config_direct(const char *value)
 	return 0;
 }
 
-static int config_tls(const char *value)
-{
-	if (strcmp(value, "openssl") == 0)
-		config.tls = TLS_BY_OPENSSL;
-	else if (strcmp(value, "libnbd") == 0)
-		config.tls = TLS_BY_LIBNBD;
-	else {
-		nbdkit_error("tls=%s: must be openssl or libnbd", value);
-		return -1;
-	}
-	return 0;
-}
-
 static int config_bool(bool *flag, const char *value)
 {
 	int ret = nbdkit_parse_bool(value);
@@ -163,8 +150,6 @@ static int parameters_take_one(const char *key, const char *value)
 		return config_connections(value);
 	if (strcmp(key, "answer") == 0)
 		return config_answer(value);
-	if (strcmp(key, "tls") == 0)
-		return config_tls(value);
 	if (strcmp(key, "header") == 0)
 		return config_path(key, &config.header, value);
 	if (strcmp(key, "passphrase") == 0) {
@@ -202,8 +187,7 @@ static const struct {
 	const char *key;
 	bool for_uri;
 } one_sided[] = {
-	{ "connections", true }, { "answer", true }, { "tls", true },
-	{ "direct", false }, { "lock-image", false },
+	{ "connections", true }, { "answer", true }, { "direct", false }, { "lock-image", false },
 };
 #define NR_ONE_SIDED (sizeof(one_sided) / sizeof(one_sided[0]))
 static bool given[NR_ONE_SIDED];
@@ -254,7 +238,6 @@ const char parameters_help[] =
 	"uri=<URI>           another NBD server's export.\n"
 	"connections=<N>     To that server, if it allows several (default: 4).\n"
 	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n"
-	"tls=openssl|libnbd  Whose TLS encrypts nbds URIs (default: openssl).\n"
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"
 	"ask=<FD>            Unlock it with what a program sends that is asked.\n"
 	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n"

@@ -13,7 +13,6 @@ struct parameters {
 	const char *uri;
 	unsigned connections;
 	unsigned answer; /* seconds; 0: the usual */
-	enum tls_by tls;
 	enum direct_mode direct;
 	bool pin, lock, lock_image;
 	int discard; /* 0 or 1; or -1: as the header says */

@@ -217,7 +217,6 @@ int start_get_ready(void)
 		.uri = config.uri,
 		.connections = config.connections,
 		.answer_timeout = config.answer,
-		.tls_by = config.tls,
 		.header = config.header,
 		.unlock = config.have_key,
 		.pass = config.pass.data,

@@ -129,7 +129,6 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 		.file = nbd ? NULL : locator,
 		.uri = nbd ? locator : NULL,
 		.connections = handle->connections,
-		.tls_by = options->tls == NDIO_TLS_LIBNBD ? TLS_BY_LIBNBD : TLS_BY_OPENSSL,
 		.answer_timeout = options->answer_timeout,
 		.header = options->header,
 		.unlock = options->key,
@@ -201,8 +200,8 @@ static int read_options(const struct ndio_options *options, struct ndio_options 
 	if (all->answer_timeout > NBD_ANSWER_TIMEOUT_MAX)
 		return message_set(EINVAL, "%u seconds to answer are more than %u",
 				   all->answer_timeout, NBD_ANSWER_TIMEOUT_MAX);
-	if (all->tls != NDIO_TLS_OPENSSL && all->tls != NDIO_TLS_LIBNBD)
-		return message_set(EINVAL, "there is no TLS number %d", all->tls);
+	if (all->reserved)
+		return message_set(EINVAL, "the reserved option is %d, not 0", all->reserved);
 	if (!all->key && all->key_len)
 		return message_set(EINVAL, "a key of %zu bytes that is NULL", all->key_len);
 	return 0;

@@ -50,11 +50,6 @@ enum ndio_direct {
 	NDIO_DIRECT_OFF,
 };
 
-enum ndio_tls {
-	NDIO_TLS_OPENSSL,
-	NDIO_TLS_LIBNBD, /* slower, and only what libnbd verifies: -EINVAL for the rest */
-};
-
 struct ndio_options {
 	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows; the
 				library's newer ones are as if they were 0 */
@@ -71,7 +66,7 @@ struct ndio_options {
 	 * is. */
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
-	int tls;             /* enum ndio_tls: whose, for nbds URIs */
+	int reserved;        /* 0 */
 	uint64_t file_size;  /* bytes: a regular file that can be written is taken to be at least so
 				long. A write behind its end makes it longer; until then a read there
 				fails. 0: as long as it is */
@@ -150,7 +145,7 @@ struct ndio_info {
 	uint32_t block_minimum, block_preferred, block_maximum; /* bytes; 0: it doesn't tell */
 	char protocol[32];    /* "newstyle-fixed" */
 	int structured_replies;
-	char tls_version[16]; /* "TLSv1.3"; these three are "" without TLS, or with libnbd's */
+	char tls_version[16]; /* "TLSv1.3"; these three are "" without TLS */
 	char tls_cipher[48];  /* "TLS_AES_128_GCM_SHA256" */
 	char tls_peer[256];   /* "user NAME", or the subject of the server's certificate; "": it
 				 isn't verified */

@@ -145,27 +145,6 @@ static int dial(struct nbd_link *link, const struct deadline *deadline, struct e
 	return ret;
 }
 
-/* libnbd's TLS verifies a name only if it has connected by that itself. */
-static int dial_by_libnbd(struct nbd_link *link, const struct deadline *deadline,
-			  struct error *err)
-{
-	const struct nbd_uri *uri = &link->server->uri;
-	char port[16];
-
-	snprintf(port, sizeof(port), "%u", (unsigned)uri->port);
-	if (nbd_set_tls(link->nbd, LIBNBD_TLS_REQUIRE) < 0 ||
-	    (uri->user && nbd_set_tls_username(link->nbd, uri->user) < 0) ||
-	    (uri->tls_psk_file && nbd_set_tls_psk_file(link->nbd, uri->tls_psk_file) < 0) ||
-	    (uri->tls_certificates &&
-	     nbd_set_tls_certificates(link->nbd, uri->tls_certificates) < 0))
-		return libnbd_failed(err);
-	if (uri->transport != NBD_TCP)
-		return dial(link, deadline, err);
-	if (nbd_aio_connect_tcp(link->nbd, uri->host, port) < 0)
-		return libnbd_failed(err);
-	return 0;
-}
-
 /* ---- libnbd's handshake ---- */
 
 static int not_connected(const struct nbd_link *link, struct error *err)
@@ -173,19 +152,6 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 	const char *failure = link->tls ? tls_failure(link->tls) : NULL;
 
 	return failure ? error_set(err, nbd_link_errno(), "%s", failure) : libnbd_failed(err);
-}
-
-static int connected(struct nbd_link *link, const struct deadline *deadline, struct error *err)
-{
-	int ret = 0;
-
-	if (link->fd < 0) { /* libnbd has dialled */
-		ret = watch(link, nbd_aio_get_fd(link->nbd), deadline, err);
-		nbd_keep_alive(link->fd, link->server->answer_timeout);
-	}
-	atomic_store(&link->watched.until, 0);
-	link->connected = true;
-	return ret;
 }
 
 /* A server that takes the connection and says nothing must not hang us, nor one that goes on
@@ -201,14 +167,15 @@ static int finish(struct nbd_link *link, const struct deadline *deadline, struct
 			return error_set(err, -left, "%s", strerror(-left));
 		nbd_link_look(link, left, -1);
 	}
-	return connected(link, deadline, err);
+	atomic_store(&link->watched.until, 0);
+	link->connected = true;
+	return 0;
 }
 
 static int connect_link(struct nbd_link *link, const char *context,
 			const struct deadline *deadline, struct error *err)
 {
 	const struct nbd_server *server = link->server;
-	bool by_libnbd = server->uri.tls && !server->tls;
 	int ret;
 
 	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
@@ -216,7 +183,7 @@ static int connect_link(struct nbd_link *link, const char *context,
 	if (nbd_add_meta_context(link->nbd, context) < 0 ||
 	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
 		return not_connected(link, err);
-	ret = by_libnbd ? dial_by_libnbd(link, deadline, err) : dial(link, deadline, err);
+	ret = dial(link, deadline, err);
 	return ret < 0 ? ret : finish(link, deadline, err);
 }
 

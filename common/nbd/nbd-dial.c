@@ -57,7 +57,7 @@ static int dial(const struct sockaddr *address, socklen_t len,
 	return fd;
 }
 
-void nbd_keep_alive(int fd, unsigned answer_timeout)
+static void keep_alive(int fd, unsigned answer_timeout)
 {
 	const int one = 1, idle = KEEP_IDLE, interval = KEEP_INTERVAL, count = KEEP_COUNT;
 	/* A little more, so that who waits for an answer finds out first, and says so. */
@@ -108,7 +108,7 @@ static int dial_tcp(const struct nbd_uri *uri, unsigned answer_timeout,
 	freeaddrinfo(list);
 	if (ret >= 0) {
 		setsockopt(ret, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		nbd_keep_alive(ret, answer_timeout);
+		keep_alive(ret, answer_timeout);
 	}
 	return ret;
 }

@@ -1,36 +1,9 @@
 #include "nbd/nbd-server.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-/* What libnbd 1.14 would pass over, or not look at: it would connect, but not to whom it should. */
-static int check_libnbd(const struct nbd_uri *uri, const char *name, struct error *err)
-{
-	const char *unknown = uri->tls_verify_peer ? "tls-verify-peer" :
-			      uri->tls_hostname    ? "tls-hostname" :
-			      uri->tls_version     ? "tls-version" :
-						     NULL;
-	char path[PATH_MAX + 16];
-
-	if (unknown)
-		return error_set(err, EINVAL, "%s: libnbd's TLS doesn't know %s", name, unknown);
-	if (uri->tls_psk_file)
-		return 0;
-	if (uri->transport != NBD_TCP)
-		return error_set(err, EINVAL, "%s: libnbd's TLS verifies no certificate on such a "
-				 "socket: it needs tls-psk-file", name);
-	snprintf(path, sizeof(path), "%s/ca-cert.pem",
-		 uri->tls_certificates ? uri->tls_certificates : "");
-	if (!uri->tls_certificates || access(path, R_OK) < 0)
-		return error_set(err, EINVAL, "%s: libnbd's TLS verifies no certificate without "
-				 "tls-certificates=FOLDER and a ca-cert.pem in it", name);
-	return 0;
-}
-
-static int read_tls(struct nbd_server *server, enum tls_by by, struct error *err)
+static int read_tls(struct nbd_server *server, struct error *err)
 {
 	const struct nbd_uri *uri = &server->uri;
 	const struct tls_options options = {
@@ -45,14 +18,12 @@ static int read_tls(struct nbd_server *server, enum tls_by by, struct error *err
 	struct error own = { 0 };
 	int ret;
 
-	if (by == TLS_BY_LIBNBD)
-		return check_libnbd(uri, server->name, err);
 	ret = tls_context_make(&options, &server->tls, &own);
 	return ret < 0 ? error_set(err, -ret, "%s: %s", server->name, own.text) : 0;
 }
 
-int nbd_server_init(struct nbd_server *server, const char *name, enum tls_by by,
-		    unsigned answer_timeout, const struct notice *notice, struct error *err)
+int nbd_server_init(struct nbd_server *server, const char *name, unsigned answer_timeout,
+		    const struct notice *notice, struct error *err)
 {
 	int ret;
 
@@ -63,7 +34,7 @@ int nbd_server_init(struct nbd_server *server, const char *name, enum tls_by by,
 	ret = nbd_uri_parse(name, &server->uri, err);
 	if (ret == 0)
 		ret = nbd_uri_make_absolute(&server->uri, name, err);
-	return ret < 0 || !server->uri.tls ? ret : read_tls(server, by, err);
+	return ret < 0 || !server->uri.tls ? ret : read_tls(server, err);
 }
 
 void nbd_server_clear(struct nbd_server *server)

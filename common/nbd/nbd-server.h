@@ -14,12 +14,6 @@
 #define NBD_ANSWER_TIMEOUT     30 /* seconds, where nothing else is asked for */
 #define NBD_ANSWER_TIMEOUT_MAX 86400
 
-/* Whose TLS. */
-enum tls_by {
-	TLS_BY_OPENSSL,
-	TLS_BY_LIBNBD, /* for comparison, and where a server can't do with ours */
-};
-
 struct nbd_server {
 	const char *name;           /* the URI, for messages; the caller's */
 	struct nbd_uri uri;         /* its paths are absolute */
@@ -36,8 +30,8 @@ struct nbd_server {
 /* Reads what the URI says, and the keys and certificates that it names; from then on the current
  * folder may change. name and notice's opaque must outlive it. answer_timeout 0: the usual. 0, or
  * a negative errno with a message. nbd_server_clear() is due either way. */
-int nbd_server_init(struct nbd_server *server, const char *name, enum tls_by by,
-		    unsigned answer_timeout, const struct notice *notice, struct error *err);
+int nbd_server_init(struct nbd_server *server, const char *name, unsigned answer_timeout,
+		    const struct notice *notice, struct error *err);
 void nbd_server_clear(struct nbd_server *server);
 
 /* "URI: the server has not answered for 30 seconds". Returns -ETIMEDOUT. */

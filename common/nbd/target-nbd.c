@@ -61,7 +61,7 @@ static void read_export(const struct nbd_link *link, struct target_nbd_facts *fa
 	*facts = (struct target_nbd_facts){
 		.size = nbd_get_size(nbd),
 		.protocol = nbd_get_protocol(nbd),
-		.tls = link->tls || nbd_get_tls_negotiated(nbd) > 0,
+		.tls = link->tls,
 		.structured_replies = nbd_get_structured_replies_negotiated(nbd) > 0,
 		.readonly = nbd_is_read_only(nbd) > 0,
 		.rotational = nbd_is_rotational(nbd) > 0,
@@ -605,8 +605,8 @@ int target_nbd_connect(struct target *target, struct error *err)
 static int open_first(struct nbd_target *owner, const struct target_nbd_options *options,
 		      struct error *err)
 {
-	int ret = nbd_server_init(&owner->server, owner->target.name, options->tls_by,
-				  options->answer_timeout, &options->notice, err);
+	int ret = nbd_server_init(&owner->server, owner->target.name, options->answer_timeout,
+				  &options->notice, err);
 
 	nbd_group_init(&owner->group, &owner->server, CONTEXT, is_same_export, owner);
 	if (ret == 0)

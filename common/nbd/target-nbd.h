@@ -18,7 +18,6 @@
 struct target_nbd_options {
 	unsigned connections; /* how many queues there may be at the most; at least 1 */
 	bool readonly;
-	enum tls_by tls_by;
 	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
 	struct notice notice; /* told why a connection was lost, in the thread that uses it */
 };
@@ -41,7 +40,7 @@ struct target_nbd_facts {
 	int64_t size;          /* bytes */
 	const char *protocol;  /* as libnbd names it */
 	bool tls;
-	struct tls_facts tls_facts; /* empty where TLS is libnbd's, which doesn't tell */
+	struct tls_facts tls_facts; /* empty without */
 	bool structured_replies;
 	bool readonly, rotational, multi_conn;
 	bool can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_extents, can_cache;

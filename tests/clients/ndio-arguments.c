@@ -204,8 +204,8 @@ static void test_open(void)
 	WRONG_OPTION(flags, UNKNOWN | NDIO_OPEN_READONLY);
 	WRONG_OPTION(direct, NDIO_DIRECT_OFF + 1);
 	WRONG_OPTION(direct, -1);
-	WRONG_OPTION(tls, NDIO_TLS_LIBNBD + 1);
-	WRONG_OPTION(tls, -1);
+	WRONG_OPTION(reserved, 1);
+	WRONG_OPTION(reserved, -1);
 	WRONG_OPTION(connections, 65);
 	WRONG_OPTION(connections, UINT_MAX);
 	WRONG_OPTION(key_len, 5);

@@ -43,7 +43,6 @@ struct opening {
 	unsigned connections;
 	unsigned flags; /* enum ndio_open_flag */
 	size_t copy_memory;
-	int tls; /* enum ndio_tls */
 	const char *slot; /* the only key slot to try, or NULL */
 	unsigned answer_timeout;
 };
@@ -56,7 +55,6 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 		.connections = opening->connections,
 		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0),
 		.copy_memory = opening->copy_memory,
-		.tls = opening->tls,
 		.key_slot = opening->slot ? strtoul(opening->slot, NULL, 10) : 0,
 		.answer_timeout = opening->answer_timeout,
 	};

@@ -1,6 +1,4 @@
-/* ndio-records [-c CONNECTIONS] [-l] read LOCATOR | write LOCATOR [FILE] | verify LOCATOR FILE
- *
- * -l: with libnbd's TLS.
+/* ndio-records [-c CONNECTIONS] read LOCATOR | write LOCATOR [FILE] | verify LOCATOR FILE
  *
  * A disk of numbered records, each of which tells its number; several are in flight.
  *
@@ -146,10 +144,9 @@ static void parse(int argc, char **argv)
 	static const char *const names[] = { "read", "write", "verify" };
 	int opt, arguments;
 
-	while ((opt = getopt(argc, argv, "c:l")) != -1) {
+	while ((opt = getopt(argc, argv, "c:")) != -1) {
 		switch (opt) {
 		case 'c': opening.connections = atoi(optarg); break;
-		case 'l': opening.tls = NDIO_TLS_LIBNBD; break;
 		default: fail("see the start of ndio-records.c");
 		}
 	}

@@ -73,7 +73,6 @@ options() {
 	beside "--discard is nothing" attach --read-only --discard "$T/disk"
 	ok "plugin: connections= of a file" refused "connections= is for uri=" "$T/raw" connections=3
 	ok "plugin: answer= of a file" refused "answer= is for uri=" "$T/raw" answer=3
-	ok "plugin: tls= of a file" refused "tls= is for uri=" tls=libnbd "$T/raw"
 	ok "plugin: direct= of a server" refused "direct= is for a file" direct=on uri=nbd://localhost
 	ok "plugin: lock-image= of a server" refused "lock-image= is for a file" uri=nbd://localhost \
 		lock-image=off

@@ -1,13 +1,11 @@
 #!/bin/bash
 # nbds: wherever a server can be named: the gateway, also in the background, the command, volumes
-# with a key; what was agreed on is told; and whose TLS it is can be chosen, where libnbd's checks
-# as much as ours.
+# with a key; and what was agreed on is told.
 . "$(dirname "$0")/../lib/lib.sh"
 . "$(dirname "$0")/../lib/nbd.sh"
 . "$(dirname "$0")/../lib/tls.sh"
 . "$(dirname "$0")/../lib/command.sh"
 
-records=$NDIO_BUILD/tests/clients/ndio-records
 key=$T/pass
 
 # has NAME JSON-FIELD REGEX: in what ndio info says of the server.
@@ -120,38 +118,9 @@ for i in range(4):
 	ok "and it ends cleanly" stop_server gate
 }
 
-# ---- libnbd's ----
-
-libnbd() {
-	truncate -s 2M "$T/raw"
-	"$records" write "$T/raw" >/dev/null
-	start_stock disk --tls=require --tls-psk="$psk" file "$T/raw"
-	ok "libnbd's TLS: the library reads" "$records" -l read "$(with_psk disk)"
-	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" tls=libnbd
-	ok "libnbd's TLS: the gateway reads" holds gate "$T/raw"
-	ok "and ends cleanly" stop_server gate
-	ok "it doesn't know a version" refused "tls-version" tls=libnbd \
-		uri="$(with_psk disk)&tls-version=1.2"
-	ok "no such TLS" refused "tls=gnutls" tls=gnutls uri="$(with_psk disk)"
-	stop_server disk
-
-	start_tcp_nbdkit disk --tls=require --tls-certificates="$tls" file "$T/raw"
-	ok "libnbd's TLS: certificates by TCP" "$records" -l read "$(tcp_with_certificates disk)"
-	ok "but not by other names" refused "tls-hostname" tls=libnbd \
-		uri="$(tcp_with_certificates disk)&tls-hostname=localhost"
-	ok "nor unverified" refused "tls-verify-peer" tls=libnbd \
-		uri="$(tcp_with_certificates disk)&tls-verify-peer=no"
-	stop_server disk
-	start_stock disk --tls=require --tls-certificates="$tls" file "$T/raw"
-	ok "nor on a Unix socket, where it looks at none" refused "verifies no certificate" \
-		tls=libnbd uri="nbds+unix:///?socket=$T/disk.sock&tls-certificates=$tls"
-	stop_server disk
-}
-
 make_tls
 facts
 volumes
 gateways
 server_goes
-libnbd
 done_testing
