@@ -127,6 +127,18 @@ static void look_for_nilfs2(struct signatures *found, const struct edges *edges)
 	look_for(found, edges, "nilfs2 (filesystem)", &size, sizeof(size), second + size_at);
 }
 
+/* ---- what libblkid only knows by looking deeper than the edges ---- */
+
+/* The boot sectors of Windows' file systems name the places where libblkid goes on looking, which may
+ * be anywhere. */
+static void look_for_windows(struct signatures *found, const struct edges *edges)
+{
+	static const char ntfs[] = "NTFS    ", bitlocker[] = "-FVE-FS-";
+
+	look_for(found, edges, "ntfs (filesystem)", ntfs, strlen(ntfs), 3);
+	look_for(found, edges, "BitLocker (crypto)", bitlocker, strlen(bitlocker), 3);
+}
+
 /* ---- all of it ---- */
 
 int signatures_find(struct header *header, struct signatures *found, struct error *err)
@@ -135,6 +147,9 @@ int signatures_find(struct header *header, struct signatures *found, struct erro
 	int ret = edges_read(&edges, header, err);
 
 	memset(found, 0, sizeof(*found));
+	/* First, as libblkid takes such a boot sector for an MBR, then. */
+	if (ret == 0 && edges.used)
+		look_for_windows(found, &edges);
 	if (ret == 0 && edges.used)
 		ret = ask_blkid(&edges, header->name, found, err);
 	if (ret == 0 && edges.used && edges_shortened(&edges)) {

@@ -25,6 +25,30 @@ partitions() {
 	PYTHON
 }
 
+# windows FILE: NTFS as Windows makes it: what it is known by lies far behind its boot sector.
+windows() {
+	python3 - "$1" <<-'PYTHON'
+		import struct, sys
+		mft = 3 << 30
+		boot = bytearray(512)
+		boot[:11] = b"\xeb\x52\x90NTFS    "
+		struct.pack_into("<HB7xB", boot, 11, 512, 8, 0xf8)
+		struct.pack_into("<QQQbxxxb", boot, 40, (8 << 30) // 512 - 1, mft // 4096, 2, -10, 1)
+		boot[510:] = b"\x55\xaa"
+		record = bytearray(1024)
+		record[:4] = b"FILE"
+		struct.pack_into("<HH", record, 4, 48, 3)
+		struct.pack_into("<H", record, 20, 56)
+		record[56:60] = b"\xff" * 4
+		struct.pack_into("<II", record, 24, 64, 1024)
+		with open(sys.argv[1], "r+b") as f:
+		    f.truncate(8 << 30)
+		    f.write(boot)
+		    f.seek(mft)
+		    f.write(record * 4)
+	PYTHON
+}
+
 head -c $((8 * mib)) /dev/urandom >"$T/data"
 cp "$T/data" "$T/image"
 mkdir "$T/held"
@@ -133,6 +157,18 @@ if [ "$(id -u)" = 0 ] && truncate -s 8M "$T/fs" && mkfs.ext4 -q "$T/fs" 2>/dev/n
 else
 	skip "no block device to be had, or no mkfs.ext4"
 fi
+
+# ---- known by what lies deep in it ----
+
+: >"$T/windows"
+windows "$T/windows"
+like "libblkid knows this disk" "$(blkid -p "$T/windows")" 'TYPE="ntfs"'
+ok "an image isn't written over NTFS" fails "windows: it holds ntfs .*--overwrite" \
+	"$ndio" copy "$T/data" "$T/windows"
+ok "nor formatted unasked" fails "windows: it holds ntfs .*--yes" \
+	"$ndio" format --key-file "$key" "$T/windows"
+ok "but where that is meant" "$ndio" format --yes --pbkdf pbkdf2 --key-file "$key" "$T/windows"
+is "and then it is what was made of it" "$(blkid -p -s TYPE -o value "$T/windows")" crypto_LUKS
 
 # ---- partition tables ----
 
