@@ -1,3 +1,9 @@
+/* asker: the passphrase from another program, which asks somebody for it (ask=).
+ *
+ * Each time a packet is sent that says why the passphrase before opens nothing, at first nothing, and
+ * one with a passphrase is received; a newline ends either. The other end hangs up when there is none.
+ *
+ * Before the fork, in nbdkit's main thread. */
 #include "asker.h"
 
 #include <errno.h>
@@ -7,25 +13,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "report.h"
+
 #define PACKET_MAX 4096 /* bytes: what a key has room for from the start */
 
-int asker_check(int fd, struct error *err)
-{
-	socklen_t len = sizeof(int);
-	int type;
+static int fd = -1;
 
-	if (fd <= STDERR_FILENO)
-		return error_set(err, EINVAL, "ask=%d: must be above %d", fd, STDERR_FILENO);
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
-		return error_set(err, errno, "ask=%d: %s", fd, strerror(errno));
-	if (type != SOCK_SEQPACKET)
-		return error_set(err, EINVAL, "ask=%d: not a socket of type SOCK_SEQPACKET", fd);
-	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return error_set(err, errno, "ask=%d: %s", fd, strerror(errno));
-	return 0;
-}
-
-static int send_why(int fd, const struct error *why)
+static int send_why(const struct error *why)
 {
 	char text[sizeof(why->text) + 1];
 	int len = snprintf(text, sizeof(text), "%s\n", why->text);
@@ -35,7 +29,7 @@ static int send_why(int fd, const struct error *why)
 }
 
 /* The newline tells an empty passphrase from the end. */
-static int receive(int fd, struct key *key, struct error *err)
+static int receive(struct key *key, struct error *err)
 {
 	ssize_t n;
 
@@ -56,13 +50,42 @@ static int receive(int fd, struct key *key, struct error *err)
 	return 0;
 }
 
-int asker_ask(void *opaque, struct key *key, struct error *err)
+static int ask(void *opaque, struct key *key, struct error *err)
 {
-	int fd = *(const int *)opaque;
-	int ret = send_why(fd, err);
+	int ret = send_why(err);
 
+	(void)opaque;
 	if (ret < 0)
 		return error_set(err, -ret, "ask=%d: %s", fd, strerror(-ret));
 	ret = key_make(key, PACKET_MAX, err);
-	return ret < 0 ? ret : receive(fd, key, err);
+	return ret < 0 ? ret : receive(key, err);
+}
+
+static int check_socket(void)
+{
+	socklen_t len = sizeof(int);
+	int type;
+
+	if (fd <= STDERR_FILENO)
+		return FAIL("ask=%d: must be above %d", fd, STDERR_FILENO);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return FAIL("ask=%d: %s", fd, strerror(errno));
+	if (type != SOCK_SEQPACKET)
+		return FAIL("ask=%d: not a socket of type SOCK_SEQPACKET", fd);
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return FAIL("ask=%d: %s", fd, strerror(errno));
+	return 0;
+}
+
+const struct luks_asker *asker_open(const char *value)
+{
+	static const struct luks_asker asker = { .ask = ask };
+
+	return nbdkit_parse_int("ask", value, &fd) < 0 || check_socket() < 0 ? NULL : &asker;
+}
+
+void asker_close(void)
+{
+	if (fd >= 0)
+		close(fd);
 }

@@ -6,12 +6,12 @@
 #include "memory.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <sys/mman.h>
-
-#include <nbdkit-plugin.h>
 
 #include "engine/bounce.h"
 #include "parameters.h"
+#include "report.h"
 
 #define LARGE         .pieces = 4, .piece_len = 256 * 1024
 
@@ -23,24 +23,20 @@ static const struct channel_sizes all_sizes[] = {
 	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
 };
 #define LEAST (&all_sizes[sizeof(all_sizes) / sizeof(all_sizes[0]) - 1])
-const struct channel_options narrow_options = { .pieces = 1, .piece_len = NARROW_PIECE };
+const struct channel_options memory_narrow = { .pieces = 1, .piece_len = NARROW_PIECE };
 
-const struct channel_sizes *sizes = all_sizes;
+const struct channel_sizes *memory_sizes = all_sizes;
 
 static size_t bounce_memory(const struct channel_sizes *of)
 {
 	return WIDE_CHANNELS * channel_bounce_len(&of->wide) +
-	       of->narrow_channels * channel_bounce_len(&narrow_options);
+	       of->narrow_channels * channel_bounce_len(&memory_narrow);
 }
 
-size_t bounce_memory_best(void)
+void memory_dump(void)
 {
-	return bounce_memory(all_sizes);
-}
-
-size_t bounce_memory_least(void)
-{
-	return bounce_memory(LEAST);
+	printf("ndio_bounce_memory=%zu\n", bounce_memory(all_sizes));
+	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(LEAST));
 }
 
 /* Could so much memory be locked now? Asks for the limit alone: nothing is touched. */
@@ -66,23 +62,23 @@ static size_t locked_memory(const struct channel_sizes *of)
 	return of->wide.huge_pages && rings > memory ? rings : memory;
 }
 
-void choose_sizes(void)
+/* A request as large as nbdkit takes must fit beside the bounce memory. */
+static int try_pin(void)
 {
-	sizes = all_sizes;
-	while (sizes < LEAST && !can_lock(locked_memory(sizes)))
-		sizes++;
-}
+	size_t bounce = bounce_memory(memory_sizes);
 
-/* pin=on: a request as large as nbdkit takes must fit under the locked-memory limit, beside the
- * bounce memory. */
-int try_pin(void)
-{
-	size_t bounce = config.uri ? (size_t)config.connections * NBD_PIECES * NBD_PIECE_LEN :
-				     bounce_memory(sizes);
-
+	if (config.open.uri)
+		bounce = (size_t)config.open.connections * NBD_PIECES * NBD_PIECE_LEN;
 	if (can_lock(MAX_REQUEST + bounce))
 		return 0;
-	nbdkit_error("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
-		     "is too low", MAX_REQUEST >> 20);
-	return -1;
+	return FAIL("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
+		    "is too low", MAX_REQUEST >> 20);
+}
+
+int memory_choose(void)
+{
+	memory_sizes = all_sizes;
+	while (memory_sizes < LEAST && !can_lock(locked_memory(memory_sizes)))
+		memory_sizes++;
+	return config.pin ? try_pin() : 0;
 }

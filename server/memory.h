@@ -24,17 +24,14 @@ struct channel_sizes {
 #define NBD_PIECE_LEN (256 * 1024)
 
 /* What was chosen. */
-extern const struct channel_sizes *sizes;
-extern const struct channel_options narrow_options;
+extern const struct channel_sizes *memory_sizes;
+extern const struct channel_options memory_narrow;
 
-/* Chooses the best that fits. To be asked again after a fork: the limit may be another user's. */
-void choose_sizes(void);
+/* Chooses the best that fits; with pin=on a request has to fit as well. Again after a fork: the limit
+ * may be another user's. 0, or -1 with an error told. */
+int memory_choose(void);
 
-/* pin=on: does a request fit as well? 0, or -1 with a message told. */
-int try_pin(void);
-
-/* Bytes, of the best and of the least sizes. */
-size_t bounce_memory_best(void);
-size_t bounce_memory_least(void);
+/* What --dump-plugin tells of it. */
+void memory_dump(void);
 
 #endif

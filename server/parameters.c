@@ -1,237 +1,164 @@
 /* parameters: what the user asks of the plugin, KEY=VALUE each.
  *
- * nbdkit hands them over one by one, in the order of its command line, and says when that was all:
- * what depends on another one is looked at then. Nothing is opened here but the key file.
+ * A table has them all: a new one is a row there, a line of the help, and its paragraph in the
+ * manual. nbdkit hands them over one by one, in the order of its command line, and says when that
+ * was all: what depends on others is looked at then. Nothing is opened here but the key file.
  *
  * All of it happens before the fork, in nbdkit's main thread; afterwards config is only read. */
 #include "parameters.h"
 
-#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <nbdkit-plugin.h>
-
-#include "key-source.h"
+#include "key.h"
 #include "locator/locator.h"
+#include "locator/same.h"
+#include "read-only.h"
+#include "report.h"
 
-#define MAX_CONNECTIONS 64
-#define MAX_SLOT 31
-
-struct parameters config = {
-	.connections = 4,
-	.lock_image = true,
+struct config config = {
+	.open = { .connections = 4, .slot = LUKS_ANY_SLOT },
+	.lock_image = 1,
 	.discard = -1,
-	.slot = LUKS_ANY_SLOT,
-	.ask = -1,
 };
 
-static int config_direct(const char *value)
-{
-	if (strcmp(value, "auto") == 0)
-		config.direct = DIRECT_AUTO;
-	else if (strcmp(value, "on") == 0)
-		config.direct = DIRECT_ON;
-	else if (strcmp(value, "off") == 0)
-		config.direct = DIRECT_OFF;
-	else {
-		nbdkit_error("direct=%s: must be auto, on or off", value);
-		return -1;
-	}
-	return 0;
-}
+/* ---- kinds of parameters ---- */
 
-static int config_bool(bool *flag, const char *value)
-{
-	int ret = nbdkit_parse_bool(value);
+enum disk { ANY, FILE_ONLY, SERVER_ONLY };
 
-	if (ret >= 0)
-		*flag = ret;
-	return ret < 0 ? -1 : 0;
-}
+struct parameter {
+	const char *name;
+	enum disk disk; /* beside another one it would be passed over */
+	int (*take)(const struct parameter *parameter, const char *value); /* as nbdkit's config */
+	void *into; /* in config */
+	int64_t min, max; /* of a number */
+};
 
-static int config_discard(const char *value)
+static int take_path(const struct parameter *parameter, const char *value)
 {
-	config.discard = nbdkit_parse_bool(value);
-	return config.discard < 0 ? -1 : 0;
-}
-
-static int config_slot(const char *value)
-{
-	if (nbdkit_parse_int("slot", value, &config.slot) < 0)
-		return -1;
-	if (config.slot < 0 || config.slot > MAX_SLOT) {
-		nbdkit_error("slot=%s: must be from 0 to %d", value, MAX_SLOT);
-		return -1;
-	}
-	return 0;
-}
-
-static int config_max_kdf_time(const char *value)
-{
-	if (nbdkit_parse_unsigned("max-kdf-time", value, &config.max_kdf_time) < 0)
-		return -1;
-	if (config.max_kdf_time == 0) {
-		nbdkit_error("max-kdf-time=%s: must be at least 1", value);
-		return -1;
-	}
-	return 0;
-}
-
-static int config_path(const char *key, char **path, const char *value)
-{
+	const char **path = parameter->into;
 	struct error err;
 
-	if (*path) {
-		nbdkit_error("%s= can be given only once", key);
-		return -1;
-	}
-	if (locator_is_uri(value)) {
-		nbdkit_error("%s: %s= takes a path; a server's export is uri=URI", value, key);
-		return -1;
-	}
-	if (locator_kind(value, &err) < 0) {
-		nbdkit_error("%s", err.text);
-		return -1;
-	}
+	if (*path)
+		return FAIL("%s= can be given only once", parameter->name);
+	if (locator_is_uri(value))
+		return FAIL("%s: %s= takes a path; a server's export is uri=URI", value,
+			    parameter->name);
+	if (locator_kind(value, &err) < 0)
+		return FAIL("%s", err.text);
 	*path = nbdkit_absolute_path(value);
 	return *path ? 0 : -1;
 }
 
-static int config_uri(const char *value)
+static int take_uri(const struct parameter *parameter, const char *value)
 {
+	const char **uri = parameter->into;
 	struct error err;
 
-	if (config.uri) {
-		nbdkit_error("uri= can be given only once");
+	if (*uri)
+		return FAIL("uri= can be given only once");
+	*uri = value;
+	if (locator_is_uri(value))
+		return 0;
+	if (strncasecmp(value, "nbd", 3) == 0 && locator_kind(value, &err) < 0)
+		return FAIL("uri=%s", err.text);
+	return FAIL("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
+}
+
+static int take_number(const struct parameter *parameter, const char *value)
+{
+	unsigned *number = parameter->into;
+
+	if (nbdkit_parse_unsigned(parameter->name, value, number) < 0)
 		return -1;
-	}
-	if (!locator_is_uri(value)) {
-		if (strncasecmp(value, "nbd", 3) == 0 && locator_kind(value, &err) < 0)
-			nbdkit_error("uri=%s", err.text);
-		else
-			nbdkit_error("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)",
-				     value);
+	if (*number >= parameter->min && *number <= parameter->max)
+		return 0;
+	if (parameter->max == UINT_MAX)
+		return FAIL("%s=%s: must be at least %" PRIi64, parameter->name, value,
+			    parameter->min);
+	return FAIL("%s=%s: must be from %" PRIi64 " to %" PRIi64, parameter->name, value,
+		    parameter->min, parameter->max);
+}
+
+static int take_size(const struct parameter *parameter, const char *value)
+{
+	int64_t size = nbdkit_parse_size(value);
+
+	if (size > parameter->max)
+		return FAIL("%s=%s: must be at most %" PRIi64, parameter->name, value,
+			    parameter->max);
+	*(uint64_t *)parameter->into = size;
+	return size < 0 ? -1 : 0;
+}
+
+static int take_switch(const struct parameter *parameter, const char *value)
+{
+	int *on = parameter->into;
+
+	*on = nbdkit_parse_bool(value);
+	return *on < 0 ? -1 : 0;
+}
+
+static int take_slot(const struct parameter *parameter, const char *value)
+{
+	int *slot = parameter->into;
+
+	if (nbdkit_parse_int(parameter->name, value, slot) < 0)
 		return -1;
-	}
-	config.uri = value;
+	if (*slot < parameter->min || *slot > parameter->max)
+		return FAIL("slot=%s: must be from %" PRIi64 " to %" PRIi64, value, parameter->min,
+			    parameter->max);
 	return 0;
 }
 
-static int config_connections(const char *value)
+static int take_direct(const struct parameter *parameter, const char *value)
 {
-	if (nbdkit_parse_unsigned("connections", value, &config.connections) < 0)
-		return -1;
-	if (config.connections < 1 || config.connections > MAX_CONNECTIONS) {
-		nbdkit_error("connections=%s: must be from 1 to %d", value, MAX_CONNECTIONS);
-		return -1;
-	}
+	enum direct_mode *mode = parameter->into;
+
+	if (strcmp(value, "auto") == 0)
+		*mode = DIRECT_AUTO;
+	else if (strcmp(value, "on") == 0)
+		*mode = DIRECT_ON;
+	else if (strcmp(value, "off") == 0)
+		*mode = DIRECT_OFF;
+	else
+		return FAIL("direct=%s: must be auto, on or off", value);
 	return 0;
 }
 
-static int config_answer(const char *value)
+static int take_key(const struct parameter *parameter, const char *value)
 {
-	if (nbdkit_parse_unsigned("answer", value, &config.answer) < 0)
-		return -1;
-	if (config.answer < 1 || config.answer > NBD_ANSWER_TIMEOUT_MAX) {
-		nbdkit_error("answer=%s: must be from 1 to %d", value, NBD_ANSWER_TIMEOUT_MAX);
-		return -1;
-	}
+	if (config.open.unlock)
+		return FAIL("passphrase=, keyfile= and ask= can be given only once, and only one");
+	config.open.unlock = true;
+	*(const char **)parameter->into = value;
 	return 0;
 }
 
-static int parameters_take_one(const char *key, const char *value)
-{
-	if (strcmp(key, "file") == 0)
-		return config_path(key, &config.file, value);
-	if (strcmp(key, "uri") == 0)
-		return config_uri(value);
-	if (strcmp(key, "connections") == 0)
-		return config_connections(value);
-	if (strcmp(key, "answer") == 0)
-		return config_answer(value);
-	if (strcmp(key, "header") == 0)
-		return config_path(key, &config.header, value);
-	if (strcmp(key, "passphrase") == 0) {
-		config.passphrase_file = value[0] == '+' ? value + 1 : NULL;
-		return key_source_passphrase(value);
-	}
-	if (strcmp(key, "keyfile") == 0)
-		return key_source_file(value);
-	if (strcmp(key, "ask") == 0)
-		return key_source_ask(value);
-	if (strcmp(key, "keyfile-offset") == 0)
-		return key_source_part(key, &config.keyfile_part.offset, INT64_MAX, value);
-	if (strcmp(key, "keyfile-size") == 0)
-		return key_source_part(key, &config.keyfile_part.size, KEY_MAX, value);
-	if (strcmp(key, "direct") == 0)
-		return config_direct(value);
-	if (strcmp(key, "discard") == 0)
-		return config_discard(value);
-	if (strcmp(key, "slot") == 0)
-		return config_slot(value);
-	if (strcmp(key, "max-kdf-time") == 0)
-		return config_max_kdf_time(value);
-	if (strcmp(key, "pin") == 0)
-		return config_bool(&config.pin, value);
-	if (strcmp(key, "lock") == 0)
-		return config_bool(&config.lock, value);
-	if (strcmp(key, "lock-image") == 0)
-		return config_bool(&config.lock_image, value);
-	nbdkit_error("unknown parameter '%s'", key);
-	return -1;
-}
+/* ---- all of them ---- */
 
-/* Parameters that would be passed over beside, or without, another one. */
-static const struct {
-	const char *key;
-	bool for_uri;
-} one_sided[] = {
-	{ "connections", true }, { "answer", true }, { "direct", false }, { "lock-image", false },
+static const struct parameter table[] = {
+	{ "file", ANY, take_path, &config.open.file, 0, 0 },
+	{ "uri", ANY, take_uri, &config.open.uri, 0, 0 },
+	{ "connections", SERVER_ONLY, take_number, &config.open.connections, 1, 64 },
+	{ "answer", SERVER_ONLY, take_number, &config.open.answer_timeout, 1, NBD_ANSWER_TIMEOUT_MAX },
+	{ "passphrase", ANY, take_key, &config.passphrase, 0, 0 },
+	{ "ask", ANY, take_key, &config.ask, 0, 0 },
+	{ "keyfile", ANY, take_key, &config.keyfile, 0, 0 },
+	{ "keyfile-offset", ANY, take_size, &config.keyfile_part.offset, 0, INT64_MAX },
+	{ "keyfile-size", ANY, take_size, &config.keyfile_part.size, 0, KEY_MAX },
+	{ "header", ANY, take_path, &config.open.header, 0, 0 },
+	{ "direct", FILE_ONLY, take_direct, &config.open.direct, 0, 0 },
+	{ "slot", ANY, take_slot, &config.open.slot, 0, 31 },
+	{ "max-kdf-time", ANY, take_number, &config.open.max_kdf_time, 1, UINT_MAX },
+	{ "discard", ANY, take_switch, &config.discard, 0, 0 },
+	{ "pin", ANY, take_switch, &config.pin, 0, 0 },
+	{ "lock", ANY, take_switch, &config.lock, 0, 0 },
+	{ "lock-image", FILE_ONLY, take_switch, &config.lock_image, 0, 0 },
 };
-#define NR_ONE_SIDED (sizeof(one_sided) / sizeof(one_sided[0]))
-static bool given[NR_ONE_SIDED];
-
-int parameters_take(const char *key, const char *value)
-{
-	for (size_t i = 0; i < NR_ONE_SIDED; i++)
-		given[i] = given[i] || strcmp(key, one_sided[i].key) == 0;
-	return parameters_take_one(key, value);
-}
-
-static int check_one_sided(void)
-{
-	for (size_t i = 0; i < NR_ONE_SIDED; i++)
-		if (given[i] && one_sided[i].for_uri != !!config.uri) {
-			nbdkit_error("%s= is for %s", one_sided[i].key, one_sided[i].for_uri ?
-				     "uri=, another server's export" : "a file or block device");
-			return -1;
-		}
-	return 0;
-}
-
-int parameters_complete(void)
-{
-	if (!config.file == !config.uri) {
-		nbdkit_error("you must give the disk, once: nbdkit ndio [file=]PATH, or uri=URI");
-		return -1;
-	}
-	if (config.header && !config.have_key) {
-		nbdkit_error("header= needs passphrase=, keyfile= or ask=");
-		return -1;
-	}
-	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile) {
-		nbdkit_error("keyfile-offset= and keyfile-size= need keyfile=");
-		return -1;
-	}
-	if (config.slot != LUKS_ANY_SLOT && !config.have_key) {
-		nbdkit_error("slot= needs passphrase=, keyfile= or ask=");
-		return -1;
-	}
-	if (key_source_check() < 0 || check_one_sided() < 0)
-		return -1;
-	return config.keyfile ? key_source_read() : 0;
-}
+#define NR_PARAMETERS (sizeof(table) / sizeof(table[0]))
+static bool given[NR_PARAMETERS];
 
 const char parameters_help[] =
 	"[file=]<PATH>       The file or block device to serve; or else\n"
@@ -253,9 +180,65 @@ const char parameters_help[] =
 	"lock-image=on|off   Keep other writers off the file (default: on).\n"
 	"Without a key the bytes are served as they are.";
 
+int parameters_take(const char *name, const char *value)
+{
+	for (size_t i = 0; i < NR_PARAMETERS; i++)
+		if (strcmp(name, table[i].name) == 0) {
+			given[i] = true;
+			return table[i].take(&table[i], value);
+		}
+	return FAIL("unknown parameter '%s'", name);
+}
+
+/* The first write of a client would be to the key. */
+static int check_key_file(void)
+{
+	const char *passphrase = config.passphrase;
+	const struct same_part disk = { .locator = config.open.uri ? config.open.uri : config.open.file };
+	const struct same_part key = {
+		.locator = passphrase && passphrase[0] == '+' ? passphrase + 1 : config.keyfile,
+		.offset = config.keyfile_part.offset,
+		.size = config.keyfile_part.size,
+	};
+
+	if (!same_bytes(NULL, &disk, &key))
+		return 0;
+	return FAIL("%s and %s: the same, or one is on the other: the key file would be overwritten",
+		    key.locator, disk.locator);
+}
+
+static int check_disks(void)
+{
+	for (size_t i = 0; i < NR_PARAMETERS; i++)
+		if (given[i] && table[i].disk == (config.open.uri ? FILE_ONLY : SERVER_ONLY))
+			return FAIL("%s= is for %s", table[i].name, config.open.uri ?
+				    "a file or block device" : "uri=, another server's export");
+	return 0;
+}
+
+int parameters_complete(void)
+{
+	if (!config.open.file == !config.open.uri)
+		return FAIL("you must give the disk, once: nbdkit ndio [file=]PATH, or uri=URI");
+	if (config.open.header && !config.open.unlock)
+		return FAIL("header= needs passphrase=, keyfile= or ask=");
+	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile)
+		return FAIL("keyfile-offset= and keyfile-size= need keyfile=");
+	if (config.open.slot != LUKS_ANY_SLOT && !config.open.unlock)
+		return FAIL("slot= needs passphrase=, keyfile= or ask=");
+	config.open.one_slot = config.open.slot != LUKS_ANY_SLOT;
+	config.open.discard = config.discard == 1;
+	config.open.no_discard = config.discard == 0;
+	config.open.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
+			      read_only_looks_so() ? LOCK_IMAGE_LATER :
+						     LOCK_IMAGE;
+	config.open.notice = report_notice;
+	return check_key_file() < 0 || check_disks() < 0 ? -1 : key_get();
+}
+
 void parameters_clear(void)
 {
-	key_clear(&config.pass);
-	free(config.file);
-	free(config.header);
+	key_forget();
+	free((char *)config.open.file);
+	free((char *)config.open.header);
 }

@@ -18,6 +18,7 @@
 #include "captive.h"
 #include "memory.h"
 #include "parameters.h"
+#include "report.h"
 #include "requests.h"
 #include "start.h"
 
@@ -38,8 +39,7 @@ static void ndio_dump_plugin(void)
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
-	printf("ndio_bounce_memory=%zu\n", bounce_memory_best());
-	printf("ndio_bounce_memory_min=%zu\n", bounce_memory_least());
+	memory_dump();
 #ifdef HAVE_SDT
 	printf("ndio_usdt=yes\n");
 #else
@@ -57,15 +57,13 @@ static int lock_for_writing(void)
 	pthread_mutex_lock(&mutex);
 	ret = target_file_lock(volume->target, &err);
 	pthread_mutex_unlock(&mutex);
-	if (ret < 0)
-		nbdkit_error("%s", err.text);
-	return ret;
+	return ret < 0 ? FAIL("%s", err.text) : 0;
 }
 
 static void *ndio_open(int readonly)
 {
 	/* nbdkit itself refuses writes of clients that may only read. */
-	if (!readonly && !volume->readonly && config.file && config.lock_image &&
+	if (!readonly && !volume->readonly && config.open.file && config.lock_image &&
 	    lock_for_writing() < 0)
 		return NULL;
 	return NBDKIT_HANDLE_NOT_NEEDED;
@@ -73,81 +71,40 @@ static void *ndio_open(int readonly)
 
 static const char *ndio_export_description(void *handle)
 {
-	(void)handle;
 	return volume->encrypted ? nbdkit_printf_intern(VOLUME_DESCRIPTION, volume->luks.version,
 							volume->sector) : NULL;
 }
 
 static int64_t ndio_get_size(void *handle)
 {
-	(void)handle;
 	return volume->size;
 }
 
 static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
 			   uint32_t *maximum)
 {
-	(void)handle;
 	*minimum = 1;
 	*preferred = volume->block > 4096 ? volume->block : 4096;
 	*maximum = MAX_REQUEST;
 	return 0;
 }
 
-static int ndio_can_write(void *handle)
-{
-	(void)handle;
-	return !volume->readonly;
-}
+/* What the volume can. */
+#define ANSWER(name, value)                                                                         \
+	static int ndio_##name(void *handle)                                                        \
+	{                                                                                           \
+		return value;                                                                       \
+	}
 
-static int ndio_can_flush(void *handle)
-{
-	(void)handle;
-	return volume->target->can_flush;
-}
-
-static int ndio_is_rotational(void *handle)
-{
-	(void)handle;
-	return volume->target->rotational;
-}
-
-static int ndio_can_trim(void *handle)
-{
-	(void)handle;
-	return volume->can_trim;
-}
-
-static int ndio_can_fast_zero(void *handle)
-{
-	(void)handle;
-	return volume->can_fast_zero;
-}
-
-static int ndio_can_fua(void *handle)
-{
-	(void)handle;
-	return volume->target->can_fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE;
-}
-
-/* Nothing is cached here, and a flush on one connection covers the writes of all. */
-static int ndio_can_multi_conn(void *handle)
-{
-	(void)handle;
-	return 1;
-}
-
-static int ndio_can_cache(void *handle)
-{
-	(void)handle;
-	return volume->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE;
-}
-
-static int ndio_can_extents(void *handle)
-{
-	(void)handle;
-	return volume->can_extents;
-}
+ANSWER(can_write, !volume->readonly)
+ANSWER(can_flush, volume->target->can_flush)
+ANSWER(is_rotational, volume->target->rotational)
+ANSWER(can_trim, volume->can_trim)
+ANSWER(can_fast_zero, volume->can_fast_zero)
+ANSWER(can_extents, volume->can_extents)
+ANSWER(can_fua, volume->target->can_fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE)
+ANSWER(can_cache, volume->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE)
+ANSWER(can_multi_conn, 1) /* nothing is cached here: a flush on one covers the writes of all */
 
 static unsigned flags_of(uint32_t nbdkit_flags)
 {
@@ -158,39 +115,33 @@ static unsigned flags_of(uint32_t nbdkit_flags)
 
 static int ndio_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	(void)handle;
-	return run(OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
+	return requests_run(OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
 }
 
 static int ndio_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 		       uint32_t flags)
 {
-	(void)handle;
-	return run(OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
+	return requests_run(OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
 }
 
 static int ndio_flush(void *handle, uint32_t flags)
 {
-	(void)handle;
-	return run(OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
+	return requests_run(OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
 }
 
 static int ndio_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	(void)handle;
-	return run(OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	(void)handle;
-	return run(OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	(void)handle;
-	return run(OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
@@ -201,8 +152,7 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type
 static int ndio_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
 			struct nbdkit_extents *extents)
 {
-	(void)handle;
-	return run(OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
+	return requests_run(OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
 }
 
 static struct nbdkit_plugin plugin = {

@@ -9,30 +9,22 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include <nbdkit-plugin.h>
-
 #include "parameters.h"
+#include "report.h"
 #include "start.h"
 
 /* What the protocol has no number for nbdkit would tell as EINVAL, as if the client had asked for
  * something wrong. */
 static int client_errno(int errnum)
 {
-	switch (errnum) {
-	case EPERM:
-	case EROFS:
-	case ENOMEM:
-	case EINVAL:
-	case ENOSPC:
-	case EFBIG:
-	case EDQUOT:
-	case EOVERFLOW:
-	case EOPNOTSUPP:
-	case ESHUTDOWN:
-		return errnum;
-	default:
-		return EIO;
-	}
+	static const int known[] = {
+		EPERM, EROFS, ENOMEM, EINVAL, ENOSPC, EFBIG, EDQUOT, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN,
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i] == errnum)
+			return errnum;
+	return EIO;
 }
 
 /* What has failed for good. */
@@ -43,8 +35,8 @@ static const char *sync_consequence(enum op op, unsigned flags)
 	return "; " SYNCS_FAILED;
 }
 
-int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
-	       extent_fn *extent, void *opaque)
+int requests_run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
+		 extent_fn *extent, void *opaque)
 {
 	static const char *const names[] = {
 		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
@@ -61,18 +53,16 @@ int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 	if (ret == 0) {
 		request->extent = extent;
 		request->extent_opaque = opaque;
-		ret = run_request(request);
+		ret = start_run(request);
 		request_put(request, REF_CALLER);
 	}
-	if (ret < 0) {
-		/* For these nbdkit falls back to something else, or tells the client by the errno
-		 * alone. */
-		if (ret != -EOPNOTSUPP)
-			nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
-				     volume->target->name, names[op], count, offset,
-				     target_reason(volume->target, -ret), sync_consequence(op, flags));
-		nbdkit_set_error(client_errno(-ret));
-		return -1;
-	}
-	return 0;
+	if (ret == 0)
+		return 0;
+	/* For these nbdkit falls back to something else, or tells the client by the errno alone. */
+	if (ret != -EOPNOTSUPP)
+		nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
+			     volume->target->name, names[op], count, offset,
+			     target_reason(volume->target, -ret), sync_consequence(op, flags));
+	nbdkit_set_error(client_errno(-ret));
+	return -1;
 }

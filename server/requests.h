@@ -5,7 +5,7 @@
 #include "engine/request.h"
 
 /* buf and extent are NULL where op has none. 0, or -1 with nbdkit's error set. Any thread. */
-int run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
-	extent_fn *extent, void *opaque);
+int requests_run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
+		 extent_fn *extent, void *opaque);
 
 #endif

@@ -10,27 +10,22 @@
  * two only, and never change them. */
 #include "start.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include <nbdkit-plugin.h>
-
-#include "asker.h"
 #include "base/thread.h"
 #include "captive.h"
 #include "engine/bounce.h"
 #include "engine/lender.h"
 #include "engine/worker.h"
+#include "key.h"
 #include "luks/luks-memfd.h"
 #include "memory.h"
 #include "memory/pin.h"
 #include "parameters.h"
-#include "read-only.h"
 #include "report.h"
 #include "shield.h"
 
@@ -48,6 +43,8 @@ struct volume *volume;
 static struct lender *wide, *narrow; /* of a file's channels: see channel_sizes; or else */
 static struct workers *workers;      /* each with its connection to the server */
 
+/* ---- what runs requests ---- */
+
 static int open_workers(void)
 {
 	const struct channel_options options = {
@@ -57,10 +54,57 @@ static int open_workers(void)
 	struct error err;
 	int errnum;
 
-	workers = workers_open(volume, config.connections, &options, NULL, &errnum, &err);
-	if (!workers)
-		nbdkit_error("%s", err.text);
-	return workers ? 0 : -1;
+	workers = workers_open(volume, config.open.connections, &options, NULL, &errnum, &err);
+	return workers ? 0 : FAIL("%s", err.text);
+}
+
+static int open_lenders(bool tell)
+{
+	const struct lender_options for_wide = {
+		.channels = WIDE_CHANNELS,
+		.channel = memory_sizes->wide,
+		.read_depth = READ_DEPTH,
+		.small_read = SMALL_READ,
+		.patience = READ_PATIENCE,
+		.helped = true,
+	};
+	const struct lender_options for_narrow = {
+		.channels = memory_sizes->narrow_channels,
+		.channel = memory_narrow,
+	};
+	struct error err;
+	int errnum;
+
+	wide = lender_open(volume, &for_wide, &errnum, &err);
+	if (wide && volume->block <= NARROW_PIECE)
+		narrow = lender_open(volume, &for_narrow, &errnum, &err);
+	if (!wide || (!narrow && volume->block <= NARROW_PIECE))
+		return FAIL("%s", err.text);
+	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
+		notice_tell(&report_notice, BOUNCE_UNPINNED);
+	return 0;
+}
+
+/* tell: where the user hasn't been told yet what isn't as good as it could be. */
+static int open_channels(bool tell)
+{
+	return config.open.uri ? open_workers() : open_lenders(tell);
+}
+
+static void close_channels(bool cancel)
+{
+	lender_close(wide);
+	lender_close(narrow);
+	workers_close(workers, cancel);
+	wide = narrow = NULL;
+	workers = NULL;
+}
+
+int start_run(struct ndio_request *request)
+{
+	if (workers)
+		return workers_run(workers, request);
+	return lender_run(narrow && lender_suits(narrow, request) ? narrow : wide, request);
 }
 
 /* What waits for a silent server would keep nbdkit from its end: it waits for its clients. */
@@ -80,10 +124,8 @@ static int start_hurrier(void)
 {
 	int ret = thread_start(&hurrier, hurry_at_end, NULL);
 
-	if (ret)
-		nbdkit_error("no thread to wait for the end: %s", strerror(ret));
 	has_hurrier = ret == 0;
-	return ret ? -1 : 0;
+	return ret ? FAIL("no thread to wait for the end: %s", strerror(ret)) : 0;
 }
 
 /* nbdkit may also end without being told, with its only client. */
@@ -96,77 +138,29 @@ static void stop_hurrier(void)
 	has_hurrier = false;
 }
 
-static int open_lender(struct lender **lender, const struct lender_options *options)
-{
-	struct error err;
-	int errnum;
-
-	*lender = lender_open(volume, options, &errnum, &err);
-	if (!*lender)
-		nbdkit_error("%s", err.text);
-	return *lender ? 0 : -1;
-}
-
-static void close_lenders(void)
-{
-	lender_close(wide);
-	lender_close(narrow);
-	wide = narrow = NULL;
-}
-
-static int open_lenders(bool tell)
-{
-	const struct lender_options for_wide = {
-		.channels = WIDE_CHANNELS,
-		.channel = sizes->wide,
-		.read_depth = READ_DEPTH,
-		.small_read = SMALL_READ,
-		.patience = READ_PATIENCE,
-		.helped = true,
-	};
-	const struct lender_options for_narrow = {
-		.channels = sizes->narrow_channels,
-		.channel = narrow_options,
-	};
-
-	if (open_lender(&wide, &for_wide) < 0 ||
-	    (volume->block <= NARROW_PIECE && open_lender(&narrow, &for_narrow) < 0))
-		return -1;
-	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
-		notice(NULL, BOUNCE_UNPINNED);
-	return 0;
-}
-
-static int raise_shield(const struct notice *listener)
-{
-	struct error err;
-
-	if (shield_raise(listener, &err) == 0)
-		return 0;
-	nbdkit_error("%s", err.text);
-	return -1;
-}
+/* ---- locked memory ---- */
 
 static int lock_key_again(const char *when)
 {
 	int ret = pin_after_fork();
 
-	if (ret < 0)
-		nbdkit_error("%s: can't lock the key's memory again: %s (the locked-memory limit is "
-			     "ulimit -l)", when, strerror(-ret));
-	return ret < 0 ? -1 : 0;
+	if (ret == 0)
+		return 0;
+	return FAIL("%s: can't lock the key's memory again: %s (the locked-memory limit is ulimit -l)",
+		    when, strerror(-ret));
 }
 
-/* A fork loses locked memory: this tells whether it can be had, and what else can't. */
-static int try_shield(void)
+/* Asked again after the fork, when the limits may be another user's. */
+static int ready_memory(const struct notice *notice)
 {
-	const struct notice listener = { .tell = notice };
+	struct error err;
 
-	if (raise_shield(&listener) < 0)
+	if (memory_choose() < 0)
 		return -1;
-	munlockall();
-	return lock_key_again("lock=on");
+	return config.lock && shield_raise(notice, &err) < 0 ? FAIL("%s", err.text) : 0;
 }
+
+/* ---- before the fork ---- */
 
 /* For nbdkit --verbose. */
 static void debug_server(void)
@@ -182,96 +176,58 @@ static void debug_server(void)
 			     facts.tls_facts.peer : "a server that is not verified");
 }
 
-/* Threads and rings don't go over the fork; the connections to a server do as they are. */
-static int try_channels(void)
-{
-	int ret = config.uri ? open_workers() : open_lenders(true);
-
-	close_lenders();
-	workers_close(workers, false);
-	workers = NULL;
-	return ret;
-}
-
 /* Who has forgotten the key would wonder what the clients see. What can't be read is theirs to find
  * out. */
 static void tell_of_ciphertext(void)
 {
-	const struct notice listener = { .tell = notice };
 	uint8_t first[512];
 
 	if (!volume->encrypted && volume->target->size >= sizeof(first) &&
 	    target_read(volume->target, first, sizeof(first), 0) == 0 &&
 	    luks_starts(first, sizeof(first)))
-		notice_tell(&listener, "%s: a LUKS volume; without a key it is served as it is, "
+		notice_tell(&report_notice, "%s: a LUKS volume; without a key it is served as it is, "
 			    "encrypted", volume->target->name);
 }
 
-/* Before the fork: opens and unlocks, and tries all that has to be done again after it, so
- * that what fails is seen on the user's terminal. */
 int start_get_ready(void)
 {
-	const struct luks_asker asker = { .ask = asker_ask, .opaque = &config.ask };
-	const struct volume_options options = {
-		.file = config.file,
-		.uri = config.uri,
-		.connections = config.connections,
-		.answer_timeout = config.answer,
-		.header = config.header,
-		.unlock = config.have_key,
-		.pass = config.pass.data,
-		.pass_len = config.pass.len,
-		.asker = config.ask >= 0 ? &asker : NULL,
-		.direct = config.direct,
-		.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
-			   read_only_looks_so() ? LOCK_IMAGE_LATER :
-						  LOCK_IMAGE,
-		.one_slot = config.slot != LUKS_ANY_SLOT,
-		.slot = config.slot,
-		.max_kdf_time = config.max_kdf_time,
-		.discard = config.discard == 1,
-		.no_discard = config.discard == 0,
-		.notice = { .tell = notice },
-	};
 	struct error err;
-	int ret = volume_open(&options, &volume, &err);
+	int ret = volume_open(&config.open, &volume, &err);
 
-	key_clear(&config.pass);
-	if (config.ask >= 0)
-		close(config.ask);
-	if (ret < 0) {
-		nbdkit_error("%s", err.text);
-		return -1;
-	}
+	key_forget();
+	if (ret < 0)
+		return FAIL("%s", err.text);
 	debug_server();
 	tell_of_ciphertext();
-	choose_sizes();
-	if (config.pin && try_pin() < 0)
+	if (ready_memory(&report_notice) < 0)
 		return -1;
-	if (config.lock && try_shield() < 0)
-		return -1;
-	return try_channels();
+	if (config.lock) {
+		munlockall();
+		if (lock_key_again("lock=on") < 0)
+			return -1;
+	}
+	ret = open_channels(true);
+	close_channels(false);
+	return ret;
 }
+
+/* ---- after it ---- */
 
 static int start(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
-	const struct channel_sizes *before = sizes;
+	const struct channel_sizes *before = memory_sizes;
+	const char *uri = config.open.uri;
 
 	report_forked();
 	if (lock_key_again("after the fork") < 0)
 		return -1;
-	/* What a change of user (nbdkit --user) has undone since get_ready. */
-	if (config.have_key || (config.uri && strncmp(config.uri, "nbds", 4) == 0))
+	/* What a change of user (nbdkit --user) has undone. */
+	if (config.open.unlock || (uri && strncmp(uri, "nbds", 4) == 0))
 		secret_no_dumps();
-	choose_sizes();
-	if (config.pin && try_pin() < 0)
+	if (ready_memory(&nobody) < 0 || open_channels(memory_sizes != before) < 0)
 		return -1;
-	if (config.lock && raise_shield(&nobody) < 0)
-		return -1;
-	if (!config.uri)
-		return open_lenders(sizes != before);
-	return open_workers() < 0 ? -1 : start_hurrier();
+	return uri ? start_hurrier() : 0;
 }
 
 int start_after_fork(void)
@@ -286,17 +242,9 @@ int start_after_fork(void)
 void start_unload(void)
 {
 	stop_hurrier();
-	close_lenders();
-	workers_close(workers, true);
+	close_channels(true);
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);
 	volume_close(volume);
 	parameters_clear();
-}
-
-int run_request(struct ndio_request *request)
-{
-	if (workers)
-		return workers_run(workers, request);
-	return lender_run(narrow && lender_suits(narrow, request) ? narrow : wide, request);
 }

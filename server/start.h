@@ -8,11 +8,12 @@
 /* From start_get_ready() to start_unload(). */
 extern struct volume *volume;
 
+/* nbdkit's get_ready, after_fork and unload. */
 int start_get_ready(void);
 int start_after_fork(void);
 void start_unload(void);
 
 /* Runs a request to its end, in a channel or by a worker. Returns request->error. Any thread. */
-int run_request(struct ndio_request *request);
+int start_run(struct ndio_request *request);
 
 #endif

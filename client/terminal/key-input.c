@@ -85,19 +85,13 @@ static int read_file(const char *path, const struct key_part *part, bool is_new,
 		     struct error *err)
 {
 	char name[PATH_MAX + 16];
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	bool readable;
 	int ret;
 
 	snprintf(name, sizeof(name), "key file %s", path);
-	if (fd < 0)
-		return error_set(err, errno, "%s: %s", name, strerror(errno));
-	ret = key_file_look(fd, name, path, &readable, err);
-	if (ret == 0 && readable && is_new)
+	ret = key_file_load(path, name, part, &readable, key, err);
+	if (readable && is_new)
 		say_error("warning: %s: others may read it", name);
-	if (ret == 0)
-		ret = key_file_read(fd, name, part, key, err);
-	close(fd);
 	return ret;
 }
 

@@ -138,12 +138,10 @@ static bool is_reachable(const char *path)
 	return true;
 }
 
-int key_file_look(int fd, const char *name, const char *path, bool *readable,
-		  struct error *err)
+static int key_file_look(int fd, const char *name, const char *path, bool *readable, struct error *err)
 {
 	struct stat st;
 
-	*readable = false;
 	if (fstat(fd, &st) < 0)
 		return error_set(err, errno, "%s: %s", name, strerror(errno));
 	if (S_ISDIR(st.st_mode))
@@ -156,4 +154,20 @@ int key_file_look(int fd, const char *name, const char *path, bool *readable,
 				 "chmod o= %s", name, path);
 	*readable = true;
 	return 0;
+}
+
+int key_file_load(const char *path, const char *name, const struct key_part *part, bool *readable,
+		  struct key *key, struct error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int ret;
+
+	*readable = false;
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", name, strerror(errno));
+	ret = key_file_look(fd, name, path, readable, err);
+	if (ret == 0)
+		ret = key_file_read(fd, name, part, key, err);
+	close(fd);
+	return ret;
 }

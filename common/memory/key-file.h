@@ -28,10 +28,10 @@ int key_file_read(int fd, const char *name, const struct key_part *part, struct 
  * hand secrets to a service. 0, or -EACCES with a message. */
 int key_file_check(int fd, const char *path, struct error *err);
 
-/* A key file may be any file, such as a photograph. One that others may change, in a folder that
- * they get at, is refused: they could choose the key. *readable tells whether they may read it. name is for
- * messages. */
-int key_file_look(int fd, const char *name, const char *path, bool *readable,
-		  struct error *err);
+/* Reads one from a file. It may be any file, such as a photograph; but one that others may change, in a
+ * folder that they get at, is refused: they could choose the key. *readable tells whether they may
+ * read it. Otherwise as key_file_read(). */
+int key_file_load(const char *path, const char *name, const struct key_part *part, bool *readable,
+		  struct key *key, struct error *err);
 
 #endif

@@ -25,7 +25,7 @@ ok "--version" ndio "$NDIO_PLUGIN" --version
 
 # --help
 ndio "$NDIO_PLUGIN" --help >"$T/help"
-parameters=$(sed -n 's/.*strcmp(key, "\([a-z]*\)") == 0.*/\1/p' "$root/server/parameters.c")
+parameters=$(sed -n 's/^\t{ "\([a-z-]*\)", .*/\1/p' "$root/server/parameters.c")
 for parameter in $parameters; do
 	ok "--help tells of $parameter=" grep -qE "^\[?$parameter=\]?" "$T/help"
 done

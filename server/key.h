@@ -1,0 +1,12 @@
+/* key: the volume's key, from passphrase=, keyfile= or ask=. */
+#ifndef NDIO_SERVER_KEY_H
+#define NDIO_SERVER_KEY_H
+
+/* Asks for it, or reads it, and puts it into config.open; nothing if the parameters have none. 0, or -1
+ * with an error told. */
+int key_get(void);
+
+/* The volume is open, or won't be: cleanses it. */
+void key_forget(void);
+
+#endif
