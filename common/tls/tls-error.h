@@ -8,20 +8,30 @@
 #include "base/error.h"
 #include "tls/tls-context.h"
 
-/* What is known besides OpenSSL's queue of errors in this thread. */
-struct tls_failure {
-	bool up;        /* the handshake was over */
-	bool asked;     /* the server wanted a certificate of ours */
-	bool heard;     /* something came after the handshake */
-	bool again;     /* the server wanted another one */
-	bool ended;     /* the stream came to an end */
-	bool cut;       /* in the middle of a record */
-	int io_error;   /* positive errno of the socket, or 0 */
+enum tls_phase {
+	TLS_SHAKING, /* hands */
+	TLS_UNPROVEN,
+	TLS_UP,
+	TLS_LEAVING,
+	TLS_OVER,
 };
 
-/* Sets the message, without a name before it, and empties the queue. The negative errno: -EACCES
- * where one side doesn't believe the other, -EPROTO for what isn't TLS, ... */
-int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_failure *failure,
+/* A connection, so far: what is known besides OpenSSL's queue of errors in this thread. */
+struct tls_state {
+	enum tls_phase phase; /* as tls.c draws them */
+	enum {
+		TLS_ASKED_NOTHING,
+		TLS_ASKED_CERTIFICATE, /* of ours */
+		TLS_ASKED_RENEGOTIATION,
+	} asked; /* by the server, last */
+	int end; /* of the socket: TLS_END_OF_STREAM, or its positive errno; 0: not yet */
+};
+#define TLS_END_OF_STREAM -1
+
+/* Why it failed in that phase: sets the message, without a name before it, and empties the queue.
+ * The negative errno: -EACCES where one side doesn't believe the other, -EPROTO for what isn't
+ * TLS, ... */
+int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_state *state,
 		struct error *err);
 
 #endif

@@ -1,3 +1,23 @@
+/* tls: how a connection goes, and how it ends.
+ *
+ * Its phases only follow each other to the right:
+ *
+ *	SHAKING -> UNPROVEN -> UP -> LEAVING
+ *	               |       |        |
+ *	               +-------+--------+--> OVER
+ *
+ *	UNPROVEN  by tls_open(): we are content with the server, but by TLS 1.3 it looks at our
+ *	          certificate, or our key, only now
+ *	UP        by the first data: it is content with us
+ *	LEAVING   by tls_goodbye(): it may close the connection as it likes
+ *	OVER      by its close_notify, or by a failure, which stays to be told: nothing more is read
+ *	          from it, and libnbd reads the end of file
+ *
+ * A failure while SHAKING is tls_open()'s. The two directions know more: waits_for tells what
+ * reading has to wait for; and a socket that takes nothing more (write_shut) is read on, since the
+ * server may have said why.
+ *
+ * No memory is shared and no lock held: all is the thread's that calls. */
 #include "tls/tls.h"
 
 #include <assert.h>
@@ -35,25 +55,23 @@ struct tls {
 	int inner;      /* the other end is libnbd's; or -1 */
 	size_t swallow; /* bytes to come from there that aren't for the server */
 
-	/* What the next SSL_read() has to wait for. */
-	enum { NOTHING, TO_READ, TO_WRITE } waits_for;
-	bool up;      /* the handshake is over */
-	bool resumed;
-	bool asked;   /* the server wants to know who we are */
-	bool heard;   /* something came after the handshake */
-	bool again;   /* the server wants another one */
-	bool leaving; /* the server may close it as it likes */
-	bool over;    /* nothing more comes from the server */
-	bool deaf;    /* it takes nothing any more */
-	bool end_read;
-	int io_error; /* of the socket */
-	struct error why;
+	struct tls_state state;
+	enum { NOTHING, TO_READ, TO_WRITE } waits_for; /* the next SSL_read() */
+	bool write_shut; /* the server takes nothing any more */
+	bool resumed;    /* by a ticket */
+	struct error failure;
 
 	struct span in, out, sealed;
 	uint8_t in_bytes[BUFFER];      /* from the server */
 	uint8_t out_bytes[BUFFER];     /* for it */
 	uint8_t sealed_bytes[SEALED];  /* for it, encrypted */
 };
+
+static void advance(struct tls *tls, enum tls_phase to)
+{
+	if (to > tls->state.phase)
+		tls->state.phase = to;
+}
 
 /* ---- the socket, as OpenSSL sees it ---- */
 
@@ -66,9 +84,9 @@ static int bio_read(BIO *bio, char *buf, int size)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		BIO_set_retry_read(bio);
 	else if (n < 0)
-		tls->io_error = errno;
+		tls->state.end = errno;
 	else if (n == 0)
-		tls->end_read = true;
+		tls->state.end = TLS_END_OF_STREAM;
 	return n;
 }
 
@@ -95,7 +113,7 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer)
 	(void)pointer;
 	if (command == BIO_CTRL_FLUSH)
 		return 1;
-	return command == BIO_CTRL_EOF ? tls->end_read : 0;
+	return command == BIO_CTRL_EOF && tls->state.end == TLS_END_OF_STREAM;
 }
 
 static BIO_METHOD *bio_method;
@@ -128,19 +146,12 @@ static int attach_bio(struct tls *tls)
 
 /* ---- sending ---- */
 
-/* Why may still be there to be read; see read_ended(). */
-static void go_deaf(struct tls *tls)
-{
-	tls->deaf = true;
-	tls->waits_for = NOTHING;
-}
-
 /* True when all is gone. */
 static bool send_sealed(struct tls *tls)
 {
 	struct span *sealed = &tls->sealed;
 
-	while (sealed->at < sealed->end && !tls->deaf) {
+	while (sealed->at < sealed->end && !tls->write_shut) {
 		ssize_t n = send(tls->fd, tls->sealed_bytes + sealed->at, sealed->end - sealed->at,
 				 MSG_NOSIGNAL);
 
@@ -148,8 +159,10 @@ static bool send_sealed(struct tls *tls)
 			return false;
 		if (n >= 0)
 			sealed->at += n;
-		else if (errno != EINTR)
-			go_deaf(tls);
+		else if (errno != EINTR) {
+			tls->write_shut = true;
+			tls->waits_for = NOTHING; /* why may be there to be read; see read_ended() */
+		}
 	}
 	*sealed = (struct span){ 0 };
 	return true;
@@ -157,35 +170,20 @@ static bool send_sealed(struct tls *tls)
 
 /* ---- failures ---- */
 
-static int explain(const struct tls *tls, struct error *err)
+static void tls_fail(struct tls *tls)
 {
-	const struct tls_failure failure = {
-		.up = tls->up,
-		.asked = tls->asked,
-		.heard = tls->heard,
-		.again = tls->again,
-		.ended = tls->end_read,
-		.cut = tls->end_read && SSL_has_pending(tls->ssl),
-		.io_error = tls->io_error,
-	};
+	const struct tls_state *state = &tls->state;
 
-	return tls_explain(tls->context, tls->ssl, &failure, err);
-}
-
-static void fail(struct tls *tls)
-{
-	bool lost = tls->end_read || tls->io_error;
-
-	if (!tls->over && !(tls->leaving && lost))
-		explain(tls, &tls->why);
+	if (state->phase < TLS_LEAVING || (state->phase == TLS_LEAVING && !state->end))
+		tls_explain(tls->context, tls->ssl, state, &tls->failure);
 	ERR_clear_error();
-	tls->over = true;
+	advance(tls, TLS_OVER);
 	send_sealed(tls); /* OpenSSL's alert, if it goes */
 }
 
 const char *tls_failure(const struct tls *tls)
 {
-	return tls->why.text[0] ? tls->why.text : NULL;
+	return tls->failure.text[0] ? tls->failure.text : NULL;
 }
 
 /* ---- from libnbd to the server ---- */
@@ -213,10 +211,11 @@ void tls_pump_out(struct tls *tls)
 {
 	size_t len, written;
 
-	while (send_sealed(tls) && tls->inner >= 0 && !tls->over && (len = take_inner(tls)) > 0) {
+	while (send_sealed(tls) && tls->inner >= 0 && tls->state.phase != TLS_OVER &&
+	       (len = take_inner(tls)) > 0) {
 		ERR_clear_error();
 		if (!SSL_write_ex(tls->ssl, tls->out_bytes, len, &written))
-			fail(tls);
+			tls_fail(tls);
 	}
 }
 
@@ -241,7 +240,7 @@ static bool hand_inner(struct tls *tls)
 	handed = in->at > before;
 	if (in->at == in->end)
 		*in = (struct span){ 0 };
-	if (!tls->over || in->end > 0)
+	if (tls->state.phase != TLS_OVER || in->end > 0)
 		return handed;
 	shutdown(tls->inner, SHUT_RDWR);
 	return true;
@@ -251,9 +250,9 @@ static void read_ended(struct tls *tls)
 {
 	switch (SSL_get_error(tls->ssl, 0)) {
 	case SSL_ERROR_WANT_READ:
-		if (tls->deaf) { /* and says nothing: what it was asked, it never heard */
-			tls->io_error = EPIPE;
-			fail(tls);
+		if (tls->write_shut) { /* and says nothing: what it was asked, it never heard */
+			tls->state.end = EPIPE;
+			tls_fail(tls);
 		}
 		tls->waits_for = TO_READ;
 		break;
@@ -261,12 +260,12 @@ static void read_ended(struct tls *tls)
 		tls->waits_for = TO_WRITE;
 		break;
 	case SSL_ERROR_ZERO_RETURN:
-		if (!tls->leaving)
-			error_set(&tls->why, ENOTCONN, "the server closed the connection");
-		tls->over = true;
+		if (tls->state.phase < TLS_LEAVING)
+			error_set(&tls->failure, ENOTCONN, "the server closed the connection");
+		advance(tls, TLS_OVER);
 		break;
 	default:
-		fail(tls);
+		tls_fail(tls);
 	}
 }
 
@@ -282,7 +281,7 @@ static void read_records(struct tls *tls)
 			return;
 		}
 		in->end += n;
-		tls->heard = true;
+		advance(tls, TLS_UP);
 	}
 }
 
@@ -291,7 +290,7 @@ bool tls_poll_fd(struct tls *tls, struct pollfd *fd)
 	/* What is left was too much for the socket, which libnbd may have emptied since. If it is
 	 * still full, libnbd's end of it can be read, and whoever waits for that is woken. */
 	bool handed = tls->in.end > 0 && hand_inner(tls);
-	bool has_room = tls->in.end == 0 && !tls->over;
+	bool has_room = tls->in.end == 0 && tls->state.phase != TLS_OVER;
 
 	fd->events = (has_room && tls->waits_for == TO_READ ? POLLIN : 0) |
 		     (tls->sealed.end > 0 ? POLLOUT : 0);
@@ -306,7 +305,7 @@ bool tls_pump_in(struct tls *tls, short revents)
 		tls->waits_for = NOTHING;
 	if (send_sealed(tls) && tls->waits_for == TO_WRITE)
 		tls->waits_for = NOTHING;
-	if (tls->in.end == 0 && !tls->over && tls->waits_for == NOTHING)
+	if (tls->in.end == 0 && tls->state.phase != TLS_OVER && tls->waits_for == NOTHING)
 		read_records(tls);
 	return hand_inner(tls);
 }
@@ -318,7 +317,7 @@ static int asked_who_we_are(SSL *ssl, void *opaque)
 	struct tls *tls = opaque;
 
 	(void)ssl;
-	tls->asked = true;
+	tls->state.asked = TLS_ASKED_CERTIFICATE;
 	return 1; /* with what there is */
 }
 
@@ -332,26 +331,26 @@ static void look_for_renegotiation(int writing, int version, int type, const voi
 	(void)ssl;
 	if (!writing && type == SSL3_RT_HANDSHAKE && len > 0 &&
 	    *(const uint8_t *)message == SSL3_MT_HELLO_REQUEST)
-		tls->again = true;
+		tls->state.asked = TLS_ASKED_RENEGOTIATION;
 }
 
 static int shake_hands(struct tls *tls, const struct deadline *deadline, struct error *err)
 {
 	SSL_set_cert_cb(tls->ssl, asked_who_we_are, tls);
 	for (;;) {
-		int ret, error;
+		int ret, want;
 		bool sent;
 
 		ERR_clear_error();
 		ret = SSL_connect(tls->ssl);
-		error = SSL_get_error(tls->ssl, ret);
+		want = SSL_get_error(tls->ssl, ret);
 		sent = send_sealed(tls);
 		if (ret == 1 && sent)
 			return 0;
-		if (error == SSL_ERROR_ZERO_RETURN)
-			tls->end_read = true; /* as good as */
-		if (ret != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
-			return explain(tls, err);
+		if (want == SSL_ERROR_ZERO_RETURN)
+			tls->state.end = TLS_END_OF_STREAM; /* as good as */
+		if (ret != 1 && want != SSL_ERROR_WANT_READ && want != SSL_ERROR_WANT_WRITE)
+			return tls_explain(tls->context, tls->ssl, &tls->state, err);
 		ret = deadline_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline);
 		if (ret < 0)
 			return error_set(err, -ret, "the server doesn't finish the handshake");
@@ -389,7 +388,7 @@ int tls_open(struct tls_context *context, int fd, const struct deadline *deadlin
 		tls_close(tls);
 		return ret;
 	}
-	tls->up = true;
+	advance(tls, TLS_UNPROVEN);
 	if (SSL_version(tls->ssl) == TLS1_2_VERSION) {
 		SSL_set_msg_callback(tls->ssl, look_for_renegotiation);
 		SSL_set_msg_callback_arg(tls->ssl, tls);
@@ -425,26 +424,27 @@ int tls_inner_socket(struct tls *tls, const void *greeting, size_t len, size_t s
 /* ---- ending ---- */
 
 /* Sends all there is. False if that can't be done in time. */
-static bool drain(struct tls *tls, const struct deadline *deadline)
+static bool tls_drain(struct tls *tls, const struct deadline *deadline)
 {
 	do
 		tls_pump_out(tls);
 	while (tls->sealed.end > 0 && deadline_wait(tls->fd, POLLOUT, deadline) == 0);
-	return tls->sealed.end == 0 && !tls->deaf;
+	return tls->sealed.end == 0 && !tls->write_shut;
 }
 
 void tls_goodbye(struct tls *tls)
 {
 	const struct deadline deadline = { .at = clock_ms() + GOODBYE_MS };
-	bool broken = tls->over && !(SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN);
+	bool broken = tls->state.phase == TLS_OVER &&
+		      !(SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN);
 
-	tls->leaving = true;
-	if (broken || !drain(tls, &deadline))
+	advance(tls, TLS_LEAVING);
+	if (broken || !tls_drain(tls, &deadline))
 		return;
 	ERR_clear_error();
 	SSL_shutdown(tls->ssl);
 	ERR_clear_error();
-	drain(tls, &deadline);
+	tls_drain(tls, &deadline);
 }
 
 void tls_close(struct tls *tls)
