@@ -136,7 +136,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, librar
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, build, and run all tests
+check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j2 --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
@@ -187,6 +187,19 @@ define find_missing
 	for d in $3; do echo "#include <$${d%:*}>" | $(CC) -E - >/dev/null 2>&1 || lack "$$d"; done
 endef
 
+# For the shell: who didn't ask for packages is asked, but for root and CI. With -j only one recipe
+# has make's stdin, so it's the terminal itself.
+define may_install
+	[ "$$(id -u)" = 0 ] || [ -n "$$CI" ] || { \
+		answer=; \
+		if [ -t 2 ] && printf 'ndio needs%s. Install%s? [y/N] ' "$$need" "$$pkgs" 2>/dev/null >/dev/tty; then \
+			read -r answer </dev/tty; \
+		fi; \
+		case $$answer in [yY]|[yY][eE][sS]) ;; \
+		*) echo "ndio needs$$need: make $@ installs$$pkgs" >&2; exit 1 ;; esac; \
+	}
+endef
+
 deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
 bench-deps: ## and those of bench
@@ -194,10 +207,13 @@ fuzz-deps: ## and those of fuzz
 vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
+# One question at a time, where both are asked for.
+vm-deps: | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps:
 	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
+	$(if $(filter $@,$(MAKECMDGOALS)),:,$(may_install)); \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo env'; \
 	apt="$$sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300"; \
 	[ -n "$$sudo" ] || apt="env $$apt"; \
@@ -261,13 +277,13 @@ clean: ## remove everything that was built
 help: ## show this
 	@echo 'Targets:'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | \
-		while IFS='	' read -r t text; do printf '  %-11s %s\n' "$$t" "$$text"; done
+		while IFS='	' read -r t text; do printf '  %-12s %s\n' "$$t" "$$text"; done
 	@echo 'Variables:'
 	@sed -n 's/^## /  /p' Makefile
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
