@@ -41,7 +41,8 @@ TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
-	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user
+	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
+	      abidiff:abigail-tools
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
@@ -127,8 +128,8 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed fuzz run-fuzzers demo bench bench-quick deps vm-deps \
-	bench-deps fuzz-deps install uninstall clean help FORCE
+.PHONY: all unit check check-vm check-speed check-abi abi fuzz \
+	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -161,6 +162,16 @@ run-fuzzers: fuzz-deps $(FUZZERS)
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/tools/run-one tests/speed/tls.sh
+
+# What programs of the last release need of the library; that release's description is the only one.
+ABI = $(or $(wildcard client/library/libndio-*.abi),$(error no client/library/libndio-VERSION.abi))
+check-abi: deps $(B)/$(SONAME) ## see whether programs built with the last release's library run with this
+	@python3 -B tests/tools/check-abi.py $(B)/$(SONAME) client/library/ndio.h $(ABI)
+
+abi: deps $(B)/$(SONAME) ## describe the library anew for check-abi: at a release, with its VERSION
+	$(Q)rm -f client/library/libndio-*.abi
+	$(Q)python3 -B tests/tools/check-abi.py --write $(B)/$(SONAME) client/library/ndio.h \
+		client/library/libndio-$(VERSION).abi
 
 # Only unpacked, and kept until `make clean`.
 $(KERNEL): IMAGE := linux-image-cloud-amd64
@@ -208,7 +219,7 @@ vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
 # One question at a time, where both are asked for.
-vm-deps: | $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps)
+vm-deps: | $(if $(filter check check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps:
 	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS)); \
 	[ -n "$$pkgs" ] || exit 0; \
@@ -283,7 +294,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -291,7 +302,7 @@ pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/nu
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
 # Those of the goals come first.
-first_deps = $(if $(filter check check-speed demo,$(MAKECMDGOALS)),deps) \
+first_deps = $(if $(filter check check-abi abi check-speed demo,$(MAKECMDGOALS)),deps) \
 	     $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
 	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
 	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)
