@@ -42,7 +42,7 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
-	      abidiff:abigail-tools
+	      clang-format:clang-format abidiff:abigail-tools
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
@@ -128,7 +128,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed check-abi abi fuzz \
+.PHONY: all unit check check-vm check-speed check-format format check-abi abi fuzz \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -162,6 +162,22 @@ run-fuzzers: fuzz-deps $(FUZZERS)
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/tools/run-one tests/speed/tls.sh
+
+# For the shell; another version's idea of the same style is another one.
+sources = find client common server tests -name '*.[ch]'
+define need_clang_format
+	case $$(clang-format --version) in *' version 14.'*) ;; \
+	*) echo "clang-format 14 has the last word, and this is another: nothing is $1"; exit 0 ;; esac
+endef
+
+check-format: deps ## see whether all sources look as clang-format 14 has them
+	@$(call need_clang_format,checked); \
+	said=$$($(sources) -exec clang-format --dry-run --Werror --ferror-limit=1 {} + 2>&1) && exit 0; \
+	printf '%s\n' "$$said" | sed -n 's/^\([^ :]*\):[0-9].*/\1/p' | sort -u | grep . || echo "$$said"; \
+	echo "These don't look as clang-format has them: make format" >&2; exit 1
+
+format: deps ## have clang-format 14 put them right
+	@$(call need_clang_format,changed); $(sources) -exec clang-format -i {} +
 
 # What programs of the last release need of the library; that release's description is the only one.
 ABI = $(or $(wildcard client/library/libndio-*.abi),$(error no client/library/libndio-VERSION.abi))
@@ -294,7 +310,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
