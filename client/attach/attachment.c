@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "header/json.h"
+#include "terminal/json.h"
 
 #define STATE     "state.json"
 #define STATE_NEW "state.json.new"

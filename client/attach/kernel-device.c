@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "attach/device-users.h"
+#include "terminal/device-users.h"
 #include "terminal/interrupt.h"
 #include "terminal/number.h"
 #include "terminal/patience.h"

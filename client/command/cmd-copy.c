@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "attach/clash.h"
 #include "command/cmd.h"
 #include "copy/copy.h"
 #include "command/endpoint-options.h"
-#include "copy/guard.h"
+#include "command/guard.h"
+#include "copy/source.h"
 #include "terminal/number.h"
 
 #define DEFAULT_SPARSE   4096
@@ -191,6 +193,34 @@ static bool is_open(int fd)
 	return fcntl(fd, F_GETFD) >= 0;
 }
 
+/* What same_bytes() can look at. */
+static const char *name_of(const struct endpoint_spec *spec, const char *stream)
+{
+	return strcmp(spec->locator, "-") == 0 ? stream : spec->locator;
+}
+
+/* Refuses a destination that is the source, or a header or a key of one of the two, or what one of these
+ * is on. -EINVAL with a message. */
+static int check_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
+		       struct error *err)
+{
+	const char *written = name_of(destination, "/proc/self/fd/1");
+	int ret;
+
+	if (strcmp(destination->locator, "null:") == 0)
+		return 0;
+	ret = clash_refuse(written, name_of(source, "/proc/self/fd/0"), "the source", err);
+	if (ret == 0)
+		ret = clash_refuse(written, source->header, "the source's header", err);
+	if (ret == 0)
+		ret = clash_refuse_key(written, &source->key, err);
+	if (ret == 0)
+		ret = clash_refuse(written, destination->header, "its own header", err);
+	if (ret == 0)
+		ret = clash_refuse_key(written, &destination->key, err);
+	return ret;
+}
+
 static int check_arguments(const char *self, const struct arguments *args)
 {
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
@@ -222,7 +252,7 @@ static int check_arguments(const char *self, const struct arguments *args)
 	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
 	    strcmp(dst->locator, "-") == 0)
 		return cmd_usage(self, "progress can't go where the copy does");
-	return endpoint_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;
+	return check_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;
 }
 
 static int parse(int argc, char **argv, struct arguments *args)
@@ -335,7 +365,7 @@ int cmd_copy(int argc, char **argv)
 	    guard_destination(&source, &destination, args.overwrite, &err) < 0) {
 		status = tell_unbegun(&err, &destination);
 	} else {
-		guard_look(&source, &destination);
+		source_look(&source, &destination);
 		/* What a copy that was stopped has written isn't zero; and a stream has no bytes but
 		 * those that are written. */
 		destination.zeroed |= args.destination_is_zero && !args.copy.resume &&

@@ -21,7 +21,7 @@
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
 #include "locator/locator.h"
-#include "header/overwrite.h"
+#include "terminal/overwrite.h"
 #include "header/signature.h"
 #include "terminal/number.h"
 

@@ -10,7 +10,7 @@
 #include "command/cmd.h"
 #include "header/facts.h"
 #include "header/header.h"
-#include "header/json.h"
+#include "terminal/json.h"
 #include "locator/locator.h"
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"

@@ -9,7 +9,7 @@
 #include "attach/attachment.h"
 #include "command/cmd.h"
 #include "attach/gateway.h"
-#include "header/json.h"
+#include "terminal/json.h"
 #include "attach/kernel-device.h"
 #include "terminal/number.h"
 #include "terminal/say.h"

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "copy/guard.h"
+#include "copy/source.h"
 
 /* Not at once: EAGAIN where the descriptor doesn't block. */
 static bool is_later(ssize_t n)
@@ -48,7 +48,7 @@ static void send_filled(struct copy *copy)
 	struct slot *slot = copy->filling;
 
 	if (copy->next == 0)
-		guard_tell(copy->src, copy->dst, slot->buffer, copy->filled);
+		source_tell(copy->src, copy->dst, slot->buffer, copy->filled);
 	pthread_mutex_lock(&copy->lock);
 	slot->offset = copy->next;
 	slot->len = copy->filled;

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "attach/clash.h"
 #include "locator/locator.h"
 #include "terminal/key-try.h"
 #include "file/image-lock.h"
@@ -33,32 +32,6 @@ static bool stat_locator(const char *locator, int stream, struct stat *st)
 	if (strcmp(locator, "-") == 0)
 		return fstat(stream, st) == 0;
 	return stat(locator, st) == 0;
-}
-
-/* What same_bytes() can look at. */
-static const char *name_of(const struct endpoint_spec *spec, const char *stream)
-{
-	return strcmp(spec->locator, "-") == 0 ? stream : spec->locator;
-}
-
-int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
-		   struct error *err)
-{
-	const char *written = name_of(destination, "/proc/self/fd/1");
-	int ret;
-
-	if (strcmp(destination->locator, "null:") == 0)
-		return 0;
-	ret = clash_refuse(written, name_of(source, "/proc/self/fd/0"), "the source", err);
-	if (ret == 0)
-		ret = clash_refuse(written, source->header, "the source's header", err);
-	if (ret == 0)
-		ret = clash_refuse_key(written, &source->key, err);
-	if (ret == 0)
-		ret = clash_refuse(written, destination->header, "its own header", err);
-	if (ret == 0)
-		ret = clash_refuse_key(written, &destination->key, err);
-	return ret;
 }
 
 /* ---- streams ---- */

@@ -103,11 +103,6 @@ extern const struct endpoint_ops endpoint_volume, endpoint_stream, endpoint_null
 /* "-", "null:": not a place that a key could open. */
 bool endpoint_is_special(const char *locator);
 
-/* Refuses a destination that is the source, or a header or a key of one of the two, or what one of
- * these is on. -EINVAL with a message. */
-int endpoint_clash(const struct endpoint_spec *source, const struct endpoint_spec *destination,
-		   struct error *err);
-
 /* Opens for reading. 0, or a negative errno with a message. */
 int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
 			 struct error *err);

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "header/json.h"
+#include "terminal/json.h"
 #include "terminal/number.h"
 #include "terminal/say.h"
 

@@ -1,4 +1,4 @@
-#include "header/json.h"
+#include "terminal/json.h"
 
 #include <stdio.h>
 

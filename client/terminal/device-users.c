@@ -1,4 +1,4 @@
-#include "attach/device-users.h"
+#include "terminal/device-users.h"
 
 #include <dirent.h>
 #include <errno.h>

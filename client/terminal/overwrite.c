@@ -1,11 +1,11 @@
-#include "header/overwrite.h"
+#include "terminal/overwrite.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "attach/device-users.h"
+#include "terminal/device-users.h"
 #include "locator/locator.h"
 #include "terminal/key-input.h"
 

@@ -1,4 +1,4 @@
-#include "header/partition-table.h"
+#include "terminal/partition-table.h"
 
 #include <endian.h>
 #include <stdbool.h>
