@@ -1,5 +1,4 @@
 /* cmd-attach: ndio attach. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,8 +61,7 @@ static const struct option options[] = {
 	{ "tab", no_argument, NULL, OPT_TAB },
 	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
 	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	CMD_OPTIONS_END
 };
 
 struct command_line {
@@ -126,8 +124,10 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 	}
 }
 
-static const char *take_option(struct command_line *line, int option, const char *value)
+static const char *take_option(void *opaque, int option, const char *value)
 {
+	struct command_line *line = opaque;
+
 	switch (option) {
 	case OPT_TAB_FILE:
 		line->tab = true;
@@ -214,20 +214,12 @@ int cmd_attach(int argc, char **argv)
 		},
 		.tab_file = NDIOTAB_PATH,
 	};
-	const char *wrong = NULL;
-	int option;
+	int status = cmd_options(argc, argv, help_attach, options, take_option, &line);
+	const char *wrong;
 
-	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_attach, stdout);
-			return CMD_OK;
-		}
-		wrong = take_option(&line, option, optarg);
-	}
-	if (!wrong)
-		wrong = take_arguments(&line, argc - optind, argv + optind);
+	if (status != CMD_GO_ON)
+		return status;
+	wrong = take_arguments(&line, argc - optind, argv + optind);
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
 	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : run(&line.spec);

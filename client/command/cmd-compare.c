@@ -38,19 +38,17 @@ static const struct option options[] = {
 	{ "strict", no_argument, NULL, 's' },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "progress", optional_argument, NULL, 'p' },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
+	CMD_OPTIONS_END
 };
 
 struct arguments {
 	struct endpoint_spec source, destination;
 	struct compare_options compare;
 	bool quiet;
-	bool help;
 };
 
 /* False where the option's value makes no sense. */
-static bool take_option(struct arguments *args, int option, const char *value)
+static bool set_option(struct arguments *args, int option, const char *value)
 {
 	switch (option) {
 	case 's':
@@ -61,12 +59,19 @@ static bool take_option(struct arguments *args, int option, const char *value)
 		return true;
 	case 'p':
 		return progress_parse(value, &args->compare.progress);
-	case 'h':
-		args->help = true;
-		return true;
 	default:
 		return endpoint_option(&args->source, &args->destination, option, value);
 	}
+}
+
+static const char *take_option(void *opaque, int option, const char *value)
+{
+	static char wrong[2048];
+
+	if (set_option(opaque, option, value))
+		return NULL;
+	snprintf(wrong, sizeof(wrong), "\"%s\" makes no sense there, or a key was given before", value);
+	return wrong;
 }
 
 static bool is_input(const struct endpoint_spec *spec)
@@ -87,26 +92,20 @@ static int check_arguments(const char *self, const struct arguments *args)
 	    ((is_input(src) || is_input(dst)) &&
 	     (key_sources_clash(&src->key, &input) || key_sources_clash(&dst->key, &input))))
 		return cmd_usage(self, "one stream can't be read for two things");
-	return CMD_OK;
+	return CMD_GO_ON;
 }
 
 static int parse(int argc, char **argv, struct arguments *args)
 {
-	int option;
+	int status;
 
 	*args = (struct arguments){
 		.source = ENDPOINT_SPEC_NONE,
 		.destination = ENDPOINT_SPEC_NONE,
 	};
-	while ((option = getopt_long(argc, argv, "sqph", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (!take_option(args, option, optarg))
-			return cmd_usage(argv[0], "\"%s\" makes no sense there, or a key was given "
-					 "before", optarg);
-		if (args->help)
-			return CMD_OK;
-	}
+	status = cmd_options(argc, argv, help_compare, options, take_option, args);
+	if (status != CMD_GO_ON)
+		return status;
 	if (argc - optind != 2)
 		return cmd_usage(argv[0], "it takes two disks");
 	args->source.locator = argv[optind];
@@ -175,12 +174,10 @@ int cmd_compare(int argc, char **argv)
 	struct error err = { 0 };
 	int status = parse(argc, argv, &args);
 
-	if (status != CMD_OK)
+	if (status == CMD_OK && fflush(stdout) != 0)
+		status = TROUBLE; /* the help: 1 would be an answer */
+	if (status != CMD_GO_ON)
 		return status;
-	if (args.help) {
-		fputs(help_compare, stdout);
-		return fflush(stdout) == 0 ? CMD_OK : TROUBLE;
-	}
 	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
 	    endpoint_open_source(&destination, &args.destination, &err) < 0)

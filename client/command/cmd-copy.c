@@ -67,8 +67,7 @@ static const struct option options[] = {
 	{ "connections", required_argument, NULL, 'C' },
 	{ "requests", required_argument, NULL, 'R' },
 	{ "request-size", required_argument, NULL, OPT_REQUEST_SIZE },
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
+	CMD_OPTIONS_END
 };
 
 struct arguments {
@@ -76,7 +75,6 @@ struct arguments {
 	struct copy_options copy;
 	unsigned connections;
 	bool destination_is_zero, overwrite;
-	bool help;
 };
 
 static bool set_sparse(struct copy_options *copy, const char *value)
@@ -128,7 +126,7 @@ static bool set_request_size(struct copy_options *copy, const char *value)
 }
 
 /* False where the option's value makes no sense. */
-static bool take_option(struct arguments *args, int option, const char *value)
+static bool set_option(struct arguments *args, int option, const char *value)
 {
 	switch (option) {
 	case 'p':
@@ -149,9 +147,6 @@ static bool take_option(struct arguments *args, int option, const char *value)
 		return set_count(&args->copy.requests, value, REQUESTS_MAX);
 	case OPT_REQUEST_SIZE:
 		return set_request_size(&args->copy, value);
-	case 'h':
-		args->help = true;
-		return true;
 	default:
 		return endpoint_option(&args->source, &args->destination, option, value);
 	}
@@ -185,6 +180,17 @@ static const char *hint(int option)
 	default:
 		return ", or a key was given before";
 	}
+}
+
+static const char *take_option(void *opaque, int option, const char *value)
+{
+	static char wrong[2048];
+
+	if (set_option(opaque, option, value))
+		return NULL;
+	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option), value,
+		 hint(option));
+	return wrong;
 }
 
 /* Before anything else is opened, and gets its number. */
@@ -252,12 +258,12 @@ static int check_arguments(const char *self, const struct arguments *args)
 	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
 	    strcmp(dst->locator, "-") == 0)
 		return cmd_usage(self, "progress can't go where the copy does");
-	return check_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;
+	return check_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_GO_ON;
 }
 
 static int parse(int argc, char **argv, struct arguments *args)
 {
-	int option;
+	int status;
 
 	*args = (struct arguments){
 		.source = ENDPOINT_SPEC_NONE,
@@ -270,16 +276,9 @@ static int parse(int argc, char **argv, struct arguments *args)
 			.from = { SIZE_UNKNOWN, SIZE_UNKNOWN },
 		},
 	};
-	while ((option = getopt_long(argc, argv, "pS:C:R:h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (!take_option(args, option, optarg))
-			return cmd_usage(argv[0], "--%s makes no sense with \"%s\"%s",
-					 option_name(option), optarg,
-					 hint(option));
-		if (args->help)
-			return CMD_OK;
-	}
+	status = cmd_options(argc, argv, help_copy, options, take_option, args);
+	if (status != CMD_GO_ON)
+		return status;
 	if (argc - optind != 2)
 		return cmd_usage(argv[0], "a source and a destination are needed");
 	args->source.locator = argv[optind];
@@ -352,12 +351,8 @@ int cmd_copy(int argc, char **argv)
 	struct error err = { 0 };
 	int status = parse(argc, argv, &args);
 
-	if (status != CMD_OK)
+	if (status != CMD_GO_ON)
 		return status;
-	if (args.help) {
-		fputs(help_copy, stdout);
-		return CMD_OK;
-	}
 	progress_catch_signal();
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
 	    check_sizes(&args, &source, &err) < 0 ||

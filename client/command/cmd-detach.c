@@ -1,5 +1,4 @@
 /* cmd-detach: ndio detach. */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -17,30 +16,21 @@ const char help_detach[] =
 	"\n"
 	"See ndio-attach(8).\n";
 
-enum { OPT_FORCE = 256 };
+static int force;
 
 static const struct option options[] = {
-	{ "force", no_argument, NULL, OPT_FORCE },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	{ "force", no_argument, &force, true },
+	CMD_OPTIONS_END
 };
 
 int cmd_detach(int argc, char **argv)
 {
 	struct error err = { 0 };
-	bool force = false;
 	unsigned index;
-	int option;
+	int status = cmd_options(argc, argv, help_detach, options, NULL, NULL);
 
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_detach, stdout);
-			return CMD_OK;
-		}
-		force = true;
-	}
+	if (status != CMD_GO_ON)
+		return status;
 	if (argc - optind != 1 || !kernel_device_parse(argv[optind], &index))
 		return cmd_usage(argv[0], "it takes one device: nbd0, nbd1, ...");
 	return detach(index, force, &err) < 0 ? cmd_error("%s", err.text) : CMD_OK;

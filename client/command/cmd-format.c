@@ -1,7 +1,6 @@
 /* cmd-format: ndio format. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -507,8 +506,10 @@ static const char *take_key_source(bool taken)
 }
 
 /* NULL, or what is wrong. */
-static const char *take_option(struct request *request, int option, const char *value)
+static const char *take_option(void *opaque, int option, const char *value)
 {
+	struct request *request = opaque;
+
 	switch (option) {
 	case OPT_KEY_FILE:
 		return take_key_source(key_source_set_file(&request->key_source, value));
@@ -597,8 +598,7 @@ static const struct option options[] = {
 	KDF_LONG_OPTIONS,
 	{ "yes", no_argument, NULL, 'q' },
 	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	CMD_OPTIONS_END
 };
 
 int cmd_format(int argc, char **argv)
@@ -608,22 +608,13 @@ int cmd_format(int argc, char **argv)
 		.cipher = CIPHER,
 		.key_source = KEY_SOURCE_NONE,
 	};
-	const char *wrong = NULL;
+	int status = cmd_options(argc, argv, help_format, options, take_option, &request);
+	const char *wrong = "it takes one locator";
 	struct error err;
-	int option;
 
-	while (!wrong && (option = getopt_long(argc, argv, "hq", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_format, stdout);
-			return CMD_OK;
-		}
-		wrong = take_option(&request, option, optarg);
-	}
-	if (!wrong && argc - optind != 1)
-		wrong = "it takes one locator";
-	if (!wrong) {
+	if (status != CMD_GO_ON)
+		return status;
+	if (argc - optind == 1) {
 		request.locator = argv[optind];
 		wrong = check(&request, &err);
 	}

@@ -1,6 +1,5 @@
 /* cmd-info: ndio info. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -526,8 +525,9 @@ static int run(const struct request *request)
 	return CMD_FAILED;
 }
 
-static const char *take_option(struct request *request, int option, const char *value)
+static const char *take_option(void *opaque, int option, const char *value)
 {
+	struct request *request = opaque;
 	static const char twice[] = "a key comes from one --key-file or --key-fd";
 
 	switch (option) {
@@ -569,31 +569,21 @@ static const struct option options[] = {
 	{ "slot", required_argument, NULL, OPT_SLOT },
 	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
 	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	CMD_OPTIONS_END
 };
 
 int cmd_info(int argc, char **argv)
 {
 	struct request request = { .key_source = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT };
-	const char *wrong = NULL;
-	int option;
+	int status = cmd_options(argc, argv, help_info, options, take_option, &request);
+	const char *wrong = key_source_check(&request.key_source);
 
-	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_info, stdout);
-			return CMD_OK;
-		}
-		wrong = take_option(&request, option, optarg);
-	}
-	if (!wrong && argc - optind != 1)
+	if (status != CMD_GO_ON)
+		return status;
+	if (argc - optind != 1)
 		wrong = "it takes one locator";
-	if (!wrong)
-		wrong = request.unlock && key_source_given(&request.key_source) ?
-				"--unlock asks for a passphrase: it isn't for a key from a file or "
-				"descriptor" : key_source_check(&request.key_source);
+	else if (request.unlock && key_source_given(&request.key_source))
+		wrong = "--unlock asks for a passphrase: it isn't for a key from a file or descriptor";
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
 	request.locator = argv[optind];

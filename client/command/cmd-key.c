@@ -1,6 +1,5 @@
 /* cmd-key: ndio key add|remove|change|list. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -531,8 +530,10 @@ static const char key_twice[] = "an existing key comes from one --key-file or --
 static const char new_key_twice[] = "a new key comes from one --new-key-file or --new-key-fd";
 
 /* NULL, or what is wrong. */
-static const char *take_option(struct request *request, int option, const char *value)
+static const char *take_option(void *opaque, int option, const char *value)
 {
+	struct request *request = opaque;
+
 	switch (option) {
 	case OPT_KEY_FILE:
 		return key_source_set_file(&request->key_source, value) ? NULL : key_twice;
@@ -628,8 +629,7 @@ static const struct option options[] = {
 	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
 	KDF_LONG_OPTIONS,
 	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	CMD_OPTIONS_END
 };
 
 int cmd_key(int argc, char **argv)
@@ -642,19 +642,11 @@ int cmd_key(int argc, char **argv)
 		.key_source = KEY_SOURCE_NONE,
 		.new_key_source = KEY_SOURCE_NONE,
 	};
-	const char *wrong = NULL;
-	int option;
+	int status = cmd_options(argc, argv, help_key, options, take_option, &request);
+	const char *wrong;
 
-	while (!wrong && (option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_key, stdout);
-			return CMD_OK;
-		}
-		wrong = take_option(&request, option, optarg);
-	}
-	if (!wrong)
-		wrong = take_operands(&request, argc - optind, argv + optind);
+	if (status != CMD_GO_ON)
+		return status;
+	wrong = take_operands(&request, argc - optind, argv + optind);
 	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
 }

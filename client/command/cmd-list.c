@@ -1,6 +1,5 @@
 /* cmd-list: ndio list. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -151,26 +150,19 @@ static int run(bool json)
 	return status;
 }
 
+static int json;
+
 static const struct option options[] = {
-	{ "json", no_argument, NULL, 'j' },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
+	{ "json", no_argument, &json, true },
+	CMD_OPTIONS_END
 };
 
 int cmd_list(int argc, char **argv)
 {
-	bool json = false;
-	int option;
+	int status = cmd_options(argc, argv, help_list, options, NULL, NULL);
 
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		if (option == 'h') {
-			fputs(help_list, stdout);
-			return CMD_OK;
-		}
-		json = true;
-	}
+	if (status != CMD_GO_ON)
+		return status;
 	if (optind < argc)
 		return cmd_usage(argv[0], "it takes no %s", argv[optind]);
 	return run(json);

@@ -2,7 +2,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdio.h>
@@ -186,20 +185,15 @@ static bool is_user(const char *user)
 }
 
 static const struct option options[] = {
-	{ "help", no_argument, NULL, 'h' },
-	{ 0 },
+	CMD_OPTIONS_END
 };
 
 int cmd_psk(int argc, char **argv)
 {
-	int option;
+	int status = cmd_options(argc, argv, help_psk, options, NULL, NULL);
 
-	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (option == '?')
-			return cmd_usage_hint(argv[0]);
-		fputs(help_psk, stdout);
-		return CMD_OK;
-	}
+	if (status != CMD_GO_ON)
+		return status;
 	if (argc - optind != 2 || !*argv[optind])
 		return cmd_usage(argv[0], "it takes a file and a user");
 	if (!is_user(argv[optind + 1]))

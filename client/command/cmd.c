@@ -15,7 +15,7 @@ int cmd_error(const char *fmt, ...)
 	return CMD_FAILED;
 }
 
-int cmd_usage_hint(const char *self)
+static int hint(const char *self)
 {
 	fprintf(stderr, "Try \"%s --help\".\n", self);
 	return CMD_USAGE;
@@ -28,5 +28,37 @@ int cmd_usage(const char *self, const char *fmt, ...)
 	va_start(args, fmt);
 	say_as(self, fmt, args);
 	va_end(args);
-	return cmd_usage_hint(self);
+	return hint(self);
+}
+
+/* The short options among them, as getopt_long() wants them. An argument that can be left out isn't
+ * looked for behind a short one. */
+static void list_letters(const struct option *options, char *letters)
+{
+	for (; options->name; options++)
+		if (!options->flag && options->val < 128)
+			letters += sprintf(letters, "%c%s", options->val,
+					   options->has_arg == required_argument ? ":" : "");
+	*letters = '\0';
+}
+
+int cmd_options(int argc, char **argv, const char *help, const struct option *options,
+		cmd_take_fn *take, void *opaque)
+{
+	const char *wrong = NULL;
+	char letters[64];
+	int option;
+
+	list_letters(options, letters);
+	while (!wrong && (option = getopt_long(argc, argv, letters, options, NULL)) != -1) {
+		if (option == '?')
+			return hint(argv[0]); /* what is wrong was printed */
+		if (option == 'h') {
+			fputs(help, stdout);
+			return CMD_OK;
+		}
+		if (option)
+			wrong = take(opaque, option, optarg);
+	}
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : CMD_GO_ON;
 }

@@ -2,11 +2,14 @@
 #ifndef NDIO_CMD_H
 #define NDIO_CMD_H
 
+#include <getopt.h>
+
 /* Exit statuses, and what a subcommand returns. */
 enum cmd_status {
 	CMD_OK = 0,
 	CMD_FAILED = 1, /* a message was printed */
 	CMD_USAGE = 2,  /* the command line makes no sense */
+	CMD_GO_ON = -1, /* cmd_options(): none yet */
 };
 
 struct command {
@@ -37,7 +40,16 @@ int cmd_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Prints "ndio copy: ..." and where help is, on stderr. self is argv[0]. Returns CMD_USAGE. */
 int cmd_usage(const char *self, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* getopt_long has printed what is wrong: says where help is. Returns CMD_USAGE. */
-int cmd_usage_hint(const char *self);
+/* Takes an option and its value, if it has one. NULL, or what is wrong. */
+typedef const char *cmd_take_fn(void *opaque, int option, const char *value);
+
+/* Takes all options of a command line, by take() but for those that set a flag by themselves; value is
+ * a letter where there is a short one, too. CMD_GO_ON, and the operands are from argv[optind] on; else the
+ * command is over: help was asked for and shown, or the message was printed. */
+int cmd_options(int argc, char **argv, const char *help, const struct option *options,
+		cmd_take_fn *take, void *opaque);
+
+/* The end of the options of each. */
+#define CMD_OPTIONS_END { "help", no_argument, NULL, 'h' }, { 0 }
 
 #endif
