@@ -170,7 +170,7 @@ static bool is_known(struct side *side, uint64_t offset)
 }
 
 /* Are there only zeroes from here to *end, or may there be data? */
-static bool is_zero(struct side *side, uint64_t offset, uint64_t *end)
+static bool is_zero_run(struct side *side, uint64_t offset, uint64_t *end)
 {
 	*end = NOWHERE;
 	if (offset >= side->size)
@@ -299,7 +299,7 @@ static bool take_piece(struct compare *compare, struct slot *slot)
 			return false;
 		offset = compare->next;
 		for (unsigned i = 0; i < 2; i++)
-			slot->part[i].zero = is_zero(&sides[i], offset, &end[i]);
+			slot->part[i].zero = is_zero_run(&sides[i], offset, &end[i]);
 		up_to = min_u64(min_u64(end[0], end[1]), total(compare));
 		if (!slot->part[0].zero || !slot->part[1].zero) {
 			up_to = min_u64(up_to, round_down(offset + PIECE, PIECE));

@@ -108,13 +108,6 @@ void slot_done(struct slot *slot)
 	copy->src->ops->fetch(slot);
 }
 
-/* ---- zeroes ---- */
-
-static bool is_zero(const uint8_t *data, size_t len)
-{
-	return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
-}
-
 uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse, bool *zero)
 {
 	uint64_t pos = 0;

@@ -13,11 +13,6 @@
 #define HAVE_MAX 64                  /* bytes that are compared */
 #define STEP     "looking what is there"
 
-static bool is_zero(const uint8_t *bytes, uint64_t len)
-{
-	return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
-}
-
 /* A multiple of EDGE less than the volume, so that what is aligned there is aligned here. */
 static uint64_t shortened_len(uint64_t size)
 {

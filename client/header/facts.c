@@ -1,11 +1,11 @@
 #include "header/facts.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "luks/luks-json.h"
 
 /* Copies what a header says, cut to fit. text may be NULL. */
 static void take(char *to, size_t size, const char *text)
@@ -17,14 +17,6 @@ static void take(char *to, size_t size, const char *text)
 }
 
 /* ---- what only the JSON of LUKS2 tells ---- */
-
-static struct json_object *member(struct json_object *object, const char *name)
-{
-	struct json_object *value = NULL;
-
-	json_object_object_get_ex(object, name, &value);
-	return value;
-}
 
 /* An array's texts, with spaces between them. */
 static void read_names(struct json_object *names, char *text, size_t size)
@@ -45,16 +37,16 @@ static void read_names(struct json_object *names, char *text, size_t size)
 
 static void read_config(struct header_facts *facts, struct json_object *json)
 {
-	struct json_object *config = member(json, "config");
+	struct json_object *config = luks_json_member(json, "config");
 
-	read_names(member(member(config, "requirements"), "mandatory"), facts->requirements,
-		   sizeof(facts->requirements));
-	read_names(member(config, "flags"), facts->flags, sizeof(facts->flags));
+	read_names(luks_json_member(luks_json_member(config, "requirements"), "mandatory"),
+		   facts->requirements, sizeof(facts->requirements));
+	read_names(luks_json_member(config, "flags"), facts->flags, sizeof(facts->flags));
 }
 
 static void read_segment(struct header_facts *facts, struct json_object *json)
 {
-	struct json_object *segments = member(json, "segments");
+	struct json_object *segments = luks_json_member(json, "segments");
 	struct json_object *segment, *integrity;
 	struct json_object_iterator first;
 	const char *size;
@@ -64,12 +56,12 @@ static void read_segment(struct header_facts *facts, struct json_object *json)
 		return;
 	first = json_object_iter_begin(segments);
 	segment = json_object_iter_peek_value(&first);
-	size = json_object_get_string(member(segment, "size"));
+	size = json_object_get_string(luks_json_member(segment, "size"));
 	facts->data_size = size ? strtoull(size, NULL, 10) : 0; /* "dynamic" is 0 */
-	integrity = member(segment, "integrity");
+	integrity = luks_json_member(segment, "integrity");
 	if (integrity)
 		take(facts->integrity, sizeof(facts->integrity),
-		     json_object_get_string(member(integrity, "type")));
+		     json_object_get_string(luks_json_member(integrity, "type")));
 }
 
 static uint32_t read_token_slots(struct json_object *names)
@@ -89,7 +81,7 @@ static uint32_t read_token_slots(struct json_object *names)
 
 static void read_tokens(struct header_facts *facts, struct json_object *json)
 {
-	struct json_object *tokens = member(json, "tokens");
+	struct json_object *tokens = luks_json_member(json, "tokens");
 
 	if (!json_object_is_type(tokens, json_type_object))
 		return;
@@ -100,23 +92,19 @@ static void read_tokens(struct header_facts *facts, struct json_object *json)
 			return;
 		facts->nr_tokens++;
 		token->number = atoi(name);
-		token->slots = read_token_slots(member(it, "keyslots"));
-		take(token->type, sizeof(token->type), json_object_get_string(member(it, "type")));
+		token->slots = read_token_slots(luks_json_member(it, "keyslots"));
+		take(token->type, sizeof(token->type),
+		     json_object_get_string(luks_json_member(it, "type")));
 	}
 }
 
 static int read_json(struct header *header, struct header_facts *facts, struct error *err)
 {
 	struct json_object *json;
-	const char *text;
-	int ret = crypt_dump_json(header->memfd.cd, &text, 0);
+	int ret = luks_json_load(&header->memfd, &json, err);
 
 	if (ret < 0)
-		return error_set(err, -ret, "%s: reading the LUKS2 metadata: %s", header->name,
-				 luks_memfd_reason(&header->memfd, ret));
-	json = json_tokener_parse(text);
-	if (!json)
-		return error_set(err, EINVAL, "%s: the LUKS2 metadata are no JSON", header->name);
+		return ret;
 	read_config(facts, json);
 	read_segment(facts, json);
 	read_tokens(facts, json);

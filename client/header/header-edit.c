@@ -438,11 +438,6 @@ static int wipe_old(struct header *header, const struct header_range *wipe, size
 	return ret;
 }
 
-static bool is_zero(const uint8_t *bytes, uint64_t len)
-{
-	return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
-}
-
 static int write_new_areas(const struct edit *edit, uint64_t end, struct error *err)
 {
 	static const char step[] = "writing the key areas";
