@@ -10,6 +10,7 @@ VERSION := 0.1.0
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
 ## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
+## JOBS=2              check and check-vm: so many tests at a time
 ## BENCH="--rounds 15" bench and bench-quick: options and parts; --help lists them
 ## BENCH_DIR=          where they make their disks, some GiB; default: below build/
 ## FUZZ_TIME=60        seconds for each fuzzer
@@ -19,6 +20,7 @@ DESTDIR  ?=
 SANITIZE ?=
 WERROR   ?=
 TESTS    ?=
+JOBS     ?= 2
 BENCH    ?=
 FUZZ_TIME ?= 60
 V        ?=
@@ -129,7 +131,8 @@ Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
 .PHONY: all unit check check-vm check-speed check-format format check-abi abi fuzz \
-	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help FORCE
+	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
+	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -140,25 +143,26 @@ unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
-		prove -j2 --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
+		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
 
 check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
-	$(Q)$(TEST_ENV) prove -j2 --failures --comments --timer --exec tests/tools/run-one $(VM)
+	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(VM)
 
 # In a build of its own; what is new in the corpus stays there.
 fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
 	$(Q)$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined run-fuzzers
 
-run-fuzzers: fuzz-deps $(FUZZERS)
-	$(Q)for f in $(FUZZERS); do \
-		name=$${f##*/fuzz-}; mkdir -p $$f.corpus; \
-		ASAN_OPTIONS=quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
-			$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -print_final_stats=1 \
-			-artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name >$$f.log 2>&1 || \
-			{ tail -n 60 $$f.log; exit 1; }; \
-		echo "$$name: $$(sed -n 's/^Done \([0-9]* runs in [0-9]* second\)/\1/p' $$f.log), nothing found"; \
-	done
+run-fuzzers: fuzz-deps $(FUZZERS:=.run)
+
+# Each uses one core: with -j they run beside each other.
+$(FUZZERS:=.run): %.run: %
+	$(Q)f=$<; name=$${f##*/fuzz-}; mkdir -p $$f.corpus; \
+	ASAN_OPTIONS=quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
+		$$f -max_total_time=$(FUZZ_TIME) -max_len=8192 -timeout=10 -print_final_stats=1 \
+		-artifact_prefix=$$f- $$f.corpus tests/fuzz/corpus/$$name >$$f.log 2>&1 || \
+		{ tail -n 60 $$f.log; exit 1; }; \
+	echo "$$name: $$(sed -n 's/^Done \([0-9]* runs in [0-9]* second\)/\1/p' $$f.log), nothing found"
 
 check-speed: deps all ## measure how fast nbds is; on a machine that does nothing else
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/tools/run-one tests/speed/tls.sh

@@ -3,6 +3,8 @@
 # and every file or folder that one of them names, in backticks or as a link, is there.
 . "$(dirname "$0")/../lib/lib.sh"
 
+[ -z "$NDIO_SANITIZE" ] || skip_all "none of our programs is run here"
+
 WORDS=2500 # of ARCHITECTURE.md, at most
 
 # named FILE: what looks like the path of something in the tree, relative to the root. Those with
