@@ -23,7 +23,7 @@ static const struct channel_sizes all_sizes[] = {
 	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
 };
 #define LEAST (&all_sizes[sizeof(all_sizes) / sizeof(all_sizes[0]) - 1])
-const struct channel_options memory_narrow = { .pieces = 1, .piece_len = NARROW_PIECE };
+const struct channel_options memory_narrow = { .pieces = 1, .piece_len = 16 * 1024 };
 
 const struct channel_sizes *memory_sizes = all_sizes;
 

@@ -10,7 +10,6 @@
  * wide ones a request of 1 MiB is in flight as a whole; a small one takes a narrow one, which costs
  * so little that there are enough of them for the threads of many connections. */
 #define WIDE_CHANNELS 16
-#define NARROW_PIECE  (16 * 1024)
 
 struct channel_sizes {
 	struct channel_options wide;

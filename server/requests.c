@@ -38,18 +38,13 @@ static const char *sync_consequence(enum op op, unsigned flags)
 int requests_run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
 		 extent_fn *extent, void *opaque)
 {
-	static const char *const names[] = {
-		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
-		[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
-		[OP_EXTENTS] = "extents",
-	};
 	const struct iovec iov = { buf, count };
 	struct ndio_request *request;
 	int ret;
 
 	if (config.pin && buf)
 		flags |= REQ_PIN;
-	ret = request_make(volume, op, ORIGIN_PLUGIN, flags, offset, count, &iov, 1, &request);
+	ret = request_make(volume, op, flags, offset, count, &iov, 1, &request);
 	if (ret == 0) {
 		request->extent = extent;
 		request->extent_opaque = opaque;
@@ -61,7 +56,7 @@ int requests_run(enum op op, unsigned flags, uint64_t offset, uint32_t count, vo
 	/* For these nbdkit falls back to something else, or tells the client by the errno alone. */
 	if (ret != -EOPNOTSUPP)
 		nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
-			     volume->target->name, names[op], count, offset,
+			     volume->target->name, op_names[op], count, offset,
 			     target_reason(volume->target, -ret), sync_consequence(op, flags));
 	nbdkit_set_error(client_errno(-ret));
 	return -1;

@@ -6,7 +6,7 @@
  * good: a lender's channels for a file, workers with a connection each for a server. In unload no
  * thread of nbdkit's is in a request any more, and all is closed, whether or not it was opened.
  *
- * nbdkit's main thread runs the three; its others see volume, lenders and workers between the last
+ * nbdkit's main thread runs the three; its others see volume, lender and workers between the last
  * two only, and never change them. */
 #include "start.h"
 
@@ -29,19 +29,12 @@
 #include "report.h"
 #include "shield.h"
 
-/* How much is asked of a disk at once for large reads, at least: 3 GB/s from one that answers in a
- * millisecond, and half or less of what clients ask for that have much in flight. Small reads would
- * wait for large ones longer than the disk takes for them. */
-#define READ_DEPTH    (3 * 1024 * 1024)
-#define READ_PATIENCE 4 /* ms */
-#define SMALL_READ    (128 * 1024)
-
 /* -D ndio.stats=1 prints the counters when the server ends. */
 __attribute__((visibility("default"))) int ndio_debug_stats;
 
 struct volume *volume;
-static struct lender *wide, *narrow; /* of a file's channels: see channel_sizes; or else */
-static struct workers *workers;      /* each with its connection to the server */
+static struct lender *lender;   /* of a file's channels: see channel_sizes; or else */
+static struct workers *workers; /* each with its connection to the server */
 
 /* ---- what runs requests ---- */
 
@@ -52,35 +45,25 @@ static int open_workers(void)
 		.piece_len = NBD_PIECE_LEN,
 	};
 	struct error err;
-	int errnum;
 
-	workers = workers_open(volume, config.open.connections, &options, NULL, &errnum, &err);
-	return workers ? 0 : FAIL("%s", err.text);
+	if (workers_open(volume, config.open.connections, &options, NULL, &workers, &err) < 0)
+		return FAIL("%s", err.text);
+	return 0;
 }
 
-static int open_lenders(bool tell)
+static int open_lender(bool tell)
 {
-	const struct lender_options for_wide = {
-		.channels = WIDE_CHANNELS,
-		.channel = memory_sizes->wide,
-		.read_depth = READ_DEPTH,
-		.small_read = SMALL_READ,
-		.patience = READ_PATIENCE,
-		.helped = true,
-	};
-	const struct lender_options for_narrow = {
-		.channels = memory_sizes->narrow_channels,
-		.channel = memory_narrow,
+	const struct lender_options options = {
+		.wide_channels = WIDE_CHANNELS,
+		.wide = memory_sizes->wide,
+		.narrow_channels = memory_sizes->narrow_channels,
+		.narrow = memory_narrow,
 	};
 	struct error err;
-	int errnum;
 
-	wide = lender_open(volume, &for_wide, &errnum, &err);
-	if (wide && volume->block <= NARROW_PIECE)
-		narrow = lender_open(volume, &for_narrow, &errnum, &err);
-	if (!wide || (!narrow && volume->block <= NARROW_PIECE))
+	if (lender_open(volume, &options, &lender, &err) < 0)
 		return FAIL("%s", err.text);
-	if (tell && !(lender_is_pinned(wide) && (!narrow || lender_is_pinned(narrow))))
+	if (tell && !lender_is_pinned(lender))
 		notice_tell(&report_notice, BOUNCE_UNPINNED);
 	return 0;
 }
@@ -88,23 +71,20 @@ static int open_lenders(bool tell)
 /* tell: where the user hasn't been told yet what isn't as good as it could be. */
 static int open_channels(bool tell)
 {
-	return config.open.uri ? open_workers() : open_lenders(tell);
+	return config.open.uri ? open_workers() : open_lender(tell);
 }
 
 static void close_channels(bool cancel)
 {
-	lender_close(wide);
-	lender_close(narrow);
+	lender_close(lender);
 	workers_close(workers, cancel);
-	wide = narrow = NULL;
+	lender = NULL;
 	workers = NULL;
 }
 
 int start_run(struct ndio_request *request)
 {
-	if (workers)
-		return workers_run(workers, request);
-	return lender_run(narrow && lender_suits(narrow, request) ? narrow : wide, request);
+	return workers ? workers_run(workers, request) : lender_run(lender, request);
 }
 
 /* What waits for a silent server would keep nbdkit from its end: it waits for its clients. */

@@ -149,17 +149,17 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 	};
 }
 
-static int start_workers(struct ndio_volume *handle, bool nbd, int *errnum, struct error *err)
+static int start_workers(struct ndio_volume *handle, bool nbd, struct error *err)
 {
 	const struct channel_options options = {
 		.pieces = nbd ? NBD_PIECES : FILE_PIECES,
 		.piece_len = nbd ? NBD_PIECE_LEN : FILE_PIECE_LEN,
 	};
+	int ret = workers_open(handle->volume, nbd ? handle->connections : FILE_WORKERS, &options,
+			       queue_tell, &handle->workers, err);
 
-	handle->workers = workers_open(handle->volume, nbd ? handle->connections : FILE_WORKERS,
-				       &options, queue_tell, errnum, err);
-	if (!handle->workers)
-		return -*errnum;
+	if (ret < 0)
+		return ret;
 	if (handle->volume->encrypted && !workers_are_pinned(handle->workers) && handle->notice.tell)
 		tell_notice(handle, BOUNCE_UNPINNED);
 	return 0;
@@ -170,10 +170,10 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 {
 	const struct volume_options engine = engine_options(handle, locator, options);
 	struct error err = { 0 };
-	int ret = volume_open(&engine, &handle->volume, &err), errnum;
+	int ret = volume_open(&engine, &handle->volume, &err);
 
 	if (ret == 0)
-		ret = start_workers(handle, engine.uri, &errnum, &err);
+		ret = start_workers(handle, engine.uri, &err);
 	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;
 }
 
@@ -267,7 +267,7 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 {
 	struct ndio_options all;
 	struct error err = { 0 }, again = { 0 };
-	int ret = callback_refuse("unlocking a disk"), errnum;
+	int ret = callback_refuse("unlocking a disk"), started;
 
 	if (ret == 0)
 		ret = read_options(options, &all);
@@ -279,8 +279,9 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 	workers_close(volume->workers, false);
 	volume->workers = NULL;
 	ret = unlock_target(volume, &all, &err);
-	if (start_workers(volume, true, &errnum, &again) < 0)
-		return message_set(errnum, "%s", ret < 0 ? err.text : again.text);
+	started = start_workers(volume, true, &again);
+	if (started < 0)
+		return message_set(-started, "%s", ret < 0 ? err.text : again.text);
 	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;
 }
 
@@ -432,22 +433,11 @@ static unsigned request_flags(unsigned flags)
 	       (flags & NDIO_FAST_ZERO ? REQ_FAST_ZERO : 0);
 }
 
-static const char *op_name(enum op op)
-{
-	static const char *const names[] = {
-		[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
-		[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
-		[OP_EXTENTS] = "extents",
-	};
-
-	return names[op];
-}
-
 static int refuse(const struct ndio_volume *handle, const struct ask *ask, int error,
 		  const char *reason)
 {
 	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
-			   op_name(ask->op), (unsigned long long)ask->offset, reason);
+			   op_names[ask->op], (unsigned long long)ask->offset, reason);
 }
 
 static int failed(const struct ndio_volume *handle, const struct ask *ask, int error)
@@ -456,7 +446,7 @@ static int failed(const struct ndio_volume *handle, const struct ask *ask, int e
 	const char *more = syncs && syncs_error(&handle->volume->syncs) ? "; " SYNCS_FAILED : "";
 
 	return message_set(-error, "%s: %s at %llu: %s%s", handle->volume->target->name,
-			   op_name(ask->op), (unsigned long long)ask->offset,
+			   op_names[ask->op], (unsigned long long)ask->offset,
 			   ndio_reason(handle, error), more);
 }
 
@@ -493,13 +483,10 @@ static int check_memory(const struct ndio_volume *handle, const struct ask *ask)
 /* Locked for as long as anybody may use it. */
 static bool is_registered(const struct ask *ask)
 {
-	struct bvec bv;
-
-	for (int i = 0; i < ask->iovcnt; i++) {
-		bv = (struct bvec){ ask->iov[i].iov_base, ask->iov[i].iov_len };
-		if (bv.len && !pin_is_registered(&bv, 1))
+	for (int i = 0; i < ask->iovcnt; i++)
+		if (ask->iov[i].iov_len &&
+		    !pin_is_registered(ask->iov[i].iov_base, ask->iov[i].iov_len))
 			return false;
-	}
 	return true;
 }
 
@@ -518,7 +505,7 @@ static int check(const struct ndio_volume *handle, const struct ask *ask)
 	int ret;
 
 	if (!handle)
-		return message_set(EINVAL, "%s: no disk", op_name(ask->op));
+		return message_set(EINVAL, "%s: no disk", op_names[ask->op]);
 	if (!handle->workers) /* lost in ndio_unlock() */
 		return refuse(handle, ask, -ENOTCONN, error_reason(ENOTCONN));
 	ret = check_memory(handle, ask);
@@ -544,7 +531,7 @@ static int tell_extent(void *opaque, uint64_t offset, uint64_t len, unsigned typ
 
 static int make_request(struct call *call, const struct ask *ask)
 {
-	int ret = request_make(call->owner->volume, ask->op, ORIGIN_LIBRARY,
+	int ret = request_make(call->owner->volume, ask->op,
 			       request_flags(ask->flags), ask->offset, ask->len, ask->iov,
 			       ask->iovcnt, &call->request);
 
@@ -587,18 +574,18 @@ static int make_copy(struct call *call, const struct ask *ask, struct iovec *own
 
 /* Is some of the memory in a shared mapping? Of registered memory that is known; the kernel is asked
  * once for all the rest. */
-static bool is_shared(const struct ask *ask, struct bvec *rest)
+static bool is_shared(const struct ask *ask, struct iovec *rest)
 {
 	size_t count = 0;
 
 	for (int i = 0; i < ask->iovcnt; i++) {
-		struct bvec bv = { ask->iov[i].iov_base, ask->iov[i].iov_len };
+		const struct iovec *iov = &ask->iov[i];
 
-		if (bv.len == 0)
+		if (iov->iov_len == 0)
 			continue;
-		if (!pin_is_registered(&bv, 1))
-			rest[count++] = bv;
-		else if (pin_is_shared(&bv))
+		if (!pin_is_registered(iov->iov_base, iov->iov_len))
+			rest[count++] = *iov;
+		else if (pin_is_shared(iov->iov_base, iov->iov_len))
 			return true;
 	}
 	return count && mapping_is_shared(rest, count);
@@ -607,7 +594,7 @@ static bool is_shared(const struct ask *ask, struct bvec *rest)
 /* A page of a shared file mapping faults when it is written even if it is locked. */
 static bool must_bring_home(const struct ask *ask)
 {
-	struct bvec few[8], *rest = few;
+	struct iovec few[8], *rest = few;
 	bool shared;
 
 	if (ask->op != OP_READ || !(ask->flags & NDIO_PIN))
@@ -815,7 +802,7 @@ static int run_call(struct ndio_volume *handle, struct ask ask)
 {
 	struct call call = { .owner = handle };
 	struct iovec own;
-	int ret = callback_refuse(op_name(ask.op));
+	int ret = callback_refuse(op_names[ask.op]);
 
 	if (ret == 0)
 		ret = check(handle, &ask);

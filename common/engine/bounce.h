@@ -1,7 +1,7 @@
 /* bounce: the memory that channels move data through where the caller's can't be used.
  *
- * Allocated once, pinned if the locked-memory limit allows it, and kept out of core dumps. Nothing
- * in it outlives it: it is cleansed. */
+ * Allocated once, pinned if the locked-memory limit allows it, and kept out of core dumps.
+ * Nothing in it outlives it: it is cleansed. */
 #ifndef NDIO_BOUNCE_H
 #define NDIO_BOUNCE_H
 
@@ -21,9 +21,9 @@ struct bounce {
 };
 
 /* len bytes, whole pages, of zeroes. With huge it is on huge pages if the kernel gives them: a
- * piece on those is one run of physical memory, so that the disk is told of one run and not of one
- * a page. But a ring that registers a part of a huge page is charged for all of it. 0, or -ENOMEM.
- * That it could not be pinned is no error: see bounce->pinned. */
+ * piece on those is one run of physical memory, so that the disk is told of one run and not of
+ * one a page. But a ring that registers a part of a huge page is charged for all of it. 0, or
+ * -ENOMEM. That it could not be pinned is no error: see bounce->pinned. */
 int bounce_init(struct bounce *bounce, size_t len, bool huge, struct error *err);
 void bounce_destroy(struct bounce *bounce); /* harmless on a zeroed struct */
 

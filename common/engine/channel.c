@@ -1,3 +1,15 @@
+/* A round: channel_send() splits pieces off the oldest request, encrypts them and hands them
+ * to the target; channel_wait() reaps; channel_land() decrypts, asks again for what a short
+ * transfer left out, and ends what is done. A piece is a subrequest. That of a block written
+ * in part goes twice: read, then changed and written back (enum subrequest_phase).
+ *
+ * One thread at a time has a channel, so there is no lock; only channel_expect_cancel() comes
+ * from others.
+ *
+ * Invariants: of a request that failed nothing more is split off, and it ends when what is in
+ * flight has landed. A request is in the list until all is split off. Plaintext is in bounce
+ * memory without a cipher only, or for as long as a part of a sector is changed or copied, and
+ * then it is overwritten or cleansed. A subrequest changes only while it isn't in flight. */
 #include "engine/channel.h"
 
 #include <assert.h>
@@ -10,7 +22,6 @@
 
 #include "base/align.h"
 #include "engine/cipher.h"
-#include "engine/pool.h"
 #include "engine/probe.h"
 #include "engine/subrequest.h"
 
@@ -19,9 +30,9 @@ struct channel {
 	struct target_queue *queue;
 	struct cipher *cipher; /* NULL without a key */
 	struct helpers *helpers; /* NULL without */
-	struct pool pool;
-	struct ndio_subrequest *subs; /* all of them */
-	struct ndio_subrequest *idle; /* those not in flight */
+	size_t piece_len;             /* bytes, at the most */
+	struct ndio_subrequest *subs; /* all of them, each with its piece of the bounce memory */
+	struct ndio_subrequest *idle; /* those not in flight; the last one's piece is the warmest */
 	unsigned nr_subs, nr_idle;
 	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
 	atomic_bool canceled; /* told by any thread */
@@ -115,7 +126,7 @@ static int drain(struct channel *channel, struct ndio_subrequest *sub)
 	int ret = 0;
 
 	if (!channel->cipher) {
-		if (sub->bounce)
+		if (sub->bounced)
 			iter_copy_to(&sub->iter, in + lead, sub->iter.left);
 		return 0;
 	}
@@ -164,14 +175,21 @@ static int change_block(struct channel *channel, struct ndio_subrequest *sub)
 static size_t direct_len(const struct channel *channel, const struct ndio_request *request)
 {
 	const struct volume *volume = channel->volume;
-	size_t max = channel->cipher ? channel->pool.piece_len : volume->target->max_len;
+	size_t max = channel->cipher ? channel->piece_len : volume->target->max_len;
 	struct bvec run = iter_run(&request->iter, max);
 
 	if (request->iter.zeroes || (request->op != OP_READ && channel->cipher) ||
 	    !is_aligned((uintptr_t)run.base, volume->target->mem_align))
 		return 0;
 	run.len = round_down(run.len, volume->block);
-	return run.len >= min_u64(request->iter.left, channel->pool.piece_len) ? run.len : 0;
+	return run.len >= min_u64(request->iter.left, channel->piece_len) ? run.len : 0;
+}
+
+static void read_block_first(struct channel *channel, struct ndio_subrequest *sub)
+{
+	sub->phase = SUB_READ_BLOCK;
+	sub->op = OP_READ;
+	stat_add(&channel->volume->stats, partial, 1);
 }
 
 /* The piece of the request at its split-off point: its bytes go to sub->iter, and its blocks,
@@ -191,13 +209,11 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 	if (direct)
 		bytes = direct;
 	else
-		bytes = min_u64(left, channel->pool.piece_len - sub->lead);
+		bytes = min_u64(left, channel->piece_len - sub->lead);
 	if (sub->op == OP_WRITE) {
 		if (sub->lead || left < block) {
 			bytes = min_u64(left, block - sub->lead);
-			sub->partial = true;
-			sub->op = OP_READ;
-			stat_add(&channel->volume->stats, partial, 1);
+			read_block_first(channel, sub);
 		} else {
 			bytes = round_down(bytes, block);
 		}
@@ -207,7 +223,7 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 		request->io_iter = request->iter;
 		stat_add(&channel->volume->stats, zero_copy, 1);
 	} else {
-		sub->bounce = pool_get(&channel->pool);
+		sub->bounced = true;
 		request->io_bv = (struct bvec){ sub->bounce, sub->len };
 		request->io_iter = iter_over(&request->io_bv, sub->len);
 		stat_add(&channel->volume->stats, bounced, 1);
@@ -259,6 +275,7 @@ static void split(struct channel *channel, struct ndio_request *request,
 		.request = request,
 		.op = request->op,
 		.flags = request->flags,
+		.bounce = sub->bounce,
 	};
 	if (request->op == OP_READ || request->op == OP_WRITE)
 		split_data(channel, request, sub);
@@ -288,8 +305,6 @@ bool channel_one_piece(const struct ndio_request *request, size_t piece_len)
 
 static void retire(struct channel *channel, struct ndio_subrequest *sub)
 {
-	if (sub->bounce)
-		pool_put(&channel->pool, sub->bounce);
 	sub->next = channel->idle;
 	channel->idle = sub;
 	channel->nr_idle++;
@@ -313,7 +328,7 @@ static bool finish_if_done(struct ndio_request *request)
 static void issue(struct channel *channel, struct ndio_subrequest *sub)
 {
 	PROBE4(subrequest_issue, sub->request->debug_id, sub->op, sub->start, sub->len);
-	sub->own = 0;
+	sub->progress = (struct subrequest_progress){ 0 };
 	channel->volume->target->ops->issue(channel->queue, sub);
 }
 
@@ -326,7 +341,7 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	channel->idle = sub->next;
 	channel->nr_idle--;
 	split(channel, request, sub);
-	if (sub->op == OP_WRITE && sub->bounce)
+	if (sub->op == OP_WRITE && sub->bounced)
 		ret = fill(channel, sub);
 	if (ret < 0) {
 		request_fail(request, ret);
@@ -342,11 +357,7 @@ static bool is_unsent(const struct ndio_request *request)
 	return request->split == 0 && request->nr_outstanding == 0 && !request_all_split(request);
 }
 
-/* Sends pieces while there are any and room for them. All but the last are sent off at once,
- * so that the target works while the next is encrypted. True if the caller has something to do
- * before anything lands: some request has ended with nothing in flight (an empty one, or a failed
- * one), or there are some to be taken back. */
-static bool send_pieces(struct channel *channel)
+bool channel_send(struct channel *channel)
 {
 	struct ndio_request *request;
 	bool ended = false;
@@ -381,7 +392,7 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 
 	if (got == 0)
 		return false;
-	sub->landed += got;
+	sub->before += got;
 	sub->start += got;
 	sub->len -= got;
 	move_base(sub, got);
@@ -391,10 +402,10 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 
 static void unwind_rests(struct ndio_subrequest *sub)
 {
-	sub->start -= sub->landed;
-	sub->len += sub->landed;
-	move_base(sub, -(int64_t)sub->landed);
-	sub->landed = 0;
+	sub->start -= sub->before;
+	sub->len += sub->before;
+	move_base(sub, -(int64_t)sub->before);
+	sub->before = 0;
 }
 
 static void fail(struct ndio_subrequest *sub, int error)
@@ -405,6 +416,13 @@ static void fail(struct ndio_subrequest *sub, int error)
 		request_fail_sync(sub->request, error);
 	else
 		request_fail(sub->request, error);
+}
+
+static void write_block_back(struct channel *channel, struct ndio_subrequest *sub)
+{
+	sub->phase = SUB_WRITE_BLOCK;
+	sub->op = OP_WRITE;
+	issue(channel, sub);
 }
 
 /* What follows when a subrequest has landed. True: it went out again. */
@@ -426,11 +444,10 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		return false;
 	}
 	unwind_rests(sub);
-	if (sub->partial && sub->op == OP_READ) {
+	if (sub->phase == SUB_READ_BLOCK) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
-			sub->op = OP_WRITE;
-			issue(channel, sub);
+			write_block_back(channel, sub);
 			return true;
 		}
 	} else if (sub->op == OP_READ) {
@@ -454,22 +471,19 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 	channel->last = request;
 }
 
-void channel_wait(struct channel *channel, bool wait, int wake_fd)
+void channel_wait(struct channel *channel, bool sleep, int wake_fd)
 {
 	assert(!channel->landed);
-	/* Whoever drives may wait for just that end, and then there is nothing to sleep for. */
-	if (send_pieces(channel))
-		wait = false;
-	channel->landed = channel->volume->target->ops->poll(channel->queue, wait, wake_fd);
+	channel->landed = channel->volume->target->ops->poll(channel->queue, sleep, wake_fd);
 }
 
 bool channel_all_read(const struct channel *channel)
 {
-	unsigned landed = 0;
+	unsigned in_flight = channel->nr_subs - channel->nr_idle;
 
 	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
-		landed++;
-	return !channel->first && channel->nr_idle + landed == channel->nr_subs;
+		in_flight--;
+	return !channel->first && in_flight == 0;
 }
 
 void channel_land(struct channel *channel)
@@ -485,16 +499,10 @@ void channel_land(struct channel *channel)
 			continue;
 		retire(channel, sub);
 		request->nr_outstanding--;
-		/* One that still has pieces to send is looked at again by send_pieces(). */
+		/* One that still has pieces to send is looked at again when that sends. */
 		if (request != channel->first)
 			finish_if_done(request);
 	}
-}
-
-void channel_drive(struct channel *channel, bool wait, int wake_fd)
-{
-	channel_wait(channel, wait, wake_fd);
-	channel_land(channel);
 }
 
 void channel_expect_cancel(struct channel *channel)
@@ -524,6 +532,7 @@ struct ndio_request *channel_take_unsent(struct channel *channel)
 		next = request->next;
 		request->next = NULL;
 		if (is_unsent(request)) {
+			request_unbegin(request);
 			*taken_end = request;
 			taken_end = &request->next;
 		} else if (channel->first) {
@@ -554,26 +563,35 @@ size_t channel_bounce_len(const struct channel_options *options)
 	return options->pieces * round_up(options->piece_len, sysconf(_SC_PAGESIZE));
 }
 
-static int set_up(struct channel *channel, const struct channel_options *options,
+static int make_subrequests(struct channel *channel, const struct channel_options *options,
+			    struct bvec bounce)
+{
+	size_t share = round_up(options->piece_len, sysconf(_SC_PAGESIZE));
+
+	assert(channel_bounce_len(options) <= bounce.len);
+	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
+	if (!channel->subs)
+		return -ENOMEM;
+	channel->nr_subs = options->pieces;
+	for (unsigned i = options->pieces; i-- > 0;) {
+		channel->subs[i].bounce = (uint8_t *)bounce.base + i * share;
+		retire(channel, &channel->subs[i]);
+	}
+	return 0;
+}
+
+static int open_parts(struct channel *channel, const struct channel_options *options,
 		  struct bvec bounce, struct error *err)
 {
 	struct volume *volume = channel->volume;
-	size_t piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
-				      volume->block);
-	int ret;
 
-	if (piece_len == 0)
+	channel->piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
+					volume->block);
+	if (channel->piece_len == 0)
 		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
 				 "less than a sector", volume->target->name, volume->target->max_len);
-	ret = pool_init(&channel->pool, bounce, piece_len, options->pieces, err);
-	if (ret < 0)
-		return ret;
-	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
-	if (!channel->subs)
+	if (make_subrequests(channel, options, bounce) < 0)
 		return error_set(err, ENOMEM, "no memory for a channel");
-	channel->nr_subs = options->pieces;
-	for (unsigned i = 0; i < options->pieces; i++)
-		retire(channel, &channel->subs[i]);
 	if (volume->encrypted) {
 		channel->cipher = cipher_new(volume->luks.cipher, volume->luks.key,
 					     volume->luks.key_len, volume->luks.sector, err);
@@ -585,27 +603,23 @@ static int set_up(struct channel *channel, const struct channel_options *options
 	return channel->queue ? 0 : -EIO;
 }
 
-struct channel *channel_open(struct volume *volume, const struct channel_options *options,
-			     struct bvec bounce, int *errnum, struct error *err)
+int channel_open(struct volume *volume, const struct channel_options *options, struct bvec bounce,
+		 struct channel **result, struct error *err)
 {
 	struct channel *channel = calloc(1, sizeof(*channel));
 	int ret;
 
 	assert(options->pieces > 0);
-	if (!channel) {
-		*errnum = ENOMEM;
-		error_set(err, ENOMEM, "no memory for a channel");
-		return NULL;
-	}
+	if (!channel)
+		return error_set(err, ENOMEM, "no memory for a channel");
 	channel->volume = volume;
 	channel->helpers = options->helpers;
-	ret = set_up(channel, options, bounce, err);
-	if (ret < 0) {
-		*errnum = -ret;
+	ret = open_parts(channel, options, bounce, err);
+	if (ret < 0)
 		channel_close(channel);
-		return NULL;
-	}
-	return channel;
+	else
+		*result = channel;
+	return ret;
 }
 
 void channel_close(struct channel *channel)
@@ -617,6 +631,5 @@ void channel_close(struct channel *channel)
 		channel->volume->target->ops->queue_close(channel->queue);
 	cipher_free(channel->cipher);
 	free(channel->subs);
-	pool_destroy(&channel->pool);
 	free(channel);
 }

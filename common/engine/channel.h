@@ -23,49 +23,52 @@ struct channel_options {
 /* Bytes of bounce memory that a channel needs. */
 size_t channel_bounce_len(const struct channel_options *options);
 
-/* Is the request a single subrequest where pieces are so long? Zeroes count as if they had to be
- * written; of other operations without data it is true. */
+/* Is the request a single subrequest where pieces are so long? Zeroes count as if they had to
+ * be written; of other operations without data it is true. */
 bool channel_one_piece(const struct ndio_request *request, size_t piece_len);
 
 struct channel;
 
-/* bounce is channel_bounce_len() bytes, on whole pages, which outlive the channel. NULL with a
- * message, and *errnum the positive errno. Opens a ring: not across a fork. */
-struct channel *channel_open(struct volume *volume, const struct channel_options *options,
-			     struct bvec bounce, int *errnum, struct error *err);
+/* bounce is channel_bounce_len() bytes, on whole pages, which outlive the channel. 0, or a
+ * negative errno with a message. Opens a ring: not across a fork. */
+int channel_open(struct volume *volume, const struct channel_options *options, struct bvec bounce,
+		 struct channel **channel, struct error *err);
 void channel_close(struct channel *channel); /* idle; NULL is fine */
 
-/* Takes a request whose range is held, with a reference of its own. */
+/* Takes a request whose range is held, and over from the caller the reference REF_CHANNEL. */
 void channel_start(struct channel *channel, struct ndio_request *request);
 
-/* One round: sends what there is room for, reaps what has landed, completes what is done.
- * With wait it sleeps until something lands, if anything is in flight, or until wake_fd,
- * unless it is -1, can be read; but not if a request has ended without that. */
-void channel_drive(struct channel *channel, bool wait, int wake_fd);
+/* Sends pieces while there are any and room for them. All but the last are sent off at once,
+ * so that the target works while the next is encrypted. True if the caller has something to do
+ * before anything lands: a request has ended with nothing in flight (an empty one, or a failed
+ * one), or there are some to be taken back. */
+bool channel_send(struct channel *channel);
 
-/* A round in two steps, for whoever has something to do in between: channel_wait() sends, and
- * sleeps as above; channel_land() decrypts what has landed and completes what is done. */
-void channel_wait(struct channel *channel, bool wait, int wake_fd);
-void channel_land(struct channel *channel);
+/* Reaps what has landed. With sleep it waits until something does, if anything is in flight,
+ * or until wake_fd, unless it is -1, can be read. */
+void channel_wait(struct channel *channel, bool sleep, int wake_fd);
 
-/* Between the two, in a channel that only reads: has all landed, so that nothing is left for the
- * target to do, unless it fell short? */
+/* In a channel that only reads: has all landed, so that nothing is left for the target to do,
+ * unless it fell short? */
 bool channel_all_read(const struct channel *channel);
 
-/* From now on what fails was canceled, and so is what is started: for channels whose cancelling may
- * make each other's requests fail, before the first of them is. Any thread. */
+/* Decrypts what was reaped, asks for what is missing, and completes what is done. */
+void channel_land(struct channel *channel);
+
+/* From now on what fails was canceled, and so is what is started: for channels whose
+ * cancelling may make each other's requests fail, before the first of them is. Any thread. */
 void channel_expect_cancel(struct channel *channel);
 
 /* Is the way to the target there? */
 bool channel_is_up(const struct channel *channel);
 
-/* While this is set, requests of which nothing was sent yet wait where the way to the target is lost;
- * channel_take_unsent() takes them back, for another channel, oldest first and linked by ->next, each
- * with the channel's reference. Without it they fail. */
+/* While this is set, requests of which nothing was sent yet wait where the way to the target
+ * is lost; channel_take_unsent() takes them back, for another channel, oldest first and linked
+ * by ->next, each with REF_CHANNEL. Without it they fail. */
 void channel_keep_unsent(struct channel *channel, bool keep);
 struct ndio_request *channel_take_unsent(struct channel *channel);
 
-/* Ends every request that was started, with -ECANCELED where it isn't done; drive on until
+/* Ends every request that was started, with -ECANCELED where it isn't done; go on until
  * channel_is_idle(). */
 void channel_cancel(struct channel *channel);
 bool channel_is_idle(const struct channel *channel);

@@ -1,3 +1,6 @@
+/* A cipher is a row of `kinds`: LUKS' name for it, a key's length, OpenSSL's name, and how IVs
+ * are made. The contexts are set up once, for both directions; a sector costs an IV and one
+ * call. One thread at a time has a cipher, since a context holds the IV. */
 #include "engine/cipher.h"
 
 #include <assert.h>
@@ -135,8 +138,8 @@ static bool sector_run(struct cipher *cipher, const struct way *way, uint64_t un
 	       done == (int)cipher->sector;
 }
 
-/* What the processor fetches by itself begins anew with each call to OpenSSL. Sectors of 4096 bytes
- * gain nothing by this. */
+/* What the processor fetches by itself begins anew with each call to OpenSSL. Sectors of 4096
+ * bytes gain nothing by this. */
 static void prefetch(const unsigned char *data)
 {
 	for (size_t i = 0; i < UNIT; i += CACHE_LINE)
@@ -183,8 +186,8 @@ static bool trial_run(struct cipher *cipher, const struct way *way, unsigned cha
 }
 
 /* To hand OpenSSL an IV costs a call of some 60 ns, nearly half of what a sector of 512 bytes
- * takes. It tells where it keeps the IV ("updated-iv" as a pointer, EVP_EncryptInit(3)), but not
- * that writing there counts. So that is tried, and otherwise not done. */
+ * takes. It tells where it keeps the IV ("updated-iv" as a pointer, EVP_EncryptInit(3)), but
+ * not that writing there counts. So that is tried, and otherwise not done. */
 static void find_iv(struct cipher *cipher, struct way *way)
 {
 	unsigned char by_call[TRIAL_SECTORS * MAX_SECTOR], by_place[sizeof(by_call)];

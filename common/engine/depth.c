@@ -1,3 +1,7 @@
+/* A disk that has enough to do is no faster for more. It serves all that it has side by side,
+ * so that all of it lands late and at once; then the cores have work and the disk has none.
+ * Asked for less, it is done with some of it while it reads the rest. Any thread may enter,
+ * and sleeps on a condition of its own, in a line: nobody goes in while another waits. */
 #include "engine/depth.h"
 
 #include <assert.h>

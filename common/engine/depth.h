@@ -1,8 +1,4 @@
-/* depth: how many bytes a disk is asked for at once, in the order of asking.
- *
- * A disk that has enough to do is no faster for more. It serves all that it has side by side, so
- * that all of it lands late and at once; then the cores have work and the disk has none. Asked for
- * less, it is done with some of it while it reads the rest. */
+/* depth: how many bytes a disk is asked for at once, in the order of asking. */
 #ifndef NDIO_DEPTH_H
 #define NDIO_DEPTH_H
 
@@ -26,14 +22,14 @@ struct depth {
 };
 
 /* least is the depth for a disk that answers soon. Nobody waits longer than patience, in
- * milliseconds, and who has waited so long deepens it by his own length: the disk may be slow to
- * answer rather than busy, and then more at once is what helps. What was added goes away again by
- * and by. */
+ * milliseconds, and who has waited so long deepens it by his own length: the disk may be slow
+ * to answer rather than busy, and then more at once is what helps. What was added goes away
+ * again by and by. */
 void depth_init(struct depth *depth, uint64_t least, unsigned patience);
 void depth_destroy(struct depth *depth); /* nobody waits */
 
-/* Waits until there is room for len bytes, or nothing is asked for. Each enter has its leave, with
- * the same len, which tells whether it let somebody in. Any thread. */
+/* Waits until there is room for len bytes, or nothing is asked for. Each enter has its leave,
+ * with the same len, which tells whether it let somebody in. Any thread. */
 void depth_enter(struct depth *depth, uint64_t len);
 bool depth_leave(struct depth *depth, uint64_t len);
 

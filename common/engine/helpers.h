@@ -1,9 +1,4 @@
-/* helpers: threads on other cores that take over chunks of what a thread encrypts or decrypts.
- *
- * After padata in Linux. nbdkit's threads alone leave cores idle: the scheduler puts a thread that
- * is woken mostly on the core of the one that wakes it, and there it waits until that one has
- * worked through its piece. A helper is woken on a core of its own. If that one is idle it comes at
- * once, otherwise when it gets to run, or too late. */
+/* helpers: threads on other cores that take over chunks of what a thread encrypts or decrypts. */
 #ifndef NDIO_HELPERS_H
 #define NDIO_HELPERS_H
 
@@ -22,13 +17,13 @@ struct helpers;
 /* One for each core that the process may use now, but no more than 4, and of 4 different cores;
  * none on a single core (or where the kernel counts more than 1024), and then all work is the
  * caller's own. Of a volume with a key, which outlives them. Starts threads: not across a fork.
- * NULL with a message, and *errnum the positive errno. */
-struct helpers *helpers_open(struct volume *volume, int *errnum, struct error *err);
+ * 0, or a negative errno with a message. */
+int helpers_open(struct volume *volume, struct helpers **helpers, struct error *err);
 void helpers_close(struct helpers *helpers); /* idle; NULL is fine */
 
-/* Like cipher_encrypt() and cipher_decrypt() with the caller's own cipher, except that a helper
- * may do a part of it at the same time. One caller has help at a time, and by one helper mostly;
- * others work alone. Any thread. */
+/* Like cipher_encrypt() and cipher_decrypt() with the caller's own cipher, except that a
+ * helper may do a part of it at the same time. One caller has help at a time, and by one
+ * helper mostly; others work alone. Any thread. */
 int helpers_encrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
 		    void *out, size_t len);
 int helpers_decrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,

@@ -1,3 +1,16 @@
+/* A fixed number of channels, each lent to one thread at a time, for the life of one request.
+ * That is lender_run(): the thread waits for its range, for its turn, for a channel; then it
+ * sends pieces, waits for them and lands them until the request has ended, and gives the
+ * channel back.
+ *
+ * Threads: those of the callers alone. Each waits on a semaphore of its own, on its stack. The
+ * locks are leaves: nothing else is taken under one.
+ *
+ * Invariants: the range comes before the channel, so whoever holds a channel waits only for
+ * the target, and channels always come back. One that comes back is handed to the thread that
+ * has waited longest: were that only told of it, others would take it first. While somebody
+ * waits, none is free. A flush that waits for others at its end does so without a channel,
+ * since they may need it. */
 #include "engine/lender.h"
 
 #include <assert.h>
@@ -8,11 +21,20 @@
 #include <stdlib.h>
 
 #include "base/align.h"
+#include "base/mutex.h"
+#include "base/thread.h"
 #include "engine/bounce.h"
 #include "engine/depth.h"
 #include "engine/helpers.h"
-#include "base/mutex.h"
-#include "base/thread.h"
+
+/* 3 GB/s from a disk that answers in a millisecond, and half or less of what clients ask for
+ * that have much in flight. Small reads would wait for large ones longer than the disk takes
+ * for them. */
+static const struct lender_turns usual_turns = {
+	.depth = 3 * 1024 * 1024,
+	.small = 128 * 1024,
+	.patience = 4,
+};
 
 /* A thread that no channel was left for. */
 struct borrower {
@@ -21,215 +43,224 @@ struct borrower {
 	sem_t handed;
 };
 
-struct lender {
-	struct bounce bounce; /* of all channels */
-	size_t piece_len;     /* of a channel */
-	size_t share;         /* of bounce memory, for each channel */
-	uint64_t small_read;  /* bytes: those up to it don't wait for others */
-	struct depth reads;
-	struct helpers *helpers; /* or NULL */
+/* Channels of one kind. */
+struct stock {
+	struct bounce bounce; /* of all of them */
+	size_t piece_len, share; /* of a channel; and its bounce memory */
 	pthread_mutex_t lock;
-	unsigned count;   /* opened */
+	unsigned count; /* opened */
 	unsigned nr_free;
 	struct channel **channels; /* all of them */
 	struct channel **free;     /* a stack: the channel used last has the warmest memory */
-	struct borrower *first, **end; /* who waits, longest first; then none is free */
+	struct borrower *first, **end; /* who waits, longest first */
 };
 
-static int open_channels(struct lender *lender, struct volume *volume,
-			 const struct channel_options *options, unsigned count, struct error *err)
-{
-	while (lender->count < count) {
-		struct bvec bounce = bounce_share(&lender->bounce, lender->count, lender->share);
-		int errnum;
-		struct channel *channel = channel_open(volume, options, bounce, &errnum, err);
+struct lender {
+	struct stock wide, narrow;
+	uint64_t small_read; /* bytes: those up to it don't wait for others */
+	struct depth reads;
+	struct helpers *helpers; /* or NULL */
+};
 
-		if (!channel)
-			return -errnum;
-		lender->channels[lender->count++] = channel;
-		lender->free[lender->nr_free++] = channel;
-	}
-	return 0;
+/* ---- opening and closing ---- */
+
+static void stock_init(struct stock *stock)
+{
+	stock->end = &stock->first;
+	mutex_init_short(&stock->lock);
 }
 
-static int set_up(struct lender *lender, struct volume *volume,
-		  const struct lender_options *options, struct error *err)
+static int stock_open(struct stock *stock, unsigned count, const struct channel_options *options,
+		      struct volume *volume, struct error *err)
 {
-	struct channel_options channel = options->channel;
-	const unsigned count = options->channels;
-	int errnum;
+	int ret;
 
-	lender->channels = calloc(count, sizeof(*lender->channels));
-	lender->free = calloc(count, sizeof(*lender->free));
-	if (!lender->channels || !lender->free)
+	stock->piece_len = options->piece_len;
+	stock->share = channel_bounce_len(options);
+	stock->channels = calloc(count, sizeof(*stock->channels));
+	stock->free = calloc(count, sizeof(*stock->free));
+	if (!stock->channels || !stock->free)
 		return error_set(err, ENOMEM, "no memory for %u channels", count);
-	if (bounce_init(&lender->bounce, count * lender->share, channel.huge_pages, err) < 0)
-		return -ENOMEM;
-	if (options->helped && volume->encrypted) {
-		lender->helpers = helpers_open(volume, &errnum, err);
-		if (!lender->helpers)
-			return -errnum;
-		channel.helpers = lender->helpers;
+	ret = bounce_init(&stock->bounce, count * stock->share, options->huge_pages, err);
+	while (ret == 0 && stock->count < count) {
+		struct channel **channel = &stock->channels[stock->count];
+
+		ret = channel_open(volume, options,
+				   bounce_share(&stock->bounce, stock->count, stock->share), channel,
+				   err);
+		if (ret == 0) {
+			stock->free[stock->nr_free++] = *channel;
+			stock->count++;
+		}
 	}
-	return open_channels(lender, volume, &channel, count, err);
+	return ret;
 }
 
-struct lender *lender_open(struct volume *volume, const struct lender_options *options,
-			   int *errnum, struct error *err)
+static void stock_close(struct stock *stock)
 {
+	for (unsigned i = 0; i < stock->count; i++)
+		channel_close(stock->channels[i]);
+	bounce_destroy(&stock->bounce);
+	free(stock->channels);
+	free(stock->free);
+	pthread_mutex_destroy(&stock->lock);
+}
+
+static int open_stocks(struct lender *lender, struct volume *volume,
+		       const struct lender_options *options, struct error *err)
+{
+	struct channel_options wide = options->wide;
+	int ret = 0;
+
+	if (volume->encrypted && wide.piece_len >= HELPERS_MIN_LEN)
+		ret = helpers_open(volume, &lender->helpers, err);
+	wide.helpers = lender->helpers;
+	if (ret == 0)
+		ret = stock_open(&lender->wide, options->wide_channels, &wide, volume, err);
+	if (ret == 0 && options->narrow_channels && volume->block <= options->narrow.piece_len)
+		ret = stock_open(&lender->narrow, options->narrow_channels, &options->narrow, volume,
+				 err);
+	return ret;
+}
+
+int lender_open(struct volume *volume, const struct lender_options *options, struct lender **result,
+		struct error *err)
+{
+	const struct lender_turns *turns = options->turns.depth ? &options->turns : &usual_turns;
 	struct lender *lender = calloc(1, sizeof(*lender));
 	int ret;
 
-	if (!lender) {
-		*errnum = ENOMEM;
-		error_set(err, ENOMEM, "no memory for a lender of channels");
-		return NULL;
-	}
-	lender->piece_len = options->channel.piece_len;
-	lender->share = channel_bounce_len(&options->channel);
-	lender->small_read = options->small_read;
-	depth_init(&lender->reads, options->read_depth, options->patience);
-	lender->end = &lender->first;
-	mutex_init_short(&lender->lock);
-	ret = set_up(lender, volume, options, err);
-	if (ret < 0) {
-		*errnum = -ret;
+	if (!lender)
+		return error_set(err, ENOMEM, "no memory for a lender of channels");
+	lender->small_read = turns->small;
+	depth_init(&lender->reads, turns->depth, turns->patience);
+	stock_init(&lender->wide);
+	stock_init(&lender->narrow);
+	ret = open_stocks(lender, volume, options, err);
+	if (ret < 0)
 		lender_close(lender);
-		return NULL;
-	}
-	return lender;
+	else
+		*result = lender;
+	return ret;
 }
 
 void lender_close(struct lender *lender)
 {
 	if (!lender)
 		return;
-	for (unsigned i = 0; i < lender->count; i++)
-		channel_close(lender->channels[i]);
+	stock_close(&lender->narrow);
+	stock_close(&lender->wide);
 	helpers_close(lender->helpers);
-	bounce_destroy(&lender->bounce);
-	free(lender->channels);
-	free(lender->free);
 	depth_destroy(&lender->reads);
-	pthread_mutex_destroy(&lender->lock);
 	free(lender);
 }
 
 bool lender_is_pinned(const struct lender *lender)
 {
-	return lender->bounce.pinned;
+	return lender->wide.bounce.pinned && (!lender->narrow.count || lender->narrow.bounce.pinned);
 }
 
-bool lender_suits(const struct lender *lender, const struct ndio_request *request)
-{
-	return channel_one_piece(request, lender->piece_len);
-}
+/* ---- borrowing ---- */
 
 /* With the mutex held, which it lets go. */
-static struct channel *wait_for_channel(struct lender *lender)
+static struct channel *wait_for_channel(struct stock *stock)
 {
 	struct borrower borrower = { .next = NULL };
 
 	sem_init(&borrower.handed, 0, 0);
-	*lender->end = &borrower;
-	lender->end = &borrower.next;
-	pthread_mutex_unlock(&lender->lock);
+	*stock->end = &borrower;
+	stock->end = &borrower.next;
+	pthread_mutex_unlock(&stock->lock);
 	thread_wait(&borrower.handed);
 	sem_destroy(&borrower.handed);
 	return borrower.channel;
 }
 
-static struct channel *borrow(struct lender *lender)
+static struct channel *borrow(struct stock *stock)
 {
 	struct channel *channel;
 
-	pthread_mutex_lock(&lender->lock);
-	if (lender->nr_free == 0)
-		return wait_for_channel(lender);
-	channel = lender->free[--lender->nr_free];
-	pthread_mutex_unlock(&lender->lock);
+	pthread_mutex_lock(&stock->lock);
+	if (stock->nr_free == 0)
+		return wait_for_channel(stock);
+	channel = stock->free[--stock->nr_free];
+	pthread_mutex_unlock(&stock->lock);
 	return channel;
 }
 
-/* To the thread that waits for it, if one does: were it only told that a channel is free, others
- * would take it first, and it would have been woken for nothing. */
-static void give_back(struct lender *lender, struct channel *channel)
+static void give_back(struct stock *stock, struct channel *channel)
 {
 	struct borrower *borrower;
 
-	pthread_mutex_lock(&lender->lock);
-	borrower = lender->first;
+	pthread_mutex_lock(&stock->lock);
+	borrower = stock->first;
 	if (borrower) {
-		lender->first = borrower->next;
-		if (!lender->first)
-			lender->end = &lender->first;
+		stock->first = borrower->next;
+		if (!stock->first)
+			stock->end = &stock->first;
 	} else {
-		lender->free[lender->nr_free++] = channel;
+		stock->free[stock->nr_free++] = channel;
 	}
-	pthread_mutex_unlock(&lender->lock);
+	pthread_mutex_unlock(&stock->lock);
 	if (borrower) {
 		borrower->channel = channel;
 		sem_post(&borrower->handed);
 	}
 }
 
-static void range_granted(struct range *range)
+/* What is a single subrequest anyway gains nothing by more or larger pieces. */
+static struct stock *stock_for(struct lender *lender, const struct ndio_request *request)
 {
-	struct ndio_request *request =
-		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
+	struct stock *narrow = &lender->narrow;
 
-	sem_post(request->waiter);
+	return narrow->count && channel_one_piece(request, narrow->piece_len) ? narrow : &lender->wide;
 }
 
-/* The range comes before the channel: whoever holds a channel waits only for the target, so
- * channels always come back. */
-static void wait_for_range(struct ndio_request *request)
-{
-	sem_t granted;
+/* ---- turns ---- */
 
-	if (!request->has_range)
-		return;
-	sem_init(&granted, 0, 0);
-	request->waiter = &granted;
-	request->range.granted = range_granted;
-	if (!range_acquire(&request->volume->ranges, &request->range))
-		thread_wait(&granted);
-	sem_destroy(&granted);
-}
-
-static void may_complete(struct ndio_request *request)
-{
-	sem_post(request->waiter);
-}
-
-/* Bytes that it asks the target for at once, if it is a read that waits for others. It may be more
- * where the caller's memory can be read into, as nbdkit's can't: see direct_len(). */
+/* Bytes that it asks the target for at once, if it is a read that waits for others. It may be
+ * more where the caller's memory can be read into, as nbdkit's can't: see direct_len(). */
 static uint64_t read_depth(const struct lender *lender, const struct ndio_request *request)
 {
-	if (request->op != OP_READ || lender->reads.least == 0 || request->len <= lender->small_read)
+	if (request->op != OP_READ || request->len <= lender->small_read)
 		return 0;
-	return min_u64(request->len, lender->share);
+	return min_u64(request->len, lender->wide.share);
 }
 
-/* Whoever is let in is mostly put behind us, on our core. To ask the disk takes it little, and to
- * decrypt takes us long, so it may go first. */
+/* Whoever is let in is mostly put behind us, on our core. To ask the disk takes it little, and
+ * to decrypt takes us long, so it may go first. */
 static void give_up_turn(struct lender *lender, uint64_t depth)
 {
 	if (depth_leave(&lender->reads, depth))
 		sched_yield();
 }
 
-/* Runs it in a channel, to its end. */
-static void run(struct lender *lender, struct ndio_request *request)
+/* ---- a request's life ---- */
+
+static void wake_caller(struct ndio_request *request)
 {
+	sem_post(request->waiter);
+}
+
+int lender_run(struct lender *lender, struct ndio_request *request)
+{
+	struct stock *stock = stock_for(lender, request);
 	uint64_t depth = read_depth(lender, request);
 	struct channel *channel;
+	sem_t resumed;
 
+	sem_init(&resumed, 0, 0);
+	request->waiter = &resumed;
+	request->resume = wake_caller;
+	if (!request_take_range(request))
+		thread_wait(&resumed);
 	if (depth)
 		depth_enter(&lender->reads, depth);
-	channel = borrow(lender);
+	channel = borrow(stock);
+	request_get(request, REF_CHANNEL);
 	channel_start(channel, request);
-	while (!request->ended) {
+	while (request->state == REQUEST_RUNNING) {
+		channel_send(channel);
 		channel_wait(channel, true, -1);
 		/* Before it is decrypted, so that the target isn't idle meanwhile. */
 		if (depth && channel_all_read(channel)) {
@@ -239,27 +270,11 @@ static void run(struct lender *lender, struct ndio_request *request)
 		channel_land(channel);
 	}
 	assert(!depth);
-	give_back(lender, channel);
-}
-
-/* A flush waits for others without a channel, since they may need it. */
-int lender_run(struct lender *lender, struct ndio_request *request)
-{
-	sem_t cleared;
-
-	wait_for_range(request);
-	if (!request->is_sync) {
-		run(lender, request);
-		return request->error;
-	}
-	sem_init(&cleared, 0, 0);
-	request->waiter = &cleared;
-	request->may_complete = may_complete;
-	run(lender, request);
-	if (!request->completed) {
-		thread_wait(&cleared);
+	give_back(stock, channel);
+	if (request->state == REQUEST_ENDED) {
+		thread_wait(&resumed);
 		request_finish(request);
 	}
-	sem_destroy(&cleared);
+	sem_destroy(&resumed);
 	return request->error;
 }

@@ -1,3 +1,12 @@
+/* Granted in the order of arrival: a range waits for every earlier one that it conflicts with,
+ * held or waiting, so nobody starves. A holder must not wait for another range. One mutex
+ * guards all of it.
+ *
+ * A range that has to wait is known to the latest of those alone (its blocker); when that one
+ * is released, to the earliest of those that are left. Mostly there are none: where many want
+ * the same bytes, they stand in a line. What is in flight is kept in search trees (treaps) by
+ * its place, each range in that of its region of the volume, or of those that don't lie in
+ * one; so it costs next to nothing where nothing is near, and the logarithm of what is. */
 #include "engine/rangelock.h"
 
 #include <assert.h>
@@ -113,8 +122,8 @@ static void erase(struct range_lock *ranges, struct range **tree, struct range *
 	sum_up(*tree);
 }
 
-/* A range that somebody looks for: of those that it conflicts with, the latest that arrived, or, with
- * earliest, the earliest before it. */
+/* A range that somebody looks for: of those that it conflicts with, the latest that arrived,
+ * or, with earliest, the earliest before it. */
 struct search {
 	const struct range *of;
 	bool earliest;

@@ -1,14 +1,5 @@
 /* rangelock: which byte ranges of a volume are being written, so that a block that is read,
- * changed and written back loses nobody's bytes.
- *
- * Granted in the order of arrival: a range waits for every earlier one that it conflicts with,
- * held or waiting, so nobody starves. A holder must not wait for another range.
- *
- * A range that has to wait is known to the latest of those alone; when that one is released, to the
- * earliest of those that are left. Mostly there are none: where many want the same bytes, they stand
- * in a line. What is in flight is kept in search trees by its place, each range
- * in that of its region of the volume, or of those that don't lie in one; so it costs next to
- * nothing where nothing is near, and the logarithm of what is. */
+ * changed and written back loses nobody's bytes. */
 #ifndef NDIO_RANGELOCK_H
 #define NDIO_RANGELOCK_H
 

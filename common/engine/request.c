@@ -1,3 +1,14 @@
+/* The life of a request: made and checked; its range taken; running, in a channel; ended, when
+ * nothing of it is in flight; completed, when it has been told (enum request_state). A flush
+ * or FUA write that has ended may have to wait for others before it may say that data are
+ * safe: see syncs.
+ *
+ * It is made by its caller's thread, which may block; everything from request_begin() on is
+ * called by the thread that has the channel, except that resume(), and request_finish()
+ * without one, come from whoever ended what it waited for.
+ *
+ * Invariants: the range is held from before it begins until it completes; the first error
+ * stays; done() is called once; the last reference unpins and frees, and nobody else does. */
 #include "engine/request.h"
 
 #include <assert.h>
@@ -11,6 +22,12 @@
 #include "memory/pin.h"
 #include "engine/probe.h"
 #include "engine/volume.h"
+
+const char *const op_names[] = {
+	[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
+	[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
+	[OP_EXTENTS] = "extents",
+};
 
 #define REQUEST_CACHE_MAX 256 /* kept for reuse; more are allocated and freed */
 
@@ -33,8 +50,8 @@ void request_cache_destroy(struct request_cache *cache)
 	pthread_mutex_destroy(&cache->lock);
 }
 
-/* Zeroed, but for its debug_id. Not its last members: each bvec is written before it is read, and
- * they are a third of what another core may have used last. */
+/* Zeroed, but for its debug_id. Not its last members: each bvec is written before it is read,
+ * and they are a third of what another core may have used last. */
 static struct ndio_request *request_alloc(struct request_cache *cache)
 {
 	struct ndio_request *request;
@@ -99,6 +116,34 @@ static int check(const struct volume *volume, enum op op, unsigned flags, uint64
 	return 0;
 }
 
+static bool is_registered(const struct bvec *bv, size_t count)
+{
+	while (count && pin_is_registered(bv[count - 1].base, bv[count - 1].len))
+		count--;
+	return count == 0;
+}
+
+static void unpin(const struct bvec *bv, size_t count)
+{
+	while (count--)
+		unpin_range(bv[count].base, bv[count].len);
+}
+
+/* All of them, or none. */
+static int pin(const struct bvec *bv, size_t count)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		ret = pin_range(bv[i].base, bv[i].len);
+		if (ret < 0) {
+			unpin(bv, i);
+			break;
+		}
+	}
+	return ret;
+}
+
 static int take_memory(struct ndio_request *request, const struct iovec *iov, size_t iov_count,
 		       size_t bv_count)
 {
@@ -113,10 +158,9 @@ static int take_memory(struct ndio_request *request, const struct iovec *iov, si
 	}
 	request->direct_bv_count = bv_count;
 	bvec_snapshot(request->direct_bv, iov, iov_count);
-	stat_add(&request->volume->stats, bvecs_made, 1);
 	request->iter = iter_over(request->direct_bv, request->len);
-	if ((request->flags & REQ_PIN) && !pin_is_registered(request->direct_bv, bv_count)) {
-		ret = pin_bvecs(request->direct_bv, bv_count);
+	if ((request->flags & REQ_PIN) && !is_registered(request->direct_bv, bv_count)) {
+		ret = pin(request->direct_bv, bv_count);
 		if (ret < 0)
 			return ret;
 		request->direct_bv_unpin = true;
@@ -166,29 +210,23 @@ void request_unpin(struct ndio_request *request)
 {
 	if (!request->direct_bv_unpin)
 		return;
-	unpin_bvecs(request->direct_bv, request->direct_bv_count);
+	unpin(request->direct_bv, request->direct_bv_count);
 	request->direct_bv_unpin = false;
 	stat_add(&request->volume->stats, unpins, 1);
 }
 
 static void request_free(struct ndio_request *request)
 {
-	struct stats *stats = &request->volume->stats;
-
 	PROBE2(request_free, request->debug_id, request->direct_bv_unpin);
 	request_unpin(request);
-	if (request->direct_bv) {
-		if (request->direct_bv != request->inline_bv)
-			free(request->direct_bv);
-		stat_add(stats, bvecs_freed, 1);
-	}
-	stat_sub(stats, in_flight, 1);
+	if (request->direct_bv != request->inline_bv)
+		free(request->direct_bv);
+	stat_sub(&request->volume->stats, in_flight, 1);
 	request_recycle(&request->volume->requests, request);
 }
 
-int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
-		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
-		 struct ndio_request **result)
+int request_make(struct volume *volume, enum op op, unsigned flags, uint64_t start, uint64_t len,
+		 const struct iovec *iov, size_t iov_count, struct ndio_request **result)
 {
 	struct ndio_request *request;
 	size_t bv_count = 0;
@@ -205,7 +243,6 @@ int request_make(struct volume *volume, enum op op, enum origin origin, unsigned
 		return -ENOMEM;
 	request->volume = volume;
 	request->op = op;
-	request->origin = origin;
 	request->flags = flags;
 	request->start = start;
 	request->len = len;
@@ -275,8 +312,8 @@ static void request_complete(struct ndio_request *request)
 {
 	struct stats *stats = &request->volume->stats;
 
-	assert(!request->completed && request->nr_outstanding == 0);
-	request->completed = true;
+	assert(request->state == REQUEST_ENDED && request->nr_outstanding == 0);
+	request->state = REQUEST_COMPLETED;
 	if (request->has_range)
 		range_release(&request->volume->ranges, &request->range);
 	if (request->op == OP_READ) {
@@ -299,6 +336,22 @@ static void request_complete(struct ndio_request *request)
 		atomic_fetch_sub(request->load, 1);
 }
 
+static void range_granted(struct range *range)
+{
+	struct ndio_request *request =
+		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
+
+	request->resume(request);
+}
+
+bool request_take_range(struct ndio_request *request)
+{
+	if (!request->has_range)
+		return true;
+	request->range.granted = range_granted;
+	return range_acquire(&request->volume->ranges, &request->range);
+}
+
 void request_finish(struct ndio_request *request)
 {
 	if (request->is_sync && request->sync.error && !request->error)
@@ -312,15 +365,16 @@ static void sync_cleared(struct sync *sync)
 	struct ndio_request *request =
 		(struct ndio_request *)((char *)sync - offsetof(struct ndio_request, sync));
 
-	if (request->may_complete)
-		request->may_complete(request);
+	if (request->resume)
+		request->resume(request);
 	else
 		request_finish(request);
 }
 
 void request_begin(struct ndio_request *request)
 {
-	request_get(request, REF_CHANNEL);
+	assert(request->state == REQUEST_MADE);
+	request->state = REQUEST_RUNNING;
 	if (!request->is_sync)
 		return;
 	request->sync.cleared = sync_cleared;
@@ -329,9 +383,10 @@ void request_begin(struct ndio_request *request)
 
 void request_unbegin(struct ndio_request *request)
 {
+	assert(request->state == REQUEST_RUNNING);
+	request->state = REQUEST_MADE;
 	if (request->is_sync)
 		sync_end(&request->volume->syncs, &request->sync, 0, false);
-	request_put(request, REF_CHANNEL);
 }
 
 void request_end(struct ndio_request *request)
@@ -340,7 +395,8 @@ void request_end(struct ndio_request *request)
 	bool wait = !request->error &&
 		    (request->op == OP_FLUSH || !volume->target->fua_is_own);
 
-	request->ended = true;
+	assert(request->state == REQUEST_RUNNING);
+	request->state = REQUEST_ENDED;
 	if (!request->is_sync || sync_end(&volume->syncs, &request->sync, request->sync_error, wait))
 		request_finish(request);
 }

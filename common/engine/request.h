@@ -37,17 +37,19 @@ enum request_flag {
 	REQ_FAST_ZERO = 1 << 3, /* OP_ZERO fails with EOPNOTSUPP rather than be slow */
 };
 
-enum origin {
-	ORIGIN_PLUGIN,
-	ORIGIN_LIBRARY,
-	ORIGIN_TEST,
+extern const char *const op_names[]; /* "read", for messages */
+
+enum request_state {
+	REQUEST_MADE,      /* nothing was asked of the target */
+	REQUEST_RUNNING,   /* a channel has it */
+	REQUEST_ENDED,     /* nothing of it is in flight, nor will be; it may wait for other syncs */
+	REQUEST_COMPLETED, /* and it has been told */
 };
 
 /* Why a reference is held; a trace of one request reads as a story. */
 enum request_ref {
 	REF_CALLER,
-	REF_CHANNEL,
-	REF_WORKER,
+	REF_CHANNEL, /* of whoever runs it, from before it waits for its range until it has completed */
 };
 
 /* What is known of an extent: it takes no space; it reads as zeroes. NBD's numbers. */
@@ -67,7 +69,7 @@ struct ndio_request {
 	struct ndio_request *next; /* in whichever list it is */
 	struct volume *volume;
 	enum op op;
-	enum origin origin;
+	enum request_state state;
 	unsigned flags;
 	uint64_t start, len; /* bytes, on the volume */
 	uint64_t debug_id;   /* counts up from 1 in each volume */
@@ -82,8 +84,6 @@ struct ndio_request {
 				where none is needed, the same memory as iter */
 	uint64_t split;      /* bytes split off into subrequests so far */
 	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
-	bool ended;     /* nothing of it is in flight any more, nor will be */
-	bool completed; /* and it has been told */
 	int error; /* the first one, negative, or 0 */
 
 	struct worker *worker; /* who runs it, if a worker does */
@@ -93,11 +93,12 @@ struct ndio_request {
 	bool is_sync;       /* a flush, or a change with FUA: */
 	struct sync sync;   /* under way from when a channel takes it until it ends */
 	int sync_error;     /* of what was asked of the target, negative, or 0 */
-	void *waiter;       /* of whoever waits for the range, or for request_may_complete() */
 
-	/* Called, by any thread, when a request that had to wait for other syncs at its end may be
-	 * completed: the callee has request_finish() called. NULL: that thread does so itself. */
-	void (*may_complete)(struct ndio_request *request);
+	/* Called, by any thread, when what it had to wait for has come: its range, or, once it has
+	 * ended, other syncs: then the callee has request_finish() called, and where it is NULL that
+	 * thread does so itself. With what is the callee's own. */
+	void (*resume)(struct ndio_request *request);
+	void *waiter;
 
 	/* Called once, at completion, on the thread that runs the channel: nothing will touch
 	 * the caller's memory any more. May be NULL. */
@@ -119,16 +120,15 @@ struct ndio_request {
  * -EINVAL bytes overflow, or beyond the end (-ENOSPC for writes); -EROFS; -EOPNOTSUPP an
  * operation that the volume can't do; -ENOMEM; with REQ_PIN what pin_range() gives. Then
  * nothing was kept. */
-int request_make(struct volume *volume, enum op op, enum origin origin, unsigned flags,
-		 uint64_t start, uint64_t len, const struct iovec *iov, size_t iov_count,
-		 struct ndio_request **request);
+int request_make(struct volume *volume, enum op op, unsigned flags, uint64_t start, uint64_t len,
+		 const struct iovec *iov, size_t iov_count, struct ndio_request **request);
 
 void request_get(struct ndio_request *request, enum request_ref why);
 /* The last reference frees: unpins, releases the bvec list. May block (munlock). */
 void request_put(struct ndio_request *request, enum request_ref why);
 
-/* Undoes its pins before it is freed: for a thread that may block, where a worker could hold the
- * last reference. Once completed. */
+/* Undoes its pins before it is freed: for a thread that may block, where a worker could hold
+ * the last reference. Once completed. */
 void request_unpin(struct ndio_request *request);
 
 /* Takes the first error; later ones are ignored. error is negative. */
@@ -140,17 +140,19 @@ void request_fail_sync(struct ndio_request *request, int error);
 /* Nothing left to split off, by success or by failure. */
 bool request_all_split(const struct ndio_request *request);
 
-/* A channel takes it, with a reference of its own, before anything is asked of the target. */
+/* Takes its range, if it needs one, before it begins. True: it has it. False: resume() tells when. */
+bool request_take_range(struct ndio_request *request);
+
+/* A channel has it, and may ask the target. */
 void request_begin(struct ndio_request *request);
 
 /* Takes that back: nothing was sent of it, and another channel will begin it. */
 void request_unbegin(struct ndio_request *request);
 
-/* Nothing of it is in flight any more: completes it, if it needn't wait for other syncs, and puts the
- * channel's reference. */
+/* Nothing of it is in flight any more: finishes it, if it needn't wait for other syncs. */
 void request_end(struct ndio_request *request);
 
-/* Completes one that had to wait, after may_complete(), and puts the channel's reference. */
+/* Completes one that has ended, after resume() if it had to wait, and puts REF_CHANNEL. */
 void request_finish(struct ndio_request *request);
 
 /* Freed requests are kept for reuse, so that none is allocated in the steady state. */

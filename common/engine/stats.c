@@ -12,7 +12,6 @@ static const struct {
 	COUNTER(bounced),    COUNTER(zero_copy),   COUNTER(partial),
 	COUNTER(helped),
 	COUNTER(pins),       COUNTER(unpins),
-	COUNTER(bvecs_made), COUNTER(bvecs_freed),
 	COUNTER(in_flight),  COUNTER(errors),
 #undef COUNTER
 };

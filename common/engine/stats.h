@@ -19,7 +19,6 @@ struct stat_counters {
 	_Atomic uint64_t partial;   /* blocks read, changed and written back */
 	_Atomic uint64_t helped;    /* bytes that helpers encrypted or decrypted */
 	_Atomic uint64_t pins, unpins; /* requests that pinned their memory, and undid it */
-	_Atomic uint64_t bvecs_made, bvecs_freed; /* bvec lists */
 	_Atomic uint64_t in_flight; /* requests made and not yet freed */
 	_Atomic uint64_t errors;    /* requests that failed */
 };

@@ -2,6 +2,21 @@
 
 #include "base/align.h"
 
+void landed_add(struct landed *landed, struct ndio_subrequest *sub)
+{
+	sub->next = NULL;
+	*(landed->first ? landed->end : &landed->first) = sub;
+	landed->end = &sub->next;
+}
+
+struct ndio_subrequest *landed_take(struct landed *landed)
+{
+	struct ndio_subrequest *all = landed->first;
+
+	landed->first = NULL;
+	return all;
+}
+
 int subrequest_tell_extent(const struct ndio_subrequest *sub, uint64_t at, uint64_t len,
 			   unsigned type)
 {

@@ -10,31 +10,54 @@
 
 struct target_queue;
 
+/* What it takes: one transfer; or two, where a block is read, changed and written back. */
+enum subrequest_phase {
+	SUB_ONLY,
+	SUB_READ_BLOCK,
+	SUB_WRITE_BLOCK, /* follows when that has landed */
+};
+
 struct ndio_subrequest {
 	struct ndio_subrequest *next; /* in whichever list it is */
 	struct ndio_request *request; /* the channel's reference keeps it */
 
-	/* What the target is asked. A partial write is a read first, then a write. */
+	/* What the target is asked. */
 	enum op op;
 	unsigned flags;  /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO */
 	uint64_t start;  /* bytes, on the target */
 	uint64_t len;    /* bytes; whole blocks for reads and writes */
 	void *io_base;   /* the encrypted side: len bytes, contiguous */
 	int64_t result;  /* set by the target when it lands */
-	uint64_t own;    /* the target's own; 0 when it is issued */
-	struct target_queue *queue; /* likewise: where it is in flight */
+
+	/* The target's own; 0 when it is issued. */
+	struct subrequest_progress {
+		uint64_t arrived; /* of a read: a sum over the chunks that have come */
+		uint64_t told;    /* of extents: bytes of which they were told */
+		bool written;     /* of a change: what remains is a flush */
+	} progress;
+	struct target_queue *queue; /* where it is in flight */
 
 	/* The caller's side. */
+	enum subrequest_phase phase;
 	uint64_t offset; /* on the volume, of the first byte at io_base */
 	struct iter iter;
 	unsigned lead;   /* bytes at io_base before the first of iter's */
-	bool partial;    /* a block read, changed and written back */
-	void *bounce;    /* the pool's piece that io_base is in, or NULL */
-	uint64_t landed; /* bytes transferred by earlier tries */
+	void *bounce;    /* its piece of the channel's bounce memory, for good */
+	bool bounced;    /* io_base is there, and not in the caller's memory */
+	uint64_t before; /* bytes transferred by earlier tries */
 };
 
+/* Those of a queue that have landed, in the order of their landing. None: all zeroes. */
+struct landed {
+	struct ndio_subrequest *first, **end;
+};
+
+void landed_add(struct landed *landed, struct ndio_subrequest *sub);
+struct ndio_subrequest *landed_take(struct landed *landed); /* all, and leaves it empty */
+
 /* For a target that has found an extent, of len bytes, so many bytes behind the subrequest's
- * start: cuts it to what the caller asked for and tells it. 0, or the caller's negative errno. */
+ * start: cuts it to what the caller asked for and tells it. 0, or the caller's negative errno.
+ */
 int subrequest_tell_extent(const struct ndio_subrequest *sub, uint64_t at, uint64_t len,
 			   unsigned type);
 

@@ -1,3 +1,13 @@
+/* Linux tells an error of writeback once, to one of those that ask (fsync(2)): the next flush of
+ * the same open file succeeds, though what an earlier write put into the page cache is lost. So may
+ * a server's. Hence two rules:
+ *
+ *  - once one has failed, none succeeds any more, until the volume is opened anew;
+ *  - one that has succeeded is told so only when all that were under way at its end have been seen
+ *    to succeed: one of them may just have been told of the loss in its place.
+ *
+ * The one list is of those under way, in the order of their beginning; the other of those that wait, in
+ * the order of what they wait for. A mutex guards both, and cleared() is called without it. */
 #include "engine/syncs.h"
 
 #include <assert.h>

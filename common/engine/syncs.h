@@ -1,14 +1,6 @@
 /* syncs: the flushes and FUA operations of a volume, of all its channels: which of them may say
  * that data are safe.
  *
- * Linux tells an error of writeback once, to one of those that ask (fsync(2)): the next flush of
- * the same open file succeeds, though what an earlier write put into the page cache is lost. So may
- * a server's. Hence two rules:
- *
- *  - once one has failed, none succeeds any more, until the volume is opened anew;
- *  - one that has succeeded is told so only when all that were under way at its end have been seen
- *    to succeed: one of them may just have been told of the loss in its place.
- *
  * All zeroes is a struct syncs in which nothing is under way. */
 #ifndef NDIO_SYNCS_H
 #define NDIO_SYNCS_H
@@ -48,9 +40,9 @@ int syncs_error(struct syncs *syncs);
 /* Before the target is asked. The struct is the caller's, and stays in place to its end. */
 void sync_begin(struct syncs *syncs, struct sync *sync);
 
-/* The target's answer has been seen: 0, or a negative errno. True: sync->error can be told now.
- * False: sync->cleared() tells when; not for one that fails, nor without wait, for one whose success
- * doesn't depend on what others are told. Any thread. */
+/* The target's answer has been seen: 0, or a negative errno. True: sync->error can be told
+ * now. False: sync->cleared() tells when; not for one that fails, nor without wait, for one
+ * whose success doesn't depend on what others are told. Any thread. */
 bool sync_end(struct syncs *syncs, struct sync *sync, int error, bool wait);
 
 #endif

@@ -1,3 +1,16 @@
+/* Workers: threads that own a channel each. A request is handed over by pushing it to a
+ * worker's inbox, by whoever submits it, or by whoever gives it what it waited for: its range,
+ * or, at its end, other syncs. A worker's round: take the inbox, send pieces, wait, land what
+ * has come; then those of the library's callbacks run that were put off (after_round).
+ *
+ * States: OPEN, then DRAIN or CANCEL, by workers_close(). One that is down (its connection is
+ * lost) gets no more requests, and hands on what it hasn't begun, while another is up.
+ *
+ * Invariants: the inbox is a stack that any thread pushes to and the worker takes whole, so
+ * neither needs a lock. `asleep` is raised before the inbox is looked at for the last time and
+ * looked at after a push, in one order for all threads: no request is left behind a worker
+ * that sleeps. `load` counts from before a request waits for its range until it has completed,
+ * so none is forgotten at the end. */
 #include "engine/worker.h"
 
 #include <errno.h>
@@ -21,9 +34,7 @@ struct worker {
 	pthread_t thread;
 	int wake_fd; /* an eventfd */
 
-	/* Handed over and not taken yet: a stack that any thread pushes to and the worker takes
-	 * whole, so neither needs a lock. */
-	struct ndio_request *_Atomic inbox;
+	struct ndio_request *_Atomic inbox; /* handed over and not taken yet, the latest first */
 	atomic_bool asleep; /* the worker may be waiting, and must be woken */
 	atomic_uint load;   /* requests handed over and not completed */
 	atomic_bool down;   /* its way to the target is lost */
@@ -52,8 +63,6 @@ static void wake(struct worker *worker)
 	/* It is in a completion, and looks at its inbox before it sleeps again. */
 	if (worker == self)
 		return;
-	/* Both sides write one flag and then read the other's (asleep, inbox), in one order for
-	 * all: either the worker sees the request, or this sees that it sleeps. */
 	if (atomic_exchange(&worker->asleep, false))
 		while (write(worker->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 			;
@@ -96,7 +105,7 @@ static struct worker *least_loaded(struct workers *workers)
 	return best;
 }
 
-/* With the reference of a worker. False if nobody else is there for it. */
+/* With its reference. False if nobody else is there for it. */
 static bool hand_on(struct worker *worker, struct ndio_request *request)
 {
 	struct worker *to = least_loaded(worker->all);
@@ -123,13 +132,12 @@ static void take_one(struct worker *worker, struct ndio_request *request)
 	if (is_down(worker) && hand_on(worker, request))
 		return;
 	channel_start(worker->channel, request);
-	request_put(request, REF_WORKER);
 }
 
 /* One that was handed over starts; one that had to wait for other flushes comes back at its end. */
 static void take(struct worker *worker, struct ndio_request *request)
 {
-	if (request->ended)
+	if (request->state == REQUEST_ENDED)
 		request_finish(request);
 	else
 		take_one(worker, request);
@@ -142,8 +150,6 @@ static void hand_on_unsent(struct worker *worker)
 
 	for (; request; request = next) {
 		next = request->next;
-		request_get(request, REF_WORKER);
-		request_unbegin(request);
 		take_one(worker, request);
 	}
 }
@@ -154,13 +160,10 @@ static void look_whether_up(struct worker *worker)
 
 	if (down != is_down(worker))
 		atomic_store(&worker->down, down);
-	if (down) {
+	if (down)
 		hand_on_unsent(worker);
-		/* A round in which those fail that nobody takes. */
-		channel_keep_unsent(worker->channel, false);
-	} else {
-		channel_keep_unsent(worker->channel, true);
-	}
+	/* If it's down, a round in which those fail that nobody takes. */
+	channel_keep_unsent(worker->channel, !down);
 }
 
 /* Takes what was handed over, oldest first. */
@@ -180,20 +183,24 @@ static void take_inbox(struct worker *worker)
 	}
 }
 
-/* Drives the channel one round, asleep if there is nothing to take. */
-static void drive(struct worker *worker, int closing)
+static bool may_end(const struct worker *worker, int closing)
 {
-	bool offered = !atomic_load(&worker->inbox);
-	bool sleep = false;
+	return closing != OPEN && atomic_load(&worker->load) == 0;
+}
+
+/* Sleeps until something lands, or another thread wakes it; not if there is something to take,
+ * or if it was told to end since, or may end. */
+static void wait_for_work(struct worker *worker, int closing)
+{
+	bool sleep;
 	uint64_t count;
 
-	if (offered) {
-		atomic_store(&worker->asleep, true);
-		sleep = !atomic_load(&worker->inbox) && atomic_load(&worker->closing) == closing;
-	}
-	channel_drive(worker->channel, sleep, worker->wake_fd);
+	atomic_store(&worker->asleep, true);
+	sleep = !atomic_load(&worker->inbox) && atomic_load(&worker->closing) == closing &&
+		!may_end(worker, closing);
+	channel_wait(worker->channel, sleep, worker->wake_fd);
 	/* Whoever has lowered the flag writes to the descriptor, or is about to. */
-	if (offered && !atomic_exchange(&worker->asleep, false))
+	if (!atomic_exchange(&worker->asleep, false))
 		while (read(worker->wake_fd, &count, sizeof(count)) < 0 && errno == EINTR)
 			;
 }
@@ -204,7 +211,7 @@ static void end_round(struct worker *worker)
 		worker->after_round();
 }
 
-static void *work(void *opaque)
+static void *worker_main(void *opaque)
 {
 	struct worker *worker = opaque;
 	bool canceled = false;
@@ -221,10 +228,13 @@ static void *work(void *opaque)
 			channel_cancel(worker->channel);
 			canceled = true;
 		}
-		/* The load counts those too that wait for their range. */
-		if (closing != OPEN && atomic_load(&worker->load) == 0)
+		if (may_end(worker, closing))
 			break;
-		drive(worker, closing);
+		if (channel_send(worker->channel) || atomic_load(&worker->inbox))
+			channel_wait(worker->channel, false, worker->wake_fd);
+		else
+			wait_for_work(worker, closing);
+		channel_land(worker->channel);
 		look_whether_up(worker);
 		end_round(worker);
 	}
@@ -237,28 +247,27 @@ static int worker_open(struct worker *worker, struct volume *volume,
 		       const struct channel_options *options, struct bvec bounce,
 		       struct error *err)
 {
-	int errnum;
+	int ret;
 
 	worker->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (worker->wake_fd < 0)
 		return error_set(err, errno, "no descriptor for a worker: %s", strerror(errno));
-	worker->channel = channel_open(volume, options, bounce, &errnum, err);
-	if (!worker->channel) {
+	ret = channel_open(volume, options, bounce, &worker->channel, err);
+	if (ret < 0) {
 		close(worker->wake_fd);
-		return -errnum;
+		return ret;
 	}
-	errnum = thread_start(&worker->thread, work, worker);
-	if (errnum) {
+	ret = thread_start(&worker->thread, worker_main, worker);
+	if (ret) {
 		channel_close(worker->channel);
 		close(worker->wake_fd);
-		return error_set(err, errnum, "no thread for a worker: %s", strerror(errnum));
+		return error_set(err, ret, "no thread for a worker: %s", strerror(ret));
 	}
 	return 0;
 }
 
-struct workers *workers_open(struct volume *volume, unsigned count,
-			     const struct channel_options *options, void (*after_round)(void),
-			     int *errnum, struct error *err)
+int workers_open(struct volume *volume, unsigned count, const struct channel_options *options,
+		 void (*after_round)(void), struct workers **result, struct error *err)
 {
 	size_t share = channel_bounce_len(options);
 	struct workers *workers;
@@ -266,11 +275,8 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 
 	count = min_u64(count, volume->target->max_queues);
 	workers = calloc(1, sizeof(*workers) + count * sizeof(workers->worker[0]));
-	if (!workers) {
-		*errnum = ENOMEM;
-		error_set(err, ENOMEM, "no memory for %u workers", count);
-		return NULL;
-	}
+	if (!workers)
+		return error_set(err, ENOMEM, "no memory for %u workers", count);
 	ret = bounce_init(&workers->bounce, count * share, options->huge_pages, err);
 	while (workers->count < count && ret == 0) {
 		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
@@ -281,12 +287,11 @@ struct workers *workers_open(struct volume *volume, unsigned count,
 		if (ret == 0)
 			workers->count++;
 	}
-	if (ret < 0) {
-		*errnum = -ret;
+	if (ret < 0)
 		workers_close(workers, false);
-		return NULL;
-	}
-	return workers;
+	else
+		*result = workers;
+	return ret;
 }
 
 void workers_close(struct workers *workers, bool cancel)
@@ -328,13 +333,8 @@ static void hand_over(struct ndio_request *request)
 	push(request->worker, request);
 }
 
-static void range_granted(struct range *range)
-{
-	hand_over((struct ndio_request *)((char *)range - offsetof(struct ndio_request, range)));
-}
-
-/* The least loaded. But a worker that submits from a completion keeps the request, unless another
- * has clearly less to do: it need not be woken. */
+/* The least loaded. But a worker that submits from a completion keeps the request, unless
+ * another has clearly less to do: it need not be woken. */
 static struct worker *choose_worker(struct workers *workers)
 {
 	struct worker *best = least_loaded(workers);
@@ -349,17 +349,16 @@ void workers_submit(struct workers *workers, struct ndio_request *request)
 {
 	struct worker *worker = choose_worker(workers);
 
-	request_get(request, REF_WORKER);
+	request_get(request, REF_CHANNEL);
 	request->worker = worker;
 	request->load = &worker->load;
 	atomic_fetch_add(&worker->load, 1);
-	request->range.granted = range_granted;
-	request->may_complete = hand_over;
-	if (!request->has_range || range_acquire(&request->volume->ranges, &request->range))
+	request->resume = hand_over;
+	if (request_take_range(request))
 		push(worker, request);
 }
 
-static void post(struct ndio_request *request)
+static void wake_submitter(struct ndio_request *request)
 {
 	sem_post(request->opaque);
 }
@@ -369,7 +368,7 @@ int workers_run(struct workers *workers, struct ndio_request *request)
 	sem_t done;
 
 	sem_init(&done, 0, 0);
-	request->done = post;
+	request->done = wake_submitter;
 	request->opaque = &done;
 	workers_submit(workers, request);
 	thread_wait(&done);

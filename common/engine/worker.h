@@ -1,7 +1,7 @@
 /* worker: a thread that owns a channel and runs the requests that others hand to it.
  *
- * One whose way to the target is lost gets no more of them, and hands on what it hasn't begun, as long
- * as another's is there. */
+ * One whose way to the target is lost gets no more of them, and hands on what it hasn't begun,
+ * as long as another's is there. */
 #ifndef NDIO_WORKER_H
 #define NDIO_WORKER_H
 
@@ -9,13 +9,12 @@
 
 struct workers;
 
-/* Starts up to count workers: fewer where the target takes fewer queues. after_round, unless it
- * is NULL, is called on each worker's thread whenever it has called done() for all that had
- * landed, so that these can be told together. NULL with a message, and *errnum the positive
- * errno. Starts threads: not across a fork. */
-struct workers *workers_open(struct volume *volume, unsigned count,
-			     const struct channel_options *options, void (*after_round)(void),
-			     int *errnum, struct error *err);
+/* Starts up to count workers: fewer where the target takes fewer queues. after_round, unless
+ * it is NULL, is called on each worker's thread whenever it has called done() for all that had
+ * landed, so that these can be told together. 0, or a negative errno with a message. Starts
+ * threads: not across a fork. */
+int workers_open(struct volume *volume, unsigned count, const struct channel_options *options,
+		 void (*after_round)(void), struct workers **workers, struct error *err);
 
 /* Waits until every request has completed; with cancel those that aren't done are failed with
  * -ECANCELED instead, and still complete once. No more may be submitted. Not to be called
@@ -28,7 +27,7 @@ unsigned workers_count(const struct workers *workers);
 /* False where the bounce memory could not be pinned. */
 bool workers_are_pinned(const struct workers *workers);
 
-/* Hands a request over, with a reference of its own; returns at once. request->done() is
+/* Hands a request over, and takes REF_CHANNEL for it; returns at once. request->done() is
  * called on the worker's thread, where it may submit more but must not wait. Any thread. */
 void workers_submit(struct workers *workers, struct ndio_request *request);
 

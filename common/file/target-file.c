@@ -58,7 +58,7 @@ struct target_queue {
 	unsigned in_flight;  /* in the ring */
 	unsigned ring_entries;
 	unsigned failures;   /* of entering the kernel with the ring, one after the other */
-	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
+	struct landed landed;
 };
 
 static struct file_target *to_file(struct target *target)
@@ -330,23 +330,16 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 
 /* ---- the queue ---- */
 
-static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
-{
-	sub->next = NULL;
-	*queue->landed_end = sub;
-	queue->landed_end = &sub->next;
-}
-
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	if (sub->op != OP_READ && sub->op != OP_WRITE) {
 		sub->result = without_data(queue->file, sub);
-		add_landed(queue, sub);
+		landed_add(&queue->landed, sub);
 	} else if (queue->has_ring && !is_in_tail(queue->file, sub)) {
 		ring_issue(queue, sub);
 	} else {
 		sub->result = transfer(queue->file, sub);
-		add_landed(queue, sub);
+		landed_add(&queue->landed, sub);
 	}
 }
 
@@ -377,7 +370,7 @@ static void ring_reap(struct target_queue *queue)
 			sub->result = transfer(queue->file, sub);
 		else if (sub->result > 0 && sub->op == OP_WRITE && queue->file->fua_by_sync)
 			sub->result = sync_if_fua(queue->file, sub, sub->result);
-		add_landed(queue, sub);
+		landed_add(&queue->landed, sub);
 	}
 	io_uring_cq_advance(&queue->ring, seen);
 }
@@ -401,7 +394,7 @@ static void ring_withdraw(struct target_queue *queue, int error)
 		}
 		queue->in_flight--;
 		sub->result = error;
-		add_landed(queue, sub);
+		landed_add(&queue->landed, sub);
 	}
 	sq->sqe_head = sq->sqe_tail;
 	io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
@@ -426,7 +419,7 @@ static void ring_enter(struct target_queue *queue, bool wait, int wake_fd)
 		queue->failures = 0;
 	}
 	/* What the kernel has lands by itself. */
-	if (wait && !queue->landed)
+	if (wait && !queue->landed.first)
 		poll(&wake, 1, queue->in_flight ? RING_NAP : -1);
 }
 
@@ -446,9 +439,7 @@ static void arm_wake(struct target_queue *queue, int wake_fd)
 
 static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
-	struct ndio_subrequest *landed;
-
-	wait = wait && !queue->landed;
+	wait = wait && !queue->landed.first;
 	if (queue->has_ring && (queue->in_flight || wake_fd >= 0)) {
 		if (wait && wake_fd >= 0)
 			arm_wake(queue, wake_fd);
@@ -457,10 +448,7 @@ static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, 
 	} else if (wait && wake_fd >= 0) {
 		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, -1);
 	}
-	landed = queue->landed;
-	queue->landed = NULL;
-	queue->landed_end = &queue->landed;
-	return landed;
+	return landed_take(&queue->landed);
 }
 
 /* A disk answers by itself. */
@@ -523,7 +511,6 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 	}
 	queue->file = to_file(target);
 	queue->bounce = bounce;
-	queue->landed_end = &queue->landed;
 	/* One subrequest at a time is a plain system call: the ring would put its result aside and
 	 * wake the thread for it. And buffered I/O would only be handed to a kernel thread. */
 	if (target->direct && depth > 1)
@@ -533,7 +520,7 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 
 static void file_queue_close(struct target_queue *queue)
 {
-	assert(queue->in_flight == 0 && !queue->landed);
+	assert(queue->in_flight == 0 && !queue->landed.first);
 	/* The kernel takes a ring down some time later; until then its buffers would count
 	 * against the locked-memory limit. */
 	if (queue->has_buffers)

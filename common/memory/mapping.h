@@ -4,12 +4,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-
-#include "engine/bvec.h"
+#include <sys/uio.h>
 
 /* Does any entry touch a shared mapping? A page of a shared file mapping faults when it is
  * written even if it is locked, since the file system wants to know. Reads /proc/self/maps;
  * true if that can't be told. */
-bool mapping_is_shared(const struct bvec *bv, size_t count);
+bool mapping_is_shared(const struct iovec *iov, size_t count);
 
 #endif

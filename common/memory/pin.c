@@ -297,30 +297,8 @@ void unpin_range(const void *base, size_t len)
 	pthread_mutex_unlock(&table.mutex);
 }
 
-int pin_bvecs(const struct bvec *bv, size_t count)
-{
-	size_t i;
-	int err;
-
-	for (i = 0; i < count; i++) {
-		err = pin_range(bv[i].base, bv[i].len);
-		if (err) {
-			unpin_bvecs(bv, i);
-			return err;
-		}
-	}
-	return 0;
-}
-
-void unpin_bvecs(const struct bvec *bv, size_t count)
-{
-	while (count--)
-		unpin_range(bv[count].base, bv[count].len);
-}
-
 int pin_register(const void *base, size_t len)
 {
-	const struct bvec bv = { (void *)(uintptr_t)base, len };
 	struct region *region = malloc(sizeof(*region));
 	int err;
 
@@ -333,7 +311,7 @@ int pin_register(const void *base, size_t len)
 	}
 	region->base = (uintptr_t)base;
 	region->len = len;
-	region->shared = mapping_is_shared(&bv, 1);
+	region->shared = mapping_is_shared(&(struct iovec){ (void *)(uintptr_t)base, len }, 1);
 	pthread_mutex_lock(&table.mutex);
 	region->next = table.regions;
 	table.regions = region;
@@ -360,35 +338,34 @@ int pin_unregister(const void *base, size_t len)
 	return 0;
 }
 
-static const struct region *region_of(const struct bvec *bv)
+static const struct region *region_of(const void *base, size_t len)
 {
-	uintptr_t at = (uintptr_t)bv->base;
+	uintptr_t at = (uintptr_t)base;
 
 	for (const struct region *region = table.regions; region; region = region->next)
 		if (at >= region->base && at - region->base <= region->len &&
-		    bv->len <= region->len - (at - region->base))
+		    len <= region->len - (at - region->base))
 			return region;
 	return NULL;
 }
 
-bool pin_is_registered(const struct bvec *bv, size_t count)
+bool pin_is_registered(const void *base, size_t len)
 {
-	size_t i = 0;
+	bool found;
 
 	pthread_mutex_lock(&table.mutex);
-	while (i < count && region_of(&bv[i]))
-		i++;
+	found = region_of(base, len);
 	pthread_mutex_unlock(&table.mutex);
-	return i == count;
+	return found;
 }
 
-bool pin_is_shared(const struct bvec *bv)
+bool pin_is_shared(const void *base, size_t len)
 {
 	const struct region *region;
 	bool shared;
 
 	pthread_mutex_lock(&table.mutex);
-	region = region_of(bv);
+	region = region_of(base, len);
 	shared = !region || region->shared;
 	pthread_mutex_unlock(&table.mutex);
 	return shared;

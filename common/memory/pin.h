@@ -14,8 +14,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/bvec.h"
-
 /* Pins a range. -ENOMEM (over RLIMIT_MEMLOCK, or not mapped), -EPERM (limit is 0), -EAGAIN;
  * then nothing has changed. A length of 0 pins nothing and succeeds. Faults happen in the
  * calling thread. */
@@ -24,21 +22,17 @@ int pin_range(const void *base, size_t len);
 /* Undoes one pin of exactly such a range. */
 void unpin_range(const void *base, size_t len);
 
-/* The same for each entry of a list; on an error the entries before it are unpinned again. */
-int pin_bvecs(const struct bvec *bv, size_t count);
-void unpin_bvecs(const struct bvec *bv, size_t count);
-
 /* Pins a range for the long term. Undone by pin_unregister() with exactly the same range:
  * -ENOENT if there is none such. */
 int pin_register(const void *base, size_t len);
 int pin_unregister(const void *base, size_t len);
 
-/* Does every entry lie inside a registered range, so that it need not be pinned again? */
-bool pin_is_registered(const struct bvec *bv, size_t count);
+/* Does the range lie inside a registered one, so that it need not be pinned again? */
+bool pin_is_registered(const void *base, size_t len);
 
 /* Did the registered range that it is in touch a shared mapping when it was registered? See
  * mapping.h. */
-bool pin_is_shared(const struct bvec *bv);
+bool pin_is_shared(const void *base, size_t len);
 
 /* Somebody has locked all memory of the process, now and later, for good (mlockall(2)): then nothing
  * has to be asked page by page. Until pin_after_fork(). */

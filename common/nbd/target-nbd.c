@@ -41,7 +41,7 @@ struct target_queue {
 	struct nbd_member member;
 	bool canceled;
 	unsigned in_flight;
-	struct ndio_subrequest *landed, **landed_end; /* in the order of their landing */
+	struct landed landed;
 	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
 };
 
@@ -147,13 +147,6 @@ static bool is_same_export(void *opaque, const struct nbd_link *link, struct err
 
 /* ---- subrequests ---- */
 
-static void add_landed(struct target_queue *queue, struct ndio_subrequest *sub)
-{
-	sub->next = NULL;
-	*queue->landed_end = sub;
-	queue->landed_end = &sub->next;
-}
-
 /* A number for a place in the export that no server can guess. */
 static uint64_t mark(const struct nbd_target *owner, uint64_t place)
 {
@@ -179,7 +172,7 @@ static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t of
 	(void)chunk;
 	(void)error;
 	if (status == LIBNBD_READ_DATA || status == LIBNBD_READ_HOLE)
-		sub->own += stretch(sub->queue->owner, offset, count);
+		sub->progress.arrived += stretch(sub->queue->owner, offset, count);
 	return 0;
 }
 
@@ -191,16 +184,16 @@ static int extents_read(void *opaque, const char *context, uint64_t offset, uint
 	(void)offset;
 	if (strcmp(context, CONTEXT) != 0)
 		return 0;
-	for (size_t i = 0; i + 1 < nr_entries && sub->own < sub->len; i += 2) {
-		uint64_t len = min_u64(entries[i], sub->len - sub->own);
-		int ret = subrequest_tell_extent(sub, sub->own, len,
+	for (size_t i = 0; i + 1 < nr_entries && sub->progress.told < sub->len; i += 2) {
+		uint64_t len = min_u64(entries[i], sub->len - sub->progress.told);
+		int ret = subrequest_tell_extent(sub, sub->progress.told, len,
 						 entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
 
 		if (ret < 0) {
 			*error = -ret;
 			return -1;
 		}
-		sub->own += len;
+		sub->progress.told += len;
 	}
 	return 0;
 }
@@ -214,20 +207,23 @@ static bool changes_data(const struct ndio_subrequest *sub)
  * without FUA needs a flush behind the write. */
 static bool needs_more(struct ndio_subrequest *sub)
 {
+	struct subrequest_progress *progress = &sub->progress;
 	uint64_t before = sub->result;
 
 	if (sub->op == OP_EXTENTS)
-		return sub->own > before && sub->own < sub->len;
-	return changes_data(sub) && (sub->flags & REQ_FUA) &&
-	       !sub->queue->owner->facts.can_fua && sub->own++ == 0;
+		return progress->told > before && progress->told < sub->len;
+	if (!changes_data(sub) || !(sub->flags & REQ_FUA) || progress->written)
+		return false;
+	progress->written = !sub->queue->owner->facts.can_fua;
+	return progress->written;
 }
 
 /* Has all come that was asked for? */
 static bool is_complete(const struct ndio_subrequest *sub)
 {
 	if (sub->op == OP_READ)
-		return sub->own == stretch(sub->queue->owner, sub->start, sub->len);
-	return sub->op != OP_EXTENTS || sub->own == sub->len;
+		return sub->progress.arrived == stretch(sub->queue->owner, sub->start, sub->len);
+	return sub->op != OP_EXTENTS || sub->progress.told == sub->len;
 }
 
 /* Over the connection, in the one direction or the other. */
@@ -252,7 +248,7 @@ static int command_done(void *opaque, int *error)
 	sub->result = *error == 0 ? (int64_t)sub->len : queue->link->silent ? -ETIMEDOUT : -*error;
 	if (*error == 0 && !is_complete(sub))
 		sub->result = -EPROTO;
-	add_landed(queue, sub);
+	landed_add(&queue->landed, sub);
 	return 1; /* libnbd forgets the command */
 }
 
@@ -277,7 +273,7 @@ static int64_t send_command(struct ndio_subrequest *sub)
 	const nbd_extent_callback extent = { .callback = extents_read, .user_data = sub };
 	uint32_t flags = command_flags(sub);
 
-	if (changes_data(sub) && sub->own) /* written; now the flush that stands for FUA */
+	if (sub->progress.written) /* now the flush that stands for FUA */
 		return nbd_aio_flush(nbd, done, 0);
 	switch (sub->op) {
 	case OP_READ:
@@ -294,9 +290,9 @@ static int64_t send_command(struct ndio_subrequest *sub)
 	case OP_CACHE:
 		return nbd_aio_cache(nbd, sub->len, sub->start, done, 0);
 	case OP_EXTENTS:
-		sub->result = sub->own; /* what was known before, see needs_more() */
-		return nbd_aio_block_status(nbd, sub->len - sub->own, sub->start + sub->own,
-					    extent, done, 0);
+		sub->result = sub->progress.told; /* what was known before, see needs_more() */
+		return nbd_aio_block_status(nbd, sub->len - sub->progress.told,
+					    sub->start + sub->progress.told, extent, done, 0);
 	}
 	return -1;
 }
@@ -327,7 +323,7 @@ static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 		/* Without a connection libnbd finds the call itself invalid. */
 		sub->result = nbd_link_is_up(queue->link) ? -nbd_link_errno() : why_lost(queue);
 		look_whether_up(queue);
-		add_landed(queue, sub);
+		landed_add(&queue->landed, sub);
 	}
 }
 
@@ -369,11 +365,10 @@ static int until_another(struct target_queue *queue)
 
 static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
-	struct ndio_subrequest *list;
 	bool sleep, awake = false;
 
 	do {
-		sleep = wait && !queue->landed && (queue->in_flight || wake_fd >= 0);
+		sleep = wait && !queue->landed.first && (queue->in_flight || wake_fd >= 0);
 		if (sleep || queue->in_flight)
 			awake = nbd_link_look(queue->link, sleep ? until_another(queue) : 0,
 					      wake_fd);
@@ -381,11 +376,8 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 		send_again(queue);
 		if (!queue->member.up && !queue->canceled)
 			awake |= find_another(queue) || sleep;
-	} while (sleep && !awake && !queue->landed);
-	list = queue->landed;
-	queue->landed = NULL;
-	queue->landed_end = &queue->landed;
-	return list;
+	} while (sleep && !awake && !queue->landed.first);
+	return landed_take(&queue->landed);
 }
 
 static void nbd_cancel(struct target_queue *queue)
@@ -461,7 +453,6 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 		return NULL;
 	}
 	queue->owner = owner;
-	queue->landed_end = &queue->landed;
 	queue->link = take_spare(owner, err);
 	if (!queue->link || nbd_watch_start(&owner->server.watch, err) < 0) {
 		nbd_link_close(queue->link);
@@ -476,7 +467,7 @@ static void nbd_queue_close(struct target_queue *queue)
 {
 	struct nbd_target *owner = queue->owner;
 
-	assert(queue->in_flight == 0 && !queue->landed && !queue->again);
+	assert(queue->in_flight == 0 && !queue->landed.first && !queue->again);
 	nbd_group_leave(&owner->group, &queue->member);
 	if (queue->member.up && !queue->canceled && owner->nr_spare < NBD_GROUP_MAX)
 		owner->spare[owner->nr_spare++] = queue->link;

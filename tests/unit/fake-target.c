@@ -551,13 +551,27 @@ static void not_granted(struct range *range)
 	abort(); /* one thread alone can't wait for itself */
 }
 
+void fake_start(struct channel *channel, struct ndio_request *request)
+{
+	request_get(request, REF_CHANNEL);
+	channel_start(channel, request);
+}
+
+void fake_drive(struct channel *channel, bool wait, int wake_fd)
+{
+	bool ended = channel_send(channel);
+
+	channel_wait(channel, wait && !ended, wake_fd);
+	channel_land(channel);
+}
+
 int fake_run(struct channel *channel, struct ndio_request *request)
 {
 	request->range.granted = not_granted;
 	if (request->has_range)
 		assert_true(range_acquire(&request->volume->ranges, &request->range));
-	channel_start(channel, request);
-	while (!request->completed)
-		channel_drive(channel, true, -1);
+	fake_start(channel, request);
+	while (request->state != REQUEST_COMPLETED)
+		fake_drive(channel, true, -1);
 	return request->error;
 }

@@ -116,6 +116,11 @@ bool fake_marker_in_bounce(const struct fake_target *fake);
 /* Noise, with the marker every 64 bytes. */
 void fake_noise(void *buf, size_t len, unsigned *seed);
 
+/* Starts a request with a reference for the channel. One round of the channel, which sleeps with wait
+ * unless a request has ended before. */
+void fake_start(struct channel *channel, struct ndio_request *request);
+void fake_drive(struct channel *channel, bool wait, int wake_fd);
+
 /* Runs one request to its end in the calling thread. Its error. The caller keeps its own
  * reference. */
 int fake_run(struct channel *channel, struct ndio_request *request);

@@ -101,21 +101,18 @@ static void set_up(const struct fake_options *options)
 {
 	/* Some reads wait for their turn, and some no longer. */
 	const struct lender_options lending = {
-		.channels = CHANNELS,
-		.channel = {.pieces = 2, .piece_len = PIECE_LEN},
-		.read_depth = PIECE_LEN,
-		.patience = 1,
+		.wide_channels = CHANNELS,
+		.wide = {.pieces = 2, .piece_len = PIECE_LEN},
+		.turns = {.depth = PIECE_LEN, .patience = 1},
 	};
 	unsigned seed = 3;
-	int errnum;
 
 	alarm(PATIENCE);
 	make_stripes();
 	volume = fake_volume(options, &fake);
 	fake->linger = fake->shorten = fake->yield = true;
 	fake->order = FAKE_RANDOM;
-	lender = lender_open(volume, &lending, &errnum, NULL);
-	assert_non_null(lender);
+	assert_int_equal(lender_open(volume, &lending, &lender, NULL), 0);
 	fake_noise(model, OWNED, &seed);
 	memset(model + OWNED, 'A', COMMON);
 	fake_fill(volume, model);
@@ -124,8 +121,6 @@ static void set_up(const struct fake_options *options)
 static void tear_down(void)
 {
 	assert_int_equal(stat_get(&volume->stats, in_flight), 0);
-	assert_int_equal(stat_get(&volume->stats, bvecs_made),
-			 stat_get(&volume->stats, bvecs_freed));
 	lender_close(lender);
 	fake_assert_obeyed(fake);
 	volume_close(volume);
@@ -140,7 +135,7 @@ static int run(enum op op, unsigned flags, uint64_t start, void *memory, size_t 
 	struct ndio_request *request;
 	int ret;
 
-	ret = request_make(volume, op, ORIGIN_TEST, flags, start, len, iov, 2, &request);
+	ret = request_make(volume, op, flags, start, len, iov, 2, &request);
 	if (ret < 0)
 		return ret;
 	ret = lender_run(lender, request);
@@ -385,7 +380,7 @@ static void *hold_the_channel(void *opaque)
 {
 	struct ndio_request *request;
 
-	if (request_make(volume, OP_EXTENTS, ORIGIN_TEST, 0, 0, 4096, NULL, 0, &request) == 0) {
+	if (request_make(volume, OP_EXTENTS, 0, 0, 4096, NULL, 0, &request) == 0) {
 		request->extent = wait_for_go;
 		lender_run(lender, request);
 		request_put(request, REF_CALLER);
@@ -404,7 +399,7 @@ static void *ask(void *number)
 {
 	struct ndio_request *request;
 
-	if (request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request) == 0) {
+	if (request_make(volume, OP_FLUSH, 0, 0, 0, NULL, 0, &request) == 0) {
 		request->done = note_turn;
 		request->opaque = number;
 		atomic_store(&askers[(uintptr_t)number].tid, gettid());
@@ -442,16 +437,14 @@ static void wait_until_it_sleeps(const struct asker *asker)
 static void channels_are_lent_in_the_order_of_asking(void **state)
 {
 	const struct lender_options lending = {
-		.channels = 1,
-		.channel = {.pieces = 1, .piece_len = PIECE_LEN},
+		.wide_channels = 1,
+		.wide = {.pieces = 1, .piece_len = PIECE_LEN},
 	};
 	pthread_t holder;
-	int errnum;
 
 	alarm(PATIENCE);
 	volume = fake_volume(&kinds[0].options, &fake);
-	lender = lender_open(volume, &lending, &errnum, NULL);
-	assert_non_null(lender);
+	assert_int_equal(lender_open(volume, &lending, &lender, NULL), 0);
 	sem_init(&go_on, 0, 0);
 	sem_init(&holds, 0, 0);
 	assert_int_equal(pthread_create(&holder, NULL, hold_the_channel, NULL), 0);
@@ -494,23 +487,20 @@ static void *read_much(void *opaque)
 static void set_up_reading(const struct lender_options *lending)
 {
 	unsigned seed = 3;
-	int errnum;
 
 	alarm(PATIENCE);
 	volume = fake_volume(&kinds[2].options, &fake);
 	fake->linger = fake->yield = true;
-	lender = lender_open(volume, lending, &errnum, NULL);
-	assert_non_null(lender);
+	assert_int_equal(lender_open(volume, lending, &lender, NULL), 0);
 	fake_noise(model, SIZE, &seed);
 	fake_fill(volume, model);
 	fake_forget(fake);
 }
 
 static const struct lender_options one_read_at_a_time = {
-	.channels = CHANNELS,
-	.channel = {.pieces = 2, .piece_len = PIECE_LEN},
-	.read_depth = 2 * PIECE_LEN,
-	.patience = PATIENCE * 1000,
+	.wide_channels = CHANNELS,
+	.wide = {.pieces = 2, .piece_len = PIECE_LEN},
+	.turns = {.depth = 2 * PIECE_LEN, .patience = PATIENCE * 1000},
 };
 
 /* No piece is issued while those of another request are under way. */
@@ -551,9 +541,8 @@ static const struct fake_options encrypted = {
 	.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
 };
 static const struct lender_options with_help = {
-	.channels = 1,
-	.channel = {.pieces = 2, .piece_len = 1 << 18},
-	.helped = true,
+	.wide_channels = 1,
+	.wide = {.pieces = 2, .piece_len = 1 << 18},
 };
 
 /* Written and read as a whole until somebody has helped. */
@@ -562,14 +551,12 @@ static void large_pieces_are_helped_with(void **state)
 	uint8_t *plain = malloc(encrypted.size), *read = malloc(encrypted.size);
 	const int64_t deadline = clock_ms() + 60000;
 	unsigned seed = 3;
-	int errnum;
 
 	assert_non_null(plain);
 	assert_non_null(read);
 	alarm(PATIENCE);
 	volume = fake_volume(&encrypted, &fake);
-	lender = lender_open(volume, &with_help, &errnum, NULL);
-	assert_non_null(lender);
+	assert_int_equal(lender_open(volume, &with_help, &lender, NULL), 0);
 	do {
 		fake_noise(plain, encrypted.size, &seed);
 		assert_int_equal(run(OP_WRITE, 0, 0, plain, encrypted.size), 0);
@@ -589,12 +576,10 @@ static void large_pieces_are_helped_with(void **state)
 static void a_lender_needs_a_key_that_openssl_takes(void **state)
 {
 	struct error err;
-	int errnum = 0;
 
 	volume = fake_volume(&encrypted, &fake);
 	memset(volume->luks.key, 7, volume->luks.key_len);
-	assert_null(lender_open(volume, &with_help, &errnum, &err));
-	assert_int_equal(errnum, EINVAL);
+	assert_int_equal(lender_open(volume, &with_help, &lender, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "OpenSSL refuses"));
 	volume_close(volume);
 }
@@ -607,13 +592,13 @@ static void wait_for_others(struct ndio_request *request)
 	sem_wait(&others_have_read);
 }
 
-static void *read_and_stay(void *opaque)
+static void *read_and_stay(void *len)
 {
 	static uint8_t memory[2 * PIECE_LEN];
-	const struct iovec iov = {memory, sizeof(memory)};
+	const struct iovec iov = {memory, *(size_t *)len};
 	struct ndio_request *request;
 
-	if (request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request) == 0) {
+	if (request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request) == 0) {
 		request->done = wait_for_others;
 		lender_run(lender, request);
 		request_put(request, REF_CALLER);
@@ -625,12 +610,13 @@ static void *read_and_stay(void *opaque)
 static void a_read_that_has_landed_makes_room_for_the_next(void **state)
 {
 	struct thread other = {.seed = 1};
+	size_t len = 2 * PIECE_LEN;
 	pthread_t thread;
 
 	set_up_reading(&one_read_at_a_time);
 	sem_init(&stays, 0, 0);
 	sem_init(&others_have_read, 0, 0);
-	assert_int_equal(pthread_create(&thread, NULL, read_and_stay, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, read_and_stay, &len), 0);
 	sem_wait(&stays);
 	read_much(&other);
 	sem_post(&others_have_read);
@@ -656,7 +642,7 @@ static void small_reads_do_not_wait_for_large_ones(void **state)
 	uint8_t memory[512];
 	pthread_t thread;
 
-	lending.small_read = sizeof(memory);
+	lending.turns.small = sizeof(memory);
 	set_up_reading(&lending);
 	sem_init(&stays, 0, 0);
 	sem_init(&others_have_read, 0, 0);
@@ -672,21 +658,58 @@ static void small_reads_do_not_wait_for_large_ones(void **state)
 	tear_down();
 }
 
+/* ---- two kinds of channel ---- */
+
+static const struct lender_options one_of_each_kind = {
+	.wide_channels = 1,
+	.wide = {.pieces = 2, .piece_len = PIECE_LEN},
+	.narrow_channels = 1,
+	.narrow = {.pieces = 1, .piece_len = 4096},
+};
+
+/* One of held bytes keeps its channel; another of read bytes gets one. */
+static void read_beside(size_t held, size_t read)
+{
+	uint8_t memory[2 * PIECE_LEN];
+	pthread_t holder;
+
+	set_up_reading(&one_of_each_kind);
+	sem_init(&stays, 0, 0);
+	sem_init(&others_have_read, 0, 0);
+	assert_int_equal(pthread_create(&holder, NULL, read_and_stay, &held), 0);
+	sem_wait(&stays);
+	assert_int_equal(run(OP_READ, 0, 512, memory, read), 0);
+	fake_assert_same(memory, model + 512, read);
+	sem_post(&others_have_read);
+	pthread_join(holder, NULL);
+	sem_destroy(&others_have_read);
+	sem_destroy(&stays);
+	tear_down();
+}
+
+static void large_requests_do_not_wait_for_a_narrow_channel(void **state)
+{
+	read_beside(4096, 2 * PIECE_LEN);
+}
+
+static void small_requests_do_not_wait_for_a_wide_channel(void **state)
+{
+	read_beside(2 * PIECE_LEN, 4096);
+}
+
 /* ---- opening ---- */
 
 static void a_lender_that_cannot_open_says_why(void **state)
 {
 	const struct lender_options lending = {
-		.channels = 2,
-		.channel = {.pieces = 2, .piece_len = PIECE_LEN},
+		.wide_channels = 2,
+		.wide = {.pieces = 2, .piece_len = PIECE_LEN},
 	};
 	struct error err = {""};
-	int errnum = 0;
 
 	volume = fake_volume(&kinds[3].options, &fake);
 	strcpy(volume->luks.cipher, "rot-13");
-	assert_null(lender_open(volume, &lending, &errnum, &err));
-	assert_true(errnum > 0);
+	assert_true(lender_open(volume, &lending, &lender, &err) < 0);
 	assert_non_null(strstr(err.text, "rot-13"));
 	volume_close(volume);
 }
@@ -702,7 +725,8 @@ int main(void)
 		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
 	};
 	enum { EVERY = 3 };
-	static struct CMUnitTest tests[EVERY * KINDS + 6] = {
+	enum { OTHERS = 10 };
+	static struct CMUnitTest tests[EVERY * KINDS + OTHERS] = {
 		cmocka_unit_test(errors_leave_channels_and_ranges_free),
 		cmocka_unit_test(channels_are_lent_in_the_order_of_asking),
 		cmocka_unit_test(large_pieces_are_helped_with),
@@ -710,6 +734,8 @@ int main(void)
 		cmocka_unit_test(reads_beyond_the_depth_wait_for_their_turn),
 		cmocka_unit_test(a_read_that_has_landed_makes_room_for_the_next),
 		cmocka_unit_test(small_reads_do_not_wait_for_large_ones),
+		cmocka_unit_test(large_requests_do_not_wait_for_a_narrow_channel),
+		cmocka_unit_test(small_requests_do_not_wait_for_a_wide_channel),
 		cmocka_unit_test(a_lender_that_cannot_open_says_why),
 	};
 	static char names[EVERY * KINDS][128];
@@ -719,7 +745,7 @@ int main(void)
 
 		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
 			 kind->name);
-		tests[6 + i] = (struct CMUnitTest){
+		tests[OTHERS + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,
 			.initial_state = (void *)kind,

@@ -194,14 +194,13 @@ static void every_page_that_is_touched_is_resident(void **state)
 
 static void empty_range_pins_nothing(void **state)
 {
-	struct bvec bv[] = {{NULL, 0}, {area, 0}};
 	struct pin_stats before, after;
 
 	(void)state;
 	pin_stats(&before);
 	assert_int_equal(pin_range(NULL, 0), 0);
-	assert_int_equal(pin_bvecs(bv, 2), 0);
-	unpin_bvecs(bv, 2);
+	assert_int_equal(pin_range(area, 0), 0);
+	unpin_range(area, 0);
 	unpin_range(NULL, 0);
 	pin_stats(&after);
 	assert_memory_equal(&before, &after, sizeof(before));
@@ -327,22 +326,6 @@ static void range_past_the_address_space_is_refused(void **state)
 	assert_int_equal(pin_range((void *)(UINTPTR_MAX - 10), 5), -ENOMEM);
 	assert_int_equal(failures(), failed + 3);
 	assert_int_equal(table_pages(), 0);
-}
-
-static void list_that_fails_half_way_is_undone(void **state)
-{
-	struct bvec bv[] = {{area, 2 * page}, {area + 8 * page, page}, {area + 4 * page, page}};
-
-	(void)state;
-	assert_int_equal(munmap(area + 8 * page, page), 0);
-	assert_int_equal(pin_bvecs(bv, 3), -ENOMEM);
-	assert_int_equal(locked_pages(), 0);
-	assert_int_equal(table_pages(), 0);
-
-	bv[1].base = area + page;
-	assert_int_equal(pin_bvecs(bv, 3), 0);
-	assert_int_equal(locked_pages(), 3);
-	unpin_bvecs(bv, 3);
 }
 
 static int pin_over_the_limit(void)
@@ -472,12 +455,13 @@ static void where_all_is_locked_no_page_is_asked_for(void **state)
 
 static void stats_count_ranges(void **state)
 {
-	struct bvec bv[] = {{area, page}, {NULL, 0}, {area, page}};
 	struct pin_stats before, after;
 
 	(void)state;
 	pin_stats(&before);
-	assert_int_equal(pin_bvecs(bv, 3), 0);
+	assert_int_equal(pin_range(area, page), 0);
+	assert_int_equal(pin_range(NULL, 0), 0);
+	assert_int_equal(pin_range(area, page), 0);
 	unpin_range(area, page);
 	assert_int_equal(pin_range((void *)page, page), -ENOMEM);
 	pin_stats(&after);
@@ -630,7 +614,6 @@ int main(void)
 		pin_test(hole_leaves_all_as_before),
 		pin_test(memory_that_cannot_be_touched_is_refused),
 		pin_test(range_past_the_address_space_is_refused),
-		pin_test(list_that_fails_half_way_is_undone),
 		pin_test(limit_on_locked_memory_is_obeyed),
 		pin_test(no_locked_memory_allowed_is_told_apart),
 		pin_test(memory_locked_before_the_limit_can_be_pinned),

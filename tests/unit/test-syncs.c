@@ -137,15 +137,13 @@ static int set_up(void **state)
 	const struct fake_options options = { .align = 512, .size = SIZE };
 	const struct channel_options channel = { .pieces = 2, .piece_len = 8192 };
 	size_t share = channel_bounce_len(&channel);
-	int errnum;
 
 	alarm(PATIENCE);
 	volume = fake_volume(&options, &fake);
 	assert_int_equal(bounce_init(&bounce, CHANNELS * share, false, NULL), 0);
 	for (unsigned i = 0; i < CHANNELS; i++) {
-		channels[i] = channel_open(volume, &channel, bounce_share(&bounce, i, share),
-					   &errnum, NULL);
-		assert_non_null(channels[i]);
+		assert_int_equal(channel_open(volume, &channel, bounce_share(&bounce, i, share),
+					      &channels[i], NULL), 0);
 	}
 	return 0;
 }
@@ -167,7 +165,7 @@ static struct ndio_request *make(enum op op, unsigned flags, uint64_t start, uin
 	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, op, ORIGIN_TEST, flags, start, len, &iov, 1, &request),
+	assert_int_equal(request_make(volume, op, flags, start, len, &iov, 1, &request),
 			 0);
 	return request;
 }
@@ -257,7 +255,7 @@ static void start(unsigned channel, struct ndio_request *request)
 {
 	if (request->has_range)
 		assert_true(range_acquire(&volume->ranges, &request->range));
-	channel_start(channels[channel], request);
+	fake_start(channels[channel], request);
 }
 
 /* Sends what the first channel has, and lands nothing: the target is given a seed by which it
@@ -271,7 +269,7 @@ static void send_only(void)
 		first = seed;
 	} while (rand_r(&first) % 3 == 0);
 	fake->linger = true;
-	channel_drive(channels[0], false, -1);
+	fake_drive(channels[0], false, -1);
 	fake->linger = false;
 }
 
@@ -283,14 +281,13 @@ static void race(enum op op, unsigned flags, int error, bool waits)
 	fail_next(error ? 1 : 0, error);
 	start(0, failing);
 	send_only();
-	assert_false(failing->ended);
+	assert_int_equal(failing->state, REQUEST_RUNNING);
 	start(1, other);
-	channel_drive(channels[1], true, -1);
-	assert_true(other->ended);
-	assert_int_equal(other->completed, !waits);
-	channel_drive(channels[0], true, -1);
+	fake_drive(channels[1], true, -1);
+	assert_int_equal(other->state, waits ? REQUEST_ENDED : REQUEST_COMPLETED);
+	fake_drive(channels[0], true, -1);
 	assert_int_equal(failing->error, error);
-	assert_true(other->completed);
+	assert_int_equal(other->state, REQUEST_COMPLETED);
 	assert_int_equal(other->error, waits ? error : 0);
 	request_put(failing, REF_CALLER);
 	request_put(other, REF_CALLER);
@@ -360,15 +357,15 @@ static bool somebody_waits(void)
 static void threads_wait_for_each_other_too(void **state)
 {
 	static const struct lender_options options = {
-		.channels = 2,
-		.channel = { .pieces = 1, .piece_len = 8192 },
+		.wide_channels = 2,
+		.wide = { .pieces = 1, .piece_len = 8192 },
 	};
-	int errnum;
-	struct lender *lender = lender_open(volume, &options, &errnum, NULL);
-	struct thread late = { .lender = lender, .late = true }, other = { .lender = lender };
+	struct thread late = { .late = true }, other = { .lender = NULL };
 	pthread_t late_id, other_id;
+	struct lender *lender;
 
-	assert_non_null(lender);
+	assert_int_equal(lender_open(volume, &options, &lender, NULL), 0);
+	late.lender = other.lender = lender;
 	sem_init(&in_poll, 0, 0);
 	sem_init(&go_on, 0, 0);
 	fake->in_poll = late_in_poll;

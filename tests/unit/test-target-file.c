@@ -391,7 +391,6 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	struct ndio_request *request;
 	struct channel *channel;
 	struct bounce memory;
-	int errnum;
 
 	assert_non_null(volume);
 	make_file(FILE_SIZE);
@@ -403,11 +402,10 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
 	assert_int_equal(bounce_init(&memory, channel_bounce_len(&options), false, NULL), 0);
-	channel = channel_open(volume, &options, memory.area, &errnum, NULL);
-	assert_non_null(channel);
+	assert_int_equal(channel_open(volume, &options, memory.area, &channel, NULL), 0);
 	for (unsigned i = 0; i < 2; i++) {
 		assert_int_equal(
-			request_make(volume, OP_READ, ORIGIN_TEST, 0, 0, 0, &iov, 1, &request),
+			request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request),
 			0);
 		assert_int_equal(fake_run(channel, request), i ? -EIO : 0);
 		request_put(request, REF_CALLER);

@@ -61,10 +61,8 @@ static int tear_down(void **state)
 static void open_workers(void)
 {
 	struct error err;
-	int errnum;
 
-	workers = workers_open(volume, WORKERS, &channel_options, NULL, &errnum, &err);
-	assert_non_null(workers);
+	assert_int_equal(workers_open(volume, WORKERS, &channel_options, NULL, &workers, &err), 0);
 }
 
 static void count_done(struct ndio_request *request)
@@ -80,7 +78,7 @@ static void submit(enum op op, uint64_t start, void *base, size_t len)
 	const struct iovec iov = { base, len };
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, op, ORIGIN_TEST, 0, start, len, &iov, 1, &request), 0);
+	assert_int_equal(request_make(volume, op, 0, start, len, &iov, 1, &request), 0);
 	request->done = count_done;
 	workers_submit(workers, request);
 }
@@ -127,14 +125,12 @@ static void test_waiting_flush_is_told(void **state)
 	struct sync other = { .cleared = nobody_waits };
 	struct ndio_request *request;
 	struct error err;
-	int errnum;
 
 	(void)state;
 	sem_init(&told, 0, 0);
-	workers = workers_open(volume, WORKERS, &channel_options, tell, &errnum, &err);
-	assert_non_null(workers);
+	assert_int_equal(workers_open(volume, WORKERS, &channel_options, tell, &workers, &err), 0);
 	sync_begin(&volume->syncs, &other);
-	assert_int_equal(request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request), 0);
+	assert_int_equal(request_make(volume, OP_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
 	request->done = end_flush;
 	workers_submit(workers, request);
 	/* Until it has landed and waits. */
@@ -158,8 +154,9 @@ static void test_flush_begins_anew(void **state)
 	struct ndio_request *request;
 
 	(void)state;
-	assert_int_equal(request_make(volume, OP_FLUSH, ORIGIN_TEST, 0, 0, 0, NULL, 0, &request), 0);
+	assert_int_equal(request_make(volume, OP_FLUSH, 0, 0, 0, NULL, 0, &request), 0);
 	request->done = count_done;
+	request_get(request, REF_CHANNEL);
 	request_begin(request);
 	request_unbegin(request);
 	assert_null(volume->syncs.first);
@@ -224,7 +221,7 @@ static void submit_next(void)
 	const struct iovec iov = { memory, left % 3 ? sizeof(memory) : 0 };
 	struct ndio_request *request;
 
-	if (request_make(volume, chain_op, ORIGIN_TEST, 0, left * 31, 0, &iov, 1, &request) < 0)
+	if (request_make(volume, chain_op, 0, left * 31, 0, &iov, 1, &request) < 0)
 		abort();
 	request->done = submit_another;
 	workers_submit(workers, request);
@@ -279,7 +276,7 @@ static int run_one(enum op op, uint64_t at, uint8_t *byte)
 {
 	const struct iovec iov = { byte, 1 };
 	struct ndio_request *request;
-	int ret = request_make(volume, op, ORIGIN_TEST, 0, at, 0, &iov, 1, &request);
+	int ret = request_make(volume, op, 0, at, 0, &iov, 1, &request);
 
 	if (ret < 0)
 		return ret;
