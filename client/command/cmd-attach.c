@@ -124,7 +124,7 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 	}
 }
 
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *attach_option(void *opaque, int option, const char *value)
 {
 	struct command_line *line = opaque;
 
@@ -162,7 +162,7 @@ static const char *take_arguments(struct command_line *line, int argc, char **ar
 	return key_source_check(&line->spec.key);
 }
 
-static int run(const struct attach_spec *spec)
+static int attach_disk(const struct attach_spec *spec)
 {
 	struct error err = { 0 };
 	unsigned index;
@@ -197,7 +197,7 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->answer_timeout = entry.answer_timeout;
 	if (entry.timeout)
 		spec->timeout = entry.timeout;
-	status = run(spec);
+	status = attach_disk(spec);
 	ndiotab_entry_clear(&entry);
 	return status;
 }
@@ -214,7 +214,7 @@ int cmd_attach(int argc, char **argv)
 		},
 		.tab_file = NDIOTAB_PATH,
 	};
-	int status = cmd_options(argc, argv, help_attach, options, take_option, &line);
+	int status = cmd_options(argc, argv, help_attach, options, attach_option, &line);
 	const char *wrong;
 
 	if (status != CMD_GO_ON)
@@ -222,5 +222,5 @@ int cmd_attach(int argc, char **argv)
 	wrong = take_arguments(&line, argc - optind, argv + optind);
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
-	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : run(&line.spec);
+	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : attach_disk(&line.spec);
 }

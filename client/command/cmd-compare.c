@@ -1,4 +1,4 @@
-/* cmd-compare: ndio compare, see ndio-compare(1). */
+/* cmd-compare: ndio compare, see ndio-compare_disks(1). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,7 +48,7 @@ struct arguments {
 };
 
 /* False where the option's value makes no sense. */
-static bool set_option(struct arguments *args, int option, const char *value)
+static bool set_compare_option(struct arguments *args, int option, const char *value)
 {
 	switch (option) {
 	case 's':
@@ -64,11 +64,11 @@ static bool set_option(struct arguments *args, int option, const char *value)
 	}
 }
 
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *compare_option(void *opaque, int option, const char *value)
 {
 	static char wrong[2048];
 
-	if (set_option(opaque, option, value))
+	if (set_compare_option(opaque, option, value))
 		return NULL;
 	snprintf(wrong, sizeof(wrong), "\"%s\" makes no sense there, or a key was given before", value);
 	return wrong;
@@ -79,7 +79,7 @@ static bool is_input(const struct endpoint_spec *spec)
 	return strcmp(spec->locator, "-") == 0;
 }
 
-static int check_arguments(const char *self, const struct arguments *args)
+static int check_compare(const char *self, const struct arguments *args)
 {
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
 	const struct key_source input = { .file = "-", .fd = -1 };
@@ -95,7 +95,7 @@ static int check_arguments(const char *self, const struct arguments *args)
 	return CMD_GO_ON;
 }
 
-static int parse(int argc, char **argv, struct arguments *args)
+static int parse_compare(int argc, char **argv, struct arguments *args)
 {
 	int status;
 
@@ -103,14 +103,14 @@ static int parse(int argc, char **argv, struct arguments *args)
 		.source = ENDPOINT_SPEC_NONE,
 		.destination = ENDPOINT_SPEC_NONE,
 	};
-	status = cmd_options(argc, argv, help_compare, options, take_option, args);
+	status = cmd_options(argc, argv, help_compare, options, compare_option, args);
 	if (status != CMD_GO_ON)
 		return status;
 	if (argc - optind != 2)
 		return cmd_usage(argv[0], "it takes two disks");
 	args->source.locator = argv[optind];
 	args->destination.locator = argv[optind + 1];
-	return check_arguments(argv[0], args);
+	return check_compare(argv[0], args);
 }
 
 static void tell_equal(const struct compare_report *report)
@@ -134,7 +134,7 @@ static void tell_difference(const struct compare_report *report)
 }
 
 /* A message that can't be printed is trouble, and not a difference. */
-static int tell(const struct arguments *args, const struct compare_report *report)
+static int tell_outcome(const struct arguments *args, const struct compare_report *report)
 {
 	if (!args->quiet && report->outcome == COMPARE_EQUAL)
 		tell_equal(report);
@@ -154,14 +154,14 @@ static int trouble(const struct error *err)
 	return TROUBLE;
 }
 
-static int compare(struct endpoint *source, struct endpoint *destination,
+static int compare_disks(struct endpoint *source, struct endpoint *destination,
 		   const struct arguments *args)
 {
 	struct compare_report report;
 	struct error err = { 0 };
 
 	if (compare_run(source, destination, &args->compare, &report, &err) == 0)
-		return tell(args, &report);
+		return tell_outcome(args, &report);
 	trouble(&err);
 	cmd_error("stopped: everything below offset %" PRIu64 " is the same", report.offset);
 	return TROUBLE;
@@ -172,7 +172,7 @@ int cmd_compare(int argc, char **argv)
 	struct endpoint source = { 0 }, destination = { 0 };
 	struct arguments args;
 	struct error err = { 0 };
-	int status = parse(argc, argv, &args);
+	int status = parse_compare(argc, argv, &args);
 
 	if (status == CMD_OK && fflush(stdout) != 0)
 		status = TROUBLE; /* the help: 1 would be an answer */
@@ -183,7 +183,7 @@ int cmd_compare(int argc, char **argv)
 	    endpoint_open_source(&destination, &args.destination, &err) < 0)
 		status = trouble(&err);
 	else
-		status = compare(&source, &destination, &args);
+		status = compare_disks(&source, &destination, &args);
 	endpoint_close(&destination);
 	endpoint_close(&source);
 	return status;

@@ -1,4 +1,4 @@
-/* cmd-copy: ndio copy, see ndio-copy(1). */
+/* cmd-copy: ndio copy, see ndio-copy_disk(1). */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -126,7 +126,7 @@ static bool set_request_size(struct copy_options *copy, const char *value)
 }
 
 /* False where the option's value makes no sense. */
-static bool set_option(struct arguments *args, int option, const char *value)
+static bool set_copy_option(struct arguments *args, int option, const char *value)
 {
 	switch (option) {
 	case 'p':
@@ -182,11 +182,11 @@ static const char *hint(int option)
 	}
 }
 
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *copy_option(void *opaque, int option, const char *value)
 {
 	static char wrong[2048];
 
-	if (set_option(opaque, option, value))
+	if (set_copy_option(opaque, option, value))
 		return NULL;
 	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option), value,
 		 hint(option));
@@ -227,7 +227,7 @@ static int check_clash(const struct endpoint_spec *source, const struct endpoint
 	return ret;
 }
 
-static int check_arguments(const char *self, const struct arguments *args)
+static int check_copy(const char *self, const struct arguments *args)
 {
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
 	const struct key_source input = { .file = "-", .fd = -1 };
@@ -261,7 +261,7 @@ static int check_arguments(const char *self, const struct arguments *args)
 	return check_clash(src, dst, &err) < 0 ? cmd_error("%s", err.text) : CMD_GO_ON;
 }
 
-static int parse(int argc, char **argv, struct arguments *args)
+static int parse_copy(int argc, char **argv, struct arguments *args)
 {
 	int status;
 
@@ -276,7 +276,7 @@ static int parse(int argc, char **argv, struct arguments *args)
 			.from = { SIZE_UNKNOWN, SIZE_UNKNOWN },
 		},
 	};
-	status = cmd_options(argc, argv, help_copy, options, take_option, args);
+	status = cmd_options(argc, argv, help_copy, options, copy_option, args);
 	if (status != CMD_GO_ON)
 		return status;
 	if (argc - optind != 2)
@@ -285,7 +285,7 @@ static int parse(int argc, char **argv, struct arguments *args)
 	args->destination.locator = argv[optind + 1];
 	args->source.connections = args->destination.connections = args->connections;
 	args->copy.requests *= args->connections;
-	return check_arguments(argv[0], args);
+	return check_copy(argv[0], args);
 }
 
 static int tell_stopped(const struct error *err, const struct copy_report *report,
@@ -316,7 +316,7 @@ static int tell_unbegun(const struct error *err, struct endpoint *destination)
 	return cmd_error("%s%s", err->text, unmade ? "; no file is left" : "");
 }
 
-static int copy(struct endpoint *source, struct endpoint *destination,
+static int copy_disk(struct endpoint *source, struct endpoint *destination,
 		const struct copy_options *copy_options)
 {
 	struct copy_report report;
@@ -349,7 +349,7 @@ int cmd_copy(int argc, char **argv)
 	struct endpoint source = { 0 }, destination = { 0 };
 	struct arguments args;
 	struct error err = { 0 };
-	int status = parse(argc, argv, &args);
+	int status = parse_copy(argc, argv, &args);
 
 	if (status != CMD_GO_ON)
 		return status;
@@ -365,7 +365,7 @@ int cmd_copy(int argc, char **argv)
 		 * those that are written. */
 		destination.zeroed |= args.destination_is_zero && !args.copy.resume &&
 				      destination.volume;
-		status = copy(&source, &destination, &args.copy);
+		status = copy_disk(&source, &destination, &args.copy);
 	}
 	endpoint_close(&destination);
 	endpoint_close(&source);

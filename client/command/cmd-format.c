@@ -336,7 +336,7 @@ static int measure(const struct job *job, const char *locator, uint64_t *size, s
 }
 
 /* Before one of them is made as a file, or anything is asked. */
-static int check_names(const struct request *request, struct error *err)
+static int check_format_names(const struct request *request, struct error *err)
 {
 	int ret = locator_kind(request->locator, err);
 
@@ -377,10 +377,10 @@ static int plan_file(struct job *job, struct error *err)
 }
 
 /* Looks at what is there, and asks whether it may go. */
-static int look(struct job *job, struct error *err)
+static int look_at_disk(struct job *job, struct error *err)
 {
 	const struct request *request = job->request;
-	int ret = check_names(request, err);
+	int ret = check_format_names(request, err);
 
 	if (ret < 0)
 		return ret;
@@ -433,7 +433,7 @@ static int write_locked(struct job *job, struct error *err)
 }
 
 /* A file that is still to be made is nobody else's. */
-static int write_all(struct job *job, struct error *err)
+static int format_locked(struct job *job, struct error *err)
 {
 	int lock = -1;
 	int ret = job->header_is_new ? 0 : header_lock(job->header.name, &lock, err);
@@ -452,7 +452,7 @@ static bool is_there(const char *locator)
 	return locator_is_uri(locator) || lstat(locator, &st) == 0;
 }
 
-static int run(const struct request *request)
+static int format_disk(const struct request *request)
 {
 	struct job job = {
 		.request = request,
@@ -464,13 +464,13 @@ static int run(const struct request *request)
 
 	header_init(&job.header, request->header ? request->header : request->locator);
 	job.header.answer_timeout = request->answer_timeout;
-	ret = look(&job, &err);
+	ret = look_at_disk(&job, &err);
 	if (ret == 0)
 		ret = make(&job, &err);
 	if (ret == 0)
 		ret = add_key(&job.header, request, &job.key, &err);
 	if (ret == 0)
-		ret = write_all(&job, &err);
+		ret = format_locked(&job, &err);
 	header_close(&job.header);
 	key_clear(&job.key);
 	if (ret < 0)
@@ -506,7 +506,7 @@ static const char *take_key_source(bool taken)
 }
 
 /* NULL, or what is wrong. */
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *format_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
 
@@ -560,7 +560,7 @@ static const char *take_option(void *opaque, int option, const char *value)
 }
 
 /* A volume that ndio couldn't open is not made. err holds what is wrong with the cipher. */
-static const char *check(const struct request *request, struct error *err)
+static const char *check_format(const struct request *request, struct error *err)
 {
 	if (!is_luks2(request) && request->sector > HEADER_UNIT)
 		return "LUKS1 has sectors of 512 bytes";
@@ -608,7 +608,7 @@ int cmd_format(int argc, char **argv)
 		.cipher = CIPHER,
 		.key_source = KEY_SOURCE_NONE,
 	};
-	int status = cmd_options(argc, argv, help_format, options, take_option, &request);
+	int status = cmd_options(argc, argv, help_format, options, format_option, &request);
 	const char *wrong = "it takes one locator";
 	struct error err;
 
@@ -616,7 +616,7 @@ int cmd_format(int argc, char **argv)
 		return status;
 	if (argc - optind == 1) {
 		request.locator = argv[optind];
-		wrong = check(&request, &err);
+		wrong = check_format(&request, &err);
 	}
-	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : format_disk(&request);
 }

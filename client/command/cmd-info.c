@@ -506,7 +506,7 @@ static void print_json(const struct report *report)
 
 /* ---- the command line ---- */
 
-static int run(const struct request *request)
+static int show_info(const struct request *request)
 {
 	struct report report = { .request = request, .nbd = locator_is_uri(request->locator) };
 	struct error err = { 0 };
@@ -525,7 +525,7 @@ static int run(const struct request *request)
 	return CMD_FAILED;
 }
 
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *info_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
 	static const char twice[] = "a key comes from one --key-file or --key-fd";
@@ -575,7 +575,7 @@ static const struct option options[] = {
 int cmd_info(int argc, char **argv)
 {
 	struct request request = { .key_source = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT };
-	int status = cmd_options(argc, argv, help_info, options, take_option, &request);
+	int status = cmd_options(argc, argv, help_info, options, info_option, &request);
 	const char *wrong = key_source_check(&request.key_source);
 
 	if (status != CMD_GO_ON)
@@ -587,5 +587,5 @@ int cmd_info(int argc, char **argv)
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
 	request.locator = argv[optind];
-	return run(&request);
+	return show_info(&request);
 }

@@ -380,7 +380,7 @@ static int check_any_active(struct header *header, struct error *err)
 /* Nobody should have to type passphrases for a volume that can't be opened anyway. What was read
  * stays, so that they can be tried. So does the connection to a server, which may take only one; but
  * not a local image, which others may use until it is written to. */
-static int look(struct header *header, const struct request *request, struct error *err)
+static int look_at_header(struct header *header, const struct request *request, struct error *err)
 {
 	int lock, ret = header_lock(header->name, &lock, err);
 
@@ -427,7 +427,7 @@ static int read_key(struct header *header, struct request *request, struct error
 }
 
 /* What is written may not be a key. */
-static int check_names(const struct request *request, struct error *err)
+static int check_key_names(const struct request *request, struct error *err)
 {
 	const char *header = header_locator(request);
 	int ret = locator_kind(header, err);
@@ -443,10 +443,10 @@ static int check_names(const struct request *request, struct error *err)
 static int read_keys(struct header *header, struct request *request, struct error *err)
 {
 	char prompt[256];
-	int ret = check_names(request, err);
+	int ret = check_key_names(request, err);
 
 	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
-		ret = look(header, request, err);
+		ret = look_at_header(header, request, err);
 	if (ret == 0 && needs_key(request))
 		ret = read_key(header, request, err);
 	if (ret < 0 || !request->action->needs_new_key)
@@ -492,7 +492,7 @@ static int run_locked(struct header *header, const struct request *request, stru
 	return ret;
 }
 
-static int run(struct request *request)
+static int change_keys(struct request *request)
 {
 	struct header header;
 	struct error err = { 0 };
@@ -530,7 +530,7 @@ static const char key_twice[] = "an existing key comes from one --key-file or --
 static const char new_key_twice[] = "a new key comes from one --new-key-file or --new-key-fd";
 
 /* NULL, or what is wrong. */
-static const char *take_option(void *opaque, int option, const char *value)
+static const char *key_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
 
@@ -574,7 +574,7 @@ static const char *take_option(void *opaque, int option, const char *value)
 	}
 }
 
-static const char *check(const struct request *request)
+static const char *check_key(const struct request *request)
 {
 	if (key_sources_clash(&request->key_source, &request->new_key_source))
 		return "the existing and the new key can't come from the same descriptor";
@@ -609,7 +609,7 @@ static const char *take_operands(struct request *request, int count, char **oper
 	if (count != 2)
 		return "it takes one locator";
 	request->locator = operands[1];
-	return check(request);
+	return check_key(request);
 }
 
 static const struct option options[] = {
@@ -642,11 +642,11 @@ int cmd_key(int argc, char **argv)
 		.key_source = KEY_SOURCE_NONE,
 		.new_key_source = KEY_SOURCE_NONE,
 	};
-	int status = cmd_options(argc, argv, help_key, options, take_option, &request);
+	int status = cmd_options(argc, argv, help_key, options, key_option, &request);
 	const char *wrong;
 
 	if (status != CMD_GO_ON)
 		return status;
 	wrong = take_operands(&request, argc - optind, argv + optind);
-	return wrong ? cmd_usage(argv[0], "%s", wrong) : run(&request);
+	return wrong ? cmd_usage(argv[0], "%s", wrong) : change_keys(&request);
 }

@@ -119,7 +119,7 @@ static struct json_object *json_row(const struct row *row)
 	return object;
 }
 
-static int run(bool json)
+static int list_devices(bool json)
 {
 	struct json_object *array = json ? json_object_new_array() : NULL;
 	unsigned indices[KERNEL_DEVICES_MAX];
@@ -165,5 +165,5 @@ int cmd_list(int argc, char **argv)
 		return status;
 	if (optind < argc)
 		return cmd_usage(argv[0], "it takes no %s", argv[optind]);
-	return run(json);
+	return list_devices(json);
 }

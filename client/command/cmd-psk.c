@@ -152,7 +152,7 @@ static int add_key(int fd, const char *path, const char *user, struct error *err
 	return ret;
 }
 
-static int run(const char *path, const char *user)
+static int make_psk(const char *path, const char *user)
 {
 	struct error err = { 0 };
 	int fd, ret;
@@ -199,5 +199,5 @@ int cmd_psk(int argc, char **argv)
 	if (!is_user(argv[optind + 1]))
 		return cmd_usage(argv[0], "a user's name has 1 to %d characters, none of them a colon "
 				 "or a control character, and no # at the start", PSK_USER_MAX);
-	return run(argv[optind], argv[optind + 1]);
+	return make_psk(argv[optind], argv[optind + 1]);
 }

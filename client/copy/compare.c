@@ -87,7 +87,7 @@ struct compare {
 
 /* ---- what stops it ---- */
 
-static void stop(struct compare *compare, int error, uint64_t at, const char *what, const char *why)
+static void compare_stop(struct compare *compare, int error, uint64_t at, const char *what, const char *why)
 {
 	if (at >= compare->failed_at)
 		return;
@@ -96,12 +96,12 @@ static void stop(struct compare *compare, int error, uint64_t at, const char *wh
 	error_set(&compare->message, -error, "%s%s", what, why);
 }
 
-static void fail(struct side *side, int error, uint64_t at)
+static void compare_fail(struct side *side, int error, uint64_t at)
 {
 	char what[4300];
 
 	snprintf(what, sizeof(what), "%s: read at %" PRIu64 ": ", side->endpoint->name, at);
-	stop(side->compare, error, at, what, ndio_reason(side->endpoint->volume, error));
+	compare_stop(side->compare, error, at, what, ndio_reason(side->endpoint->volume, error));
 }
 
 /* Of what is from here on nothing matters any more. */
@@ -113,7 +113,7 @@ static uint64_t limit(const struct compare *compare)
 /* ---- extents ---- */
 
 /* On one of the library's threads. */
-static int found_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+static int side_found_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct side *side = opaque;
 	bool zero = type & NDIO_EXTENT_ZERO;
@@ -131,7 +131,7 @@ static int found_extent(void *opaque, uint64_t offset, uint64_t len, unsigned ty
 }
 
 /* A server that can't tell, or stops telling: all the rest may be data. */
-static void asked_extents(struct work *work, int error)
+static void side_asked_extents(struct work *work, int error)
 {
 	struct side *side = (struct side *)work;
 
@@ -148,7 +148,7 @@ static void asked_extents(struct work *work, int error)
 		side->window = WINDOW_MIN;
 }
 
-static void ask_for_extents(struct side *side, uint64_t from)
+static void side_ask_for_extents(struct side *side, uint64_t from)
 {
 	const struct ndio_completion completion = { .queue = side->compare->queue,
 						    .opaque = &side->work };
@@ -157,7 +157,7 @@ static void ask_for_extents(struct side *side, uint64_t from)
 	side->asking = true;
 	side->asked = from;
 	side->count = side->next = 0;
-	if (ndio_aio_extents(side->endpoint->volume, from, len, found_extent, side, &completion) < 0)
+	if (ndio_aio_extents(side->endpoint->volume, from, len, side_found_extent, side, &completion) < 0)
 		side->tells = side->asking = false;
 }
 
@@ -165,7 +165,7 @@ static void ask_for_extents(struct side *side, uint64_t from)
 static bool is_known(struct side *side, uint64_t offset)
 {
 	if (!side->asking && side->tells && offset < side->size && offset >= side->known)
-		ask_for_extents(side, offset);
+		side_ask_for_extents(side, offset);
 	return !side->asking;
 }
 
@@ -233,7 +233,7 @@ static void part_read(struct work *work, int error)
 	struct part *part = (struct part *)work;
 
 	if (error < 0)
-		fail(part->side, error, part->slot->offset);
+		compare_fail(part->side, error, part->slot->offset);
 	else
 		put_slot(part->slot);
 }
@@ -247,10 +247,10 @@ static void read_part(struct part *part)
 				  &completion);
 
 	if (ret < 0)
-		fail(part->side, ret, part->slot->offset);
+		compare_fail(part->side, ret, part->slot->offset);
 }
 
-static void start_slot(struct slot *slot, uint64_t offset, size_t len)
+static void compare_start_slot(struct slot *slot, uint64_t offset, size_t len)
 {
 	struct compare *compare = slot->part[0].side->compare;
 
@@ -286,7 +286,7 @@ static bool is_streaming(const struct compare *compare)
 }
 
 /* The next piece that has to be read. False: there is none, or not yet. */
-static bool take_piece(struct compare *compare, struct slot *slot)
+static bool compare_next_piece(struct compare *compare, struct slot *slot)
 {
 	struct side *sides = compare->side;
 	uint64_t end[2], offset, up_to;
@@ -304,7 +304,7 @@ static bool take_piece(struct compare *compare, struct slot *slot)
 		if (!slot->part[0].zero || !slot->part[1].zero) {
 			up_to = min_u64(up_to, round_down(offset + PIECE, PIECE));
 			slot->part[0].have = slot->part[1].have = up_to - offset;
-			start_slot(slot, offset, up_to - offset);
+			compare_start_slot(slot, offset, up_to - offset);
 			return true;
 		}
 		compare->done += up_to - offset;
@@ -325,7 +325,7 @@ static void take_pieces(struct compare *compare)
 {
 	struct slot *slot;
 
-	while (!is_streaming(compare) && (slot = idle_slot(compare)) && take_piece(compare, slot))
+	while (!is_streaming(compare) && (slot = idle_slot(compare)) && compare_next_piece(compare, slot))
 		;
 }
 
@@ -338,7 +338,7 @@ static bool is_full(const struct part *part)
 }
 
 /* The piece is as long as the stream that had most; what the other lacks reads as zeroes. */
-static void send_filled(struct compare *compare)
+static void compare_filled(struct compare *compare)
 {
 	struct slot *slot = compare->filling;
 	size_t len = 0;
@@ -358,7 +358,7 @@ static void send_filled(struct compare *compare)
 		part->zero = part->have == 0;
 		memset(part->buffer + part->have, 0, len - part->have);
 	}
-	start_slot(slot, compare->next, len);
+	compare_start_slot(slot, compare->next, len);
 }
 
 /* Reads once. */
@@ -369,7 +369,7 @@ static void fill_part(struct compare *compare, struct part *part)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n < 0)
-		fail(part->side, -errno, compare->next);
+		compare_fail(part->side, -errno, compare->next);
 	else if (n == 0)
 		part->side->size = compare->next + part->have;
 	else
@@ -403,12 +403,12 @@ static void fill(struct compare *compare, const struct pollfd fds[2])
 		if (fds[i].revents)
 			fill_part(compare, &slot->part[i]);
 	if (slot && is_full(&slot->part[0]) && is_full(&slot->part[1]))
-		send_filled(compare);
+		compare_filled(compare);
 }
 
 /* ---- the loop ---- */
 
-static bool is_over(const struct compare *compare)
+static bool compare_is_over(const struct compare *compare)
 {
 	for (unsigned i = 0; i < SLOTS; i++)
 		if (compare->slots[i].busy && compare->slots[i].offset < limit(compare))
@@ -416,7 +416,7 @@ static bool is_over(const struct compare *compare)
 	return compare->next >= min_u64(total(compare), limit(compare));
 }
 
-static void check_signal(struct compare *compare)
+static void compare_check_signal(struct compare *compare)
 {
 	int number = interrupt_caught();
 	char what[64];
@@ -424,10 +424,10 @@ static void check_signal(struct compare *compare)
 	if (!number)
 		return;
 	snprintf(what, sizeof(what), "stopped by signal %d: ", number);
-	stop(compare, -EINTR, 0, what, strsignal(number));
+	compare_stop(compare, -EINTR, 0, what, strsignal(number));
 }
 
-static void silence(int fd)
+static void compare_silence(int fd)
 {
 	uint64_t count;
 	ssize_t n = read(fd, &count, sizeof(count));
@@ -450,22 +450,22 @@ static void handle_events(struct compare *compare)
 
 /* One round: makes requests, sleeps until there is something to do, and does it. False when it is
  * over. */
-static bool run_once(struct compare *compare, struct progress *progress)
+static bool compare_once(struct compare *compare, struct progress *progress)
 {
 	struct pollfd fds[4] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN },
 				 { .fd = ndio_queue_fd(compare->queue), .events = POLLIN },
 				 { .fd = compare->wake_fd, .events = POLLIN } };
 
-	check_signal(compare);
+	compare_check_signal(compare);
 	take_pieces(compare);
-	if (is_over(compare))
+	if (compare_is_over(compare))
 		return false;
 	wait_for_streams(compare, fds);
 	progress_update(progress, compare->done, total(compare));
 	if (poll(fds, 4, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[3].revents)
-		silence(compare->wake_fd);
+		compare_silence(compare->wake_fd);
 	handle_events(compare);
 	fill(compare, fds);
 	return true;
@@ -478,7 +478,7 @@ static int set_up_side(struct compare *compare, unsigned i, struct endpoint *end
 	struct side *side = &compare->side[i];
 
 	*side = (struct side){
-		.work.done = asked_extents,
+		.work.done = side_asked_extents,
 		.compare = compare,
 		.endpoint = endpoint,
 		.size = endpoint->size,
@@ -501,7 +501,7 @@ static int set_up_side(struct compare *compare, unsigned i, struct endpoint *end
 	return 0;
 }
 
-static int set_up(struct compare *compare, struct endpoint *a, struct endpoint *b, struct error *err)
+static int compare_set_up(struct compare *compare, struct endpoint *a, struct endpoint *b, struct error *err)
 {
 	int ret;
 
@@ -521,7 +521,7 @@ static int set_up(struct compare *compare, struct endpoint *a, struct endpoint *
 	return ret < 0 ? ret : set_up_side(compare, 1, b, err);
 }
 
-static void tear_down(struct compare *compare)
+static void compare_free(struct compare *compare)
 {
 	for (unsigned i = 0; i < 2; i++)
 		free(compare->side[i].runs);
@@ -532,7 +532,7 @@ static void tear_down(struct compare *compare)
 	free(compare);
 }
 
-static int make_report(const struct compare *compare, struct compare_report *report)
+static int compare_report_on(const struct compare *compare, struct compare_report *report)
 {
 	bool differ = compare->first < compare->failed_at;
 
@@ -549,7 +549,7 @@ static int make_report(const struct compare *compare, struct compare_report *rep
 	return differ ? 0 : compare->error;
 }
 
-static int run(struct compare *compare, struct compare_report *report)
+static int compare_to_end(struct compare *compare, struct compare_report *report)
 {
 	const struct side *sides = compare->side;
 	struct progress progress;
@@ -560,14 +560,14 @@ static int run(struct compare *compare, struct compare_report *report)
 	progress_start(&progress, &compare->options->progress, compare->wake_fd, 0);
 	/* Where the sizes say it all nothing is read. */
 	if (!compare->options->strict || is_streaming(compare) || sides[0].size == sides[1].size)
-		while (run_once(compare, &progress))
+		while (compare_once(compare, &progress))
 			;
 	/* Then nothing is in flight any more, not even what doesn't matter. Servers don't like clients
 	 * that go before the answers: some end. */
 	how = compare->error ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT;
 	for (unsigned i = 0; i < 2; i++)
 		endpoint_close_volume(sides[i].endpoint, how);
-	ret = make_report(compare, report);
+	ret = compare_report_on(compare, report);
 	progress_end(&progress, compare->done, total(compare),
 		     ret == 0 && report->outcome == COMPARE_EQUAL);
 	interrupt_defer();
@@ -584,12 +584,12 @@ int compare_run(struct endpoint *a, struct endpoint *b, const struct compare_opt
 	if (!compare)
 		return error_set(err, ENOMEM, "no memory for comparing");
 	compare->options = options;
-	ret = set_up(compare, a, b, err);
+	ret = compare_set_up(compare, a, b, err);
 	if (ret == 0) {
-		ret = run(compare, report);
+		ret = compare_to_end(compare, report);
 		if (ret < 0)
 			*err = compare->message;
 	}
-	tear_down(compare);
+	compare_free(compare);
 	return ret;
 }

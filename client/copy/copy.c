@@ -1,6 +1,6 @@
 /* How a copy goes. A source fetches pieces into slots, a destination gets them put, many at once; which
  * kinds they are only their operations know (copy-volume, copy-stream, copy-null). What ends on the
- * library's threads goes on there; the main thread sleeps in run_once(), reads and writes streams, shows
+ * library's threads goes on there; the main thread sleeps in copy_once(), reads and writes streams, shows
  * progress and looks for signals.
  *
  * A copy is over when the source has no more, nothing is in flight and all that was taken has arrived; or
@@ -43,7 +43,7 @@ void copy_wake(struct copy *copy)
 		;
 }
 
-static void silence(struct copy *copy)
+static void copy_silence(struct copy *copy)
 {
 	uint64_t count;
 	ssize_t n = read(copy->wake_fd, &count, sizeof(count));
@@ -90,7 +90,7 @@ void copy_start_idle_slots(struct copy *copy)
 			copy->src->ops->fetch(&copy->slots[i]);
 }
 
-static bool is_over(const struct copy *copy)
+static bool copy_is_over(const struct copy *copy)
 {
 	if (copy->stop)
 		return true;
@@ -132,7 +132,7 @@ uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, siz
 
 /* ---- the main thread ---- */
 
-static void check_signal(struct copy *copy)
+static void copy_check_signal(struct copy *copy)
 {
 	int number = interrupt_caught();
 
@@ -142,7 +142,7 @@ static void check_signal(struct copy *copy)
 
 /* One round: sleeps until there is something to do, for at most timeout_ms, and does it. False
  * when the copy is over. */
-static bool run_once(struct copy *copy, struct progress *progress)
+static bool copy_once(struct copy *copy, struct progress *progress)
 {
 	const struct endpoint_ops *src = copy->src->ops, *dst = copy->dst->ops;
 	struct pollfd fds[3] = { { .fd = copy->wake_fd, .events = POLLIN },
@@ -152,8 +152,8 @@ static bool run_once(struct copy *copy, struct progress *progress)
 	bool over;
 
 	pthread_mutex_lock(&copy->lock);
-	check_signal(copy);
-	over = is_over(copy);
+	copy_check_signal(copy);
+	over = copy_is_over(copy);
 	done = copy->done;
 	if (src->fill && src->can_fill(copy))
 		fds[1].fd = copy->src->fd;
@@ -166,7 +166,7 @@ static bool run_once(struct copy *copy, struct progress *progress)
 	if (poll(fds, 3, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[0].revents)
-		silence(copy);
+		copy_silence(copy);
 	if (fds[1].revents)
 		src->fill(copy);
 	if (fds[2].revents)
@@ -184,12 +184,12 @@ static bool is_stopped(struct copy *copy)
 	return stopped;
 }
 
-static void flush(struct copy *copy, struct progress *progress)
+static void copy_flush(struct copy *copy, struct progress *progress)
 {
 	if (is_stopped(copy))
 		return;
 	copy->dst->ops->flush(copy);
-	while (run_once(copy, progress))
+	while (copy_once(copy, progress))
 		;
 }
 
@@ -200,7 +200,7 @@ static void copy_until(struct copy *copy, struct progress *progress, uint64_t li
 	copy->todo.limit = limit;
 	copy_start_idle_slots(copy);
 	pthread_mutex_unlock(&copy->lock);
-	while (run_once(copy, progress))
+	while (copy_once(copy, progress))
 		;
 }
 
@@ -227,12 +227,12 @@ static void copy_all(struct copy *copy, struct progress *progress, struct copy_r
 	}
 	if (copy->dst->file >= 0) {
 		copy_until(copy, progress, copy->dst->tail);
-		flush(copy, progress);
+		copy_flush(copy, progress);
 	}
 	copy_until(copy, progress, copy->src->size);
 	if (!is_stopped(copy))
 		change_file(copy, endpoint_finish(copy->dst));
-	flush(copy, progress);
+	copy_flush(copy, progress);
 }
 
 /* The copy was stopped: lets what is in flight land, but not for long. */
@@ -248,11 +248,11 @@ static void wait_for_landing(struct copy *copy)
 		landed = copy->in_flight == 0;
 		pthread_mutex_unlock(&copy->lock);
 		if (!landed && poll(&fd, 1, left) > 0)
-			silence(copy);
+			copy_silence(copy);
 	}
 }
 
-static void make_report(const struct copy *copy, struct copy_report *report)
+static void copy_report_on(const struct copy *copy, struct copy_report *report)
 {
 	report->done = copy->done;
 	report->total = copy->src->size;
@@ -271,7 +271,7 @@ static void make_report(const struct copy *copy, struct copy_report *report)
 
 /* ---- setting up ---- */
 
-static int set_up(struct copy *copy, struct error *err)
+static int copy_set_up(struct copy *copy, struct error *err)
 {
 	int ret;
 
@@ -294,7 +294,7 @@ static int set_up(struct copy *copy, struct error *err)
 	return 0;
 }
 
-static void tear_down(struct copy *copy)
+static void copy_free(struct copy *copy)
 {
 	secret_buffers_free(&copy->buffers);
 	secret_buffers_free(&copy->checks);
@@ -343,7 +343,7 @@ static void start_reading(struct copy *copy)
 	pthread_mutex_unlock(&copy->lock);
 }
 
-static void run(struct copy *copy, struct copy_report *report)
+static void copy_to_end(struct copy *copy, struct copy_report *report)
 {
 	struct progress progress;
 
@@ -360,13 +360,13 @@ static void run(struct copy *copy, struct copy_report *report)
 	/* When both are closed, all callbacks have run. */
 	endpoint_close_volume(copy->src, NDIO_CLOSE_CANCEL);
 	endpoint_close_volume(copy->dst, NDIO_CLOSE_CANCEL);
-	make_report(copy, report);
+	copy_report_on(copy, report);
 	progress_end(&progress, report->done, report->total, copy->error == 0);
 	interrupt_defer();
 }
 
 /* From here on the destination isn't what it was. */
-static int begin(struct copy *copy, struct error *err)
+static int copy_begin(struct copy *copy, struct error *err)
 {
 	copy->resuming = copy->options->resume && !copy->dst->created;
 	if (copy->resuming && !copy->dst->ops->resume)
@@ -386,15 +386,15 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 	*report = (struct copy_report){ .total = source->size };
 	if (!copy)
 		return error_set(err, ENOMEM, "no memory for a copy");
-	ret = set_up(copy, err);
+	ret = copy_set_up(copy, err);
 	if (ret == 0)
-		ret = begin(copy, err);
+		ret = copy_begin(copy, err);
 	if (ret == 0) {
 		report->begun = !copy->resuming;
-		run(copy, report);
+		copy_to_end(copy, report);
 		ret = copy->error;
 		*err = copy->message;
 	}
-	tear_down(copy);
+	copy_free(copy);
 	return ret;
 }

@@ -1,0 +1,46 @@
+/* open-options: what a command line says of how a volume is opened: where its header is, the key for it,
+ * and how long a server may be silent. */
+#ifndef NDIO_OPEN_OPTIONS_H
+#define NDIO_OPEN_OPTIONS_H
+
+#include <getopt.h>
+
+#include "terminal/key-input.h"
+#include "terminal/unlock.h"
+
+enum {
+	OPEN_KEY_FILE = 512,
+	OPEN_KEY_FD,
+	OPEN_KEYFILE_OFFSET,
+	OPEN_KEYFILE_SIZE,
+	OPEN_SLOT,
+	OPEN_MAX_KDF_TIME,
+	OPEN_HEADER,
+	OPEN_ANSWER_TIMEOUT,
+	OPEN_OTHER = 1024, /* added to one of these: it is of another key or disk */
+};
+
+/* For cmd_options(). before is "", or what the names of another key or disk start with. */
+#define OPEN_OPTIONS_KEY(before, of)                                                            \
+	{ before "key-file", required_argument, NULL, OPEN_KEY_FILE | (of) },                   \
+	{ before "key-fd", required_argument, NULL, OPEN_KEY_FD | (of) },                       \
+	{ before "keyfile-offset", required_argument, NULL, OPEN_KEYFILE_OFFSET | (of) },       \
+	{ before "keyfile-size", required_argument, NULL, OPEN_KEYFILE_SIZE | (of) }
+#define OPEN_OPTION_SLOT(name, of) { name, required_argument, NULL, OPEN_SLOT | (of) }
+#define OPEN_OPTION_MAX_KDF_TIME { "max-kdf-time", required_argument, NULL, OPEN_MAX_KDF_TIME }
+#define OPEN_OPTION_HEADER(name, of) { name, required_argument, NULL, OPEN_HEADER | (of) }
+#define OPEN_OPTION_ANSWER_TIMEOUT { "answer-timeout", required_argument, NULL, OPEN_ANSWER_TIMEOUT }
+
+/* Where their values go; NULL where a command has no such option. */
+struct open_options {
+	struct key_source *key;
+	struct unlock_options *how;
+	const char **header;
+	unsigned *answer_timeout;
+	const char *twice; /* what to say of a second key */
+};
+
+/* Takes one of them. NULL, or what is wrong. */
+const char *open_option(const struct open_options *to, int option, const char *value);
+
+#endif
