@@ -4,6 +4,7 @@
 
 #include "attach/attach.h"
 #include "command/cmd.h"
+#include "command/open-options.h"
 #include "attach/kernel-device.h"
 #include "attach/ndiotab.h"
 #include "terminal/number.h"
@@ -38,21 +39,14 @@ const char help_attach[] =
 	"Without a key file or descriptor the passphrase is asked for. Not for swap.\n"
 	"See ndio-attach(8).\n";
 
-enum {
-	OPT_KEY_FILE = 256, OPT_KEY_FD, OPT_HEADER, OPT_READ_ONLY, OPT_DISCARD, OPT_CONNECTIONS,
-	OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB, OPT_TAB_FILE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
-	OPT_SLOT, OPT_MAX_KDF_TIME,
-	OPT_ANSWER_TIMEOUT,
-};
+enum { OPT_READ_ONLY = 256, OPT_DISCARD, OPT_CONNECTIONS, OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB,
+       OPT_TAB_FILE };
 
 static const struct option options[] = {
-	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
-	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
-	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
-	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
-	{ "slot", required_argument, NULL, OPT_SLOT },
-	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
-	{ "header", required_argument, NULL, OPT_HEADER },
+	OPEN_OPTIONS_KEY("", 0),
+	OPEN_OPTION_SLOT("slot", 0),
+	OPEN_OPTION_MAX_KDF_TIME,
+	OPEN_OPTION_HEADER("header", 0),
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "discard", no_argument, NULL, OPT_DISCARD },
 	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
@@ -60,7 +54,7 @@ static const struct option options[] = {
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "tab", no_argument, NULL, OPT_TAB },
 	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
-	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	OPEN_OPTION_ANSWER_TIMEOUT,
 	CMD_OPTIONS_END
 };
 
@@ -84,24 +78,15 @@ static bool take_number(const char *value, unsigned min, unsigned max, unsigned 
 /* What is wrong with it, or NULL. */
 static const char *take_spec(struct attach_spec *spec, int option, const char *value)
 {
-	static const char twice[] = "a key comes from one --key-file or --key-fd";
+	const struct open_options open = {
+		.key = &spec->key,
+		.how = &spec->unlock,
+		.header = &spec->header,
+		.answer_timeout = &spec->answer_timeout,
+		.twice = "a key comes from one --key-file or --key-fd",
+	};
 
 	switch (option) {
-	case OPT_KEY_FILE:
-		return key_source_set_file(&spec->key, value) ? NULL : twice;
-	case OPT_KEY_FD:
-		return key_source_set_fd(&spec->key, value) ? NULL : twice;
-	case OPT_KEYFILE_OFFSET:
-		return key_source_set_offset(&spec->key, value);
-	case OPT_KEYFILE_SIZE:
-		return key_source_set_size(&spec->key, value);
-	case OPT_SLOT:
-		return unlock_take_slot(&spec->unlock, value);
-	case OPT_MAX_KDF_TIME:
-		return unlock_take_max_kdf_time(&spec->unlock, value);
-	case OPT_HEADER:
-		spec->header = value;
-		return NULL;
 	case OPT_READ_ONLY:
 		spec->read_only = true;
 		return NULL;
@@ -115,12 +100,11 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		return take_number(value, 0, UINT_MAX, &spec->block_size) &&
 		       attach_block_size_valid(spec->block_size) ? NULL :
 		       "--block-size takes 512, 1024, 2048 or 4096";
-	case OPT_ANSWER_TIMEOUT:
-		return parse_answer_timeout(value, &spec->answer_timeout) ?
-			       NULL : ANSWER_TIMEOUT_WRONG;
-	default:
+	case OPT_TIMEOUT:
 		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
 		       NULL : "--timeout takes seconds, from 5 to 86400";
+	default:
+		return open_option(&open, option, value);
 	}
 }
 

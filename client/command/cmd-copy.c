@@ -175,7 +175,7 @@ static const char *hint(int option)
 		       "two from 4K to 32M as their size";
 	case OPT_RESUME:
 		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
-	case ENDPOINT_ANSWER_TIMEOUT:
+	case OPEN_ANSWER_TIMEOUT:
 		return ": it takes seconds, from 1 to 86400";
 	default:
 		return ", or a key was given before";

@@ -12,6 +12,7 @@
 #include "engine/cipher.h"
 #include "attach/clash.h"
 #include "command/cmd.h"
+#include "command/open-options.h"
 #include "terminal/deferral.h"
 #include "header/header-edit.h"
 #include "header/header-lock.h"
@@ -63,11 +64,8 @@ const char help_format[] =
 	"Without a key option the passphrase is asked for at the terminal, twice.\n"
 	"See ndio-format(1).\n";
 
-enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE,
-       OPT_PAYLOAD_SIZE, OPT_LIKE,
-       OPT_SIZE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
-       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID, OPT_HEADER,
-       OPT_ANSWER_TIMEOUT };
+enum { OPT_SIZE = KDF_END, OPT_PAYLOAD_SIZE, OPT_LIKE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
+       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID };
 
 /* What the command line asks for. */
 struct request {
@@ -500,25 +498,18 @@ static const char *take_sector_size(struct request *request, const char *value)
 	return NULL;
 }
 
-static const char *take_key_source(bool taken)
-{
-	return taken ? NULL : "the key comes from one --key-file or --key-fd";
-}
-
 /* NULL, or what is wrong. */
 static const char *format_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
+	const struct open_options open = {
+		.key = &request->key_source,
+		.header = &request->header,
+		.answer_timeout = &request->answer_timeout,
+		.twice = "the key comes from one --key-file or --key-fd",
+	};
 
 	switch (option) {
-	case OPT_KEY_FILE:
-		return take_key_source(key_source_set_file(&request->key_source, value));
-	case OPT_KEY_FD:
-		return take_key_source(key_source_set_fd(&request->key_source, value));
-	case OPT_KEYFILE_OFFSET:
-		return key_source_set_offset(&request->key_source, value);
-	case OPT_KEYFILE_SIZE:
-		return key_source_set_size(&request->key_source, value);
 	case OPT_SIZE:
 		return parse_size(value, &request->size) && request->size ?
 			       NULL : "--size takes bytes, or a number with K, M, G or T";
@@ -545,17 +536,12 @@ static const char *format_option(void *opaque, int option, const char *value)
 	case OPT_UUID:
 		request->uuid = value;
 		return NULL;
-	case OPT_ANSWER_TIMEOUT:
-		return parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : ANSWER_TIMEOUT_WRONG;
-	case OPT_HEADER:
-		request->header = value;
-		return NULL;
 	case 'q':
 		request->yes = true;
 		return NULL;
 	default:
-		return kdf_option(&request->kdf, option, value);
+		return option < KDF_END ? kdf_option(&request->kdf, option, value) :
+					  open_option(&open, option, value);
 	}
 }
 
@@ -581,10 +567,7 @@ static const char *check_format(const struct request *request, struct error *err
 }
 
 static const struct option options[] = {
-	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
-	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
-	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
-	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
+	OPEN_OPTIONS_KEY("", 0),
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "payload-size", required_argument, NULL, OPT_PAYLOAD_SIZE },
 	{ "like", required_argument, NULL, OPT_LIKE },
@@ -594,10 +577,10 @@ static const struct option options[] = {
 	{ "sector-size", required_argument, NULL, OPT_SECTOR_SIZE },
 	{ "label", required_argument, NULL, OPT_LABEL },
 	{ "uuid", required_argument, NULL, OPT_UUID },
-	{ "header", required_argument, NULL, OPT_HEADER },
+	OPEN_OPTION_HEADER("header", 0),
 	KDF_LONG_OPTIONS,
 	{ "yes", no_argument, NULL, 'q' },
-	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	OPEN_OPTION_ANSWER_TIMEOUT,
 	CMD_OPTIONS_END
 };
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "command/cmd.h"
+#include "command/open-options.h"
 #include "header/facts.h"
 #include "header/header.h"
 #include "terminal/json.h"
@@ -38,9 +39,7 @@ const char help_info[] =
 	"Nothing is written, and without a key nothing is asked. Exit status: 0 it is a LUKS volume,\n"
 	"1 it isn't one, or can't be looked at. See ndio-info(1).\n";
 
-enum { OPT_JSON = 256, OPT_HEADER, OPT_UNLOCK, OPT_KEY_FILE, OPT_KEY_FD,
-       OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_SLOT, OPT_MAX_KDF_TIME,
-       OPT_ANSWER_TIMEOUT };
+enum { OPT_JSON = 256, OPT_UNLOCK };
 
 struct request {
 	const char *locator;
@@ -528,47 +527,31 @@ static int show_info(const struct request *request)
 static const char *info_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
-	static const char twice[] = "a key comes from one --key-file or --key-fd";
+	const struct open_options open = {
+		.key = &request->key_source,
+		.how = &request->how,
+		.header = &request->header,
+		.answer_timeout = &request->answer_timeout,
+		.twice = "a key comes from one --key-file or --key-fd",
+	};
 
-	switch (option) {
-	case OPT_JSON:
+	if (option == OPT_JSON)
 		request->json = true;
-		return NULL;
-	case OPT_HEADER:
-		request->header = value;
-		return NULL;
-	case OPT_ANSWER_TIMEOUT:
-		return parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : ANSWER_TIMEOUT_WRONG;
-	case OPT_UNLOCK:
+	else if (option == OPT_UNLOCK)
 		request->unlock = true;
-		return NULL;
-	case OPT_KEY_FILE:
-		return key_source_set_file(&request->key_source, value) ? NULL : twice;
-	case OPT_KEYFILE_OFFSET:
-		return key_source_set_offset(&request->key_source, value);
-	case OPT_KEYFILE_SIZE:
-		return key_source_set_size(&request->key_source, value);
-	case OPT_SLOT:
-		return unlock_take_slot(&request->how, value);
-	case OPT_MAX_KDF_TIME:
-		return unlock_take_max_kdf_time(&request->how, value);
-	default:
-		return key_source_set_fd(&request->key_source, value) ? NULL : twice;
-	}
+	else
+		return open_option(&open, option, value);
+	return NULL;
 }
 
 static const struct option options[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
-	{ "header", required_argument, NULL, OPT_HEADER },
+	OPEN_OPTION_HEADER("header", 0),
 	{ "unlock", no_argument, NULL, OPT_UNLOCK },
-	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
-	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
-	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
-	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
-	{ "slot", required_argument, NULL, OPT_SLOT },
-	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
-	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	OPEN_OPTIONS_KEY("", 0),
+	OPEN_OPTION_SLOT("slot", 0),
+	OPEN_OPTION_MAX_KDF_TIME,
+	OPEN_OPTION_ANSWER_TIMEOUT,
 	CMD_OPTIONS_END
 };
 

@@ -6,6 +6,7 @@
 
 #include "attach/clash.h"
 #include "command/cmd.h"
+#include "command/open-options.h"
 #include "terminal/deferral.h"
 #include "header/facts.h"
 #include "header/header-edit.h"
@@ -51,10 +52,7 @@ const char help_key[] =
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
 
-enum { OPT_KEY_FILE = KDF_END, OPT_KEY_FD, OPT_NEW_KEY_FILE, OPT_NEW_KEY_FD, OPT_SLOT, OPT_HEADER,
-       OPT_FORCE, OPT_KEYFILE_OFFSET, OPT_KEYFILE_SIZE, OPT_NEW_KEYFILE_OFFSET,
-       OPT_NEW_KEYFILE_SIZE, OPT_NO_LOCK_IMAGE, OPT_KEY_SLOT, OPT_MAX_KDF_TIME,
-       OPT_ANSWER_TIMEOUT };
+enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE };
 
 struct request;
 
@@ -526,43 +524,23 @@ static const char *take_slot(struct request *request, const char *value)
 	return NULL;
 }
 
-static const char key_twice[] = "an existing key comes from one --key-file or --key-fd";
-static const char new_key_twice[] = "a new key comes from one --new-key-file or --new-key-fd";
-
 /* NULL, or what is wrong. */
 static const char *key_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
+	bool new = option & OPEN_OTHER;
+	const struct open_options open = {
+		.key = new ? &request->new_key_source : &request->key_source,
+		.how = &request->how,
+		.header = &request->header,
+		.answer_timeout = &request->answer_timeout,
+		.twice = new ? "a new key comes from one --new-key-file or --new-key-fd" :
+			       "an existing key comes from one --key-file or --key-fd",
+	};
 
 	switch (option) {
-	case OPT_KEY_FILE:
-		return key_source_set_file(&request->key_source, value) ? NULL : key_twice;
-	case OPT_KEY_FD:
-		return key_source_set_fd(&request->key_source, value) ? NULL : key_twice;
-	case OPT_NEW_KEY_FILE:
-		return key_source_set_file(&request->new_key_source, value) ? NULL : new_key_twice;
-	case OPT_NEW_KEY_FD:
-		return key_source_set_fd(&request->new_key_source, value) ? NULL : new_key_twice;
-	case OPT_KEYFILE_OFFSET:
-		return key_source_set_offset(&request->key_source, value);
-	case OPT_KEYFILE_SIZE:
-		return key_source_set_size(&request->key_source, value);
-	case OPT_NEW_KEYFILE_OFFSET:
-		return key_source_set_offset(&request->new_key_source, value);
-	case OPT_NEW_KEYFILE_SIZE:
-		return key_source_set_size(&request->new_key_source, value);
 	case OPT_SLOT:
 		return take_slot(request, value);
-	case OPT_KEY_SLOT:
-		return unlock_take_slot(&request->how, value);
-	case OPT_MAX_KDF_TIME:
-		return unlock_take_max_kdf_time(&request->how, value);
-	case OPT_HEADER:
-		request->header = value;
-		return NULL;
-	case OPT_ANSWER_TIMEOUT:
-		return parse_answer_timeout(value, &request->answer_timeout) ?
-			       NULL : ANSWER_TIMEOUT_WRONG;
 	case OPT_FORCE:
 		request->force = true;
 		return NULL;
@@ -570,7 +548,8 @@ static const char *key_option(void *opaque, int option, const char *value)
 		request->no_lock = true;
 		return NULL;
 	default:
-		return kdf_option(&request->kdf, option, value);
+		return option < KDF_END ? kdf_option(&request->kdf, option, value) :
+					  open_option(&open, option, value);
 	}
 }
 
@@ -613,22 +592,16 @@ static const char *take_operands(struct request *request, int count, char **oper
 }
 
 static const struct option options[] = {
-	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
-	{ "key-fd", required_argument, NULL, OPT_KEY_FD },
-	{ "new-key-file", required_argument, NULL, OPT_NEW_KEY_FILE },
-	{ "new-key-fd", required_argument, NULL, OPT_NEW_KEY_FD },
-	{ "keyfile-offset", required_argument, NULL, OPT_KEYFILE_OFFSET },
-	{ "keyfile-size", required_argument, NULL, OPT_KEYFILE_SIZE },
-	{ "new-keyfile-offset", required_argument, NULL, OPT_NEW_KEYFILE_OFFSET },
-	{ "new-keyfile-size", required_argument, NULL, OPT_NEW_KEYFILE_SIZE },
+	OPEN_OPTIONS_KEY("", 0),
+	OPEN_OPTIONS_KEY("new-", OPEN_OTHER),
 	{ "slot", required_argument, NULL, OPT_SLOT },
-	{ "key-slot", required_argument, NULL, OPT_KEY_SLOT },
-	{ "max-kdf-time", required_argument, NULL, OPT_MAX_KDF_TIME },
-	{ "header", required_argument, NULL, OPT_HEADER },
+	OPEN_OPTION_SLOT("key-slot", 0),
+	OPEN_OPTION_MAX_KDF_TIME,
+	OPEN_OPTION_HEADER("header", 0),
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
 	KDF_LONG_OPTIONS,
-	{ "answer-timeout", required_argument, NULL, OPT_ANSWER_TIMEOUT },
+	OPEN_OPTION_ANSWER_TIMEOUT,
 	CMD_OPTIONS_END
 };
 

@@ -1,40 +1,28 @@
 #include "command/endpoint-options.h"
 
 #include "command/cmd.h"
+#include "command/open-options.h"
 #include "locator/locator.h"
 #include "terminal/number.h"
 
 bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
 		     const char *value)
 {
-	struct endpoint_spec *spec = option & ENDPOINT_OF_DST ? destination : source;
+	struct endpoint_spec *spec = option & OPEN_OTHER ? destination : source;
+	const struct open_options open = { &spec->key, &spec->how, &spec->header, &spec->answer_timeout,
+					   "a key was given before" };
+	bool right;
 
-	switch (option & ~ENDPOINT_OF_DST) {
-	case ENDPOINT_KEY_FILE:
-		spec->unlock = true;
-		return key_source_set_file(&spec->key, value);
-	case ENDPOINT_KEY_FD:
-		spec->unlock = true;
-		return key_source_set_fd(&spec->key, value);
-	case ENDPOINT_KEYFILE_OFFSET:
-		return !key_source_set_offset(&spec->key, value);
-	case ENDPOINT_KEYFILE_SIZE:
-		return !key_source_set_size(&spec->key, value);
-	case ENDPOINT_SLOT:
-		return !unlock_take_slot(&spec->how, value);
-	case ENDPOINT_MAX_KDF_TIME:
-		return !unlock_take_max_kdf_time(&source->how, value) &&
-		       !unlock_take_max_kdf_time(&destination->how, value);
-	case ENDPOINT_ANSWER_TIMEOUT:
-		return parse_answer_timeout(value, &source->answer_timeout) &&
-		       parse_answer_timeout(value, &destination->answer_timeout);
-	case ENDPOINT_HEADER:
-		spec->header = value;
-		return true;
-	default:
-		spec->unlock = spec->ask = true;
+	spec->unlock |= (option & ~OPEN_OTHER) <= OPEN_KEY_FD;
+	if ((option & ~OPEN_OTHER) == ENDPOINT_UNLOCK) {
+		spec->ask = true;
 		return true;
 	}
+	right = !open_option(&open, option, value);
+	/* These are of both. */
+	destination->how.max_kdf_time = source->how.max_kdf_time;
+	destination->answer_timeout = source->answer_timeout;
+	return right;
 }
 
 int endpoint_check(const char *self, const struct endpoint_spec *spec)

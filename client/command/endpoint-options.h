@@ -2,9 +2,9 @@
 #ifndef NDIO_ENDPOINT_OPTIONS_H
 #define NDIO_ENDPOINT_OPTIONS_H
 
-#include <getopt.h>
 #include <stdbool.h>
 
+#include "command/open-options.h"
 #include "copy/endpoint.h"
 
 /* For --help; the first names the source, those of the destination follow. */
@@ -24,33 +24,20 @@
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
 
 enum {
-	ENDPOINT_KEY_FILE = 256,
-	ENDPOINT_KEY_FD,
-	ENDPOINT_UNLOCK,
-	ENDPOINT_HEADER,
-	ENDPOINT_KEYFILE_OFFSET,
-	ENDPOINT_KEYFILE_SIZE,
-	ENDPOINT_SLOT,
-	ENDPOINT_MAX_KDF_TIME,  /* of both */
-	ENDPOINT_ANSWER_TIMEOUT, /* of both */
-	ENDPOINT_OF_DST = 1024, /* added to one of these */
-	ENDPOINT_END = 2048,    /* where a command's own options start */
+	ENDPOINT_UNLOCK = 256,
+	ENDPOINT_END = 2048, /* where a command's own options start */
 };
 
 #define ENDPOINT_SIDE(side, of)                                                                 \
-	{ side "-key-file", required_argument, NULL, ENDPOINT_KEY_FILE | (of) },                \
-	{ side "-key-fd", required_argument, NULL, ENDPOINT_KEY_FD | (of) },                    \
+	OPEN_OPTIONS_KEY(side "-", of),                                                         \
 	{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                          \
-	{ side "-header", required_argument, NULL, ENDPOINT_HEADER | (of) },                    \
-	{ side "-keyfile-offset", required_argument, NULL, ENDPOINT_KEYFILE_OFFSET | (of) },    \
-	{ side "-keyfile-size", required_argument, NULL, ENDPOINT_KEYFILE_SIZE | (of) },        \
-	{ side "-slot", required_argument, NULL, ENDPOINT_SLOT | (of) }
+	OPEN_OPTION_HEADER(side "-header", of),                                                 \
+	OPEN_OPTION_SLOT(side "-slot", of)
 
-/* For getopt_long. */
+/* For cmd_options(). */
 #define ENDPOINT_OPTIONS                                                                        \
-	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", ENDPOINT_OF_DST),                         \
-	{ "max-kdf-time", required_argument, NULL, ENDPOINT_MAX_KDF_TIME },                     \
-	{ "answer-timeout", required_argument, NULL, ENDPOINT_ANSWER_TIMEOUT }
+	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", OPEN_OTHER),                              \
+	OPEN_OPTION_MAX_KDF_TIME, OPEN_OPTION_ANSWER_TIMEOUT
 
 /* Of both sides, before the first option. */
 #define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT }

@@ -6,11 +6,6 @@
 #include "terminal/number.h"
 
 
-bool unlock_given(const struct unlock_options *options)
-{
-	return options->slot != LUKS_ANY_SLOT || options->max_kdf_time;
-}
-
 const char *unlock_take_slot(struct unlock_options *options, const char *value)
 {
 	uint64_t slot;

@@ -16,9 +16,6 @@ struct unlock_options {
 };
 #define UNLOCK_DEFAULT { .slot = LUKS_ANY_SLOT }
 
-/* Was one of them given? */
-bool unlock_given(const struct unlock_options *options);
-
 /* Take the values of --slot and --max-kdf-time. NULL, or what is wrong. */
 const char *unlock_take_slot(struct unlock_options *options, const char *value);
 const char *unlock_take_max_kdf_time(struct unlock_options *options, const char *value);
