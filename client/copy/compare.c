@@ -1,3 +1,13 @@
+/* Each side is read into its half of a slot; the last half that comes compares the two, on the
+ * main thread. Where both sides say that there are zeroes nothing is read. The library's
+ * threads only run side_found_extent(), and nobody else looks at a side's runs while it is
+ * asking: so there is no lock.
+ *
+ * What is known can only get lower: first, where they differ, and failed_at, where one
+ * couldn't be read. All from the lower of the two on doesn't matter any more, and it is over
+ * when all below has been compared. A side whose size isn't known is a stream: then one slot
+ * after the other is filled from descriptors, by poll(2), and volumes are read as far as the
+ * streams came. */
 #include "copy/compare.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* A stream as a side of a copy: the main thread reads or writes it, in order, when poll(2) says that it
- * can. As a source it fills one slot at a time, whole, but for the last; as a destination it takes the
- * slots in turn: each waits, full, until all before it is written. */
+/* A stream as a side of a copy: the main thread reads or writes it, in order, when poll(2)
+ * says that it can. As a source it fills one slot at a time, whole, but for the last; as a
+ * destination it takes the slots in turn: each waits, full, until all before it is written. */
 #include "copy/slot.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
-/* A volume as a side of a copy: many requests at once, which end on the library's threads. A slot has its
- * piece read (fetch), what is there already compared where a copy goes on, and then written by as many
- * requests as it has runs of data and of zeroes; when the last one has ended it is fetched again.
+/* A volume as a side of a copy: many requests at once, which end on the library's threads. A
+ * slot has its piece read (fetch), what is there already compared where a copy goes on, and
+ * then written by as many requests as it has runs of data and of zeroes; when the last one has
+ * ended it is fetched again.
  *
  * Extents are asked for ahead of what is read, once at a time; todo holds what came back. */
 #include "copy/slot.h"

@@ -1,14 +1,15 @@
-/* How a copy goes. A source fetches pieces into slots, a destination gets them put, many at once; which
- * kinds they are only their operations know (copy-volume, copy-stream, copy-null). What ends on the
- * library's threads goes on there; the main thread sleeps in copy_once(), reads and writes streams, shows
- * progress and looks for signals.
+/* How a copy goes. A source fetches pieces into slots, a destination gets them put, many at
+ * once; which kinds they are only their operations know (copy-volume, copy-stream, copy-null).
+ * What ends on the library's threads goes on there; the main thread sleeps in copy_once(),
+ * reads and writes streams, shows progress and looks for signals.
  *
- * A copy is over when the source has no more, nothing is in flight and all that was taken has arrived; or
- * once stop is set, by the first failure or a signal. Then no request is made any more, what is in flight
- * has a second to land, and both volumes are closed, after which no callback runs.
+ * A copy is over when the source has no more, nothing is in flight and all that was taken has
+ * arrived; or once stop is set, by the first failure or a signal. Then no request is made any
+ * more, what is in flight has a second to land, and both volumes are closed, after which no
+ * callback runs.
  *
- * Of a slot that is busy nothing below its offset is its business: so the lowest one says up to where
- * the destination is whole, which is what a copy that was stopped reports. */
+ * Of a slot that is busy nothing below its offset is its business: so the lowest one says up
+ * to where the destination is whole, which is what a copy that was stopped reports. */
 #include "copy/copy.h"
 
 #include <assert.h>

@@ -1,3 +1,7 @@
+/* How the sides of a copy are opened: what a locator stands for decides which operations it
+ * gets. A path with a key, a block device, an NBD URI: a volume; a pipe, a character device,
+ * standard input and output: a stream; a plain file without a key as the destination: a volume
+ * that is made, see plain-file.c, or a stream where the source's size isn't known. */
 #include "copy/endpoint.h"
 
 #include <errno.h>

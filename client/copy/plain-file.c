@@ -1,7 +1,7 @@
-/* A plain file as the destination of a copy. It is emptied, and grows as it is written, so that nobody
- * ever takes it for the whole before it is: the last piece comes when all before it is on stable
- * storage. Until it is whole an extended attribute says so, the mark: a copy that was stopped, even by
- * SIGKILL, knows by it how much is there, and can go on.
+/* A plain file as the destination of a copy. It is emptied, and grows as it is written, so
+ * that nobody ever takes it for the whole before it is: the last piece comes when all before
+ * it is on stable storage. Until it is whole an extended attribute says so, the mark: a copy
+ * that was stopped, even by SIGKILL, knows by it how much is there, and can go on.
  *
  * On the main thread, but for endpoint_grow(), which the copy's lock guards. */
 #include <errno.h>

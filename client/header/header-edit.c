@@ -1,3 +1,11 @@
+/* An edit goes through the ranges that differ from what the volume had, each time in another
+ * mode: it compares what is there, writes, verifies, or restores. Its stage only advances, and
+ * says after a failure what was left. The invariant: at any moment, also after a crash, one
+ * copy of the metadata is whole on the volume, with all the key areas that it names; so areas
+ * in use are written before the copies, one copy at a time with a flush behind it, and old
+ * areas are wiped last.
+ *
+ * One thread, but for the trial that derives a key while the main thread looks for signals. */
 #include "header/header-edit.h"
 
 #include <assert.h>
@@ -99,7 +107,7 @@ static bool is_changed(const struct edit *edit, uint64_t offset, uint64_t len)
 /* ---- one range of it ---- */
 
 /* Is this what the volume has there? */
-static int compare(const struct edit *edit, const uint8_t *wanted, uint64_t offset, uint64_t len,
+static int compare_range(const struct edit *edit, const uint8_t *wanted, uint64_t offset, uint64_t len,
 		   const char *step, int otherwise, struct error *err)
 {
 	struct header *header = edit->header;
@@ -117,7 +125,7 @@ static int compare(const struct edit *edit, const uint8_t *wanted, uint64_t offs
 
 static int compare_before(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
 {
-	int ret = compare(edit, edit->header->before, offset, len, "reading the LUKS header again",
+	int ret = compare_range(edit, edit->header->before, offset, len, "reading the LUKS header again",
 			  EBUSY, err);
 
 	return ret == -EBUSY ? error_set(err, EBUSY, "%s: its LUKS header changed meanwhile",
@@ -126,7 +134,7 @@ static int compare_before(const struct edit *edit, uint64_t offset, uint64_t len
 
 static int verify(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
 {
-	int ret = compare(edit, edit->now, offset, len, "reading what was written", EILSEQ, err);
+	int ret = compare_range(edit, edit->now, offset, len, "reading what was written", EILSEQ, err);
 
 	return ret == -EILSEQ ? error_set(err, EIO, "%s: what was written at %" PRIu64 " reads back as "
 					  "something else", edit->header->name, offset) : ret;
@@ -148,7 +156,7 @@ static int handle_range(const struct edit *edit, uint64_t offset, uint64_t len, 
 	}
 }
 
-static int flush(const struct edit *edit, const char *step, struct error *err)
+static int flush_step(const struct edit *edit, const char *step, struct error *err)
 {
 	bool writes = edit->mode == WRITE || edit->mode == RESTORE;
 
@@ -165,7 +173,7 @@ static int handle_copy(const struct edit *edit, const struct header_range *copy,
 	if (edit->mode != COMPARE && !is_changed(edit, copy->offset, copy->len))
 		return 0;
 	ret = handle_range(edit, copy->offset, copy->len, step, err);
-	return ret < 0 ? ret : flush(edit, step, err);
+	return ret < 0 ? ret : flush_step(edit, step, err);
 }
 
 /* The changed bytes of the areas that are in use now, or of those that are not. */
@@ -191,7 +199,7 @@ static int handle_areas(const struct edit *edit, bool used, struct error *err)
 			start += HEADER_UNIT;
 		}
 	}
-	return any && ret == 0 ? flush(edit, step, err) : ret;
+	return any && ret == 0 ? flush_step(edit, step, err) : ret;
 }
 
 /* ---- what it leaves behind ---- */
@@ -319,7 +327,7 @@ static int prove_patiently(const struct edit *edit, const struct header_proof *p
 	return trial.ret;
 }
 
-static int prove(struct edit *edit, const struct header_proof *proof, unsigned nr_copies,
+static int prove_edit(struct edit *edit, const struct header_proof *proof, unsigned nr_copies,
 		 struct error *err)
 {
 	int ret = proof ? prove_patiently(edit, proof, err) : 0;
@@ -337,15 +345,15 @@ static int write_metadata(struct edit *edit, const struct header_proof *proof, s
 	edit->stage = WRITING_METADATA;
 	ret = handle_copy(edit, &edit->copies[0], err);
 	if (ret == 0 && two)
-		ret = prove(edit, proof, 1, err);
+		ret = prove_edit(edit, proof, 1, err);
 	if (ret == 0)
 		ret = handle_copy(edit, &edit->copies[1], err);
 	if (ret == 0 && !two)
-		ret = prove(edit, proof, 2, err);
+		ret = prove_edit(edit, proof, 2, err);
 	return ret;
 }
 
-static int write_all(struct edit *edit, const struct header_proof *proof, struct error *err)
+static int write_edit(struct edit *edit, const struct header_proof *proof, struct error *err)
 {
 	int ret;
 
@@ -394,7 +402,7 @@ int header_write_back(struct header *header, enum header_change change,
 	deferral_begin();
 	ret = compare_all(&edit, err);
 	if (ret == 0)
-		ret = write_all(&edit, proof, err);
+		ret = write_edit(&edit, proof, err);
 	if (ret == 0) {
 		memcpy(header->before, edit.now, header->len);
 		header->first_is_stale = header->second_is_stale = false;
@@ -407,7 +415,7 @@ int header_write_back(struct header *header, enum header_change change,
 
 /* ---- a new header ---- */
 
-static int zero(struct header *header, uint64_t offset, uint64_t len, const char *step,
+static int zero_range(struct header *header, uint64_t offset, uint64_t len, const char *step,
 		struct error *err)
 {
 	if (offset >= header->size)
@@ -418,7 +426,7 @@ static int zero(struct header *header, uint64_t offset, uint64_t len, const char
 static int zero_and_flush(struct header *header, uint64_t offset, uint64_t len, struct error *err)
 {
 	static const char step[] = "wiping what was there";
-	int ret = zero(header, offset, len, step, err);
+	int ret = zero_range(header, offset, len, step, err);
 
 	return ret < 0 ? ret : header_flush(header, step, err);
 }
@@ -446,7 +454,7 @@ static int write_new_areas(const struct edit *edit, uint64_t end, struct error *
 	for (uint64_t at = edit->areas, len; at < end && ret == 0; at += len) {
 		len = min_u64(CHUNK, end - at);
 		if (is_zero(edit->now + at, len))
-			ret = zero(edit->header, at, len, step, err);
+			ret = zero_range(edit->header, at, len, step, err);
 		else
 			ret = header_write_bytes(edit->header, edit->now + at, len, at, step, err);
 	}

@@ -1,3 +1,7 @@
+/* A handler notes the first signal and rings the caller's eventfd; whoever waits cleans up,
+ * and in the end interrupt_die() sends it once more, with the handler gone, so that the status
+ * says it. caught is the signal, once there was one; stopping is it, unless all was deferred
+ * before it came. */
 #include "terminal/interrupt.h"
 
 #include <errno.h>
@@ -16,7 +20,7 @@ static volatile sig_atomic_t stopping; /* the one that stops, or 0 */
 static time_t caught_at; /* seconds, on the monotonic clock */
 static int caught_fd = -1;
 
-static time_t now(void)
+static time_t seconds_now(void)
 {
 	struct timespec ts;
 
@@ -42,10 +46,10 @@ static void on_signal(int number)
 	int before = errno;
 	ssize_t n;
 
-	if (caught && now() - caught_at > 1)
+	if (caught && seconds_now() - caught_at > 1)
 		die_of(number);
 	if (!caught) {
-		caught_at = now();
+		caught_at = seconds_now();
 		caught = number;
 		if (!deferred) {
 			stopping = number;

@@ -27,7 +27,7 @@
 static volatile sig_atomic_t asked; /* by SIGUSR1 */
 static volatile sig_atomic_t asked_fd = -1;
 
-static double now(void)
+static double progress_now(void)
 {
 	struct timespec ts;
 
@@ -55,7 +55,7 @@ bool progress_parse(const char *value, struct progress_options *options)
 
 /* ---- the signal ---- */
 
-static void on_signal(int number)
+static void ask_by_signal(int number)
 {
 	const uint64_t one = 1;
 	int before = errno;
@@ -72,7 +72,7 @@ static void on_signal(int number)
 
 void progress_catch_signal(void)
 {
-	const struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	const struct sigaction action = { .sa_handler = ask_by_signal, .sa_flags = SA_RESTART };
 
 	sigaction(SIGUSR1, &action, NULL);
 }
@@ -223,7 +223,7 @@ static void tell_script(struct progress *progress, uint64_t done, uint64_t total
 void progress_start(struct progress *progress, const struct progress_options *options,
 		    int wake_fd, uint64_t done)
 {
-	double time = now();
+	double time = progress_now();
 
 	*progress = (struct progress){
 		.options = *options,
@@ -279,7 +279,7 @@ static void tell(struct progress *progress, uint64_t done, uint64_t total)
 
 void progress_update(struct progress *progress, uint64_t done, uint64_t total)
 {
-	double time = now();
+	double time = progress_now();
 
 	if (time - progress->sampled >= INTERVAL_MS / 1e3 || asked)
 		take_sample(progress, time, done);
@@ -296,7 +296,7 @@ void progress_update(struct progress *progress, uint64_t done, uint64_t total)
 void progress_end(struct progress *progress, uint64_t done, uint64_t total, bool whole)
 {
 	asked_fd = -1;
-	take_sample(progress, now(), done);
+	take_sample(progress, progress_now(), done);
 	if (progress->sampled > progress->start)
 		progress->rate = (progress->sampled_done - progress->begun) /
 				 (progress->sampled - progress->start);
