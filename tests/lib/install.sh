@@ -5,8 +5,15 @@
 # changes under the tests that run beside this one.
 install_copy() {
 	mkdir -p "$T/src" &&
-		tar -C "$root" --exclude=./.git --exclude='./build/*-*' -cf - . | tar -C "$T/src" -xf - &&
+		tar -C "$root" --exclude=./.git --exclude=./build/vm --exclude-from=<(other_builds) \
+			-cf - . | tar -C "$T/src" -xf - &&
 		in_copy install "$@"
+}
+
+# Folders of builds of other kinds, which have much in them that isn't needed.
+other_builds() {
+	(cd "$root" && find ./build -mindepth 2 -maxdepth 2 -name config.mk \
+		! -path "./${NDIO_BUILD#"$root"/}/config.mk" -printf '%h\n')
 }
 
 # in_copy TARGET VARIABLE=VALUE...
