@@ -1,5 +1,10 @@
-/* nbd-connect: how a connection of nbd-link is made: a socket, STARTTLS and TLS, and libnbd's
- * handshake over it. */
+/* nbd-connect: how a connection of nbd-link is made, by the thread that asks for it:
+ *
+ *	nbd_dial() -> libnbd's handshake                                              nbd
+ *	nbd_dial() -> STARTTLS -> TLS -> a pair of sockets -> libnbd's handshake      nbds
+ *
+ * Each step has what is left of the deadline, also inside libnbd: it is watched once there is a
+ * socket. tls_open() and libnbd take the socket over; nbd_link_close() ends what was reached. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +19,15 @@
 #include "nbd/starttls.h"
 
 #define CLIENT_FLAGS_LEN 4 /* bytes: libnbd's answer to the greeting */
+
+/* libnbd starts its messages with the name of its function. */
+static const char *libnbd_reason(void)
+{
+	const char *text = nbd_get_error();
+	const char *colon = text ? strstr(text, ": ") : NULL;
+
+	return colon && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text ? text : "unknown error";
+}
 
 /* ---- STARTTLS ---- */
 
@@ -57,7 +71,7 @@ static int start_tls(int fd, struct starttls *starttls, const struct deadline *d
 /* Why a call of libnbd's failed; which one hears that the server wants TLS, is chance. */
 static int libnbd_failed(struct error *err)
 {
-	const char *reason = nbd_link_reason();
+	const char *reason = libnbd_reason();
 
 	if (strstr(reason, "requires TLS"))
 		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
@@ -116,8 +130,8 @@ static int connect_tls(struct nbd_link *link, int fd, const struct deadline *dea
 
 /* From here on the connection is watched, whoever reads it: by a descriptor of our own, since its
  * owner closes the other whenever it likes. */
-static int watch(struct nbd_link *link, int fd, const struct deadline *deadline,
-		 struct error *err)
+static int link_watch(struct nbd_link *link, int fd, const struct deadline *deadline,
+		      struct error *err)
 {
 	link->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (link->fd < 0)
@@ -127,7 +141,7 @@ static int watch(struct nbd_link *link, int fd, const struct deadline *deadline,
 	return 0;
 }
 
-static int dial(struct nbd_link *link, const struct deadline *deadline, struct error *err)
+static int link_dial(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	struct nbd_server *server = link->server;
 	int fd = nbd_dial(&server->uri, server->answer_timeout, deadline, err);
@@ -135,7 +149,7 @@ static int dial(struct nbd_link *link, const struct deadline *deadline, struct e
 
 	if (fd < 0)
 		return fd;
-	ret = watch(link, fd, deadline, err);
+	ret = link_watch(link, fd, deadline, err);
 	if (ret < 0)
 		close(fd);
 	else if (server->tls)
@@ -156,7 +170,7 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 
 /* A server that takes the connection and says nothing must not hang us, nor one that goes on
  * saying something. */
-static int finish(struct nbd_link *link, const struct deadline *deadline, struct error *err)
+static int link_finish(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	while (!nbd_aio_is_ready(link->nbd)) {
 		int left = deadline_left(deadline);
@@ -183,13 +197,13 @@ static int connect_link(struct nbd_link *link, const char *context,
 	if (nbd_add_meta_context(link->nbd, context) < 0 ||
 	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
 		return not_connected(link, err);
-	ret = dial(link, deadline, err);
-	return ret < 0 ? ret : finish(link, deadline, err);
+	ret = link_dial(link, deadline, err);
+	return ret < 0 ? ret : link_finish(link, deadline, err);
 }
 
 /* It says so in the user's words where it was our patience that ended, and not the kernel's. */
-static int explain(const struct nbd_link *link, int ret, const struct deadline *deadline,
-		   const struct error *own, struct error *err)
+static int explain_failure(const struct nbd_link *link, int ret, const struct deadline *deadline,
+			   const struct error *own, struct error *err)
 {
 	const struct nbd_server *server = link->server;
 	bool cut = atomic_load(&link->watched.cut);
@@ -211,9 +225,9 @@ int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const cha
 	*link = (struct nbd_link){ .server = server, .nbd = nbd_create(), .fd = -1 };
 	link->silence.limit = server->answer_timeout * INT64_C(1000);
 	if (!link->nbd)
-		ret = error_set(err, ENOMEM, "%s: %s", server->name, nbd_link_reason());
+		ret = error_set(err, ENOMEM, "%s: %s", server->name, libnbd_reason());
 	else if ((ret = connect_link(link, context, deadline, &own)) < 0)
-		ret = explain(link, ret, deadline, &own, err);
+		ret = explain_failure(link, ret, deadline, &own, err);
 	if (ret < 0)
 		nbd_link_close(link);
 	else

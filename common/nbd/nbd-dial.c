@@ -33,8 +33,8 @@ static int socket_error(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &errnum, &len) < 0 ? -errno : -errnum;
 }
 
-static int dial(const struct sockaddr *address, socklen_t len,
-		const struct deadline *deadline)
+static int dial_address(const struct sockaddr *address, socklen_t len,
+			const struct deadline *deadline)
 {
 	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int ret = 0;
@@ -85,7 +85,7 @@ static int dial_one_of(const struct addrinfo *list, const struct deadline *deadl
 			.stop = deadline->stop,
 		};
 
-		ret = dial(each->ai_addr, each->ai_addrlen, &share);
+		ret = dial_address(each->ai_addr, each->ai_addrlen, &share);
 	}
 	return ret;
 }
@@ -149,8 +149,8 @@ static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline,
 
 	if (ret < 0)
 		return ret;
-	while ((ret = dial((struct sockaddr *)&address, sizeof(address), deadline)) == -EAGAIN &&
-	       deadline_left(deadline) > 0)
+	while ((ret = dial_address((struct sockaddr *)&address, sizeof(address), deadline)) ==
+		       -EAGAIN && deadline_left(deadline) > 0)
 		usleep(10000);
 	if (ret == -EAGAIN)
 		ret = -ETIMEDOUT;
@@ -169,7 +169,7 @@ static int dial_vsock(const struct nbd_uri *uri, const struct deadline *deadline
 		.svm_port = uri->port,
 	};
 
-	return dial((const struct sockaddr *)&address, sizeof(address), deadline);
+	return dial_address((const struct sockaddr *)&address, sizeof(address), deadline);
 }
 
 void nbd_make_room(int fd)

@@ -72,18 +72,18 @@ static void sleep_before_try(struct nbd_group *group)
 }
 
 /* Without the lock. */
-static struct nbd_link *dial(struct nbd_group *group)
+static struct nbd_link *dial_again(struct nbd_group *group)
 {
 	const struct deadline deadline = { .at = clock_ms() + DIAL_MS, .stop = &group->stop };
 	struct nbd_link *link = NULL;
-	struct error err = { 0 };
+	struct error why = { 0 };
 
-	if (nbd_link_open(&link, group->server, group->context, &deadline, &err) < 0)
+	if (nbd_link_open(&link, group->server, group->context, &deadline, &why) < 0)
 		return NULL;
-	if (group->check(group->opaque, link, &err))
+	if (group->check(group->opaque, link, &why))
 		return link;
 	if (!atomic_exchange(&group->server->told, true))
-		notice_tell(&group->server->notice, "%s", err.text);
+		notice_tell(&group->server->notice, "%s", why.text);
 	nbd_link_close(link);
 	return NULL;
 }
@@ -93,7 +93,7 @@ static void try_once(struct nbd_group *group)
 	struct nbd_link *link;
 
 	pthread_mutex_unlock(&group->lock);
-	link = dial(group);
+	link = dial_again(group);
 	pthread_mutex_lock(&group->lock);
 	if (!link) {
 		group->delay = 2 * group->delay < MOST_MS ? 2 * group->delay : MOST_MS;

@@ -12,15 +12,6 @@
 
 #include "base/clock.h"
 
-/* libnbd starts its messages with the name of its function. */
-const char *nbd_link_reason(void)
-{
-	const char *text = nbd_get_error();
-	const char *colon = text ? strstr(text, ": ") : NULL;
-
-	return colon && strncmp(text, "nbd_", 4) == 0 ? colon + 2 : text ? text : "unknown error";
-}
-
 int nbd_link_errno(void)
 {
 	int errnum = nbd_get_errno();
@@ -71,27 +62,21 @@ void nbd_link_answered(struct nbd_link *link, uint64_t bytes)
 	silence_answered(&link->silence, bytes, link->now);
 }
 
-static uint64_t bytes_queued(const struct nbd_link *link)
+/* SIOCOUTQ, to be sent, or SIOCINQ, to be read. */
+static uint64_t bytes_in_socket(const struct nbd_link *link, unsigned long which)
 {
 	int bytes = 0;
 
-	return ioctl(link->fd, SIOCOUTQ, &bytes) < 0 || bytes < 0 ? 0 : bytes;
-}
-
-static uint64_t bytes_to_read(const struct nbd_link *link)
-{
-	int bytes = 0;
-
-	return ioctl(link->fd, SIOCINQ, &bytes) < 0 || bytes < 0 ? 0 : bytes;
+	return ioctl(link->fd, which, &bytes) < 0 || bytes < 0 ? 0 : bytes;
 }
 
 /* What has gone out since before the sleep, and what has come in and is about to be read. */
 static void count_moved(struct nbd_link *link, uint64_t queued_before)
 {
-	uint64_t queued = bytes_queued(link);
+	uint64_t queued = bytes_in_socket(link, SIOCOUTQ);
 
 	silence_moved(&link->silence, queued_before > queued ? queued_before - queued : 0,
-		      bytes_to_read(link));
+		      bytes_in_socket(link, SIOCINQ));
 }
 
 static void give_up_if_silent(struct nbd_link *link)
@@ -159,7 +144,7 @@ static int wait_for_any(struct nbd_link *link, struct pollfd fds[3], int timeout
 		return poll(fds, 3, timeout_ms);
 	late = silence_is_late(&link->silence, before);
 	if (late)
-		queued = bytes_queued(link);
+		queued = bytes_in_socket(link, SIOCOUTQ);
 	ret = poll(fds, 3, shorter(timeout_ms, silence_left(&link->silence, clock_ms())));
 	link->now = clock_ms();
 	silence_looked(&link->silence, link->now - before);

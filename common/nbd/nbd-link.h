@@ -52,9 +52,7 @@ bool nbd_link_look(struct nbd_link *link, int timeout_ms, int wake_fd);
 /* Makes libnbd find the connection closed and fail what is in flight. */
 void nbd_link_cut(struct nbd_link *link);
 
-/* What libnbd said last in this thread, without the name of its function; and its errno, or
- * EIO. */
-const char *nbd_link_reason(void);
+/* Of what libnbd said last in this thread: its errno, or EIO. */
 int nbd_link_errno(void);
 
 #endif

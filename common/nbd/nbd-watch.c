@@ -40,7 +40,7 @@ bool nbd_watched_is_over(struct nbd_watched *watched, int64_t now, int64_t ms)
 	return until != 0 && now >= until + watched->grace;
 }
 
-static void look(struct nbd_watch *watch, int64_t now, int64_t ms)
+static void watch_look(struct nbd_watch *watch, int64_t now, int64_t ms)
 {
 	for (struct nbd_watched *each = watch->first; each; each = each->next) {
 		if (!nbd_watched_is_over(each, now, ms))
@@ -50,7 +50,7 @@ static void look(struct nbd_watch *watch, int64_t now, int64_t ms)
 	}
 }
 
-static void *run(void *opaque)
+static void *watch_run(void *opaque)
 {
 	struct nbd_watch *watch = opaque;
 	int64_t before = clock_ms(), next, now;
@@ -62,7 +62,7 @@ static void *run(void *opaque)
 		at = (struct timespec){ .tv_sec = next / 1000, .tv_nsec = next % 1000 * 1000000 };
 		pthread_cond_timedwait(&watch->changed, &watch->lock, &at);
 		now = clock_ms();
-		look(watch, now, now - before);
+		watch_look(watch, now, now - before);
 		before = now;
 	}
 	pthread_mutex_unlock(&watch->lock);
@@ -75,7 +75,7 @@ int nbd_watch_start(struct nbd_watch *watch, struct error *err)
 
 	if (watch->users == 0) {
 		watch->stop = false;
-		ret = thread_start(&watch->thread, run, watch);
+		ret = thread_start(&watch->thread, watch_run, watch);
 	}
 	if (ret)
 		return error_set(err, ret, "no thread to watch the connections: %s", strerror(ret));

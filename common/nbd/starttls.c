@@ -86,7 +86,7 @@ static int look_at_greeting(struct starttls *s, struct error *err)
 
 /* ---- the reply ---- */
 
-static int begin(struct starttls *s, struct error *err)
+static int begin_tls(struct starttls *s, struct error *err)
 {
 	if (number_at(s, 16) != 0)
 		return garbage(err);
@@ -112,7 +112,7 @@ static const char *refusal_text(uint32_t type)
 	}
 }
 
-static int refuse(const struct starttls *s, struct error *err)
+static int tell_refusal(const struct starttls *s, struct error *err)
 {
 	bool says = s->reason[0];
 
@@ -130,14 +130,14 @@ static int look_at_reply(struct starttls *s, struct error *err)
 	if (number_at(s, 8) != OPT_STARTTLS)
 		return garbage(err);
 	if (number_at(s, 12) == REP_ACK)
-		return begin(s, err);
+		return begin_tls(s, err);
 	s->refusal = number_at(s, 12);
 	s->reason_len = number_at(s, 16);
 	if (!(s->refusal & REP_ERROR) || s->reason_len > REASON_MAX)
 		return garbage(err);
 	s->have = 0;
 	s->state = STARTTLS_REASON;
-	return s->reason_len ? 0 : refuse(s, err);
+	return s->reason_len ? 0 : tell_refusal(s, err);
 }
 
 static void keep_reason(struct starttls *s, uint8_t c)
@@ -149,11 +149,11 @@ static void keep_reason(struct starttls *s, uint8_t c)
 
 /* ---- both ---- */
 
-static int take(struct starttls *s, uint8_t c, struct error *err)
+static int take_byte(struct starttls *s, uint8_t c, struct error *err)
 {
 	if (s->state == STARTTLS_REASON) {
 		keep_reason(s, c);
-		return s->have < s->reason_len ? 0 : refuse(s, err);
+		return s->have < s->reason_len ? 0 : tell_refusal(s, err);
 	}
 	s->bytes[s->have++] = c;
 	return s->state == STARTTLS_GREETING ? look_at_greeting(s, err) : look_at_reply(s, err);
@@ -165,7 +165,7 @@ int starttls_feed(struct starttls *s, const uint8_t *bytes, size_t len, struct e
 
 	assert(s->state != STARTTLS_OVER);
 	while (len > 0 && ret == 0) {
-		ret = take(s, *bytes++, err);
+		ret = take_byte(s, *bytes++, err);
 		len--;
 	}
 	/* A server waits for what we send next. More than it said by then was put in by someone

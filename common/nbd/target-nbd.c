@@ -30,7 +30,7 @@ struct nbd_target {
 	struct nbd_link *spare[NBD_GROUP_MAX]; /* connected, and no queue's */
 	unsigned nr_spare;
 	unsigned connections;
-	uint64_t secret; /* see mark() */
+	uint64_t secret; /* see export_mark() */
 	struct target_nbd_facts facts;
 	struct error silent; /* in words, without the URI */
 };
@@ -148,7 +148,7 @@ static bool is_same_export(void *opaque, const struct nbd_link *link, struct err
 /* ---- subrequests ---- */
 
 /* A number for a place in the export that no server can guess. */
-static uint64_t mark(const struct nbd_target *owner, uint64_t place)
+static uint64_t export_mark(const struct nbd_target *owner, uint64_t place)
 {
 	uint64_t x = (place ^ owner->secret) * 0x9e3779b97f4a7c15;
 
@@ -158,9 +158,9 @@ static uint64_t mark(const struct nbd_target *owner, uint64_t place)
 
 /* The sum of this over chunks is that of the whole exactly if they lead from its start to its
  * end without a gap, in whatever order they come: all that is between cancels out. */
-static uint64_t stretch(const struct nbd_target *owner, uint64_t start, uint64_t len)
+static uint64_t export_stretch(const struct nbd_target *owner, uint64_t start, uint64_t len)
 {
-	return mark(owner, start + len) - mark(owner, start);
+	return export_mark(owner, start + len) - export_mark(owner, start);
 }
 
 /* A hostile server may leave a part of a read out, or send another part twice. */
@@ -172,7 +172,7 @@ static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t of
 	(void)chunk;
 	(void)error;
 	if (status == LIBNBD_READ_DATA || status == LIBNBD_READ_HOLE)
-		sub->progress.arrived += stretch(sub->queue->owner, offset, count);
+		sub->progress.arrived += export_stretch(sub->queue->owner, offset, count);
 	return 0;
 }
 
@@ -198,7 +198,7 @@ static int extents_read(void *opaque, const char *context, uint64_t offset, uint
 	return 0;
 }
 
-static bool changes_data(const struct ndio_subrequest *sub)
+static bool sub_changes_data(const struct ndio_subrequest *sub)
 {
 	return sub->op == OP_WRITE || sub->op == OP_ZERO || sub->op == OP_TRIM;
 }
@@ -212,7 +212,7 @@ static bool needs_more(struct ndio_subrequest *sub)
 
 	if (sub->op == OP_EXTENTS)
 		return progress->told > before && progress->told < sub->len;
-	if (!changes_data(sub) || !(sub->flags & REQ_FUA) || progress->written)
+	if (!sub_changes_data(sub) || !(sub->flags & REQ_FUA) || progress->written)
 		return false;
 	progress->written = !sub->queue->owner->facts.can_fua;
 	return progress->written;
@@ -222,7 +222,7 @@ static bool needs_more(struct ndio_subrequest *sub)
 static bool is_complete(const struct ndio_subrequest *sub)
 {
 	if (sub->op == OP_READ)
-		return sub->progress.arrived == stretch(sub->queue->owner, sub->start, sub->len);
+		return sub->progress.arrived == export_stretch(sub->queue->owner, sub->start, sub->len);
 	return sub->op != OP_EXTENTS || sub->progress.told == sub->len;
 }
 
@@ -256,7 +256,7 @@ static uint32_t command_flags(const struct ndio_subrequest *sub)
 {
 	uint32_t flags = 0;
 
-	if (changes_data(sub) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
+	if (sub_changes_data(sub) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
 		flags |= LIBNBD_CMD_FLAG_FUA;
 	if (sub->op == OP_ZERO && !(sub->flags & REQ_MAY_TRIM))
 		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
@@ -298,7 +298,7 @@ static int64_t send_command(struct ndio_subrequest *sub)
 }
 
 /* Is the connection lost since it was last looked at? Not if it was cut by us. */
-static void look_whether_up(struct target_queue *queue)
+static void queue_look_whether_up(struct target_queue *queue)
 {
 	if (queue->member.up && !queue->canceled && !nbd_link_is_up(queue->link))
 		nbd_group_lose(&queue->owner->group, &queue->member);
@@ -322,7 +322,7 @@ static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 		nbd_group_answered(&queue->member, sub, false);
 		/* Without a connection libnbd finds the call itself invalid. */
 		sub->result = nbd_link_is_up(queue->link) ? -nbd_link_errno() : why_lost(queue);
-		look_whether_up(queue);
+		queue_look_whether_up(queue);
 		landed_add(&queue->landed, sub);
 	}
 }
@@ -372,7 +372,7 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 		if (sleep || queue->in_flight)
 			awake = nbd_link_look(queue->link, sleep ? until_another(queue) : 0,
 					      wake_fd);
-		look_whether_up(queue);
+		queue_look_whether_up(queue);
 		send_again(queue);
 		if (!queue->member.up && !queue->canceled)
 			awake |= find_another(queue) || sleep;

@@ -128,7 +128,7 @@ static int take_lines(struct reader *reader, struct psk *psk, bool end, struct e
 	return 0;
 }
 
-static int read_file(int fd, const char *path, struct psk *psk, struct error *err)
+static int read_psk_file(int fd, const char *path, struct psk *psk, struct error *err)
 {
 	struct reader reader = { .fd = fd, .path = path, .number = 1 };
 	int more = 1, ret = 0;
@@ -152,7 +152,7 @@ int psk_read(int fd, const char *path, const char *user, struct psk *psk, struct
 	psk->user = strdup(user);
 	if (!psk->user)
 		return error_set(err, ENOMEM, "%s: no memory", path);
-	ret = read_file(fd, path, psk, err);
+	ret = read_psk_file(fd, path, psk, err);
 	if (ret == 0 && !psk->key)
 		ret = error_set(err, ENOENT, "%s: it has no key of \"%s\"", path, user);
 	return ret;
@@ -172,7 +172,7 @@ static int own_name(char *name, size_t size, struct error *err)
 
 /* Who may read it matters once it is known to be what it should be: nobody is told to change the
  * mode of another file, such as /etc/passwd. */
-static int read_keys(int fd, const char *path, const char *user, struct psk *psk, struct error *err)
+static int find_key(int fd, const char *path, const char *user, struct psk *psk, struct error *err)
 {
 	int ret = psk_read(fd, path, user, psk, err);
 	int mode = ret == 0 || ret == -ENOENT ? key_file_check(fd, path, err) : 0;
@@ -197,7 +197,7 @@ int psk_find(const char *path, const char *user, struct psk *psk, struct error *
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	ret = read_keys(fd, path, user, psk, err);
+	ret = find_key(fd, path, user, psk, err);
 	close(fd);
 	return ret;
 }

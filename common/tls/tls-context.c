@@ -22,10 +22,8 @@
 
 struct tls_context {
 	SSL_CTX *ctx;
-	struct psk psk;      /* or no user: by certificates */
-	char *name;          /* that the server must have, and is told; or NULL */
-	bool verify;
-	const char *version; /* the least */
+	struct psk psk; /* or zeroes: by certificates */
+	struct tls_parties parties;
 
 	/* Each is used once, so that nobody in the network can tell two connections to be of one
 	 * client (RFC 8446, C.4). Servers send new ones on each. */
@@ -76,7 +74,7 @@ static int set_versions(struct tls_context *context, const struct tls_options *o
 	bool aes = cpu_has_aes(), psk = options->psk_file;
 	SSL_CTX *ctx = context->ctx;
 
-	context->version = options->old ? "1.2" : "1.3";
+	context->parties.version = options->old ? "1.2" : "1.3";
 	SSL_CTX_set_security_level(ctx, 2); /* 112 bits */
 	SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
 				   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
@@ -140,6 +138,7 @@ static int set_psk(struct tls_context *context, const struct tls_options *option
 	ret = psk_find(options->psk_file, options->user, &context->psk, err);
 	if (ret < 0)
 		return ret;
+	context->parties.user = context->psk.user;
 	SSL_CTX_set_psk_use_session_callback(context->ctx, use_psk);
 	SSL_CTX_set_psk_client_callback(context->ctx, use_psk_12);
 	return 0;
@@ -148,7 +147,7 @@ static int set_psk(struct tls_context *context, const struct tls_options *option
 /* ---- certificates ---- */
 
 /* Without the zone of an IPv6 address, "fe80::1%eth0": it is this machine's alone (RFC 6874). */
-static size_t name_len(const char *name)
+static size_t host_name_len(const char *name)
 {
 	return strchr(name, ':') ? strcspn(name, "%") : strlen(name);
 }
@@ -156,13 +155,13 @@ static size_t name_len(const char *name)
 static int set_certificates(struct tls_context *context, const struct tls_options *options,
 			    struct error *err)
 {
-	context->verify = options->verify;
+	context->parties.verify = options->verify;
 	if (options->name) {
-		context->name = strndup(options->name, name_len(options->name));
-		if (!context->name)
+		context->parties.name = strndup(options->name, host_name_len(options->name));
+		if (!context->parties.name)
 			return error_set(err, ENOMEM, "no memory");
 	}
-	return tls_credentials_load(context->ctx, options->certificates, context->verify, err);
+	return tls_credentials_load(context->ctx, options->certificates, context->parties.verify, err);
 }
 
 static bool is_address(const char *name)
@@ -176,13 +175,13 @@ static int set_name(const struct tls_context *context, SSL *ssl)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 
-	if (!context->name)
+	if (!context->parties.name)
 		return 1;
-	if (is_address(context->name))
-		return X509_VERIFY_PARAM_set1_ip_asc(param, context->name);
+	if (is_address(context->parties.name))
+		return X509_VERIFY_PARAM_set1_ip_asc(param, context->parties.name);
 	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	return X509_VERIFY_PARAM_set1_host(param, context->name, 0) &&
-	       SSL_set_tlsext_host_name(ssl, context->name);
+	return X509_VERIFY_PARAM_set1_host(param, context->parties.name, 0) &&
+	       SSL_set_tlsext_host_name(ssl, context->parties.name);
 }
 
 /* ---- tickets ---- */
@@ -224,7 +223,7 @@ static void set_tickets(SSL_CTX *ctx)
 
 /* ---- all of it ---- */
 
-static int set_up(struct tls_context *context, const struct tls_options *options,
+static int context_set_up(struct tls_context *context, const struct tls_options *options,
 		  struct error *err)
 {
 	context->ctx = SSL_CTX_new(TLS_client_method());
@@ -252,7 +251,7 @@ int tls_context_make(const struct tls_options *options, struct tls_context **res
 	if (!context)
 		return error_set(err, ENOMEM, "no memory");
 	mutex_init_short(&context->lock);
-	ret = set_up(context, options, err);
+	ret = context_set_up(context, options, err);
 	ERR_clear_error();
 	if (ret < 0)
 		tls_context_free(context);
@@ -269,7 +268,7 @@ void tls_context_free(struct tls_context *context)
 		SSL_SESSION_free(context->tickets[--context->nr_tickets]);
 	SSL_CTX_free(context->ctx);
 	psk_clear(&context->psk);
-	free(context->name);
+	free(context->parties.name);
 	pthread_mutex_destroy(&context->lock);
 	free(context);
 }
@@ -306,28 +305,13 @@ int tls_context_check(const struct tls_context *context, SSL *ssl, struct error 
 		return error_set(err, EACCES, "the server doesn't know the key of \"%s\"",
 				 context->psk.user);
 	/* Where there is no certificate, the result is that it is fine. */
-	if (!context->psk.user && context->verify &&
+	if (!context->psk.user && context->parties.verify &&
 	    (!SSL_get0_peer_certificate(ssl) || SSL_get_verify_result(ssl) != X509_V_OK))
 		return error_set(err, EACCES, "the server's certificate isn't valid");
 	return 0;
 }
 
-const char *tls_context_user(const struct tls_context *context)
+const struct tls_parties *tls_context_parties(const struct tls_context *context)
 {
-	return context->psk.user;
-}
-
-const char *tls_context_name(const struct tls_context *context)
-{
-	return context->name;
-}
-
-bool tls_context_verifies(const struct tls_context *context)
-{
-	return context->verify;
-}
-
-const char *tls_context_version(const struct tls_context *context)
-{
-	return context->version;
+	return &context->parties;
 }

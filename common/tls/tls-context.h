@@ -35,11 +35,13 @@ SSL *tls_context_connection(struct tls_context *context);
 /* After the handshake: was all checked that has to be? 0, or -EACCES with a message. */
 int tls_context_check(const struct tls_context *context, SSL *ssl, struct error *err);
 
-/* For messages: the user of a pre-shared key, or NULL; the name that the server's certificate
- * must have, or NULL; "1.3" or "1.2": the least version of TLS. */
-const char *tls_context_user(const struct tls_context *context);
-const char *tls_context_name(const struct tls_context *context);
-bool tls_context_verifies(const struct tls_context *context); /* certificates */
-const char *tls_context_version(const struct tls_context *context);
+/* For messages. */
+struct tls_parties {
+	const char *user;    /* of the pre-shared key; NULL: by certificates */
+	char *name;          /* that the server's certificate must have, or NULL */
+	bool verify;         /* that */
+	const char *version; /* the least of TLS: "1.3" or "1.2" */
+};
+const struct tls_parties *tls_context_parties(const struct tls_context *context);
 
 #endif

@@ -26,7 +26,7 @@ static const char *in_folder(const char *folder, const char *name, struct path *
 }
 
 /* Also when it is a link that leads nowhere, or can't be looked at: to read it then fails. */
-static bool is_there(const char *folder, const char *name)
+static bool is_in_folder(const char *folder, const char *name)
 {
 	struct stat st;
 	struct path path;
@@ -108,7 +108,7 @@ static int no_passphrase(char *buf, int size, int writing, void *opaque)
 	return -1;
 }
 
-static int read_key(SSL_CTX *ctx, int fd, const char *path, struct error *err)
+static int read_private_key(SSL_CTX *ctx, int fd, const char *path, struct error *err)
 {
 	BIO *bio = BIO_new_fd(fd, BIO_NOCLOSE);
 	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
@@ -135,7 +135,7 @@ static int load_key(SSL_CTX *ctx, const char *path, struct error *err)
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	secret_no_dumps();
-	ret = read_key(ctx, fd, path, err);
+	ret = read_private_key(ctx, fd, path, err);
 	if (ret == 0) /* not before: what is no key may have any mode */
 		ret = key_file_check(fd, path, err);
 	close(fd);
@@ -144,10 +144,10 @@ static int load_key(SSL_CTX *ctx, const char *path, struct error *err)
 
 static int load_own(SSL_CTX *ctx, const char *folder, struct error *err)
 {
-	bool has_certificate = is_there(folder, "client-cert.pem");
+	bool has_certificate = is_in_folder(folder, "client-cert.pem");
 	struct path path;
 
-	if (!has_certificate && !is_there(folder, "client-key.pem"))
+	if (!has_certificate && !is_in_folder(folder, "client-key.pem"))
 		return 0;
 	in_folder(folder, "client-cert.pem", &path);
 	if (SSL_CTX_use_certificate_chain_file(ctx, path.text) <= 0)
@@ -163,9 +163,9 @@ static const char *default_folder(struct path *path)
 	const char *home = getenv("HOME");
 
 	if (geteuid() == 0 || !home)
-		return is_there("/etc/pki/libnbd", "ca-cert.pem") ? "/etc/pki/libnbd" : NULL;
+		return is_in_folder("/etc/pki/libnbd", "ca-cert.pem") ? "/etc/pki/libnbd" : NULL;
 	for (size_t i = 0; i < sizeof(in_home) / sizeof(in_home[0]); i++)
-		if (is_there(in_folder(home, in_home[i], path), "ca-cert.pem"))
+		if (is_in_folder(in_folder(home, in_home[i], path), "ca-cert.pem"))
 			return path->text;
 	return NULL;
 }
@@ -180,7 +180,7 @@ int tls_credentials_load(SSL_CTX *ctx, const char *folder, bool verify, struct e
 	SSL_CTX_set_verify(ctx, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
 	if (verify)
 		ret = load_authorities(ctx, folder, err);
-	if (ret == 0 && verify && folder && is_there(folder, "ca-crl.pem"))
+	if (ret == 0 && verify && folder && is_in_folder(folder, "ca-crl.pem"))
 		ret = load_revoked(ctx, folder, err);
 	if (ret == 0 && folder)
 		ret = load_own(ctx, folder, err);

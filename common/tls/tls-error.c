@@ -11,7 +11,7 @@
 
 /* One of them, and what decides with it. */
 struct code {
-	const struct tls_context *context;
+	const struct tls_parties *parties;
 	bool shaking; /* hands, still */
 	int number;
 	const char *words; /* OpenSSL's, for it */
@@ -54,7 +54,7 @@ static int because(const struct code *code, const struct row *row, struct error 
 
 static int too_old(const struct code *code, const struct row *row, struct error *err)
 {
-	const char *version = tls_context_version(code->context);
+	const char *version = code->parties->version;
 
 	return error_set(err, EPROTO, "%s %s%s", row->text, version, strcmp(version, "1.3") == 0 ?
 			 " (tls-version=1.2 in the URI takes an older one)" : "");
@@ -65,7 +65,7 @@ static int too_old(const struct code *code, const struct row *row, struct error 
 static int not_for_name(const struct code *code, const struct row *row, struct error *err)
 {
 	return error_set(err, BY_US, "%s \"%s\"", row->text,
-			 tls_context_name(code->context));
+			 code->parties->name);
 }
 
 static const struct row certificates[] = {
@@ -96,7 +96,7 @@ static const struct row certificates[] = {
 /* Once the handshake is over it can't be our key that the server doesn't take. */
 static int no_agreement(const struct code *code, const struct row *row, struct error *err)
 {
-	const char *user = tls_context_user(code->context);
+	const char *user = code->parties->user;
 
 	if (!code->shaking)
 		return because(code, row, err);
@@ -196,7 +196,7 @@ static int explain_first(struct code *code, const struct tls_state *state, SSL *
 {
 	unsigned long first = ERR_peek_error();
 	int reason = ERR_GET_LIB(first) == ERR_LIB_SSL ? ERR_GET_REASON(first) : 0;
-	const char *user = tls_context_user(code->context);
+	const char *user = code->parties->user;
 	const char *words = ERR_reason_error_string(first);
 
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
@@ -225,7 +225,7 @@ static int explain_first(struct code *code, const struct tls_state *state, SSL *
 int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_state *state,
 		struct error *err)
 {
-	struct code code = { context, state->phase == TLS_SHAKING, 0, NULL };
+	struct code code = { tls_context_parties(context), state->phase == TLS_SHAKING, 0, NULL };
 	int ret = explain_first(&code, state, ssl, err);
 
 	ERR_clear_error();

@@ -477,18 +477,18 @@ static void print_subject(X509 *certificate, char *text, size_t size)
 void tls_read_facts(const struct tls *tls, struct tls_facts *facts)
 {
 	X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
-	const char *user = tls_context_user(tls->context);
-	const char *name = tls_context_name(tls->context);
+	const struct tls_parties *parties = tls_context_parties(tls->context);
 
 	*facts = (struct tls_facts){ .resumed = tls->resumed };
 	snprintf(facts->version, sizeof(facts->version), "%s", SSL_get_version(tls->ssl));
 	snprintf(facts->cipher, sizeof(facts->cipher), "%s", SSL_get_cipher_name(tls->ssl));
-	if (user)
-		snprintf(facts->peer, sizeof(facts->peer), "user %s", user);
-	else if (certificate && tls_context_verifies(tls->context))
+	if (parties->user)
+		snprintf(facts->peer, sizeof(facts->peer), "user %s", parties->user);
+	else if (certificate && parties->verify)
 		print_subject(certificate, facts->peer, sizeof(facts->peer));
 	else
 		return;
 	if (!facts->peer[0]) /* the name is elsewhere in the certificate */
-		snprintf(facts->peer, sizeof(facts->peer), "%s", name ? name : "(no subject)");
+		snprintf(facts->peer, sizeof(facts->peer), "%s",
+			 parties->name ? parties->name : "(no subject)");
 }
