@@ -1,3 +1,5 @@
+/* nbd-dial: sockets of three kinds, none of which blocks while it is being connected. Only names
+ * are asked for without a deadline: getaddrinfo(3) knows none. */
 #include "nbd/nbd-dial.h"
 
 #include <errno.h>

@@ -1,3 +1,15 @@
+/* nbd-group: how lost connections come back.
+ *
+ *	member      up -> down (nbd_group_lose) -> up, with another link (nbd_group_mend)
+ *	connection  wanted -> ready, when it was dialled again -> proved -> a member's
+ *
+ * A thread dials, from the first loss until the last member leaves; it sleeps and dials without the
+ * lock, tells losses without it, and holds it for the rest. Members' threads hold it for moments.
+ *
+ * epoch counts the connections that were dialled again, and each of them has its number. A member
+ * that is up and gets an answer to what it asked since (its tracer) proves the server to be the
+ * one that it was: proved is the epoch up to which it did. Once no member is up the target is lost,
+ * for good. */
 #include "nbd/nbd-group.h"
 
 #include <assert.h>

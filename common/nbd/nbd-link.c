@@ -1,3 +1,14 @@
+/* nbd-link: a connection at work, for one thread at a time.
+ *
+ *	server <-- fd --> tls <-- pair of sockets --> libnbd      nbds
+ *	server <-- fd --> libnbd                                  nbd
+ *
+ * nbd_link_look() is a round: pump out, sleep in poll(), pump in, let libnbd read or write. While
+ * answers are due it looks at the clock, and counts what moves once they are late (silence).
+ *
+ * However a connection ends (TLS fails, the server is silent or cut by nbd-watch's thread, the user
+ * cancels), what is shut is a socket: libnbd finds the end, and it alone fails the commands in
+ * flight. So nobody touches their memory after that. */
 #include "nbd/nbd-link.h"
 
 #include <errno.h>

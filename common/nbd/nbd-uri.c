@@ -1,3 +1,5 @@
+/* nbd-uri: libxml2 takes a URI apart, as libnbd has it do; what the parts mean is here. Nothing is
+ * passed over: what would have no effect is an error. */
 #include "nbd/nbd-uri.h"
 
 #include <errno.h>

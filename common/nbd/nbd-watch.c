@@ -1,3 +1,6 @@
+/* nbd-watch: a thread that looks at all connections a few times a second, with the lock held, and
+ * shuts the sockets of those that are late. Who enters libnbd sets until before and 0 after, without
+ * the lock. A descriptor stays open while it is in the list, so another's is never shut. */
 #include "nbd/nbd-watch.h"
 
 #include <assert.h>

@@ -1,3 +1,6 @@
+/* silence: since is when the server last made progress, and limit the time it has from there. In the
+ * first eighth nobody counts bytes, since answers come. When the limit is reached and enough have
+ * moved it begins anew; but received goes on, so that a stream without end has one. */
 #include "nbd/silence.h"
 
 #define LATE      8           /* this part of the limit */

@@ -1,3 +1,6 @@
+/* starttls: GREETING -> REPLY -> OVER (TLS may begin), or REPLY -> REASON -> an error. Each byte is
+ * looked at when it comes, so that garbage is found by the first that is wrong, and no server that
+ * isn't one is waited for. */
 #include "nbd/starttls.h"
 
 #include <assert.h>

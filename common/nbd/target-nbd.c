@@ -1,3 +1,15 @@
+/* target-nbd: subrequests as commands of libnbd.
+ *
+ *	nbd_issue() -> in flight -> command_done() -> landed -> nbd_queue_poll()'s caller
+ *	     ^                           |
+ *	     +---------- again <---------+      a flush in place of FUA, more extents
+ *
+ * A queue is a connection, for one thread at a time; libnbd calls back in that thread, inside of
+ * nbd_issue() or nbd_queue_poll(). One that has lost its connection fails what it is given, and
+ * looks for another every DOWN_MS, until it is cancelled or all are lost.
+ *
+ * What has landed is nobody's but the caller's: libnbd has forgotten it. A read lands well only when
+ * its chunks were the whole (export_stretch), whatever the server says. */
 #include "nbd/target-nbd.h"
 
 #include <assert.h>

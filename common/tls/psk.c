@@ -1,3 +1,6 @@
+/* psk: a key is secret, and so is every line of the file. What was read of it lies in locked memory,
+ * a few KiB at a time, and is cleansed. All lines are looked at, up to the key that is asked for and
+ * behind it: a file that makes no sense is told however far the key is. */
 #include "tls/psk.h"
 
 #include <errno.h>

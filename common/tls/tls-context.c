@@ -1,3 +1,6 @@
+/* tls-context: it is set up once, by the thread that opens the target, and only read from then on,
+ * by all connections at once; but for the tickets, which have a lock. By a pre-shared key or by
+ * certificates, never both: with a key no certificate is trusted. */
 #include "tls/tls-context.h"
 
 #include <arpa/inet.h>
