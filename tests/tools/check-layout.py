@@ -41,14 +41,14 @@ NEVER = [
 ]
 
 # What is left of an older layout, room to room. Nothing is added here.
-NOT_YET = [("client/terminal", "client/library"), ("common/memory", "common/engine")]
+NOT_YET = [("client/terminal", "client/library")]
 
 # Where `#include` looks, beside the file's own folder: as the Makefile has it.
 PATHS = {"common": ["common"], "server": ["common"], "client": ["common", "client", "client/library"]}
 
 # What someone reads who wants to know the engine: the engine and the plugin.
 TO_READ = ["common/engine/*.[ch]", "server/*.[ch]"]
-LINES = 5500  # not yet 5000
+LINES = 5400  # not yet 5000
 
 # Headers that the engine's don't need.
 FOREIGN = ["libnbd.h", "openssl/ssl.h"]
