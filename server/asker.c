@@ -13,11 +13,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "parameters.h"
 #include "report.h"
 
 #define PACKET_MAX 4096 /* bytes: what a key has room for from the start */
 
-static int fd = -1;
+static int fd;
 
 static int send_why(const struct error *why)
 {
@@ -61,11 +62,14 @@ static int ask(void *opaque, struct key *key, struct error *err)
 	return ret < 0 ? ret : receive(key, err);
 }
 
-static int check_socket(void)
+int asker_open(const char *value)
 {
+	static const struct luks_asker asker = { .ask = ask };
 	socklen_t len = sizeof(int);
 	int type;
 
+	if (nbdkit_parse_int("ask", value, &fd) < 0)
+		return -1;
 	if (fd <= STDERR_FILENO)
 		return FAIL("ask=%d: must be above %d", fd, STDERR_FILENO);
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
@@ -74,18 +78,13 @@ static int check_socket(void)
 		return FAIL("ask=%d: not a socket of type SOCK_SEQPACKET", fd);
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return FAIL("ask=%d: %s", fd, strerror(errno));
+	config.open.asker = &asker;
 	return 0;
-}
-
-const struct luks_asker *asker_open(const char *value)
-{
-	static const struct luks_asker asker = { .ask = ask };
-
-	return nbdkit_parse_int("ask", value, &fd) < 0 || check_socket() < 0 ? NULL : &asker;
 }
 
 void asker_close(void)
 {
-	if (fd >= 0)
+	if (config.open.asker)
 		close(fd);
+	config.open.asker = NULL;
 }

@@ -74,18 +74,17 @@ static int read_keyfile(void)
 
 int key_get(void)
 {
-	int ret = 0;
+	int ret;
 
 	if (!config.open.unlock)
 		return 0;
 	secret_no_dumps();
 	if (config.ask)
-		config.open.asker = asker_open(config.ask);
-	else
-		ret = config.keyfile ? read_keyfile() : read_passphrase();
+		return asker_open(config.ask);
+	ret = config.keyfile ? read_keyfile() : read_passphrase();
 	config.open.pass = key.data;
 	config.open.pass_len = key.len;
-	return config.ask && !config.open.asker ? -1 : ret;
+	return ret;
 }
 
 void key_forget(void)

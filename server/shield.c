@@ -2,22 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "memory/pin.h"
-
-/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
-static int lock_memory(struct error *err)
-{
-	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-		return error_set(err, errno, "lock=on: can't lock the server's memory: %s (the "
-				 "locked-memory limit, ulimit -l, must be unlimited)",
-				 strerror(errno));
-	return 0;
-}
+#include "report.h"
 
 /* Memory that the kernel allocates for this process then never waits for writeback, and what it
  * writes isn't throttled as others' writes are. */
@@ -30,24 +22,22 @@ static int become_flusher(void)
 
 static int hide_from_oom_killer(void)
 {
-	static const char never[] = "-1000";
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	int ret = 0;
+	int ret = fd >= 0 && dprintf(fd, "-1000") > 0 ? 0 : -errno;
 
-	if (fd < 0)
-		return -errno;
-	if (write(fd, never, strlen(never)) < 0)
-		ret = -errno;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return ret;
 }
 
-int shield_raise(const struct notice *notice, struct error *err)
+int shield_raise(const struct notice *notice)
 {
-	int ret = lock_memory(err);
+	int ret;
 
-	if (ret < 0)
-		return ret;
+	/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		return FAIL("lock=on: can't lock the server's memory: %s (the locked-memory limit, "
+			    "ulimit -l, must be unlimited)", strerror(errno));
 	pin_all_is_locked();
 	ret = become_flusher();
 	if (ret < 0)

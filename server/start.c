@@ -130,14 +130,10 @@ static int lock_key_again(const char *when)
 		    when, strerror(-ret));
 }
 
-/* Asked again after the fork, when the limits may be another user's. */
+/* Again after the fork, when the limits may be another user's. */
 static int ready_memory(const struct notice *notice)
 {
-	struct error err;
-
-	if (memory_choose() < 0)
-		return -1;
-	return config.lock && shield_raise(notice, &err) < 0 ? FAIL("%s", err.text) : 0;
+	return memory_choose() < 0 || (config.lock && shield_raise(notice) < 0) ? -1 : 0;
 }
 
 /* ---- before the fork ---- */
