@@ -9,28 +9,37 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "engine/bounce.h"
 #include "parameters.h"
 #include "report.h"
 
-#define LARGE         .pieces = 4, .piece_len = 256 * 1024
+/* nbdkit runs 16 threads a connection by default: of one connection each finds a channel. In the
+ * wide ones a request of 1 MiB is in flight as a whole; a small one takes a narrow one, which
+ * costs so little that there are enough of them for the threads of many connections. */
+#define SIZES(narrow_ones, ...)                                                                \
+	{                                                                                      \
+		.wide_channels = 16, .wide = { __VA_ARGS__ }, .narrow_channels = narrow_ones,  \
+		.narrow = { .pieces = 1, .piece_len = 16 * 1024 },                             \
+	}
+#define LARGE .pieces = 4, .piece_len = 256 * 1024
 
 /* From best to least: the locked-memory limit (8 MiB for most users) has to have room for it. */
-static const struct channel_sizes all_sizes[] = {
-	{ { LARGE, .huge_pages = true }, 256 },
-	{ { LARGE }, 256 },
-	{ { LARGE }, 64 },
-	{ { .pieces = 3, .piece_len = 128 * 1024 }, 64 },
+static const struct lender_options all_sizes[] = {
+	SIZES(256, LARGE, .huge_pages = true),
+	SIZES(256, LARGE),
+	SIZES(64, LARGE),
+	SIZES(64, .pieces = 3, .piece_len = 128 * 1024),
 };
 #define LEAST (&all_sizes[sizeof(all_sizes) / sizeof(all_sizes[0]) - 1])
-const struct channel_options memory_narrow = { .pieces = 1, .piece_len = 16 * 1024 };
 
-const struct channel_sizes *memory_sizes = all_sizes;
+const struct lender_options *memory_of_file = all_sizes;
 
-static size_t bounce_memory(const struct channel_sizes *of)
+/* A connection carries many requests at once; nbdkit's threads share the few there are. */
+const struct channel_options memory_of_connection = { .pieces = 16, .piece_len = 256 * 1024 };
+
+static size_t bounce_memory(const struct lender_options *of)
 {
-	return WIDE_CHANNELS * channel_bounce_len(&of->wide) +
-	       of->narrow_channels * channel_bounce_len(&memory_narrow);
+	return of->wide_channels * channel_bounce_len(&of->wide) +
+	       of->narrow_channels * channel_bounce_len(&of->narrow);
 }
 
 void memory_dump(void)
@@ -54,10 +63,10 @@ static bool can_lock(size_t len)
 
 /* Memory and what rings are charged for count each for itself. On huge pages each wide channel's
  * ring is charged for one of 2 MiB, twice its share. */
-static size_t locked_memory(const struct channel_sizes *of)
+static size_t locked_memory(const struct lender_options *of)
 {
 	size_t memory = bounce_memory(of);
-	size_t rings = 2 * WIDE_CHANNELS * channel_bounce_len(&of->wide);
+	size_t rings = 2 * of->wide_channels * channel_bounce_len(&of->wide);
 
 	return of->wide.huge_pages && rings > memory ? rings : memory;
 }
@@ -65,10 +74,10 @@ static size_t locked_memory(const struct channel_sizes *of)
 /* A request as large as nbdkit takes must fit beside the bounce memory. */
 static int try_pin(void)
 {
-	size_t bounce = bounce_memory(memory_sizes);
+	size_t bounce = bounce_memory(memory_of_file);
 
 	if (config.open.uri)
-		bounce = (size_t)config.open.connections * NBD_PIECES * NBD_PIECE_LEN;
+		bounce = config.open.connections * channel_bounce_len(&memory_of_connection);
 	if (can_lock(MAX_REQUEST + bounce))
 		return 0;
 	return FAIL("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
@@ -77,8 +86,8 @@ static int try_pin(void)
 
 int memory_choose(void)
 {
-	memory_sizes = all_sizes;
-	while (memory_sizes < LEAST && !can_lock(locked_memory(memory_sizes)))
-		memory_sizes++;
+	memory_of_file = all_sizes;
+	while (memory_of_file < LEAST && !can_lock(locked_memory(memory_of_file)))
+		memory_of_file++;
 	return config.pin ? try_pin() : 0;
 }

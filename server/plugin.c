@@ -18,7 +18,6 @@
 #include "captive.h"
 #include "memory.h"
 #include "parameters.h"
-#include "report.h"
 #include "requests.h"
 #include "start.h"
 
@@ -47,26 +46,22 @@ static void ndio_dump_plugin(void)
 #endif
 }
 
-/* What a server that looked read-only has left out. */
-static int lock_for_writing(void)
+static void *ndio_open(int readonly)
 {
 	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	const bool later = config.open.file && config.open.locking == LOCK_IMAGE_LATER;
 	struct error err;
 	int ret;
 
+	/* nbdkit itself refuses writes of clients that may only read. */
+	if (readonly || volume->readonly || !later)
+		return NBDKIT_HANDLE_NOT_NEEDED;
 	pthread_mutex_lock(&mutex);
 	ret = target_file_lock(volume->target, &err);
 	pthread_mutex_unlock(&mutex);
-	return ret < 0 ? FAIL("%s", err.text) : 0;
-}
-
-static void *ndio_open(int readonly)
-{
-	/* nbdkit itself refuses writes of clients that may only read. */
-	if (!readonly && !volume->readonly && config.open.file && config.lock_image &&
-	    lock_for_writing() < 0)
-		return NULL;
-	return NBDKIT_HANDLE_NOT_NEEDED;
+	if (ret < 0)
+		nbdkit_error("%s", err.text);
+	return ret < 0 ? NULL : NBDKIT_HANDLE_NOT_NEEDED;
 }
 
 static const char *ndio_export_description(void *handle)

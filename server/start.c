@@ -19,7 +19,6 @@
 #include "base/thread.h"
 #include "captive.h"
 #include "engine/bounce.h"
-#include "engine/lender.h"
 #include "engine/worker.h"
 #include "key.h"
 #include "luks/luks-memfd.h"
@@ -33,45 +32,27 @@
 __attribute__((visibility("default"))) int ndio_debug_stats;
 
 struct volume *volume;
-static struct lender *lender;   /* of a file's channels: see channel_sizes; or else */
+static struct lender *lender;   /* of a file's channels; or else */
 static struct workers *workers; /* each with its connection to the server */
 
 /* ---- what runs requests ---- */
 
-static int open_workers(void)
-{
-	const struct channel_options options = {
-		.pieces = NBD_PIECES,
-		.piece_len = NBD_PIECE_LEN,
-	};
-	struct error err;
-
-	if (workers_open(volume, config.open.connections, &options, NULL, &workers, &err) < 0)
-		return FAIL("%s", err.text);
-	return 0;
-}
-
-static int open_lender(bool tell)
-{
-	const struct lender_options options = {
-		.wide_channels = WIDE_CHANNELS,
-		.wide = memory_sizes->wide,
-		.narrow_channels = memory_sizes->narrow_channels,
-		.narrow = memory_narrow,
-	};
-	struct error err;
-
-	if (lender_open(volume, &options, &lender, &err) < 0)
-		return FAIL("%s", err.text);
-	if (tell && !lender_is_pinned(lender))
-		notice_tell(&report_notice, BOUNCE_UNPINNED);
-	return 0;
-}
-
-/* tell: where the user hasn't been told yet what isn't as good as it could be. */
+/* tell: the user hasn't been told yet what isn't as good as it could be. */
 static int open_channels(bool tell)
 {
-	return config.open.uri ? open_workers() : open_lender(tell);
+	struct error err;
+	int ret;
+
+	if (config.open.uri)
+		ret = workers_open(volume, config.open.connections, &memory_of_connection, NULL,
+				   &workers, &err);
+	else
+		ret = lender_open(volume, memory_of_file, &lender, &err);
+	if (ret < 0)
+		return FAIL("%s", err.text);
+	if (tell && lender && !lender_is_pinned(lender))
+		notice_tell(&report_notice, BOUNCE_UNPINNED);
+	return 0;
 }
 
 static void close_channels(bool cancel)
@@ -192,7 +173,7 @@ int start_get_ready(void)
 static int start(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
-	const struct channel_sizes *before = memory_sizes;
+	const struct lender_options *before = memory_of_file;
 	const char *uri = config.open.uri;
 
 	report_forked();
@@ -201,7 +182,7 @@ static int start(void)
 	/* What a change of user (nbdkit --user) has undone. */
 	if (config.open.unlock || (uri && strncmp(uri, "nbds", 4) == 0))
 		secret_no_dumps();
-	if (ready_memory(&nobody) < 0 || open_channels(memory_sizes != before) < 0)
+	if (ready_memory(&nobody) < 0 || open_channels(memory_of_file != before) < 0)
 		return -1;
 	return uri ? start_hurrier() : 0;
 }
