@@ -51,7 +51,7 @@ static int receive(struct key *key, struct error *err)
 	return 0;
 }
 
-static int ask(void *opaque, struct key *key, struct error *err)
+static int asker_ask(void *opaque, struct key *key, struct error *err)
 {
 	int ret = send_why(err);
 
@@ -64,7 +64,7 @@ static int ask(void *opaque, struct key *key, struct error *err)
 
 int asker_open(const char *value)
 {
-	static const struct luks_asker asker = { .ask = ask };
+	static const struct luks_asker asker = { .ask = asker_ask };
 	socklen_t len = sizeof(int);
 	int type;
 

@@ -29,7 +29,7 @@ static bool is_listening(int fd)
 }
 
 /* Nobody connects any more; those that already wait to be accepted are turned away. */
-static void refuse(int fd)
+static void refuse_clients(int fd)
 {
 	int client;
 
@@ -47,7 +47,7 @@ void captive_refuse(void)
 		int fd = atoi(entry->d_name);
 
 		if (is_listening(fd))
-			refuse(fd);
+			refuse_clients(fd);
 	}
 	if (dir)
 		closedir(dir);

@@ -5,10 +5,9 @@
  * user (--user), whose limit counts. nbdkit's main thread alone. */
 #include "memory.h"
 
-#include <stdbool.h>
 #include <stdio.h>
-#include <sys/mman.h>
 
+#include "memory/pin.h"
 #include "parameters.h"
 #include "report.h"
 
@@ -48,19 +47,6 @@ void memory_dump(void)
 	printf("ndio_bounce_memory_min=%zu\n", bounce_memory(LEAST));
 }
 
-/* Could so much memory be locked now? Asks for the limit alone: nothing is touched. */
-static bool can_lock(size_t len)
-{
-	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	bool can;
-
-	if (memory == MAP_FAILED)
-		return false;
-	can = mlock2(memory, len, MLOCK_ONFAULT) == 0;
-	munmap(memory, len);
-	return can;
-}
-
 /* Memory and what rings are charged for count each for itself. On huge pages each wide channel's
  * ring is charged for one of 2 MiB, twice its share. */
 static size_t locked_memory(const struct lender_options *of)
@@ -78,7 +64,7 @@ static int try_pin(void)
 
 	if (config.open.uri)
 		bounce = config.open.connections * channel_bounce_len(&memory_of_connection);
-	if (can_lock(MAX_REQUEST + bounce))
+	if (pin_has_room(MAX_REQUEST + bounce))
 		return 0;
 	return FAIL("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
 		    "is too low", MAX_REQUEST >> 20);
@@ -87,7 +73,7 @@ static int try_pin(void)
 int memory_choose(void)
 {
 	memory_of_file = all_sizes;
-	while (memory_of_file < LEAST && !can_lock(locked_memory(memory_of_file)))
+	while (memory_of_file < LEAST && !pin_has_room(locked_memory(memory_of_file)))
 		memory_of_file++;
 	return config.pin ? try_pin() : 0;
 }

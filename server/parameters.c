@@ -66,7 +66,7 @@ static int take_uri(const struct parameter *parameter, const char *value)
 	return FAIL("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
 }
 
-static int take_number(const struct parameter *parameter, const char *value)
+static int take_count(const struct parameter *parameter, const char *value)
 {
 	unsigned *number = parameter->into;
 
@@ -100,7 +100,7 @@ static int take_switch(const struct parameter *parameter, const char *value)
 	return *on < 0 ? -1 : 0;
 }
 
-static int take_slot(const struct parameter *parameter, const char *value)
+static int take_key_slot(const struct parameter *parameter, const char *value)
 {
 	int *slot = parameter->into;
 
@@ -141,8 +141,8 @@ static int take_key(const struct parameter *parameter, const char *value)
 static const struct parameter table[] = {
 	{ "file", ANY, take_path, &config.open.file, 0, 0 },
 	{ "uri", ANY, take_uri, &config.open.uri, 0, 0 },
-	{ "connections", SERVER_ONLY, take_number, &config.open.connections, 1, 64 },
-	{ "answer", SERVER_ONLY, take_number, &config.open.answer_timeout, 1, NBD_ANSWER_TIMEOUT_MAX },
+	{ "connections", SERVER_ONLY, take_count, &config.open.connections, 1, 64 },
+	{ "answer", SERVER_ONLY, take_count, &config.open.answer_timeout, 1, NBD_ANSWER_TIMEOUT_MAX },
 	{ "passphrase", ANY, take_key, &config.passphrase, 0, 0 },
 	{ "ask", ANY, take_key, &config.ask, 0, 0 },
 	{ "keyfile", ANY, take_key, &config.keyfile, 0, 0 },
@@ -150,8 +150,8 @@ static const struct parameter table[] = {
 	{ "keyfile-size", ANY, take_size, &config.keyfile_part.size, 0, KEY_MAX },
 	{ "header", ANY, take_path, &config.open.header, 0, 0 },
 	{ "direct", FILE_ONLY, take_direct, &config.open.direct, 0, 0 },
-	{ "slot", ANY, take_slot, &config.open.slot, 0, 31 },
-	{ "max-kdf-time", ANY, take_number, &config.open.max_kdf_time, 1, UINT_MAX },
+	{ "slot", ANY, take_key_slot, &config.open.slot, 0, 31 },
+	{ "max-kdf-time", ANY, take_count, &config.open.max_kdf_time, 1, UINT_MAX },
 	{ "discard", ANY, take_switch, &config.discard, 0, 0 },
 	{ "pin", ANY, take_switch, &config.pin, 0, 0 },
 	{ "lock", ANY, take_switch, &config.lock, 0, 0 },

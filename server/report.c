@@ -12,7 +12,7 @@
 
 static bool forked; /* or as good as, in the foreground */
 
-static void tell_notice(void *opaque, const char *message)
+static void report_tell(void *opaque, const char *message)
 {
 	(void)opaque;
 	if (forked)
@@ -21,7 +21,7 @@ static void tell_notice(void *opaque, const char *message)
 		fprintf(stderr, "nbdkit: ndio: %s\n", message);
 }
 
-const struct notice report_notice = { .tell = tell_notice };
+const struct notice report_notice = { .tell = report_tell };
 
 void report_forked(void)
 {

@@ -170,7 +170,7 @@ int start_get_ready(void)
 
 /* ---- after it ---- */
 
-static int start(void)
+static int start_for_good(void)
 {
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
 	const struct lender_options *before = memory_of_file;
@@ -189,7 +189,7 @@ static int start(void)
 
 int start_after_fork(void)
 {
-	int ret = start();
+	int ret = start_for_good();
 
 	if (ret < 0)
 		captive_refuse();

@@ -378,6 +378,18 @@ void pin_all_is_locked(void)
 	pthread_mutex_unlock(&table.mutex);
 }
 
+bool pin_has_room(size_t len)
+{
+	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool has;
+
+	if (memory == MAP_FAILED)
+		return false;
+	has = mlock2(memory, len, MLOCK_ONFAULT) == 0;
+	munmap(memory, len);
+	return has;
+}
+
 int pin_after_fork(void)
 {
 	size_t i;

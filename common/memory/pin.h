@@ -38,6 +38,9 @@ bool pin_is_shared(const void *base, size_t len);
  * has to be asked page by page. Until pin_after_fork(). */
 void pin_all_is_locked(void);
 
+/* Could so much more memory be locked now? Asks for the limit alone: nothing is touched. */
+bool pin_has_room(size_t len);
+
 /* A fork's child inherits the table but no lock. Locks all that is pinned again: -errno of the
  * first range that can't be. Call in the child, before other threads use the table. */
 int pin_after_fork(void);
