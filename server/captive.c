@@ -1,3 +1,7 @@
+/* captive: nbdkit --run, where one nbdkit runs a command against another one, its child.
+ *
+ * Who loads the plugin is remembered, before the fork; a server that can't start asks after it
+ * whether its parent is that one. nbdkit's main thread, both times. */
 #include "captive.h"
 
 #include <dirent.h>

@@ -1,4 +1,4 @@
-/* captive: nbdkit --run, where one nbdkit runs a command against another one, its child. */
+/* captive: nbdkit --run, where one nbdkit runs a command against its child. */
 #ifndef NDIO_CAPTIVE_H
 #define NDIO_CAPTIVE_H
 
