@@ -35,7 +35,7 @@ static void ndio_load(void)
 
 static void ndio_dump_plugin(void)
 {
-	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-essiv:sha256\n");
+	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-plain aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
 	printf("ndio_openssl=%s\n", OpenSSL_version(OPENSSL_VERSION_STRING));
 	memory_dump();

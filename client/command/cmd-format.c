@@ -50,6 +50,7 @@ const char help_format[] =
 	"  --like LOCATOR     the same, for a disk as large as this image, device or export\n"
 	"  --type TYPE        luks2 (the default) or luks1\n"
 	"  --cipher CIPHER    aes-xts-plain64 (the default), aes-cbc-essiv:sha256, aes-cbc-plain64\n"
+	"                     or aes-cbc-plain, as old disks have it\n"
 	"  --key-size BITS    of the volume key; 512 for XTS (two keys of 256), else 256\n"
 	"  --sector-size N    bytes encrypted as one: 512 to 4096 (luks2 only); 4096 where it fits\n"
 	"  --label LABEL      a name for it (luks2 only)\n"

@@ -35,6 +35,7 @@ struct way {
 struct cipher {
 	struct way encrypt, decrypt;
 	EVP_CIPHER_CTX *essiv; /* encrypts IVs; NULL when they are used as they are */
+	uint64_t unit_mask;    /* the bits of a unit's number that an IV has */
 	unsigned sector;       /* bytes */
 };
 
@@ -42,16 +43,19 @@ static const struct kind {
 	const char *name;
 	size_t key_len;
 	const char *openssl;
-	bool essiv;
+	enum { PLAIN64, PLAIN, ESSIV } iv;
 } kinds[] = {
-	{"aes-xts-plain64", 32, "AES-128-XTS", false},
-	{"aes-xts-plain64", 64, "AES-256-XTS", false},
-	{"aes-cbc-plain64", 16, "AES-128-CBC", false},
-	{"aes-cbc-plain64", 24, "AES-192-CBC", false},
-	{"aes-cbc-plain64", 32, "AES-256-CBC", false},
-	{"aes-cbc-essiv:sha256", 16, "AES-128-CBC", true},
-	{"aes-cbc-essiv:sha256", 24, "AES-192-CBC", true},
-	{"aes-cbc-essiv:sha256", 32, "AES-256-CBC", true},
+	{"aes-xts-plain64", 32, "AES-128-XTS", PLAIN64},
+	{"aes-xts-plain64", 64, "AES-256-XTS", PLAIN64},
+	{"aes-cbc-plain64", 16, "AES-128-CBC", PLAIN64},
+	{"aes-cbc-plain64", 24, "AES-192-CBC", PLAIN64},
+	{"aes-cbc-plain64", 32, "AES-256-CBC", PLAIN64},
+	{"aes-cbc-plain", 16, "AES-128-CBC", PLAIN},
+	{"aes-cbc-plain", 24, "AES-192-CBC", PLAIN},
+	{"aes-cbc-plain", 32, "AES-256-CBC", PLAIN},
+	{"aes-cbc-essiv:sha256", 16, "AES-128-CBC", ESSIV},
+	{"aes-cbc-essiv:sha256", 24, "AES-192-CBC", ESSIV},
+	{"aes-cbc-essiv:sha256", 32, "AES-256-CBC", ESSIV},
 };
 
 static const struct kind *kind_find(const char *name, size_t key_len, struct error *err)
@@ -117,7 +121,7 @@ static EVP_CIPHER_CTX *essiv_new(const void *key, size_t key_len)
 
 static bool iv_make(struct cipher *cipher, uint64_t unit, unsigned char *iv)
 {
-	uint64_t number = htole64(unit);
+	uint64_t number = htole64(unit & cipher->unit_mask);
 	int done;
 
 	memcpy(iv, &number, sizeof(number));
@@ -221,11 +225,12 @@ struct cipher *cipher_new(const char *name, const void *key, size_t key_len, uns
 		return NULL;
 	}
 	cipher->sector = sector;
+	cipher->unit_mask = kind->iv == PLAIN ? UINT32_MAX : UINT64_MAX;
 	cipher->encrypt.ctx = context_new(kind->openssl, key, true);
 	cipher->decrypt.ctx = context_new(kind->openssl, key, false);
-	if (kind->essiv)
+	if (kind->iv == ESSIV)
 		cipher->essiv = essiv_new(key, key_len);
-	if (!cipher->encrypt.ctx || !cipher->decrypt.ctx || (kind->essiv && !cipher->essiv)) {
+	if (!cipher->encrypt.ctx || !cipher->decrypt.ctx || (kind->iv == ESSIV && !cipher->essiv)) {
 		error_set(err, EIO, "cipher %s: OpenSSL refuses it or its key", name);
 		cipher_free(cipher);
 		return NULL;

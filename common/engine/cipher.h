@@ -1,8 +1,9 @@
 /* cipher: encrypts and decrypts sectors with OpenSSL, as dm-crypt does.
  *
- * aes-xts-plain64 (IEEE 1619; keys of 32 or 64 bytes), aes-cbc-plain64 and
- * aes-cbc-essiv:sha256 (keys of 16, 24 or 32 bytes). An IV is the little-endian number of the
- * sector's first 512-byte unit, whatever the sector's size. */
+ * aes-xts-plain64 (IEEE 1619; keys of 32 or 64 bytes), aes-cbc-plain64,
+ * aes-cbc-plain and aes-cbc-essiv:sha256 (keys of 16, 24 or 32 bytes). An IV is the little-endian
+ * number of the sector's first 512-byte unit, whatever the sector's size; of plain only its low 32
+ * bits, so that beyond 2 TiB IVs come again. */
 #ifndef NDIO_CIPHER_H
 #define NDIO_CIPHER_H
 

@@ -36,6 +36,9 @@ def essiv(key, unit, plain):
 
 def plain64(key, unit, plain):
     return cbc(key, unit.to_bytes(16, "little"), plain)
+
+def plain32(key, unit, data):
+    return plain64(key, unit & 0xffffffff, data)
 '
 
 # What is added to the number of a 512-byte unit, by the header.
@@ -96,6 +99,9 @@ known "cbc-essiv, 3 TiB" essiv 512 3T 32 --cipher aes-cbc-essiv:sha256 --sector-
 known "cbc-essiv, 128-bit key, sectors of 4096" essiv 4096 20M 16 --cipher aes-cbc-essiv:sha256 \
 	--sector-size 4096
 known "cbc-plain64, 3 TiB" plain64 512 3T 24 --cipher aes-cbc-plain64 --sector-size 512
+known "cbc-plain, 3 TiB" plain32 512 3T 32 --cipher aes-cbc-plain --sector-size 512
+known "cbc-plain, 3 TiB, sectors of 4096" plain32 4096 3T 16 --cipher aes-cbc-plain \
+	--sector-size 4096
 tweak=$(((1 << 40) + 8))
 known "xts, IVs that start far from 0, sectors of 512" xts 512 20M 64 --sector-size 512
 known "xts, IVs that start far from 0, sectors of 4096" xts 4096 20M 64 --sector-size 4096

@@ -79,6 +79,7 @@ variants=(
 	cipher-alg=aes-128
 	cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256
 	cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=plain64,hash-alg=sha512
+	cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=plain,hash-alg=sha1
 )
 makers=()
 for i in "${!variants[@]}"; do
@@ -89,4 +90,5 @@ interop 0 "aes-256 xts-plain64"
 interop 1 "aes-128 xts-plain64"
 interop 2 "aes-256 cbc-essiv" "nbdkit's luks filter knows no essiv"
 interop 3 "aes-128 cbc-plain64, sha512"
+interop 4 "aes-256 cbc-plain, sha1"
 done_testing

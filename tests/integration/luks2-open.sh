@@ -102,6 +102,7 @@ opens "cbc-essiv, 256-bit key" --cipher aes-cbc-essiv:sha256 --key-size 256
 opens "cbc-essiv, 128-bit key" --cipher aes-cbc-essiv:sha256 --key-size 128
 opens "cbc-plain64, 192-bit key" --cipher aes-cbc-plain64 --key-size 192
 opens "cbc-plain64, sectors of 4096" --cipher aes-cbc-plain64 --key-size 256 --sector-size 4096
+opens "cbc-plain" --cipher aes-cbc-plain --key-size 256
 opens "cbc-essiv, sectors of 4096" --cipher aes-cbc-essiv:sha256 --key-size 256 --sector-size 4096
 opens "a key slot of argon2id" --pbkdf argon2id --pbkdf-memory 64 --pbkdf-force-iterations 4
 detached 512

@@ -169,16 +169,18 @@ static void reference_cbc(const unsigned char *key, size_t key_len, const unsign
 	}
 }
 
-/* What dm-crypt's documentation says of plain64 and of essiv:sha256. */
-static void reference_iv(bool essiv, const unsigned char *key, size_t key_len, uint64_t unit,
-			 unsigned char *iv)
+enum reference { PLAIN64, PLAIN, ESSIV };
+
+/* What dm-crypt's documentation says of plain64, plain and essiv:sha256. */
+static void reference_iv(enum reference how, const unsigned char *key, size_t key_len,
+			 uint64_t unit, unsigned char *iv)
 {
 	unsigned char plain[BLOCK] = {0}, salt[32];
 
-	for (size_t i = 0; i < 8; i++)
+	for (size_t i = 0; i < (how == PLAIN ? 4 : 8); i++)
 		plain[i] = unit >> (8 * i);
 	memcpy(iv, plain, BLOCK);
-	if (essiv) {
+	if (how == ESSIV) {
 		assert_true(EVP_Digest(key, key_len, salt, NULL, EVP_sha256(), NULL));
 		block_encrypt(salt, sizeof(salt), plain, iv);
 	}
@@ -204,7 +206,7 @@ static void cbc_reference_is_that_of_sp_800_38a(void **state)
 	assert_memory_equal(out, expected, sizeof(out));
 }
 
-static void cbc_agrees(const char *name, bool essiv, size_t key_len, unsigned sector,
+static void cbc_agrees(const char *name, enum reference how, size_t key_len, unsigned sector,
 		       uint64_t unit)
 {
 	unsigned char key[32], iv[BLOCK], plain[4096], expected[4096], out[4096];
@@ -212,7 +214,7 @@ static void cbc_agrees(const char *name, bool essiv, size_t key_len, unsigned se
 
 	pattern(key, sizeof(key), 3);
 	pattern(plain, sizeof(plain), 7);
-	reference_iv(essiv, key, key_len, unit, iv);
+	reference_iv(how, key, key_len, unit, iv);
 	reference_cbc(key, key_len, iv, plain, expected, sector);
 	cipher = make(name, key, key_len, sector);
 	assert_int_equal(cipher_encrypt(cipher, unit, plain, out, sector), 0);
@@ -226,9 +228,21 @@ static void cbc_plain64_agrees_with_the_reference(void **state)
 {
 	(void)state;
 	for (size_t key_len = 16; key_len <= 32; key_len += 8) {
-		cbc_agrees("aes-cbc-plain64", false, key_len, 512, 0);
-		cbc_agrees("aes-cbc-plain64", false, key_len, 512, 0x123456789a);
-		cbc_agrees("aes-cbc-plain64", false, key_len, 4096, 8);
+		cbc_agrees("aes-cbc-plain64", PLAIN64, key_len, 512, 0);
+		cbc_agrees("aes-cbc-plain64", PLAIN64, key_len, 512, 0x123456789a);
+		cbc_agrees("aes-cbc-plain64", PLAIN64, key_len, 4096, 8);
+	}
+}
+
+static void cbc_plain_agrees_with_the_reference(void **state)
+{
+	(void)state;
+	for (size_t key_len = 16; key_len <= 32; key_len += 8) {
+		cbc_agrees("aes-cbc-plain", PLAIN, key_len, 512, 0);
+		cbc_agrees("aes-cbc-plain", PLAIN, key_len, 512, UINT32_MAX);
+		cbc_agrees("aes-cbc-plain", PLAIN, key_len, 512, UINT64_C(1) << 32);
+		cbc_agrees("aes-cbc-plain", PLAIN, key_len, 512, 0x123456789a);
+		cbc_agrees("aes-cbc-plain", PLAIN, key_len, 4096, 0x1234567898);
 	}
 }
 
@@ -236,9 +250,9 @@ static void cbc_essiv_agrees_with_the_reference(void **state)
 {
 	(void)state;
 	for (size_t key_len = 16; key_len <= 32; key_len += 8) {
-		cbc_agrees("aes-cbc-essiv:sha256", true, key_len, 512, 0);
-		cbc_agrees("aes-cbc-essiv:sha256", true, key_len, 512, 0x123456789a);
-		cbc_agrees("aes-cbc-essiv:sha256", true, key_len, 4096, 8);
+		cbc_agrees("aes-cbc-essiv:sha256", ESSIV, key_len, 512, 0);
+		cbc_agrees("aes-cbc-essiv:sha256", ESSIV, key_len, 512, 0x123456789a);
+		cbc_agrees("aes-cbc-essiv:sha256", ESSIV, key_len, 4096, 8);
 	}
 }
 
@@ -248,8 +262,10 @@ static const struct {
 } all[] = {
 	{"aes-xts-plain64", 32},      {"aes-xts-plain64", 64},
 	{"aes-cbc-plain64", 16},      {"aes-cbc-plain64", 24},
-	{"aes-cbc-plain64", 32},      {"aes-cbc-essiv:sha256", 16},
-	{"aes-cbc-essiv:sha256", 24}, {"aes-cbc-essiv:sha256", 32},
+	{"aes-cbc-plain64", 32},      {"aes-cbc-plain", 16},
+	{"aes-cbc-plain", 24},        {"aes-cbc-plain", 32},
+	{"aes-cbc-essiv:sha256", 16}, {"aes-cbc-essiv:sha256", 24},
+	{"aes-cbc-essiv:sha256", 32},
 };
 #define ALL_COUNT (sizeof(all) / sizeof(all[0]))
 
@@ -396,6 +412,7 @@ static void all_is_right_with_iv(int place)
 	iv_place = place;
 	xts_256_ieee_1619_vector_10(NULL);
 	cbc_plain64_agrees_with_the_reference(NULL);
+	cbc_plain_agrees_with_the_reference(NULL);
 	cbc_essiv_agrees_with_the_reference(NULL);
 	units_step_by_the_sector_size(NULL);
 	in_place_equals_out_of_place(NULL);
@@ -425,6 +442,7 @@ int main(void)
 		cmocka_unit_test(xts_256_ieee_1619_vector_10),
 		cmocka_unit_test(cbc_reference_is_that_of_sp_800_38a),
 		cmocka_unit_test(cbc_plain64_agrees_with_the_reference),
+		cmocka_unit_test(cbc_plain_agrees_with_the_reference),
 		cmocka_unit_test(cbc_essiv_agrees_with_the_reference),
 		cmocka_unit_test(units_step_by_the_sector_size),
 		cmocka_unit_test(in_place_equals_out_of_place),

@@ -65,6 +65,7 @@ xts="--cipher aes-xts-plain64" essiv="--cipher aes-cbc-essiv:sha256"
 	both_ways "LUKS1, XTS, 256 bits" 512 luks1 $xts --key-size 256
 	both_ways "LUKS1, XTS, 512 bits" 512 luks1 $xts --key-size 512
 	both_ways "LUKS1, CBC-ESSIV" 512 luks1 $essiv --key-size 256
+	both_ways "LUKS1, CBC, plain IVs" 512 luks1 --cipher aes-cbc-plain --key-size 256
 	both_ways "LUKS2, XTS, 256 bits" 512 luks2 $xts --key-size 256
 	both_ways "LUKS2, XTS, 512 bits, sectors of 4096" 4096 luks2 $xts --key-size 512
 	both_ways "LUKS2, XTS, 512 bits" 512 luks2 $xts --key-size 512
