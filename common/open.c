@@ -67,7 +67,8 @@ static int check_apart(struct volume *volume, struct target *holder, struct erro
 				 error_reason(-ret));
 	if (memcmp(ours, theirs, HEADER_SAMPLE) != 0)
 		return 0;
-	return error_set(err, EINVAL, "%s: the header is on the disk itself, and the data would lie "
+	return error_set(err, EINVAL,
+			 "%s: the header is on the disk itself, and the data would lie "
 			 "over it: they start at byte %" PRIu64 ", and it ends at %" PRIu64,
 			 target->name, volume->luks.data_offset, volume->luks.header_len);
 }
@@ -133,12 +134,15 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 
 	if (options->uri || options->direct == DIRECT_ON)
 		return error_set(err, EINVAL,
-				 "%s: the data start at byte %" PRIu64 ", which is no multiple of %u "
-				 "as %s needs it", target->name, volume->data_offset, target->align,
+				 "%s: the data start at byte %" PRIu64
+				 ", which is no multiple of %u "
+				 "as %s needs it",
+				 target->name, volume->data_offset, target->align,
 				 options->uri ? "the server" : "direct I/O");
-	notice_tell(&options->notice, "%s: the data start at byte %" PRIu64 ", which is no multiple "
-		    "of %u as direct I/O needs it: going through the page cache", target->name,
-		    volume->data_offset, target->align);
+	notice_tell(&options->notice,
+		    "%s: the data start at byte %" PRIu64 ", which is no multiple "
+		    "of %u as direct I/O needs it: going through the page cache",
+		    target->name, volume->data_offset, target->align);
 	ret = open_target(volume, options, DIRECT_OFF, err);
 	if (ret == 0)
 		target->ops->close(target);
@@ -159,8 +163,10 @@ static void set_size(struct volume *volume, uint64_t size, const struct notice *
 		volume->size = round_down(size, unit);
 	}
 	if (volume->size != size)
-		notice_tell(notice, "%s: the last %" PRIu64 " bytes are no whole %s of %u and are "
-			    "left out", target->name, size - volume->size,
+		notice_tell(notice,
+			    "%s: the last %" PRIu64 " bytes are no whole %s of %u and are "
+			    "left out",
+			    target->name, size - volume->size,
 			    unit == volume->sector && volume->encrypted ? "sector" : "block", unit);
 }
 
@@ -183,8 +189,9 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 		    target->size - luks->data_offset < luks->data_size)
 			return error_set(err, EINVAL,
 					 "%s: too small for its LUKS header: it has %" PRIu64
-					 " bytes, and the data %s byte %" PRIu64, target->name,
-					 target->size, luks->data_size ? "end at" : "start at",
+					 " bytes, and the data %s byte %" PRIu64,
+					 target->name, target->size,
+					 luks->data_size ? "end at" : "start at",
 					 luks->data_offset + luks->data_size);
 	}
 	volume->sector = volume->encrypted ? luks->sector : target->align;
@@ -229,8 +236,10 @@ static int check_header(const struct volume *volume, const struct volume_options
 
 	if (options->readonly || !same_bytes(NULL, &data, &header))
 		return 0;
-	return error_set(err, EINVAL, "%s and %s: the same, or one is on the other: the header would "
-			 "be overwritten", header.locator, data.locator);
+	return error_set(err, EINVAL,
+			 "%s and %s: the same, or one is on the other: the header would "
+			 "be overwritten",
+			 header.locator, data.locator);
 }
 
 int volume_open(const struct volume_options *options, struct volume **opened, struct error *err)

@@ -14,26 +14,27 @@
 #include "nbd/target-nbd.h"
 
 struct volume_options {
-	const char *file;   /* path of the target; or else */
-	const char *uri;    /* an NBD server's export */
-	struct target *target; /* that, open already and without queues: it becomes the volume's, but
+	const char *file; /* path of the target; or else */
+	const char *uri;  /* an NBD server's export */
+	struct target
+		*target;      /* that, open already and without queues: it becomes the volume's, but
 				* not if opening fails; or NULL */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
-	const char *header; /* path of a detached LUKS header, or NULL */
-	bool unlock;        /* as LUKS, with pass; otherwise the bytes are served as they are */
-	const void *pass;   /* passphrase or a key file's content; only used in volume_open() */
+	const char *header;      /* path of a detached LUKS header, or NULL */
+	bool unlock;      /* as LUKS, with pass; otherwise the bytes are served as they are */
+	const void *pass; /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
 	const struct luks_asker *asker; /* or NULL; in their place */
-	bool one_slot;      /* only key slot number slot is tried */
+	bool one_slot;                  /* only key slot number slot is tried */
 	int slot;
 	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */
 	enum direct_mode direct;
-	bool readonly;      /* a target that can't be written is read-only anyway */
+	bool readonly;              /* a target that can't be written is read-only anyway */
 	enum image_locking locking; /* of a file that is opened for writing */
 	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
-	bool discard;       /* pass trims of an encrypted volume through, as its header may say too: */
-	bool no_discard;    /* whatever it says, don't */
+	bool discard;    /* pass trims of an encrypted volume through, as its header may say too: */
+	bool no_discard; /* whatever it says, don't */
 	struct notice notice; /* of a server: also later, in the threads that use it */
 };
 

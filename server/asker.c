@@ -45,8 +45,8 @@ static int receive(struct key *key, struct error *err)
 	if (n > 0 && ((char *)key->data)[n - 1] != '\n')
 		return error_set(err, EINVAL, "ask=%d: no newline behind the passphrase", fd);
 	if (n == 0)
-		return err->text[0] ? -ENODATA : error_set(err, ENODATA, "ask=%d: no passphrase came",
-							   fd);
+		return err->text[0] ? -ENODATA :
+				      error_set(err, ENODATA, "ask=%d: no passphrase came", fd);
 	key->len = n - 1;
 	return 0;
 }

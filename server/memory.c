@@ -14,10 +14,10 @@
 /* nbdkit runs 16 threads a connection by default: of one connection each finds a channel. In the
  * wide ones a request of 1 MiB is in flight as a whole; a small one takes a narrow one, which
  * costs so little that there are enough of them for the threads of many connections. */
-#define SIZES(narrow_ones, ...)                                                                \
-	{                                                                                      \
-		.wide_channels = 16, .wide = { __VA_ARGS__ }, .narrow_channels = narrow_ones,  \
-		.narrow = { .pieces = 1, .piece_len = 16 * 1024 },                             \
+#define SIZES(narrow_ones, ...)                                                                    \
+	{                                                                                          \
+		.wide_channels = 16, .wide = { __VA_ARGS__ }, .narrow_channels = narrow_ones,      \
+		.narrow = { .pieces = 1, .piece_len = 16 * 1024 },                                 \
 	}
 #define LARGE .pieces = 4, .piece_len = 256 * 1024
 
@@ -67,7 +67,8 @@ static int try_pin(void)
 	if (pin_has_room(MAX_REQUEST + bounce))
 		return 0;
 	return FAIL("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
-		    "is too low", MAX_REQUEST >> 20);
+		    "is too low",
+		    MAX_REQUEST >> 20);
 }
 
 int memory_choose(void)

@@ -31,8 +31,8 @@ struct parameter {
 	const char *name;
 	enum disk disk; /* beside another one it would be passed over */
 	int (*take)(const struct parameter *parameter, const char *value); /* as nbdkit's config */
-	void *into; /* in config */
-	int64_t min, max; /* of a number */
+	void *into;                                                        /* in config */
+	int64_t min, max;                                                  /* of a number */
 };
 
 static int take_path(const struct parameter *parameter, const char *value)
@@ -142,7 +142,8 @@ static const struct parameter table[] = {
 	{ "file", ANY, take_path, &config.open.file, 0, 0 },
 	{ "uri", ANY, take_uri, &config.open.uri, 0, 0 },
 	{ "connections", SERVER_ONLY, take_count, &config.open.connections, 1, 64 },
-	{ "answer", SERVER_ONLY, take_count, &config.open.answer_timeout, 1, NBD_ANSWER_TIMEOUT_MAX },
+	{ "answer", SERVER_ONLY, take_count, &config.open.answer_timeout, 1,
+	  NBD_ANSWER_TIMEOUT_MAX },
 	{ "passphrase", ANY, take_key, &config.passphrase, 0, 0 },
 	{ "ask", ANY, take_key, &config.ask, 0, 0 },
 	{ "keyfile", ANY, take_key, &config.keyfile, 0, 0 },
@@ -194,7 +195,8 @@ int parameters_take(const char *name, const char *value)
 static int check_key_file(void)
 {
 	const char *passphrase = config.passphrase;
-	const struct same_part disk = { .locator = config.open.uri ? config.open.uri : config.open.file };
+	const struct same_part disk = { .locator = config.open.uri ? config.open.uri :
+								     config.open.file };
 	const struct same_part key = {
 		.locator = passphrase && passphrase[0] == '+' ? passphrase + 1 : config.keyfile,
 		.offset = config.keyfile_part.offset,
@@ -203,16 +205,18 @@ static int check_key_file(void)
 
 	if (!same_bytes(NULL, &disk, &key))
 		return 0;
-	return FAIL("%s and %s: the same, or one is on the other: the key file would be overwritten",
-		    key.locator, disk.locator);
+	return FAIL(
+		"%s and %s: the same, or one is on the other: the key file would be overwritten",
+		key.locator, disk.locator);
 }
 
 static int check_disks(void)
 {
 	for (size_t i = 0; i < NR_PARAMETERS; i++)
 		if (given[i] && table[i].disk == (config.open.uri ? FILE_ONLY : SERVER_ONLY))
-			return FAIL("%s= is for %s", table[i].name, config.open.uri ?
-				    "a file or block device" : "uri=, another server's export");
+			return FAIL("%s= is for %s", table[i].name,
+				    config.open.uri ? "a file or block device" :
+						      "uri=, another server's export");
 	return 0;
 }
 
@@ -229,7 +233,7 @@ int parameters_complete(void)
 	config.open.one_slot = config.open.slot != LUKS_ANY_SLOT;
 	config.open.discard = config.discard == 1;
 	config.open.no_discard = config.discard == 0;
-	config.open.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
+	config.open.locking = !config.lock_image   ? LOCK_IMAGE_OFF :
 			      read_only_looks_so() ? LOCK_IMAGE_LATER :
 						     LOCK_IMAGE;
 	config.open.notice = report_notice;

@@ -9,7 +9,7 @@
 struct config {
 	struct volume_options open; /* but what is known only when all were given */
 	int pin, lock, lock_image;
-	int discard; /* or -1: as the header says */
+	int discard;                            /* or -1: as the header says */
 	const char *passphrase, *keyfile, *ask; /* at most one of them, as it was given */
 	struct key_part keyfile_part;
 };

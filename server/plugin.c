@@ -9,8 +9,8 @@
 #include <openssl/crypto.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -67,7 +67,8 @@ static void *ndio_open(int readonly)
 static const char *ndio_export_description(void *handle)
 {
 	return volume->encrypted ? nbdkit_printf_intern(VOLUME_DESCRIPTION, volume->luks.version,
-							volume->sector) : NULL;
+							volume->sector) :
+				   NULL;
 }
 
 static int64_t ndio_get_size(void *handle)
@@ -75,8 +76,7 @@ static int64_t ndio_get_size(void *handle)
 	return volume->size;
 }
 
-static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
-			   uint32_t *maximum)
+static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
 	*minimum = 1;
 	*preferred = volume->block > 4096 ? volume->block : 4096;
@@ -85,10 +85,10 @@ static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
 }
 
 /* What the volume can. */
-#define ANSWER(name, value)                                                                         \
-	static int ndio_##name(void *handle)                                                        \
-	{                                                                                           \
-		return value;                                                                       \
+#define ANSWER(name, value)                                                                        \
+	static int ndio_##name(void *handle)                                                       \
+	{                                                                                          \
+		return value;                                                                      \
 	}
 
 ANSWER(can_write, !volume->readonly)

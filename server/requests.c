@@ -18,7 +18,8 @@
 static int client_errno(int errnum)
 {
 	static const int known[] = {
-		EPERM, EROFS, ENOMEM, EINVAL, ENOSPC, EFBIG, EDQUOT, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN,
+		EPERM, EROFS,  ENOMEM,    EINVAL,     ENOSPC,
+		EFBIG, EDQUOT, EOVERFLOW, EOPNOTSUPP, ESHUTDOWN,
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)

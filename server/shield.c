@@ -37,7 +37,8 @@ int shield_raise(const struct notice *notice)
 	/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
 		return FAIL("lock=on: can't lock the server's memory: %s (the locked-memory limit, "
-			    "ulimit -l, must be unlimited)", strerror(errno));
+			    "ulimit -l, must be unlimited)",
+			    strerror(errno));
 	pin_all_is_locked();
 	ret = become_flusher();
 	if (ret < 0)

@@ -107,8 +107,9 @@ static int lock_key_again(const char *when)
 
 	if (ret == 0)
 		return 0;
-	return FAIL("%s: can't lock the key's memory again: %s (the locked-memory limit is ulimit -l)",
-		    when, strerror(-ret));
+	return FAIL(
+		"%s: can't lock the key's memory again: %s (the locked-memory limit is ulimit -l)",
+		when, strerror(-ret));
 }
 
 /* Again after the fork, when the limits may be another user's. */
@@ -129,8 +130,9 @@ static void debug_server(void)
 	target_nbd_facts(volume->target, &facts);
 	if (facts.tls_facts.version[0])
 		nbdkit_debug("%s: %s, %s, %s", volume->target->name, facts.tls_facts.version,
-			     facts.tls_facts.cipher, facts.tls_facts.peer[0] ?
-			     facts.tls_facts.peer : "a server that is not verified");
+			     facts.tls_facts.cipher,
+			     facts.tls_facts.peer[0] ? facts.tls_facts.peer :
+						       "a server that is not verified");
 }
 
 /* Who has forgotten the key would wonder what the clients see. What can't be read is theirs to find
@@ -142,8 +144,10 @@ static void tell_of_ciphertext(void)
 	if (!volume->encrypted && volume->target->size >= sizeof(first) &&
 	    target_read(volume->target, first, sizeof(first), 0) == 0 &&
 	    luks_starts(first, sizeof(first)))
-		notice_tell(&report_notice, "%s: a LUKS volume; without a key it is served as it is, "
-			    "encrypted", volume->target->name);
+		notice_tell(&report_notice,
+			    "%s: a LUKS volume; without a key it is served as it is, "
+			    "encrypted",
+			    volume->target->name);
 }
 
 int start_get_ready(void)

@@ -11,17 +11,17 @@
 
 #include "attach/attachment.h"
 #include "attach/clash.h"
-#include "terminal/device-users.h"
 #include "attach/gateway.h"
-#include "terminal/interrupt.h"
 #include "attach/kernel-device.h"
-#include "terminal/key-try.h"
 #include "locator/locator.h"
+#include "locator/same.h"
 #include "nbd/nbd-uri.h"
+#include "terminal/device-users.h"
+#include "terminal/interrupt.h"
+#include "terminal/key-try.h"
 #include "terminal/partition-table.h"
 #include "terminal/patience.h"
 #include "terminal/program.h"
-#include "locator/same.h"
 #include "terminal/say.h"
 
 #define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
@@ -185,9 +185,10 @@ static void look_at_partitions(unsigned index, unsigned block_size)
 	}
 	sector = len > 0 && size > 0 ? partition_table_sector(first, len, size) : 0;
 	if (sector && sector != block_size)
-		say_error("warning: %s has a partition table for sectors of %u bytes, and is attached "
-			  "with %u: its partitions are only found with --block-size %u", path, sector,
-			  block_size, sector);
+		say_error(
+			"warning: %s has a partition table for sectors of %u bytes, and is attached "
+			"with %u: its partitions are only found with --block-size %u",
+			path, sector, block_size, sector);
 }
 
 static int attach_claimed(const struct attach_spec *spec, const struct attachment *attachment,
@@ -295,8 +296,10 @@ static int refuse_same(const struct attach_spec *spec, unsigned index, struct er
 	if (attachment_load(&other, &facts, NULL) == 0 &&
 	    same_bytes(NULL, &(struct same_part){ .locator = spec->locator },
 		       &(struct same_part){ .locator = facts.locator }))
-		ret = error_set(err, EBUSY, "%s is attached already, as /dev/nbd%u: two devices would "
-				"not see what the other writes", spec->locator, index);
+		ret = error_set(err, EBUSY,
+				"%s is attached already, as /dev/nbd%u: two devices would "
+				"not see what the other writes",
+				spec->locator, index);
 	attachment_facts_clear(&facts);
 	return ret;
 }
@@ -406,8 +409,10 @@ static int detach_gently(const struct attachment *attachment, struct error *err)
 		ret = flush_and_disconnect(index, fd, err);
 		close(fd);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
-			ret = error_set(err, EBUSY, "/dev/nbd%u is disconnected, but still open "
-					"somewhere: detach it once more after that", index);
+			ret = error_set(err, EBUSY,
+					"/dev/nbd%u is disconnected, but still open "
+					"somewhere: detach it once more after that",
+					index);
 		if (ret < 0)
 			return ret;
 	}
@@ -426,8 +431,10 @@ static int detach_forced(const struct attachment *attachment, struct error *err)
 	if (ret == 0 && kernel_device_attached(index)) {
 		ret = kernel_device_disconnect(index, err);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
-			say_error("/dev/nbd%u is disconnected, but still open somewhere: it is free "
-				  "for others after that (umount?)", index);
+			say_error(
+				"/dev/nbd%u is disconnected, but still open somewhere: it is free "
+				"for others after that (umount?)",
+				index);
 	}
 	return ret;
 }

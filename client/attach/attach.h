@@ -20,13 +20,13 @@
 
 struct attach_spec {
 	const char *locator;
-	const char *header;   /* path of a detached LUKS header, or NULL */
+	const char *header; /* path of a detached LUKS header, or NULL */
 	struct key_source key;
 	struct unlock_options unlock;
-	unsigned index;       /* of /dev/nbdN, or ATTACH_ANY */
-	unsigned connections; /* to the server, and of the kernel to the gateway */
-	unsigned block_size;  /* bytes; 0: the volume's sector */
-	unsigned timeout;     /* seconds until the kernel gives a connection up that doesn't
+	unsigned index;          /* of /dev/nbdN, or ATTACH_ANY */
+	unsigned connections;    /* to the server, and of the kernel to the gateway */
+	unsigned block_size;     /* bytes; 0: the volume's sector */
+	unsigned timeout;        /* seconds until the kernel gives a connection up that doesn't
 			       * answer, and sends what waits over the next one */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
 	bool read_only, discard;

@@ -58,8 +58,10 @@ int attachment_init(struct attachment *attachment, unsigned index, struct error 
 	    snprintf(attachment->dir, PATH_MAX, "%s/nbd%u", dir, index) >= PATH_MAX ||
 	    !path_in(attachment, SOCKET, attachment->socket) ||
 	    strlen(attachment->socket) > longest)
-		return error_set(err, ENAMETOOLONG, "the path of a socket has at most %zu bytes: "
-				 "%s/nbd%u/" SOCKET, longest, run_dir(), index);
+		return error_set(err, ENAMETOOLONG,
+				 "the path of a socket has at most %zu bytes: "
+				 "%s/nbd%u/" SOCKET,
+				 longest, run_dir(), index);
 	return 0;
 }
 

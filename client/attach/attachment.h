@@ -8,21 +8,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/error.h"
 #include "attach/kernel-device.h"
+#include "base/error.h"
 
 struct attachment {
-	unsigned index;        /* of /dev/nbdN */
+	unsigned index; /* of /dev/nbdN */
 	char dir[PATH_MAX];
 	char socket[PATH_MAX]; /* fits a socket's address */
 	int lock;              /* the folder's descriptor; -1 while it isn't locked */
 };
 
 struct attachment_facts {
-	char *locator;         /* NULL where there are no facts */
-	char since[32];        /* RFC 3339 */
+	char *locator;  /* NULL where there are no facts */
+	char since[32]; /* RFC 3339 */
 	unsigned connections;
-	unsigned timeout;      /* seconds */
+	unsigned timeout;                   /* seconds */
 	struct kernel_device_counts before; /* what the kernel had counted then */
 };
 

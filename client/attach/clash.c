@@ -8,14 +8,15 @@
 
 #include "attach/attachment.h"
 #include "locator/locator.h"
-#include "nbd/nbd-uri.h"
 #include "locator/same.h"
+#include "nbd/nbd-uri.h"
 
 static bool attached_to(unsigned index, char *locator, size_t size)
 {
 	struct attachment attachment;
 	struct attachment_facts facts = { 0 };
-	bool known = kernel_device_attached(index) && attachment_init(&attachment, index, NULL) == 0 &&
+	bool known = kernel_device_attached(index) &&
+		     attachment_init(&attachment, index, NULL) == 0 &&
 		     attachment_load(&attachment, &facts, NULL) == 0 &&
 		     snprintf(locator, size, "%s", facts.locator) < (int)size;
 
@@ -30,8 +31,10 @@ static int refuse(const char *written, const struct same_part *part, const char 
 
 	if (!same_bytes(&view, &(struct same_part){ .locator = written }, part))
 		return 0;
-	return error_set(err, EINVAL, "%s and %s: the same, or one is on the other: %s would be "
-			 "overwritten", part->locator, written, what);
+	return error_set(err, EINVAL,
+			 "%s and %s: the same, or one is on the other: %s would be "
+			 "overwritten",
+			 part->locator, written, what);
 }
 
 /* ---- what a URI needs ---- */
@@ -79,11 +82,13 @@ int clash_refuse(const char *written, const char *read, const char *what, struct
 int clash_refuse_key(const char *written, const struct key_source *key, struct error *err)
 {
 	char path[32];
-	struct same_part part = { .locator = key->file, .offset = key->part.offset,
+	struct same_part part = { .locator = key->file,
+				  .offset = key->part.offset,
 				  .size = key->part.size };
 
 	if (key->fd >= 0 || (key->file && strcmp(key->file, "-") == 0)) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", key->fd >= 0 ? key->fd : STDIN_FILENO);
+		snprintf(path, sizeof(path), "/proc/self/fd/%d",
+			 key->fd >= 0 ? key->fd : STDIN_FILENO);
 		part = (struct same_part){ .locator = path }; /* from where it stands */
 	}
 	return refuse(written, &part, "the key file", err);

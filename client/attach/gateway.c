@@ -21,18 +21,18 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/volume.h"
 #include "locator/locator.h"
 #include "terminal/interrupt.h"
 #include "terminal/program.h"
-#include "engine/volume.h"
 #include "terminal/say.h"
 
 #define PLUGIN       "nbdkit-ndio-plugin.so"
 #define FIRST_MS     60000 /* until it must answer for the first time */
 #define STOP_MS      30000 /* until it must have ended: it waits for the server */
 #define KILL_MS      10000
-#define BLOCK        512   /* bytes that are read to see whether it answers */
-#define INTERRUPT_MS 100   /* how often it is looked whether one came meanwhile */
+#define BLOCK        512 /* bytes that are read to see whether it answers */
+#define INTERRUPT_MS 100 /* how often it is looked whether one came meanwhile */
 
 /* ---- the key's way into nbdkit ---- */
 
@@ -52,8 +52,8 @@ static int key_file_make(struct key_file *file, const struct key *key, struct er
 	if (file->fd >= 0 && file->size == 0)
 		return 0; /* an empty key is just a wrong one, and can't be mapped */
 	if (file->fd >= 0 && ftruncate(file->fd, file->size) == 0)
-		file->memory = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				    file->fd, 0);
+		file->memory =
+			mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
 	if (file->memory == MAP_FAILED || mlock(file->memory, file->size) < 0)
 		return error_set(err, errno, "no locked memory for the key: %s", strerror(errno));
 	memcpy(file->memory, key->data, file->size);
@@ -322,7 +322,8 @@ static int wait_until_well(const char *socket, struct error *err)
 	case GATEWAY_SILENT:
 		return error_set(err, ETIMEDOUT, "no answer within %d seconds", FIRST_MS / 1000);
 	default:
-		return error_set(err, EIO, "the disk can't be read; its log (journalctl -t nbdkit) "
+		return error_set(err, EIO,
+				 "the disk can't be read; its log (journalctl -t nbdkit) "
 				 "says why");
 	}
 }
@@ -373,8 +374,8 @@ static bool is_ours(pid_t pid)
 
 	read_proc(pid, "status", text, sizeof(text));
 	uids = strstr(text, line);
-	return uids && sscanf(uids + strlen(line), "%u %u %u %u", &real, &effective, &saved,
-			      &fs) == 4 &&
+	return uids &&
+	       sscanf(uids + strlen(line), "%u %u %u %u", &real, &effective, &saved, &fs) == 4 &&
 	       real == me && effective == me && saved == me && fs == me;
 }
 
@@ -433,8 +434,9 @@ static int stop(pid_t pid, const char *socket, bool kill, struct error *err)
 	int ret = 0;
 
 	if (process < 0)
-		return errno == ESRCH ? 0 : error_set(err, errno, "the gateway (process %d): %s", pid,
-						      strerror(errno));
+		return errno == ESRCH ? 0 :
+					error_set(err, errno, "the gateway (process %d): %s", pid,
+						  strerror(errno));
 	/* The number may be another process's by now. */
 	if (serves(pid, socket)) {
 		pidfd_send_signal(process, kill ? SIGKILL : SIGTERM, NULL, 0);
@@ -471,8 +473,8 @@ static int is_answered(struct nbd_handle *nbd, int64_t cookie)
 }
 
 static enum gateway_health wait_until(struct nbd_handle *nbd,
-				      int (*is_true)(struct nbd_handle *, int64_t),
-				      int64_t cookie, int64_t deadline)
+				      int (*is_true)(struct nbd_handle *, int64_t), int64_t cookie,
+				      int64_t deadline)
 {
 	int ret;
 

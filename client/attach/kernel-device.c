@@ -18,13 +18,13 @@
 #include "terminal/patience.h"
 #include "terminal/program.h"
 
-#define SECTOR       512  /* sysfs counts these, whatever the device's own are */
-#define READY_MS     10000
-#define FREE_MS      10000
-#define READERS_MS   3000 /* until the kernel has started to read all connections, or ended it */
-#define CONNECT_MAX  5    /* attempts */
-#define BUSY_MS      5000 /* for who only looks what is on a device, like udev */
-#define BUSY_PAUSE   100  /* ms, until it is tried again */
+#define SECTOR      512 /* sysfs counts these, whatever the device's own are */
+#define READY_MS    10000
+#define FREE_MS     10000
+#define READERS_MS  3000 /* until the kernel has started to read all connections, or ended it */
+#define CONNECT_MAX 5    /* attempts */
+#define BUSY_MS     5000 /* for who only looks what is on a device, like udev */
+#define BUSY_PAUSE  100  /* ms, until it is tried again */
 
 bool kernel_device_parse(const char *name, unsigned *index)
 {
@@ -130,9 +130,11 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 		       struct error *err)
 {
 	char path[PATH_MAX], device[32], connections[16], block_size[16], timeout[16];
-	const char *const argv[] = { path, "-unix", connect->socket, device,
-			       "-connections", connections, "-block-size", block_size,
-			       "-timeout", timeout, NULL };
+	const char *const argv[] = {
+		path,        "-unix",       connect->socket, device,     "-connections",
+		connections, "-block-size", block_size,      "-timeout", timeout,
+		NULL
+	};
 	int ret = program_find("nbd-client", "nbd-client", path, err);
 
 	snprintf(device, sizeof(device), "/dev/nbd%u", index);
@@ -158,7 +160,8 @@ static int connect_patiently(unsigned index, const struct kernel_device_connect 
 
 	while ((ret = run_connect(index, connect, err)) == -EIO) {
 		user = kernel_device_user(index);
-		if (interrupt_caught() || (user == 0 && clock_ms() > deadline - BUSY_MS + BUSY_PAUSE))
+		if (interrupt_caught() ||
+		    (user == 0 && clock_ms() > deadline - BUSY_MS + BUSY_PAUSE))
 			return ret;
 		if (clock_ms() > deadline)
 			return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open",
@@ -173,8 +176,8 @@ static bool is_ready(void *opaque)
 	const unsigned *index = opaque;
 	uint64_t size;
 
-	return kernel_device_attached(*index) &&
-	       sysfs_numbers(*index, "size", &size, 1) == 1 && size > 0;
+	return kernel_device_attached(*index) && sysfs_numbers(*index, "size", &size, 1) == 1 &&
+	       size > 0;
 }
 
 /* The name of a kernel thread that works on something ends in "+" and what it works on. Anybody can
@@ -253,7 +256,8 @@ static int check_connected(struct readers *readers, struct error *err)
 	if (interrupt_caught())
 		return error_set(err, EINTR, "interrupted");
 	if (!ready)
-		return error_set(err, ETIMEDOUT, "/dev/nbd%u: connected, but the kernel doesn't show it",
+		return error_set(err, ETIMEDOUT,
+				 "/dev/nbd%u: connected, but the kernel doesn't show it",
 				 readers->index);
 	return read;
 }
@@ -314,8 +318,7 @@ static bool is_open(int fds, const char *fd, const char *device)
 	struct stat link;
 
 	name[len > 0 ? len : 0] = '\0';
-	return is_name_of(name, device) &&
-	       fstatat(fds, fd, &link, AT_SYMLINK_NOFOLLOW) == 0 &&
+	return is_name_of(name, device) && fstatat(fds, fd, &link, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       (link.st_mode & (S_IRUSR | S_IWUSR)) != 0 &&
 	       statx(fds, fd, AT_STATX_DONT_SYNC, STATX_TYPE, &file) == 0 && S_ISBLK(file.stx_mode);
 }

@@ -12,10 +12,10 @@
 #define KERNEL_DEVICES_MAX 1024 /* what we count up to */
 
 struct kernel_device_connect {
-	const char *socket;   /* path of the server's */
+	const char *socket; /* path of the server's */
 	unsigned connections;
-	unsigned block_size;  /* bytes */
-	unsigned timeout;     /* seconds, of each connection */
+	unsigned block_size; /* bytes */
+	unsigned timeout;    /* seconds, of each connection */
 };
 
 /* All that was done since the kernel made it. */

@@ -10,16 +10,16 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/align.h"
 #include "attach/attach.h"
 #include "attach/kernel-device.h"
+#include "base/align.h"
+#include "locator/locator.h"
 #include "nbd/nbd-server.h"
 #include "terminal/number.h"
 #include "terminal/unlock.h"
-#include "locator/locator.h"
 
-#define MAX_FILE   (64 * 1024) /* bytes; it also bounds the time that the checks take */
-#define BLANKS     " \t"
+#define MAX_FILE (64 * 1024) /* bytes; it also bounds the time that the checks take */
+#define BLANKS   " \t"
 
 struct tab {
 	const char *path;
@@ -79,7 +79,8 @@ static int set_path(struct ndiotab_entry *entry, const struct tab_option *option
 		    struct error *why)
 {
 	if (value[0] != '/')
-		return error_set(why, EINVAL, "%s=%.100s is not an absolute path", option->name, value);
+		return error_set(why, EINVAL, "%s=%.100s is not an absolute path", option->name,
+				 value);
 	*(char **)((char *)entry + option->member) = value;
 	return 0;
 }
@@ -99,14 +100,15 @@ static int set_number(struct ndiotab_entry *entry, const struct tab_option *opti
 	return 0;
 }
 
-static int set_size(struct ndiotab_entry *entry, const struct tab_option *option,
-		    const char *value, struct error *why)
+static int set_size(struct ndiotab_entry *entry, const struct tab_option *option, const char *value,
+		    struct error *why)
 {
 	uint64_t size;
 
 	if (!parse_size(value, &size) || size < option->min || size > option->max)
-		return error_set(why, EINVAL, "%s=%.100s is not a size from %" PRIu64 " to %" PRIu64
-				 " bytes", option->name, value, option->min, option->max);
+		return error_set(why, EINVAL,
+				 "%s=%.100s is not a size from %" PRIu64 " to %" PRIu64 " bytes",
+				 option->name, value, option->min, option->max);
 	*(uint64_t *)((char *)entry + option->member) = size;
 	return 0;
 }
@@ -161,24 +163,29 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 
 	assert(device); /* the line isn't blank */
 	if (!read_device(device, entry->device))
-		return error_set(why, EINVAL, "\"%.100s\" is not the name of a device, such as nbd0",
-				 device);
+		return error_set(why, EINVAL,
+				 "\"%.100s\" is not the name of a device, such as nbd0", device);
 	entry->locator = next_field(&line);
 	if (!entry->locator)
 		return error_set(why, EINVAL, "the second field, the locator, is missing");
 	if (locator_kind(entry->locator, why) < 0)
 		return -EINVAL;
 	if (entry->locator[0] != '/' && !locator_is_uri(entry->locator))
-		return error_set(why, EINVAL, "the locator, %.100s, is neither an absolute path nor "
-				 "an NBD URI", entry->locator);
+		return error_set(why, EINVAL,
+				 "the locator, %.100s, is neither an absolute path nor "
+				 "an NBD URI",
+				 entry->locator);
 	entry->key_file = next_field(&line);
 	if (!entry->key_file)
-		return error_set(why, EINVAL, "the third field, the key file or \"none\", is missing");
+		return error_set(why, EINVAL,
+				 "the third field, the key file or \"none\", is missing");
 	if (strcmp(entry->key_file, "none") == 0)
 		entry->key_file = NULL;
 	else if (entry->key_file[0] != '/')
-		return error_set(why, EINVAL, "the key file, %.100s, is neither an absolute path nor "
-				 "\"none\"", entry->key_file);
+		return error_set(why, EINVAL,
+				 "the key file, %.100s, is neither an absolute path nor "
+				 "\"none\"",
+				 entry->key_file);
 	option_list = next_field(&line);
 	if (next_field(&line))
 		return error_set(why, EINVAL, "there are more than four fields");
@@ -237,7 +244,8 @@ static int add_line(struct tab *tab, char *line, unsigned number, struct error *
 		return ret;
 	other = find_entry(tab, entry.device);
 	if (other)
-		return error_set(why, EINVAL, "line %u is for %s already", other->line, entry.device);
+		return error_set(why, EINVAL, "line %u is for %s already", other->line,
+				 entry.device);
 	entries = reallocarray(tab->entries, tab->nr_entries + 1, sizeof(entry));
 	if (!entries)
 		return error_set(why, ENOMEM, "out of memory");
@@ -306,8 +314,9 @@ static int check_loops(const struct tab *tab, struct error *err)
 		const struct ndiotab_entry *e = &tab->entries[i];
 
 		if (is_loop(tab, e))
-			return error_set(err, EINVAL, "%s:%u: a loop: %s is on %s, and so on itself",
-					 tab->path, e->line, e->device, e->locator);
+			return error_set(err, EINVAL,
+					 "%s:%u: a loop: %s is on %s, and so on itself", tab->path,
+					 e->line, e->device, e->locator);
 	}
 	return 0;
 }
@@ -333,7 +342,8 @@ int ndiotab_find(const char *path, const char *device, struct ndiotab_entry *ent
 
 	*entry = (struct ndiotab_entry){ 0 };
 	if (!read_device(device, name))
-		return error_set(err, EINVAL, "%.100s: not the name of a device, such as nbd0", device);
+		return error_set(err, EINVAL, "%.100s: not the name of a device, such as nbd0",
+				 device);
 	ret = read_tab(&tab, err);
 	if (ret == 0) {
 		found = find_entry(&tab, name);

@@ -11,19 +11,19 @@
 
 /* A line. What isn't given is NULL, false or 0. The strings live in text. */
 struct ndiotab_entry {
-	char device[16];     /* "nbd0" */
-	char *locator;       /* an absolute path or an NBD URI */
-	char *key_file;      /* an absolute path; NULL: the passphrase is asked for */
+	char device[16];          /* "nbd0" */
+	char *locator;            /* an absolute path or an NBD URI */
+	char *key_file;           /* an absolute path; NULL: the passphrase is asked for */
 	struct key_part key_part; /* which bytes of that */
-	char *header;        /* an absolute path; NULL: it is in the disk */
+	char *header;             /* an absolute path; NULL: it is in the disk */
 	bool read_only, discard;
-	unsigned connections; /* 1 to 64 */
-	unsigned block_size;  /* bytes: 512, 1024, 2048 or 4096 */
-	unsigned timeout;     /* seconds, 5 to 86400 */
-	int slot;             /* of the key, 0 to 31; or LUKS_ANY_SLOT */
-	unsigned max_kdf_time; /* seconds */
+	unsigned connections;    /* 1 to 64 */
+	unsigned block_size;     /* bytes: 512, 1024, 2048 or 4096 */
+	unsigned timeout;        /* seconds, 5 to 86400 */
+	int slot;                /* of the key, 0 to 31; or LUKS_ANY_SLOT */
+	unsigned max_kdf_time;   /* seconds */
 	unsigned answer_timeout; /* seconds, 1 to 86400 */
-	unsigned line;        /* in the file, from 1 */
+	unsigned line;           /* in the file, from 1 */
 	char *text;
 };
 

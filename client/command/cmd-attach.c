@@ -3,10 +3,10 @@
 #include <string.h>
 
 #include "attach/attach.h"
-#include "command/cmd.h"
-#include "command/open-options.h"
 #include "attach/kernel-device.h"
 #include "attach/ndiotab.h"
+#include "command/cmd.h"
+#include "command/open-options.h"
 #include "terminal/number.h"
 
 const char help_attach[] =
@@ -39,30 +39,36 @@ const char help_attach[] =
 	"Without a key file or descriptor the passphrase is asked for. Not for swap.\n"
 	"See ndio-attach(8).\n";
 
-enum { OPT_READ_ONLY = 256, OPT_DISCARD, OPT_CONNECTIONS, OPT_BLOCK_SIZE, OPT_TIMEOUT, OPT_TAB,
-       OPT_TAB_FILE };
-
-static const struct option options[] = {
-	OPEN_OPTIONS_KEY("", 0),
-	OPEN_OPTION_SLOT("slot", 0),
-	OPEN_OPTION_MAX_KDF_TIME,
-	OPEN_OPTION_HEADER("header", 0),
-	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
-	{ "discard", no_argument, NULL, OPT_DISCARD },
-	{ "connections", required_argument, NULL, OPT_CONNECTIONS },
-	{ "block-size", required_argument, NULL, OPT_BLOCK_SIZE },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "tab", no_argument, NULL, OPT_TAB },
-	{ "tab-file", required_argument, NULL, OPT_TAB_FILE },
-	OPEN_OPTION_ANSWER_TIMEOUT,
-	CMD_OPTIONS_END
+enum {
+	OPT_READ_ONLY = 256,
+	OPT_DISCARD,
+	OPT_CONNECTIONS,
+	OPT_BLOCK_SIZE,
+	OPT_TIMEOUT,
+	OPT_TAB,
+	OPT_TAB_FILE
 };
+
+static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
+					 OPEN_OPTION_SLOT("slot", 0),
+					 OPEN_OPTION_MAX_KDF_TIME,
+					 OPEN_OPTION_HEADER("header", 0),
+					 { "read-only", no_argument, NULL, OPT_READ_ONLY },
+					 { "discard", no_argument, NULL, OPT_DISCARD },
+					 { "connections", required_argument, NULL,
+					   OPT_CONNECTIONS },
+					 { "block-size", required_argument, NULL, OPT_BLOCK_SIZE },
+					 { "timeout", required_argument, NULL, OPT_TIMEOUT },
+					 { "tab", no_argument, NULL, OPT_TAB },
+					 { "tab-file", required_argument, NULL, OPT_TAB_FILE },
+					 OPEN_OPTION_ANSWER_TIMEOUT,
+					 CMD_OPTIONS_END };
 
 struct command_line {
 	struct attach_spec spec;
-	bool tab;             /* the argument is the device of a line */
+	bool tab; /* the argument is the device of a line */
 	const char *tab_file;
-	bool has_spec;        /* an option was given that such a line has itself */
+	bool has_spec; /* an option was given that such a line has itself */
 };
 
 static bool take_number(const char *value, unsigned min, unsigned max, unsigned *number)
@@ -94,15 +100,18 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		spec->discard = true;
 		return NULL;
 	case OPT_CONNECTIONS:
-		return take_number(value, 1, ATTACH_CONNECTIONS_MAX, &spec->connections) ? NULL :
-		       "--connections takes a number from 1 to 64";
+		return take_number(value, 1, ATTACH_CONNECTIONS_MAX, &spec->connections) ?
+			       NULL :
+			       "--connections takes a number from 1 to 64";
 	case OPT_BLOCK_SIZE:
 		return take_number(value, 0, UINT_MAX, &spec->block_size) &&
-		       attach_block_size_valid(spec->block_size) ? NULL :
-		       "--block-size takes 512, 1024, 2048 or 4096";
+				       attach_block_size_valid(spec->block_size) ?
+			       NULL :
+			       "--block-size takes 512, 1024, 2048 or 4096";
 	case OPT_TIMEOUT:
 		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
-		       NULL : "--timeout takes seconds, from 5 to 86400";
+			       NULL :
+			       "--timeout takes seconds, from 5 to 86400";
 	default:
 		return open_option(&open, option, value);
 	}
@@ -133,8 +142,9 @@ static const char *take_arguments(struct command_line *line, int argc, char **ar
 	if (line->tab) {
 		if (line->has_spec)
 			return "with --tab all else is said in the file";
-		return argc == 1 && kernel_device_parse(argv[0], &index) ? NULL :
-		       "with --tab it takes one device: nbd0, nbd1, ...";
+		return argc == 1 && kernel_device_parse(argv[0], &index) ?
+			       NULL :
+			       "with --tab it takes one device: nbd0, nbd1, ...";
 	}
 	if (argc < 1 || argc > 2)
 		return "it takes a locator, and perhaps a device";
@@ -206,5 +216,6 @@ int cmd_attach(int argc, char **argv)
 	wrong = take_arguments(&line, argc - optind, argv + optind);
 	if (wrong)
 		return cmd_usage(argv[0], "%s", wrong);
-	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) : attach_disk(&line.spec);
+	return line.tab ? run_tab(line.tab_file, argv[optind], &line.spec) :
+			  attach_disk(&line.spec);
 }

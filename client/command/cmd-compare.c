@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "command/cmd.h"
-#include "copy/compare.h"
 #include "command/endpoint-options.h"
+#include "copy/compare.h"
 
 #define DIFFER  1 /* exit statuses, as those of cmp(1) and qemu-img compare */
 #define TROUBLE 2
@@ -18,8 +18,7 @@ const char help_compare[] =
 	"SRC and DST are the path of a file or block device, an NBD URI, or - for standard input.\n"
 	"Nothing is written. What was copied is compared by the options that copied it.\n"
 	"\n"
-	"A side without a key is compared as it is: ciphertext, where it is encrypted.\n"
-	ENDPOINT_HELP
+	"A side without a key is compared as it is: ciphertext, where it is encrypted.\n" ENDPOINT_HELP
 	"                        the same for DST\n"
 	"\n"
 	"  -s, --strict          they differ, too, if their sizes do; else what one is longer has to\n"
@@ -33,13 +32,11 @@ const char help_compare[] =
 	"Exit status: 0 they are the same, 1 they differ, 2 it isn't known, or the command line\n"
 	"makes no sense.\n";
 
-static const struct option options[] = {
-	ENDPOINT_OPTIONS,
-	{ "strict", no_argument, NULL, 's' },
-	{ "quiet", no_argument, NULL, 'q' },
-	{ "progress", optional_argument, NULL, 'p' },
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { ENDPOINT_OPTIONS,
+					 { "strict", no_argument, NULL, 's' },
+					 { "quiet", no_argument, NULL, 'q' },
+					 { "progress", optional_argument, NULL, 'p' },
+					 CMD_OPTIONS_END };
 
 struct arguments {
 	struct endpoint_spec source, destination;
@@ -70,7 +67,8 @@ static const char *compare_option(void *opaque, int option, const char *value)
 
 	if (set_compare_option(opaque, option, value))
 		return NULL;
-	snprintf(wrong, sizeof(wrong), "\"%s\" makes no sense there, or a key was given before", value);
+	snprintf(wrong, sizeof(wrong), "\"%s\" makes no sense there, or a key was given before",
+		 value);
 	return wrong;
 }
 
@@ -120,15 +118,15 @@ static void tell_equal(const struct compare_report *report)
 	printf("the same");
 	if (report->size[0] != report->size[1])
 		printf(", but the %s has %" PRIu64 " bytes more, which are zero",
-		       longer ? "second" : "first",
-		       report->size[longer] - report->size[!longer]);
+		       longer ? "second" : "first", report->size[longer] - report->size[!longer]);
 	putchar('\n');
 }
 
 static void tell_difference(const struct compare_report *report)
 {
 	const char *ended = report->offset >= report->size[0] ? ", where the first has ended" :
-			    report->offset >= report->size[1] ? ", where the second has ended" : "";
+			    report->offset >= report->size[1] ? ", where the second has ended" :
+								"";
 
 	printf("they differ, first at offset %" PRIu64 "%s\n", report->offset, ended);
 }
@@ -155,7 +153,7 @@ static int trouble(const struct error *err)
 }
 
 static int compare_disks(struct endpoint *source, struct endpoint *destination,
-		   const struct arguments *args)
+			 const struct arguments *args)
 {
 	struct compare_report report;
 	struct error err = { 0 };

@@ -6,12 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/align.h"
 #include "attach/clash.h"
+#include "base/align.h"
 #include "command/cmd.h"
-#include "copy/copy.h"
 #include "command/endpoint-options.h"
 #include "command/guard.h"
+#include "copy/copy.h"
 #include "copy/source.h"
 #include "terminal/number.h"
 
@@ -28,8 +28,7 @@ const char help_copy[] =
 	"SRC and DST are the path of a file or block device, an NBD URI, or - for standard\n"
 	"input or output. DST can also be null:, which keeps nothing.\n"
 	"\n"
-	"A side without a key is copied as it is: to copy ciphertext, give none.\n"
-	ENDPOINT_HELP
+	"A side without a key is copied as it is: to copy ciphertext, give none.\n" ENDPOINT_HELP
 	"                        the same for DST, which has to be formatted before\n"
 	"\n"
 	"  -p, --progress        show a progress bar, or now and then a line if stderr is no terminal\n"
@@ -188,8 +187,8 @@ static const char *copy_option(void *opaque, int option, const char *value)
 
 	if (set_copy_option(opaque, option, value))
 		return NULL;
-	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option), value,
-		 hint(option));
+	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option),
+		 value, hint(option));
 	return wrong;
 }
 
@@ -248,7 +247,8 @@ static int check_copy(const char *self, const struct arguments *args)
 	if (args->copy.sparse > args->copy.request_size)
 		return cmd_usage(self, "--sparse is larger than --request-size");
 	if ((uint64_t)args->copy.requests * args->copy.request_size > COPY_MEMORY_MAX)
-		return cmd_usage(self, "so many requests of that size take more than 1 GiB of memory");
+		return cmd_usage(self,
+				 "so many requests of that size take more than 1 GiB of memory");
 	if (args->copy.resume && endpoint_is_special(dst->locator))
 		return cmd_usage(self, "%s: a copy to there can't go on", dst->locator);
 	if (pipe && !is_open(STDIN_FILENO))
@@ -300,11 +300,13 @@ static int tell_stopped(const struct error *err, const struct copy_report *repor
 	if (destination->file >= 0)
 		snprintf(hint, sizeof(hint), "; --resume goes on");
 	else if (destination->ops->resume && report->total != SIZE_UNKNOWN)
-		snprintf(hint, sizeof(hint), "; --resume=%" PRIu64 "/%" PRIu64 " goes on from there",
-			 report->below, report->total);
+		snprintf(hint, sizeof(hint),
+			 "; --resume=%" PRIu64 "/%" PRIu64 " goes on from there", report->below,
+			 report->total);
 	cmd_error("%s", err->text);
 	return cmd_error("stopped at %" PRIu64 " bytes%s: everything below offset %" PRIu64
-			 " is written%s%s%s", report->done, of, report->below,
+			 " is written%s%s%s",
+			 report->done, of, report->below,
 			 destination->ops->resume ? ", but not flushed" : "", cut, hint);
 }
 
@@ -317,7 +319,7 @@ static int tell_unbegun(const struct error *err, struct endpoint *destination)
 }
 
 static int copy_disk(struct endpoint *source, struct endpoint *destination,
-		const struct copy_options *copy_options)
+		     const struct copy_options *copy_options)
 {
 	struct copy_report report;
 	struct error err = { 0 };
@@ -331,15 +333,18 @@ static int copy_disk(struct endpoint *source, struct endpoint *destination,
 	}
 	if (!(destination->can & NDIO_CAN_FLUSH))
 		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
-			  "storage yet", destination->name);
+			  "storage yet",
+			  destination->name);
 	return CMD_OK;
 }
 
 /* Where a stream was cut off is nowhere to be seen. */
-static int check_sizes(const struct arguments *args, const struct endpoint *source, struct error *err)
+static int check_sizes(const struct arguments *args, const struct endpoint *source,
+		       struct error *err)
 {
 	if (args->copy.resume && source->size == SIZE_UNKNOWN)
-		return error_set(err, EINVAL, "%s: --resume needs a source that can be read anywhere",
+		return error_set(err, EINVAL,
+				 "%s: --resume needs a source that can be read anywhere",
 				 source->name);
 	return 0;
 }
@@ -363,8 +368,8 @@ int cmd_copy(int argc, char **argv)
 		source_look(&source, &destination);
 		/* What a copy that was stopped has written isn't zero; and a stream has no bytes but
 		 * those that are written. */
-		destination.zeroed |= args.destination_is_zero && !args.copy.resume &&
-				      destination.volume;
+		destination.zeroed |=
+			args.destination_is_zero && !args.copy.resume && destination.volume;
 		status = copy_disk(&source, &destination, &args.copy);
 	}
 	endpoint_close(&destination);

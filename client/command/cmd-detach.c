@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 #include "attach/attach.h"
-#include "command/cmd.h"
 #include "attach/kernel-device.h"
+#include "command/cmd.h"
 
 const char help_detach[] =
 	"Usage: ndio detach [OPTION...] DEVICE\n"
@@ -18,10 +18,7 @@ const char help_detach[] =
 
 static int force;
 
-static const struct option options[] = {
-	{ "force", no_argument, &force, true },
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { { "force", no_argument, &force, true }, CMD_OPTIONS_END };
 
 int cmd_detach(int argc, char **argv)
 {

@@ -8,32 +8,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/align.h"
-#include "engine/cipher.h"
 #include "attach/clash.h"
+#include "base/align.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
-#include "terminal/deferral.h"
+#include "engine/cipher.h"
 #include "header/header-edit.h"
 #include "header/header-lock.h"
 #include "header/header.h"
 #include "header/kdf.h"
+#include "header/signature.h"
+#include "locator/locator.h"
+#include "terminal/deferral.h"
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
-#include "locator/locator.h"
-#include "terminal/overwrite.h"
-#include "header/signature.h"
 #include "terminal/number.h"
+#include "terminal/overwrite.h"
 
-#define READ_BACK     (UINT64_C(16) << 20) /* at the most, of a new header when it is opened */
-#define ROOM          (UINT64_C(64) << 20) /* more than any new header takes */
-#define ROOM_LUKS2    (UINT64_C(16) << 20) /* what it takes; with less libcryptsetup makes it smaller */
-#define ROOM_LUKS1    (UINT64_C(2) << 20)
+#define READ_BACK (UINT64_C(16) << 20) /* at the most, of a new header when it is opened */
+#define ROOM      (UINT64_C(64) << 20) /* more than any new header takes */
+#define ROOM_LUKS2                                                                                 \
+	(UINT64_C(16) << 20) /* what it takes; with less libcryptsetup makes it smaller */
+#define ROOM_LUKS1     (UINT64_C(2) << 20)
 #define DEFAULT_SECTOR 4096
-#define CIPHER        "aes-xts-plain64"
-#define XTS_KEY_BITS  512
-#define KEY_BITS      256
-#define LUKS1_HASH    "sha256"
+#define CIPHER         "aes-xts-plain64"
+#define XTS_KEY_BITS   512
+#define KEY_BITS       256
+#define LUKS1_HASH     "sha256"
 
 const char help_format[] =
 	"Usage: ndio format [OPTION...] LOCATOR\n"
@@ -57,16 +58,24 @@ const char help_format[] =
 	"  --uuid UUID        its UUID, instead of a random one\n"
 	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
 	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
-	KDF_HELP
+	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
 	"  -q, --yes          don't ask before something that looks used is destroyed\n"
 	"  -h, --help         show this\n"
 	"\n"
 	"Without a key option the passphrase is asked for at the terminal, twice.\n"
 	"See ndio-format(1).\n";
 
-enum { OPT_SIZE = KDF_END, OPT_PAYLOAD_SIZE, OPT_LIKE, OPT_TYPE, OPT_CIPHER, OPT_KEY_SIZE,
-       OPT_SECTOR_SIZE, OPT_LABEL, OPT_UUID };
+enum {
+	OPT_SIZE = KDF_END,
+	OPT_PAYLOAD_SIZE,
+	OPT_LIKE,
+	OPT_TYPE,
+	OPT_CIPHER,
+	OPT_KEY_SIZE,
+	OPT_SECTOR_SIZE,
+	OPT_LABEL,
+	OPT_UUID
+};
 
 /* What the command line asks for. */
 struct request {
@@ -74,11 +83,11 @@ struct request {
 	const char *header; /* detached, or NULL */
 	const char *type;   /* CRYPT_LUKS1 or CRYPT_LUKS2 */
 	const char *cipher, *label, *uuid;
-	uint64_t key_bits;  /* or 0 */
-	uint64_t sector;    /* bytes; 0: as large as fits */
-	uint64_t size;      /* bytes of the file to be created, or 0; or else: */
-	uint64_t payload;   /* bytes of the disk in that file, or 0; or else: */
-	const char *like;   /* what it is as large as, or NULL: the file is there */
+	uint64_t key_bits; /* or 0 */
+	uint64_t sector;   /* bytes; 0: as large as fits */
+	uint64_t size;     /* bytes of the file to be created, or 0; or else: */
+	uint64_t payload;  /* bytes of the disk in that file, or 0; or else: */
+	const char *like;  /* what it is as large as, or NULL: the file is there */
 	bool yes;
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
@@ -165,7 +174,8 @@ static int format_device(struct header *header, const struct request *request, u
 			 const char *data_device, struct error *err)
 {
 	struct crypt_params_luks1 luks1 = { .hash = LUKS1_HASH, .data_device = data_device };
-	struct crypt_params_luks2 luks2 = { .sector_size = sector, .label = request->label,
+	struct crypt_params_luks2 luks2 = { .sector_size = sector,
+					    .label = request->label,
 					    .data_device = data_device };
 	const char *dash = strchr(request->cipher, '-');
 	char cipher[32];
@@ -202,21 +212,24 @@ static int format_detached(struct header *header, const struct request *request,
 }
 
 /* There has to be one sector for the data, and dm-crypt wants whole ones. */
-static int check_size(const struct header *header, const struct request *request,
-		      unsigned sector, uint64_t data_size, struct error *err)
+static int check_size(const struct header *header, const struct request *request, unsigned sector,
+		      uint64_t data_size, struct error *err)
 {
 	uint64_t offset = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT;
 	char text[16];
 
 	if (request->sector > HEADER_UNIT && !is_aligned(data_size, request->sector))
-		return error_set(err, EINVAL, "%s: its size, %" PRIu64 " bytes, is no multiple of "
-				 "--sector-size %u", request->locator, data_size, sector);
+		return error_set(err, EINVAL,
+				 "%s: its size, %" PRIu64 " bytes, is no multiple of "
+				 "--sector-size %u",
+				 request->locator, data_size, sector);
 	if (data_size >= offset + sector)
 		return 0;
-	return error_set(err, ENOSPC, "%s: too small: it has %" PRIu64 " bytes, and a %s volume "
-			 "needs at least %" PRIu64 " (%s and one sector)", request->locator,
-			 data_size, is_luks2(request) ? "LUKS2" : "LUKS1", offset + sector,
-			 size_text(offset, text));
+	return error_set(err, ENOSPC,
+			 "%s: too small: it has %" PRIu64 " bytes, and a %s volume "
+			 "needs at least %" PRIu64 " (%s and one sector)",
+			 request->locator, data_size, is_luks2(request) ? "LUKS2" : "LUKS1",
+			 offset + sector, size_text(offset, text));
 }
 
 /* How much of the beginning the new header owns: all before the data, or its own length. */
@@ -272,11 +285,11 @@ static int add_key(struct header *header, const struct request *request, struct 
 struct job {
 	const struct request *request;
 	struct header header;
-	bool header_is_new;         /* its file has to be created */
-	uint64_t payload;           /* bytes that the data will have, if that was asked for */
-	uint64_t data_size;         /* of what will hold the data */
-	struct signatures found;    /* where the header goes, if that is there already */
-	struct key key;             /* that will open it */
+	bool header_is_new;      /* its file has to be created */
+	uint64_t payload;        /* bytes that the data will have, if that was asked for */
+	uint64_t data_size;      /* of what will hold the data */
+	struct signatures found; /* where the header goes, if that is there already */
+	struct key key;          /* that will open it */
 };
 
 static int write_header(struct job *job, struct error *err)
@@ -286,9 +299,10 @@ static int write_header(struct job *job, struct error *err)
 	uint64_t end = header_end(header, job->request);
 
 	if (end > header->size)
-		return error_set(err, ENOSPC, "%s: too small for the LUKS header: it has %" PRIu64
-				 " bytes, and %" PRIu64 " are needed", header->name, header->size,
-				 end);
+		return error_set(err, ENOSPC,
+				 "%s: too small for the LUKS header: it has %" PRIu64
+				 " bytes, and %" PRIu64 " are needed",
+				 header->name, header->size, end);
 	return header_write_new(header, end, job->found.magic, job->found.nr_magic, &proof, err);
 }
 
@@ -312,8 +326,8 @@ static int write_new(struct job *job, struct error *err)
 	if (ret == 0)
 		ret = write_header(job, err);
 	if (ret == 0 && truncate(header->name, size) < 0)
-		ret = error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s", header->name,
-				size, strerror(errno));
+		ret = error_set(err, errno, "%s: making it %" PRIu64 " bytes long: %s",
+				header->name, size, strerror(errno));
 	if (ret < 0)
 		unlink(header->name);
 	return ret;
@@ -408,7 +422,8 @@ static int make(struct job *job, struct error *err)
 	if (ret < 0)
 		return ret;
 	if (job->payload && !request->header)
-		job->data_size = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT + job->payload;
+		job->data_size =
+			crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT + job->payload;
 	return check_size(header, request, sector, job->data_size, err);
 }
 
@@ -455,8 +470,7 @@ static int format_disk(const struct request *request)
 {
 	struct job job = {
 		.request = request,
-		.header_is_new = request->header ? !is_there(request->header) :
-						    makes_file(request),
+		.header_is_new = request->header ? !is_there(request->header) : makes_file(request),
 	};
 	struct error err = { 0 };
 	int ret;
@@ -513,10 +527,12 @@ static const char *format_option(void *opaque, int option, const char *value)
 	switch (option) {
 	case OPT_SIZE:
 		return parse_size(value, &request->size) && request->size ?
-			       NULL : "--size takes bytes, or a number with K, M, G or T";
+			       NULL :
+			       "--size takes bytes, or a number with K, M, G or T";
 	case OPT_PAYLOAD_SIZE:
 		return parse_size(value, &request->payload) && request->payload ?
-			       NULL : "--payload-size takes bytes, or a number with K, M, G or T";
+			       NULL :
+			       "--payload-size takes bytes, or a number with K, M, G or T";
 	case OPT_LIKE:
 		request->like = value;
 		return NULL;
@@ -525,7 +541,8 @@ static const char *format_option(void *opaque, int option, const char *value)
 	case OPT_KEY_SIZE:
 		return parse_number(value, 512, &request->key_bits) && request->key_bits &&
 				       request->key_bits % 8 == 0 ?
-			       NULL : "--key-size takes bits, 128 to 512";
+			       NULL :
+			       "--key-size takes bits, 128 to 512";
 	case OPT_SECTOR_SIZE:
 		return take_sector_size(request, value);
 	case OPT_CIPHER:

@@ -10,8 +10,8 @@
 #include "command/open-options.h"
 #include "header/facts.h"
 #include "header/header.h"
-#include "terminal/json.h"
 #include "locator/locator.h"
+#include "terminal/json.h"
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
 #include "terminal/number.h"
@@ -131,14 +131,13 @@ static int find_disk(struct report *report, struct header *disk, struct error *e
 	if (ret < 0)
 		return ret;
 	report->disk = disk->info;
-	report->readonly = report->nbd ? !(disk->info.can & NDIO_CAN_WRITE) :
-					 access(locator, W_OK) < 0;
+	report->readonly =
+		report->nbd ? !(disk->info.can & NDIO_CAN_WRITE) : access(locator, W_OK) < 0;
 	return 0;
 }
 
 /* Without a detached header a volume that isn't LUKS is no error: it is raw. */
-static int find_luks(struct report *report, struct header *holder, bool detached,
-		     struct error *err)
+static int find_luks(struct report *report, struct header *holder, bool detached, struct error *err)
 {
 	int ret = header_load(holder, err);
 
@@ -305,8 +304,9 @@ static void print_server(const struct report *report)
 	if (disk->tls_version[0])
 		line("TLS:", "%s, %s", disk->tls_version, disk->tls_cipher);
 	if (disk->tls_version[0])
-		line("TLS peer:", "%s", disk->tls_peer[0] ?
-		     say_clean(disk->tls_peer, clean, sizeof(clean)) : "not verified");
+		line("TLS peer:", "%s",
+		     disk->tls_peer[0] ? say_clean(disk->tls_peer, clean, sizeof(clean)) :
+					 "not verified");
 	block_line("block minimum:", report->disk.block_minimum);
 	block_line("block preferred:", report->disk.block_preferred);
 	block_line("block maximum:", report->disk.block_maximum);
@@ -321,8 +321,10 @@ static void print_luks(const struct report *report)
 	else if (luks->data_elsewhere)
 		line("data:", "elsewhere: this is a detached header, to be given with --header");
 	if (luks->damaged_copy[0])
-		line("damaged:", "the %s of the header's two copies: ndio key add, change or remove "
-		     "puts it right", luks->damaged_copy);
+		line("damaged:",
+		     "the %s of the header's two copies: ndio key add, change or remove "
+		     "puts it right",
+		     luks->damaged_copy);
 	line("UUID:", "%s", luks->uuid);
 	if (luks->version == 2)
 		line("label:", "%s", luks->label[0] ? luks->label : "(none)");
@@ -544,16 +546,14 @@ static const char *info_option(void *opaque, int option, const char *value)
 	return NULL;
 }
 
-static const struct option options[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	OPEN_OPTION_HEADER("header", 0),
-	{ "unlock", no_argument, NULL, OPT_UNLOCK },
-	OPEN_OPTIONS_KEY("", 0),
-	OPEN_OPTION_SLOT("slot", 0),
-	OPEN_OPTION_MAX_KDF_TIME,
-	OPEN_OPTION_ANSWER_TIMEOUT,
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON },
+					 OPEN_OPTION_HEADER("header", 0),
+					 { "unlock", no_argument, NULL, OPT_UNLOCK },
+					 OPEN_OPTIONS_KEY("", 0),
+					 OPEN_OPTION_SLOT("slot", 0),
+					 OPEN_OPTION_MAX_KDF_TIME,
+					 OPEN_OPTION_ANSWER_TIMEOUT,
+					 CMD_OPTIONS_END };
 
 int cmd_info(int argc, char **argv)
 {

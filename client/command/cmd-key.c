@@ -7,17 +7,17 @@
 #include "attach/clash.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
-#include "terminal/deferral.h"
+#include "engine/target.h"
 #include "header/facts.h"
 #include "header/header-edit.h"
 #include "header/header-lock.h"
 #include "header/header.h"
 #include "header/kdf.h"
-#include "terminal/key-input.h"
-#include "terminal/key-try.h"
 #include "locator/locator.h"
 #include "memory/secret.h"
-#include "engine/target.h"
+#include "terminal/deferral.h"
+#include "terminal/key-input.h"
+#include "terminal/key-try.h"
 #include "terminal/number.h"
 #include "terminal/say.h"
 #include "terminal/unlock.h"
@@ -46,8 +46,7 @@ const char help_key[] =
 	"                     with --slot no key is asked for\n"
 	"  --no-lock-image    write although another program has the file open for writing\n"
 	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
-	KDF_HELP
+	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
 	"  -h, --help         show this\n"
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
@@ -73,7 +72,7 @@ struct request {
 	int slot;            /* or CRYPT_ANY_SLOT */
 	int opens;           /* the slot that the key was found to open, or CRYPT_ANY_SLOT */
 	bool force;
-	bool no_lock;        /* of the image */
+	bool no_lock; /* of the image */
 	struct unlock_options how;
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
@@ -137,7 +136,8 @@ static int unlock(struct header *header, const struct request *request, const st
 		.notice = &listener,
 	};
 
-	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len, err);
+	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len,
+			       err);
 }
 
 static void forget(struct volume_key *volume_key)
@@ -153,8 +153,9 @@ static int fill_slot(struct header *header, const struct request *request, int s
 
 	if (ret < 0)
 		return ret;
-	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, slot, volume_key->data, volume_key->len,
-					      request->new_key.data, request->new_key.len);
+	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, slot, volume_key->data,
+					      volume_key->len, request->new_key.data,
+					      request->new_key.len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
 				 luks_memfd_reason(&header->memfd, ret));
@@ -205,7 +206,8 @@ static int add(struct header *header, const struct request *request, struct erro
 
 static int no_free_slot(const struct header *header, struct error *err)
 {
-	return error_set(err, ENOSPC, "%s: filling a free key slot: there is none, and the old key "
+	return error_set(err, ENOSPC,
+			 "%s: filling a free key slot: there is none, and the old key "
 			 "isn't overwritten before the new one opens: remove another first",
 			 header->name);
 }
@@ -225,8 +227,8 @@ static int change_luks2(struct header *header, const struct request *request, in
 	if (ret < 0)
 		return ret;
 	crypt_keyslot_area(cd, slot, &before, &len);
-	ret = crypt_keyslot_change_by_passphrase(cd, slot, CRYPT_ANY_SLOT, old->len ? old->data : "",
-						 old->len, new->data, new->len);
+	ret = crypt_keyslot_change_by_passphrase(
+		cd, slot, CRYPT_ANY_SLOT, old->len ? old->data : "", old->len, new->data, new->len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a free key slot: %s", header->name,
 				 luks_memfd_reason(&header->memfd, ret));
@@ -279,8 +281,10 @@ static int change(struct header *header, const struct request *request, struct e
 
 static int refuse_last(const struct header *header, int slot, struct error *err)
 {
-	return error_set(err, EBUSY, "%s: key slot %d is the last: without it nothing opens the "
-			 "volume any more (--force removes it)", header->name, slot);
+	return error_set(err, EBUSY,
+			 "%s: key slot %d is the last: without it nothing opens the "
+			 "volume any more (--force removes it)",
+			 header->name, slot);
 }
 
 /* Unless it is its own slot that goes, the key that was given opens the volume afterwards, too. */
@@ -301,9 +305,11 @@ static int remove_slot(struct header *header, const struct request *request, str
 	}
 	if (slot == CRYPT_ANY_SLOT)
 		slot = proof.slot;
-	if (crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_ACTIVE_LAST && !request->force)
+	if (crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_ACTIVE_LAST &&
+	    !request->force)
 		return refuse_last(header, slot, err);
-	ret = empty_slot(header, slot, needs_key(request) && slot != proof.slot ? &proof : NULL, err);
+	ret = empty_slot(header, slot, needs_key(request) && slot != proof.slot ? &proof : NULL,
+			 err);
 	if (ret == 0)
 		printf("key slot %d removed\n", slot);
 	return ret;
@@ -326,7 +332,10 @@ static int list(struct header *header, const struct request *request, struct err
 static const struct action actions[] = {
 	{ .name = "add", .run = add, .writes = true, .needs_new_key = true },
 	{ .name = "remove", .run = remove_slot, .writes = true },
-	{ .name = "change", .run = change, .writes = true, .needs_new_key = true,
+	{ .name = "change",
+	  .run = change,
+	  .writes = true,
+	  .needs_new_key = true,
 	  .changes_slot = true },
 	{ .name = "list", .run = list },
 };
@@ -348,7 +357,8 @@ static int load(struct header *header, const struct request *request, struct err
 	int ret = header_load(header, err);
 
 	if (ret == 0 && request->action->writes && !request->header && header->data_elsewhere)
-		ret = error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are "
+		ret = error_set(err, EINVAL,
+				"%s: this is a detached LUKS header: its data are "
 				"elsewhere: give it with --header, and the disk that has them",
 				header->name);
 	if (ret == 0 && request->action->writes)
@@ -528,7 +538,7 @@ static const char *take_slot(struct request *request, const char *value)
 static const char *key_option(void *opaque, int option, const char *value)
 {
 	struct request *request = opaque;
-	bool new = option & OPEN_OTHER;
+	bool new = option &OPEN_OTHER;
 	const struct open_options open = {
 		.key = new ? &request->new_key_source : &request->key_source,
 		.how = &request->how,
@@ -591,19 +601,17 @@ static const char *take_operands(struct request *request, int count, char **oper
 	return check_key(request);
 }
 
-static const struct option options[] = {
-	OPEN_OPTIONS_KEY("", 0),
-	OPEN_OPTIONS_KEY("new-", OPEN_OTHER),
-	{ "slot", required_argument, NULL, OPT_SLOT },
-	OPEN_OPTION_SLOT("key-slot", 0),
-	OPEN_OPTION_MAX_KDF_TIME,
-	OPEN_OPTION_HEADER("header", 0),
-	{ "force", no_argument, NULL, OPT_FORCE },
-	{ "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
-	KDF_LONG_OPTIONS,
-	OPEN_OPTION_ANSWER_TIMEOUT,
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
+					 OPEN_OPTIONS_KEY("new-", OPEN_OTHER),
+					 { "slot", required_argument, NULL, OPT_SLOT },
+					 OPEN_OPTION_SLOT("key-slot", 0),
+					 OPEN_OPTION_MAX_KDF_TIME,
+					 OPEN_OPTION_HEADER("header", 0),
+					 { "force", no_argument, NULL, OPT_FORCE },
+					 { "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
+					 KDF_LONG_OPTIONS,
+					 OPEN_OPTION_ANSWER_TIMEOUT,
+					 CMD_OPTIONS_END };
 
 int cmd_key(int argc, char **argv)
 {

@@ -6,21 +6,20 @@
 #include <unistd.h>
 
 #include "attach/attachment.h"
-#include "command/cmd.h"
 #include "attach/gateway.h"
-#include "terminal/json.h"
 #include "attach/kernel-device.h"
+#include "command/cmd.h"
+#include "terminal/json.h"
 #include "terminal/number.h"
 #include "terminal/say.h"
 
-const char help_list[] =
-	"Usage: ndio list [OPTION...]\n"
-	"Show the devices that ndio attach has made, and how they are.\n"
-	"\n"
-	"  --json      as JSON\n"
-	"  -h, --help  show this\n"
-	"\n"
-	"See ndio-attach(8).\n";
+const char help_list[] = "Usage: ndio list [OPTION...]\n"
+			 "Show the devices that ndio attach has made, and how they are.\n"
+			 "\n"
+			 "  --json      as JSON\n"
+			 "  -h, --help  show this\n"
+			 "\n"
+			 "See ndio-attach(8).\n";
 
 #define ANSWER_MS 3000
 
@@ -88,9 +87,8 @@ static void print_row(const struct row *row)
 	char name[16], size[16], read[16], written[16], locator[1024];
 
 	snprintf(name, sizeof(name), "nbd%u", row->index);
-	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name,
-	       size_text(row->device.size, size), row->state,
-	       row->facts.locator ? row->facts.since : "?",
+	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name, size_text(row->device.size, size),
+	       row->state, row->facts.locator ? row->facts.since : "?",
 	       size_text(row->device.counts.read_bytes, read),
 	       size_text(row->device.counts.written_bytes, written),
 	       row->facts.locator ? say_clean(row->facts.locator, locator, sizeof(locator)) : "?",
@@ -152,10 +150,7 @@ static int list_devices(bool json)
 
 static int json;
 
-static const struct option options[] = {
-	{ "json", no_argument, &json, true },
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { { "json", no_argument, &json, true }, CMD_OPTIONS_END };
 
 int cmd_list(int argc, char **argv)
 {

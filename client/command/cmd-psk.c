@@ -12,10 +12,10 @@
 
 #include "command/cmd.h"
 #include "memory/key-file.h"
-#include "tls/psk.h"
 #include "memory/secret.h"
+#include "tls/psk.h"
 
-#define KEY_LEN  32 /* bytes, psktool's default */
+#define KEY_LEN   32 /* bytes, psktool's default */
 #define LINE_SIZE (1 + PSK_USER_MAX + 1 + 2 * KEY_LEN + 1)
 
 const char help_psk[] =
@@ -33,8 +33,9 @@ const char help_psk[] =
 /* No link is followed, so that nobody who may write to the folder can send the key elsewhere. */
 static int open_keys(const char *path, struct error *err)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
-			    O_CLOEXEC, 0600);
+	int fd = open(path,
+		      O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+		      0600);
 
 	if (fd < 0 && errno == ELOOP)
 		return error_set(err, ELOOP, "%s: a symbolic link isn't followed", path);
@@ -55,8 +56,10 @@ static int check_file(int fd, const char *path, struct stat *st, struct error *e
 static int check_owner(int fd, const char *path, const struct stat *st, struct error *err)
 {
 	if (st->st_uid != geteuid())
-		return error_set(err, EACCES, "%s: it belongs to another user, who could read the "
-				 "key", path);
+		return error_set(err, EACCES,
+				 "%s: it belongs to another user, who could read the "
+				 "key",
+				 path);
 	return key_file_check(fd, path, err);
 }
 
@@ -68,8 +71,10 @@ static int check_content(int fd, const char *path, const char *user, struct erro
 
 	psk_clear(&psk);
 	if (ret == 0)
-		return error_set(err, EEXIST, "%s: it has a key of \"%s\" already: for another one, "
-				 "take that line away", path, user);
+		return error_set(err, EEXIST,
+				 "%s: it has a key of \"%s\" already: for another one, "
+				 "take that line away",
+				 path, user);
 	return ret == -ENOENT ? 0 : ret;
 }
 
@@ -81,15 +86,17 @@ static bool ends_in_newline(int fd, const struct stat *st)
 }
 
 /* All of it, or none: half a line would make the file useless. */
-static int append(int fd, const char *path, const struct stat *before, const char *line,
-		  size_t len, struct error *err)
+static int append(int fd, const char *path, const struct stat *before, const char *line, size_t len,
+		  struct error *err)
 {
 	ssize_t n;
 	int errnum;
 
 	if (before->st_size + len >= PSK_FILE_MAX)
-		return error_set(err, EFBIG, "%s: a key file has less than %d bytes: take lines away, "
-				 "or begin another", path, PSK_FILE_MAX);
+		return error_set(err, EFBIG,
+				 "%s: a key file has less than %d bytes: take lines away, "
+				 "or begin another",
+				 path, PSK_FILE_MAX);
 	n = write(fd, line, len);
 	errnum = n < 0 ? errno : n != (ssize_t)len ? ENOSPC : 0;
 	if (errnum == 0 && fsync(fd) < 0)
@@ -163,8 +170,9 @@ static int make_psk(const char *path, const char *user)
 	if (fd >= 0) {
 		while ((ret = flock(fd, LOCK_EX)) < 0 && errno == EINTR)
 			;
-		ret = ret < 0 ? error_set(&err, errno, "%s: locking it: %s", path, strerror(errno)) :
-				add_key(fd, path, user, &err);
+		ret = ret < 0 ?
+			      error_set(&err, errno, "%s: locking it: %s", path, strerror(errno)) :
+			      add_key(fd, path, user, &err);
 		close(fd);
 	}
 	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;
@@ -184,9 +192,7 @@ static bool is_user(const char *user)
 	return true;
 }
 
-static const struct option options[] = {
-	CMD_OPTIONS_END
-};
+static const struct option options[] = { CMD_OPTIONS_END };
 
 int cmd_psk(int argc, char **argv)
 {
@@ -197,7 +203,9 @@ int cmd_psk(int argc, char **argv)
 	if (argc - optind != 2 || !*argv[optind])
 		return cmd_usage(argv[0], "it takes a file and a user");
 	if (!is_user(argv[optind + 1]))
-		return cmd_usage(argv[0], "a user's name has 1 to %d characters, none of them a colon "
-				 "or a control character, and no # at the start", PSK_USER_MAX);
+		return cmd_usage(argv[0],
+				 "a user's name has 1 to %d characters, none of them a colon "
+				 "or a control character, and no # at the start",
+				 PSK_USER_MAX);
 	return make_psk(argv[optind], argv[optind + 1]);
 }

@@ -50,6 +50,10 @@ int cmd_options(int argc, char **argv, const char *help, const struct option *op
 		cmd_take_fn *take, void *opaque);
 
 /* The end of the options of each. */
-#define CMD_OPTIONS_END { "help", no_argument, NULL, 'h' }, { 0 }
+#define CMD_OPTIONS_END                                                                            \
+	{ "help", no_argument, NULL, 'h' },                                                        \
+	{                                                                                          \
+		0                                                                                  \
+	}
 
 #endif

@@ -17,8 +17,8 @@ struct line {
 	const struct command *command; /* that it names */
 	char **words;                  /* behind that; the last one is being typed */
 	int count;
-	const char *typed;             /* the last word */
-	size_t lead_len;               /* of its start that isn't part of candidates: "--type=" */
+	const char *typed; /* the last word */
+	size_t lead_len;   /* of its start that isn't part of candidates: "--type=" */
 };
 
 /* What these options can be; of others, the help tells whether they name files. */
@@ -165,7 +165,8 @@ static const char *placeholder(const char *option)
 {
 	const char *value = option + name_len(option);
 
-	return (*value == ' ' || *value == '=') && isupper((unsigned char)value[1]) ? value + 1 : NULL;
+	return (*value == ' ' || *value == '=') && isupper((unsigned char)value[1]) ? value + 1 :
+										      NULL;
 }
 
 static bool takes_value(const struct line *line, const char *word)
@@ -196,7 +197,7 @@ static void offer_options(const struct line *line)
 	size_t about_len;
 	char option[64];
 
-	for (const char *at = help; (at = next_option(at)); ) {
+	for (const char *at = help; (at = next_option(at));) {
 		size_t len = name_len(at);
 
 		if (find_option(help, at, len) != at)

@@ -8,19 +8,19 @@
 #include "copy/endpoint.h"
 
 /* For --help; the first names the source, those of the destination follow. */
-#define ENDPOINT_HELP                                                                           \
-	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"     \
-	"  --src-key-fd=N        ... with what can be read from a descriptor\n"                  \
-	"  --src-unlock          ... with a passphrase asked for at the terminal\n"              \
-	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                       \
-	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                       \
-	"                        of a key, pass over N bytes, and take no more than N\n"         \
-	"  --src-slot=N          try this key slot only\n"                                       \
-	"  --max-kdf-time=SECONDS\n"                                                             \
-	"                        how long deriving the keys of a side may take (default 120)\n"  \
-	"  --answer-timeout=SECONDS\n"                                                           \
-	"                        a server that is silent for so long is lost (default 30)\n"     \
-	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"              \
+#define ENDPOINT_HELP                                                                              \
+	"  --src-key-file=PATH   open SRC as LUKS with the content of a file; -: of stdin\n"       \
+	"  --src-key-fd=N        ... with what can be read from a descriptor\n"                    \
+	"  --src-unlock          ... with a passphrase asked for at the terminal\n"                \
+	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                         \
+	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                         \
+	"                        of a key, pass over N bytes, and take no more than N\n"           \
+	"  --src-slot=N          try this key slot only\n"                                         \
+	"  --max-kdf-time=SECONDS\n"                                                               \
+	"                        how long deriving the keys of a side may take (default 120)\n"    \
+	"  --answer-timeout=SECONDS\n"                                                             \
+	"                        a server that is silent for so long is lost (default 30)\n"       \
+	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"                \
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
 
 enum {
@@ -28,19 +28,21 @@ enum {
 	ENDPOINT_END = 2048, /* where a command's own options start */
 };
 
-#define ENDPOINT_SIDE(side, of)                                                                 \
-	OPEN_OPTIONS_KEY(side "-", of),                                                         \
-	{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                          \
-	OPEN_OPTION_HEADER(side "-header", of),                                                 \
-	OPEN_OPTION_SLOT(side "-slot", of)
+#define ENDPOINT_SIDE(side, of)                                                                    \
+	OPEN_OPTIONS_KEY(side "-", of),                                                            \
+		{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                     \
+		OPEN_OPTION_HEADER(side "-header", of), OPEN_OPTION_SLOT(side "-slot", of)
 
 /* For cmd_options(). */
-#define ENDPOINT_OPTIONS                                                                        \
-	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", OPEN_OTHER),                              \
-	OPEN_OPTION_MAX_KDF_TIME, OPEN_OPTION_ANSWER_TIMEOUT
+#define ENDPOINT_OPTIONS                                                                           \
+	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", OPEN_OTHER), OPEN_OPTION_MAX_KDF_TIME,       \
+		OPEN_OPTION_ANSWER_TIMEOUT
 
 /* Of both sides, before the first option. */
-#define ENDPOINT_SPEC_NONE { .key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT }
+#define ENDPOINT_SPEC_NONE                                                                         \
+	{                                                                                          \
+		.key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT                                      \
+	}
 
 /* Takes one of these options. False where the value makes no sense. */
 bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,

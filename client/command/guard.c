@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 #include "header/header.h"
-#include "terminal/overwrite.h"
 #include "header/signature.h"
+#include "terminal/overwrite.h"
 
 /* What an endpoint holds as the copy sees it: decrypted, if it has a key. */
 static int find_in_volume(struct endpoint *endpoint, uint64_t size, struct signatures *found,
@@ -78,7 +78,8 @@ int guard_destination(struct endpoint *source, struct endpoint *destination, boo
 	ret = find(source, &coming, err);
 	if (ret < 0 || (there.luks ? coming.luks : is_content(&coming)))
 		return ret;
-	snprintf(what, sizeof(what), "%s that %s has nothing in place of%s", there.text, source->name,
+	snprintf(what, sizeof(what), "%s that %s has nothing in place of%s", there.text,
+		 source->name,
 		 there.luks && !destination->encrypted ? " (is --dst-key-file forgotten?)" : "");
 	return overwrite_ask(destination->name, what, "--overwrite", err);
 }

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-#include "copy/endpoint.h"
 #include "base/error.h"
+#include "copy/endpoint.h"
 
 /* Both sides are open and nothing was written. Refuses a destination that holds a LUKS volume, unless
  * the source is one, and one with a file system or a partition table, unless the source has the like:

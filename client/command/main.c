@@ -10,9 +10,9 @@
 
 #include "command/cmd.h"
 #include "command/complete.h"
-#include "terminal/interrupt.h"
-#include "library/ndio.h"
 #include "command/spelling.h"
+#include "library/ndio.h"
+#include "terminal/interrupt.h"
 
 static const struct command commands[] = {
 	{ "format", "make an encrypted volume", help_format, cmd_format },
@@ -38,22 +38,22 @@ static const struct command *find_command(const char *name)
 static void print_usage(FILE *to)
 {
 	fprintf(to, "Usage: ndio COMMAND [OPTION...] LOCATOR...\n"
-	       "Encrypted disks (LUKS) in files, on block devices and on NBD servers.\n"
-	       "\n"
-	       "Commands:\n");
+		    "Encrypted disks (LUKS) in files, on block devices and on NBD servers.\n"
+		    "\n"
+		    "Commands:\n");
 	for (size_t i = 0; i < NR_COMMANDS; i++)
 		fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
 	fprintf(to, "  %-8s %s\n", "help", "show the options of a command");
 	fprintf(to, "\n"
-	       "A LOCATOR is the path of a file or block device, or an NBD URI such as\n"
-	       "nbd://host/export, nbds://host/export or nbd+unix:///export?socket=PATH.\n"
-	       "\n"
-	       "  -h, --help     show this\n"
-	       "  -V, --version  show the version\n"
-	       "\n"
-	       "Exit status: 0 success, 1 failure, 2 a command line that makes no sense; of\n"
-	       "compare: 0 the same, 1 different, 2 not known.\n"
-	       "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
+		    "A LOCATOR is the path of a file or block device, or an NBD URI such as\n"
+		    "nbd://host/export, nbds://host/export or nbd+unix:///export?socket=PATH.\n"
+		    "\n"
+		    "  -h, --help     show this\n"
+		    "  -V, --version  show the version\n"
+		    "\n"
+		    "Exit status: 0 success, 1 failure, 2 a command line that makes no sense; of\n"
+		    "compare: 0 the same, 1 different, 2 not known.\n"
+		    "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
 }
 
 static int show_usage(void)
@@ -69,8 +69,8 @@ static const char *nearest_command(const char *name)
 
 	for (size_t i = 0; i < NR_COMMANDS; i++)
 		if (spelling_is_near(name, commands[i].name) &&
-		    (!nearest || spelling_distance(name, commands[i].name) <
-					 spelling_distance(name, nearest)))
+		    (!nearest ||
+		     spelling_distance(name, commands[i].name) < spelling_distance(name, nearest)))
 			nearest = commands[i].name;
 	return nearest ? nearest : spelling_is_near(name, "help") ? "help" : NULL;
 }
@@ -89,7 +89,8 @@ static int show_help_of_help(void)
 {
 	fputs("Usage: ndio help [COMMAND]\n"
 	      "Show the options of a command, or all commands. The same as ndio COMMAND --help; the\n"
-	      "manual says more: ndio-COMMAND(1).\n", stdout);
+	      "manual says more: ndio-COMMAND(1).\n",
+	      stdout);
 	return CMD_OK;
 }
 

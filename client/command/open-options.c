@@ -21,6 +21,7 @@ const char *open_option(const struct open_options *to, int option, const char *v
 		*to->header = value;
 		return NULL;
 	default:
-		return parse_answer_timeout(value, to->answer_timeout) ? NULL : ANSWER_TIMEOUT_WRONG;
+		return parse_answer_timeout(value, to->answer_timeout) ? NULL :
+									 ANSWER_TIMEOUT_WRONG;
 	}
 }

@@ -21,15 +21,29 @@ enum {
 };
 
 /* For cmd_options(). before is "", or what the names of another key or disk start with. */
-#define OPEN_OPTIONS_KEY(before, of)                                                            \
-	{ before "key-file", required_argument, NULL, OPEN_KEY_FILE | (of) },                   \
-	{ before "key-fd", required_argument, NULL, OPEN_KEY_FD | (of) },                       \
-	{ before "keyfile-offset", required_argument, NULL, OPEN_KEYFILE_OFFSET | (of) },       \
-	{ before "keyfile-size", required_argument, NULL, OPEN_KEYFILE_SIZE | (of) }
-#define OPEN_OPTION_SLOT(name, of) { name, required_argument, NULL, OPEN_SLOT | (of) }
-#define OPEN_OPTION_MAX_KDF_TIME { "max-kdf-time", required_argument, NULL, OPEN_MAX_KDF_TIME }
-#define OPEN_OPTION_HEADER(name, of) { name, required_argument, NULL, OPEN_HEADER | (of) }
-#define OPEN_OPTION_ANSWER_TIMEOUT { "answer-timeout", required_argument, NULL, OPEN_ANSWER_TIMEOUT }
+#define OPEN_OPTIONS_KEY(before, of)                                                               \
+	{ before "key-file", required_argument, NULL, OPEN_KEY_FILE | (of) },                      \
+		{ before "key-fd", required_argument, NULL, OPEN_KEY_FD | (of) },                  \
+		{ before "keyfile-offset", required_argument, NULL, OPEN_KEYFILE_OFFSET | (of) },  \
+	{                                                                                          \
+		before "keyfile-size", required_argument, NULL, OPEN_KEYFILE_SIZE | (of)           \
+	}
+#define OPEN_OPTION_SLOT(name, of)                                                                 \
+	{                                                                                          \
+		name, required_argument, NULL, OPEN_SLOT | (of)                                    \
+	}
+#define OPEN_OPTION_MAX_KDF_TIME                                                                   \
+	{                                                                                          \
+		"max-kdf-time", required_argument, NULL, OPEN_MAX_KDF_TIME                         \
+	}
+#define OPEN_OPTION_HEADER(name, of)                                                               \
+	{                                                                                          \
+		name, required_argument, NULL, OPEN_HEADER | (of)                                  \
+	}
+#define OPEN_OPTION_ANSWER_TIMEOUT                                                                 \
+	{                                                                                          \
+		"answer-timeout", required_argument, NULL, OPEN_ANSWER_TIMEOUT                     \
+	}
 
 /* Where their values go; NULL where a command has no such option. */
 struct open_options {

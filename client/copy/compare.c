@@ -21,8 +21,8 @@
 
 #include "base/align.h"
 #include "engine/bounce.h"
-#include "terminal/interrupt.h"
 #include "memory/secret.h"
+#include "terminal/interrupt.h"
 #include "terminal/say.h"
 
 #define SLOTS      32
@@ -51,9 +51,9 @@ struct side {
 	struct endpoint *endpoint;
 	uint64_t size; /* bytes; SIZE_UNKNOWN: a stream that hasn't ended yet */
 
-	bool tells;            /* of extents; else all of it may be data */
-	bool asking;           /* a thread of the library adds to these: */
-	struct run *runs;      /* RUNS_MAX of them */
+	bool tells;       /* of extents; else all of it may be data */
+	bool asking;      /* a thread of the library adds to these: */
+	struct run *runs; /* RUNS_MAX of them */
 	unsigned count;
 	unsigned next;         /* the one that the next piece starts in */
 	uint64_t asked, known; /* they are of the bytes between */
@@ -86,18 +86,19 @@ struct compare {
 	struct ndio_queue *queue;
 	int wake_fd; /* an eventfd: of signals */
 
-	uint64_t next;       /* no slot has had what is from here on */
-	uint64_t done;       /* bytes */
+	uint64_t next;        /* no slot has had what is from here on */
+	uint64_t done;        /* bytes */
 	struct slot *filling; /* from a stream */
-	uint64_t first;      /* the lowest difference found so far, or NOWHERE */
-	uint64_t failed_at;  /* the lowest place that can't be read, or NOWHERE, */
-	int error;           /* why, and the sentence for it */
+	uint64_t first;       /* the lowest difference found so far, or NOWHERE */
+	uint64_t failed_at;   /* the lowest place that can't be read, or NOWHERE, */
+	int error;            /* why, and the sentence for it */
 	struct error message;
 };
 
 /* ---- what stops it ---- */
 
-static void compare_stop(struct compare *compare, int error, uint64_t at, const char *what, const char *why)
+static void compare_stop(struct compare *compare, int error, uint64_t at, const char *what,
+			 const char *why)
 {
 	if (at >= compare->failed_at)
 		return;
@@ -167,7 +168,8 @@ static void side_ask_for_extents(struct side *side, uint64_t from)
 	side->asking = true;
 	side->asked = from;
 	side->count = side->next = 0;
-	if (ndio_aio_extents(side->endpoint->volume, from, len, side_found_extent, side, &completion) < 0)
+	if (ndio_aio_extents(side->endpoint->volume, from, len, side_found_extent, side,
+			     &completion) < 0)
 		side->tells = side->asking = false;
 }
 
@@ -335,7 +337,8 @@ static void take_pieces(struct compare *compare)
 {
 	struct slot *slot;
 
-	while (!is_streaming(compare) && (slot = idle_slot(compare)) && compare_next_piece(compare, slot))
+	while (!is_streaming(compare) && (slot = idle_slot(compare)) &&
+	       compare_next_piece(compare, slot))
 		;
 }
 
@@ -462,7 +465,8 @@ static void handle_events(struct compare *compare)
  * over. */
 static bool compare_once(struct compare *compare, struct progress *progress)
 {
-	struct pollfd fds[4] = { { .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN },
+	struct pollfd fds[4] = { { .fd = -1, .events = POLLIN },
+				 { .fd = -1, .events = POLLIN },
 				 { .fd = ndio_queue_fd(compare->queue), .events = POLLIN },
 				 { .fd = compare->wake_fd, .events = POLLIN } };
 
@@ -483,7 +487,8 @@ static bool compare_once(struct compare *compare, struct progress *progress)
 
 /* ---- setting up ---- */
 
-static int set_up_side(struct compare *compare, unsigned i, struct endpoint *endpoint, struct error *err)
+static int set_up_side(struct compare *compare, unsigned i, struct endpoint *endpoint,
+		       struct error *err)
 {
 	struct side *side = &compare->side[i];
 
@@ -511,7 +516,8 @@ static int set_up_side(struct compare *compare, unsigned i, struct endpoint *end
 	return 0;
 }
 
-static int compare_set_up(struct compare *compare, struct endpoint *a, struct endpoint *b, struct error *err)
+static int compare_set_up(struct compare *compare, struct endpoint *a, struct endpoint *b,
+			  struct error *err)
 {
 	int ret;
 

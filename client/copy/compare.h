@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "copy/endpoint.h"
 #include "base/error.h"
+#include "copy/endpoint.h"
 #include "terminal/progress.h"
 
 struct compare_options {
@@ -26,8 +26,9 @@ enum compare_outcome {
 
 struct compare_report {
 	enum compare_outcome outcome;
-	uint64_t offset;  /* bytes; what is below it is equal, also where this was stopped */
-	uint64_t size[2]; /* bytes of both; or SIZE_UNKNOWN, of a stream that wasn't read to its end */
+	uint64_t offset; /* bytes; what is below it is equal, also where this was stopped */
+	uint64_t size
+		[2]; /* bytes of both; or SIZE_UNKNOWN, of a stream that wasn't read to its end */
 };
 
 /* Compares, and closes both volumes. SIGINT, SIGTERM and SIGHUP stop it; see interrupt.h. 0, or a

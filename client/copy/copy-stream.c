@@ -73,7 +73,7 @@ static void check_end(struct copy *copy)
 	pthread_mutex_lock(&copy->lock);
 	if (n > 0)
 		copy_stop(copy, -ENOSPC, "%s: too small: it has %" PRIu64 " bytes, and %s has more",
-		     copy->dst->name, copy->dst->size, copy->src->name);
+			  copy->dst->name, copy->dst->size, copy->src->name);
 	else if (n < 0)
 		copy_fail(copy, -errno, copy->src, "read", copy->next);
 	pthread_mutex_unlock(&copy->lock);
@@ -217,7 +217,8 @@ static int stream_begin(struct endpoint *endpoint, uint64_t piece, struct error 
 {
 	(void)piece;
 	if (endpoint->plain && ftruncate(endpoint->fd, 0) < 0)
-		return error_set(err, errno, "%s: emptying it: %s", endpoint->name, strerror(errno));
+		return error_set(err, errno, "%s: emptying it: %s", endpoint->name,
+				 strerror(errno));
 	endpoint->holes = can_have_holes(endpoint->fd);
 	return 0;
 }

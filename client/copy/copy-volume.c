@@ -183,12 +183,15 @@ static bool accept_difference(struct slot *slot, uint64_t at)
 		return true;
 	}
 	if (copy->resume.sure)
-		copy_stop(copy, -EINVAL, "%s: byte %" PRIu64 " isn't that of %s, and everything "
+		copy_stop(copy, -EINVAL,
+			  "%s: byte %" PRIu64 " isn't that of %s, and everything "
 			  "below %" PRIu64 " should be: it is no copy that was stopped there",
 			  copy->dst->name, at, copy->src->name, copy->resume.end);
 	else
-		copy_stop(copy, -EINVAL, "%s: byte %" PRIu64 " isn't that of %s: there is nothing to "
-			  "go on from", copy->dst->name, at, copy->src->name);
+		copy_stop(copy, -EINVAL,
+			  "%s: byte %" PRIu64 " isn't that of %s: there is nothing to "
+			  "go on from",
+			  copy->dst->name, at, copy->src->name);
 	return false;
 }
 
@@ -237,8 +240,9 @@ static void check_piece(struct slot *slot)
 	const struct iovec iov = { slot->check, slot->check_len };
 	int ret;
 
-	ret = copy->stop ? -ECANCELED : ndio_aio_preadv(copy->dst->volume, &iov, 1, slot->offset, 0,
-							 &completion);
+	ret = copy->stop ?
+		      -ECANCELED :
+		      ndio_aio_preadv(copy->dst->volume, &iov, 1, slot->offset, 0, &completion);
 	if (ret < 0) {
 		copy_fail(copy, ret, copy->dst, "read", slot->offset);
 		copy_leave_flight(copy);
@@ -296,7 +300,8 @@ static void volume_fetch(struct slot *slot)
 	slot->busy = true;
 	slot->zero = zero;
 	slot->check_len = slot->offset < copy->resume.end ?
-				  min_u64(slot->len, copy->resume.end - slot->offset) : 0;
+				  min_u64(slot->len, copy->resume.end - slot->offset) :
+				  0;
 	copy->in_flight++;
 	if (!zero) {
 		read_piece(slot);

@@ -25,13 +25,13 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "engine/bounce.h"
 #include "base/clock.h"
-#include "terminal/interrupt.h"
 #include "copy/slot.h"
+#include "engine/bounce.h"
+#include "terminal/interrupt.h"
 #include "terminal/say.h"
 
-#define ZERO_BLOCK 4096               /* zeroes keep to its boundaries */
+#define ZERO_BLOCK 4096 /* zeroes keep to its boundaries */
 #define GRACE_MS   1000 /* for what is in flight when the copy stops; then it is canceled */
 
 /* ---- the main thread's bell ---- */
@@ -109,7 +109,8 @@ void slot_done(struct slot *slot)
 	copy->src->ops->fetch(slot);
 }
 
-uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse, bool *zero)
+uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse,
+			 bool *zero)
 {
 	uint64_t pos = 0;
 
@@ -260,8 +261,8 @@ static void copy_report_on(const struct copy *copy, struct copy_report *report)
 	report->below = copy->next;
 	for (unsigned i = 0; i < copy->nr_slots; i++)
 		if (copy->slots[i].busy)
-			report->below = min_u64(report->below,
-						copy->slots[i].offset + copy->slots[i].sent);
+			report->below =
+				min_u64(report->below, copy->slots[i].offset + copy->slots[i].sent);
 	if (copy->resume.sure && report->below < copy->resume.end)
 		report->below = copy->resume.end;
 	report->keep = report->below < copy->resume.end;

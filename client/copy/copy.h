@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "copy/endpoint.h"
 #include "base/error.h"
+#include "copy/endpoint.h"
 #include "terminal/progress.h"
 
 #define COPY_CONNECTIONS  4 /* what nobody asks for otherwise */

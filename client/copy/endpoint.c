@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "file/image-lock.h"
 #include "locator/locator.h"
 #include "terminal/key-try.h"
-#include "file/image-lock.h"
 #include "terminal/say.h"
 
 #define ZERO_PLAIN (32 * 1024 * 1024) /* bytes zeroed by one request; */
@@ -89,8 +89,10 @@ static int direct_for(const struct endpoint_spec *spec, unsigned flags, uint64_t
 
 	if (!stat_locator(spec->locator, -1, &st) || !S_ISREG(st.st_mode))
 		return NDIO_DIRECT_AUTO;
-	return plain_source || !is_aligned(file_size ? file_size : (uint64_t)st.st_size, DIRECT_BLOCK) ? NDIO_DIRECT_OFF :
-								       NDIO_DIRECT_AUTO;
+	return plain_source || !is_aligned(file_size ? file_size : (uint64_t)st.st_size,
+					   DIRECT_BLOCK) ?
+		       NDIO_DIRECT_OFF :
+		       NDIO_DIRECT_AUTO;
 }
 
 /* Of a file without a key all are beside the point; but not that a server lets in few connections, or
@@ -104,7 +106,9 @@ static bool wants_notices(const struct endpoint_spec *spec)
 static void look_for_writer(const char *locator)
 {
 	const struct notice notice = { .tell = say_notice };
-	int fd = locator_is_uri(locator) ? -1 : open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = locator_is_uri(locator) ?
+			 -1 :
+			 open(locator, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
 	if (fd < 0)
 		return;
@@ -148,8 +152,8 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 	if (!info.luks && info.size != info.target_size && (flags & NDIO_OPEN_READONLY))
 		return error_set(err, EINVAL,
 				 "%s: its last %" PRIu64 " bytes can't be read: they are no whole "
-				 "block of %" PRIu32, spec->locator, info.target_size - info.size,
-				 info.block);
+				 "block of %" PRIu32,
+				 spec->locator, info.target_size - info.size, info.block);
 	return 0;
 }
 
@@ -164,12 +168,12 @@ static int try_key(void *opaque, const struct key *key, struct error *err)
 {
 	const struct opening *opening = opaque;
 
-	return open_with(opening->endpoint, opening->spec, opening->flags, key,
-			 opening->file_size, err);
+	return open_with(opening->endpoint, opening->spec, opening->flags, key, opening->file_size,
+			 err);
 }
 
-static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec,
-		       unsigned flags, uint64_t file_size, struct error *err)
+static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
+		       uint64_t file_size, struct error *err)
 {
 	struct opening opening = { endpoint, spec, flags, file_size };
 	struct key key = { 0 };

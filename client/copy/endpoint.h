@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "terminal/key-input.h"
 #include "library/ndio.h"
+#include "terminal/key-input.h"
 #include "terminal/unlock.h"
 
 /* What the command line says of a side. */
@@ -17,10 +17,10 @@ struct endpoint_spec {
 	const char *header;  /* path of a detached LUKS header, or NULL */
 	struct key_source key;
 	struct unlock_options how;
-	unsigned connections; /* to a server; 0: as many as the library likes */
+	unsigned connections;    /* to a server; 0: as many as the library likes */
 	unsigned answer_timeout; /* see struct ndio_options */
-	bool ask;            /* by an option of its own */
-	bool unlock;         /* with a key, asked for at the terminal if there is no other */
+	bool ask;                /* by an option of its own */
+	bool unlock;             /* with a key, asked for at the terminal if there is no other */
 };
 
 #define SIZE_UNKNOWN UINT64_MAX
@@ -32,21 +32,21 @@ struct endpoint {
 	const struct endpoint_ops *ops;
 	const char *name;           /* for messages: the locator, or "standard input" */
 	struct ndio_volume *volume; /* or NULL */
-	int fd;                     /* of a stream, which doesn't block where that could be had; or -1 */
-	struct image_lock *lock;    /* of a plain file that the copy writes */
-	bool plain;                 /* a stream to a file, which is emptied first */
-	bool holes;                 /* of a stream: what is passed over reads as zeroes */
-	int file;                   /* a plain destination, which grows; or -1 */
-	uint64_t length;            /* bytes that it has */
-	uint64_t tail;              /* bytes: with what comes from here on it looks whole */
-	bool created;               /* it wasn't there before */
-	uint64_t size;              /* bytes, or SIZE_UNKNOWN */
-	uint32_t block;             /* bytes; parts of one are slow. 1 for a stream */
-	uint32_t sector;            /* bytes, of the cipher; 0 without a key */
-	uint32_t can;               /* enum ndio_can */
-	uint64_t zero_max;          /* bytes of zeroes that a request writes; 0: they are data */
+	int fd; /* of a stream, which doesn't block where that could be had; or -1 */
+	struct image_lock *lock; /* of a plain file that the copy writes */
+	bool plain;              /* a stream to a file, which is emptied first */
+	bool holes;              /* of a stream: what is passed over reads as zeroes */
+	int file;                /* a plain destination, which grows; or -1 */
+	uint64_t length;         /* bytes that it has */
+	uint64_t tail;           /* bytes: with what comes from here on it looks whole */
+	bool created;            /* it wasn't there before */
+	uint64_t size;           /* bytes, or SIZE_UNKNOWN */
+	uint32_t block;          /* bytes; parts of one are slow. 1 for a stream */
+	uint32_t sector;         /* bytes, of the cipher; 0 without a key */
+	uint32_t can;            /* enum ndio_can */
+	uint64_t zero_max;       /* bytes of zeroes that a request writes; 0: they are data */
 	bool encrypted;
-	bool zeroed;                /* a destination that reads as zeroes all over */
+	bool zeroed; /* a destination that reads as zeroes all over */
 };
 
 /* Where a copy that was stopped goes on, as the command line says. */

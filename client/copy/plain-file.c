@@ -84,8 +84,10 @@ int endpoint_begin_volume(struct endpoint *endpoint, uint64_t piece, struct erro
 
 static int refuse_size(const struct endpoint *source, uint64_t size, struct error *err)
 {
-	return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, and had %" PRIu64 " when it was "
-			 "copied: that copy can't go on", source->name, source->size, size);
+	return error_set(err, EINVAL,
+			 "%s: it has %" PRIu64 " bytes, and had %" PRIu64 " when it was "
+			 "copied: that copy can't go on",
+			 source->name, source->size, size);
 }
 
 static int resume_file(struct endpoint *endpoint, const struct endpoint *source,
@@ -105,8 +107,10 @@ static int resume_file(struct endpoint *endpoint, const struct endpoint *source,
 		return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, and not %" PRIu64,
 				 endpoint->name, endpoint->length, has);
 	if (endpoint->length > source->size)
-		return error_set(err, EINVAL, "%s: it has %" PRIu64 " bytes, more than %s: it is no copy "
-				 "of that", endpoint->name, endpoint->length, source->name);
+		return error_set(err, EINVAL,
+				 "%s: it has %" PRIu64 " bytes, more than %s: it is no copy "
+				 "of that",
+				 endpoint->name, endpoint->length, source->name);
 	resume->end = min_u64(has, endpoint->length);
 	if (resume->end < source->size)
 		resume->end = round_down(resume->end, DIRECT_BLOCK);

@@ -9,20 +9,21 @@
 #include "copy/todo.h"
 #include "memory/secret.h"
 
-#define COPY_WINDOW_MAX (1024 * 1024 * 1024) /* bytes whose extents are asked for at first, at most */
+#define COPY_WINDOW_MAX                                                                            \
+	(1024 * 1024 * 1024) /* bytes whose extents are asked for at first, at most */
 
 /* A buffer, and the piece of the disk that goes through it. */
 struct slot {
 	struct copy *copy;
-	uint8_t *buffer; /* copy->piece bytes */
-	uint8_t *check;  /* likewise, for what the destination has, if a copy goes on */
+	uint8_t *buffer;    /* copy->piece bytes */
+	uint8_t *check;     /* likewise, for what the destination has, if a copy goes on */
 	uint64_t check_len; /* so many bytes of the piece are to be there already */
 	uint64_t offset, len;
-	bool busy;   /* has a piece that isn't in the destination yet; for ever if that failed */
-	bool full;   /* waits for its turn to go to a stream, */
+	bool busy;     /* has a piece that isn't in the destination yet; for ever if that failed */
+	bool full;     /* waits for its turn to go to a stream, */
 	uint64_t sent; /* which has this many bytes of it */
 	bool failed;
-	bool zero;   /* it is all zeroes, which weren't read */
+	bool zero;            /* it is all zeroes, which weren't read */
 	unsigned outstanding; /* writes of it in flight, and one more while they are made */
 };
 
@@ -32,20 +33,20 @@ struct slot {
 struct copy {
 	struct endpoint *src, *dst;
 	const struct copy_options *options;
-	int wake_fd;    /* an eventfd: something happened that the main thread waits for */
+	int wake_fd; /* an eventfd: something happened that the main thread waits for */
 	struct secret_buffers buffers, checks;
-	size_t sparse;  /* bytes; see slot_run_length() */
+	size_t sparse; /* bytes; see slot_run_length() */
 
 	pthread_mutex_t lock;
-	struct todo todo;      /* what is to be read, from a volume */
-	uint64_t asked;        /* extents are known up to here, */
-	uint64_t window;       /* this many bytes are asked for next, */
-	bool asking;           /* or now */
-	uint64_t next;         /* no slot has had what is from here on */
-	uint64_t done;         /* bytes */
-	unsigned in_flight;    /* requests and slots with the library */
+	struct todo todo;   /* what is to be read, from a volume */
+	uint64_t asked;     /* extents are known up to here, */
+	uint64_t window;    /* this many bytes are asked for next, */
+	bool asking;        /* or now */
+	uint64_t next;      /* no slot has had what is from here on */
+	uint64_t done;      /* bytes */
+	unsigned in_flight; /* requests and slots with the library */
 	bool stop;
-	int error;             /* why, and the sentence for it */
+	int error; /* why, and the sentence for it */
 	struct error message;
 	struct slot *slots;
 	unsigned nr_slots;
@@ -66,7 +67,8 @@ struct copy {
 void copy_wake(struct copy *copy);
 
 /* No more requests are made. The first sentence counts. */
-void copy_stop(struct copy *copy, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void copy_stop(struct copy *copy, int error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* The same of what couldn't be done at an offset of one side. */
 void copy_fail(struct copy *copy, int error, const struct endpoint *where, const char *what,
@@ -84,6 +86,7 @@ void slot_done(struct slot *slot);
 /* ---- without the lock ---- */
 
 /* How many bytes of data, which lie at offset on the disk, are all zero, or all to be written as data. */
-uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse, bool *zero);
+uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse,
+			 bool *zero);
 
 #endif

@@ -30,8 +30,8 @@ static unsigned sector_of(const struct endpoint *destination)
 	return size;
 }
 
-void source_tell(const struct endpoint *source, const struct endpoint *destination, const void *first,
-		size_t len)
+void source_tell(const struct endpoint *source, const struct endpoint *destination,
+		 const void *first, size_t len)
 {
 	unsigned table = partition_table_sector(first, len, source->size);
 	unsigned sector = table ? sector_of(destination) : 0;
@@ -42,14 +42,16 @@ void source_tell(const struct endpoint *source, const struct endpoint *destinati
 	if (!sector || table == sector)
 		return;
 	if (destination->encrypted)
-		say_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
-			  "its partitions are only found after ndio attach --block-size %u; or make "
-			  "it by ndio format --sector-size %u", source->name, table,
-			  destination->name, sector, table, table);
+		say_error(
+			"warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+			"its partitions are only found after ndio attach --block-size %u; or make "
+			"it by ndio format --sector-size %u",
+			source->name, table, destination->name, sector, table, table);
 	else
-		say_error("warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
-			  "its partitions won't be found there", source->name, table,
-			  destination->name, sector);
+		say_error(
+			"warning: %s has a partition table for sectors of %u bytes, and %s has %u: "
+			"its partitions won't be found there",
+			source->name, table, destination->name, sector);
 }
 
 void source_look(struct endpoint *source, const struct endpoint *destination)
@@ -59,8 +61,7 @@ void source_look(struct endpoint *source, const struct endpoint *destination)
 	const struct iovec iov = { first, len };
 
 	/* What can't be read is the copy's to tell of. */
-	if (!source->volume || len == 0 ||
-	    ndio_preadv(source->volume, &iov, 1, 0, 0) < 0)
+	if (!source->volume || len == 0 || ndio_preadv(source->volume, &iov, 1, 0, 0) < 0)
 		return;
 	source_tell(source, destination, first, len);
 }

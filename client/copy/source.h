@@ -8,8 +8,8 @@
 
 /* Says what is so of a source that starts with these bytes: that it is ciphertext, or that its
  * partition table won't be found in the destination. */
-void source_tell(const struct endpoint *source, const struct endpoint *destination, const void *first,
-		 size_t len);
+void source_tell(const struct endpoint *source, const struct endpoint *destination,
+		 const void *first, size_t len);
 
 /* Reads them, of a volume, and tells. */
 void source_look(struct endpoint *source, const struct endpoint *destination);

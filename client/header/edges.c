@@ -46,7 +46,8 @@ static int copy_edge(struct edges *edges, struct header *header, uint64_t at, st
 	if (ret == 0 && !is_zero(edge, len)) {
 		edges->used = true;
 		if (pwrite(edges->fd, edge, len, at) != (ssize_t)len)
-			ret = error_set(err, EIO, "%s: " STEP ": %s", header->name, strerror(errno));
+			ret = error_set(err, EIO, "%s: " STEP ": %s", header->name,
+					strerror(errno));
 	}
 	free(edge);
 	return ret;

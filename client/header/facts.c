@@ -85,7 +85,8 @@ static void read_tokens(struct header_facts *facts, struct json_object *json)
 
 	if (!json_object_is_type(tokens, json_type_object))
 		return;
-	json_object_object_foreach(tokens, name, it) {
+	json_object_object_foreach(tokens, name, it)
+	{
 		struct token_facts *token = &facts->tokens[facts->nr_tokens];
 
 		if (facts->nr_tokens == FACTS_TOKENS)
@@ -179,7 +180,9 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 
 	memset(facts, 0, sizeof(*facts));
 	facts->version = header->version;
-	facts->damaged_copy = header->first_is_stale ? "first" : header->second_is_stale ? "second" : "";
+	facts->damaged_copy = header->first_is_stale  ? "first" :
+			      header->second_is_stale ? "second" :
+							"";
 	take(facts->uuid, sizeof(facts->uuid), crypt_get_uuid(cd));
 	if (header->version == 2)
 		take(facts->label, sizeof(facts->label), crypt_get_label(cd));

@@ -46,7 +46,7 @@ struct header_facts {
 	unsigned nr_slots;
 	struct token_facts tokens[FACTS_TOKENS];
 	unsigned nr_tokens;
-	uint32_t memory_kib;    /* needed to unlock: what the hungriest key slot takes */
+	uint32_t memory_kib; /* needed to unlock: what the hungriest key slot takes */
 };
 
 int facts_read(struct header *header, struct header_facts *facts, struct error *err);

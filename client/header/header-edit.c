@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "terminal/deferral.h"
 #include "base/thread.h"
+#include "terminal/deferral.h"
 #include "terminal/say.h"
 
 #define CHUNK       (UINT64_C(1) << 20)
@@ -52,9 +52,9 @@ enum stage {
 /* One writing back. */
 struct edit {
 	struct header *header;
-	uint8_t *now;                       /* the memfd, mapped: header->len bytes */
-	struct header_range copies[2];      /* in the order in which they are written */
-	uint64_t areas;                     /* where the key areas begin */
+	uint8_t *now;                        /* the memfd, mapped: header->len bytes */
+	struct header_range copies[2];       /* in the order in which they are written */
+	uint64_t areas;                      /* where the key areas begin */
 	struct header_range used[MAX_SLOTS]; /* areas of the slots in use now */
 	size_t nr_used;
 	enum header_change change;
@@ -66,8 +66,8 @@ struct edit {
 static void find_copies(struct edit *edit, bool second_goes_first)
 {
 	const struct header *header = edit->header;
-	const struct header_range first = { 0, header->version == 2 ? header->copy_len :
-								      HEADER_UNIT };
+	const struct header_range first = { 0,
+					    header->version == 2 ? header->copy_len : HEADER_UNIT };
 	const struct header_range second = { first.len, first.len };
 
 	edit->copies[second_goes_first] = first;
@@ -107,8 +107,8 @@ static bool is_changed(const struct edit *edit, uint64_t offset, uint64_t len)
 /* ---- one range of it ---- */
 
 /* Is this what the volume has there? */
-static int compare_range(const struct edit *edit, const uint8_t *wanted, uint64_t offset, uint64_t len,
-		   const char *step, int otherwise, struct error *err)
+static int compare_range(const struct edit *edit, const uint8_t *wanted, uint64_t offset,
+			 uint64_t len, const char *step, int otherwise, struct error *err)
 {
 	struct header *header = edit->header;
 	uint8_t *found = malloc(len);
@@ -125,19 +125,24 @@ static int compare_range(const struct edit *edit, const uint8_t *wanted, uint64_
 
 static int compare_before(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
 {
-	int ret = compare_range(edit, edit->header->before, offset, len, "reading the LUKS header again",
-			  EBUSY, err);
+	int ret = compare_range(edit, edit->header->before, offset, len,
+				"reading the LUKS header again", EBUSY, err);
 
 	return ret == -EBUSY ? error_set(err, EBUSY, "%s: its LUKS header changed meanwhile",
-					 edit->header->name) : ret;
+					 edit->header->name) :
+			       ret;
 }
 
 static int verify(const struct edit *edit, uint64_t offset, uint64_t len, struct error *err)
 {
-	int ret = compare_range(edit, edit->now, offset, len, "reading what was written", EILSEQ, err);
+	int ret = compare_range(edit, edit->now, offset, len, "reading what was written", EILSEQ,
+				err);
 
-	return ret == -EILSEQ ? error_set(err, EIO, "%s: what was written at %" PRIu64 " reads back as "
-					  "something else", edit->header->name, offset) : ret;
+	return ret == -EILSEQ ? error_set(err, EIO,
+					  "%s: what was written at %" PRIu64 " reads back as "
+					  "something else",
+					  edit->header->name, offset) :
+				ret;
 }
 
 static int handle_range(const struct edit *edit, uint64_t offset, uint64_t len, const char *step,
@@ -163,8 +168,7 @@ static int flush_step(const struct edit *edit, const char *step, struct error *e
 	return writes ? header_flush(edit->header, step, err) : 0;
 }
 
-static int handle_copy(const struct edit *edit, const struct header_range *copy,
-		       struct error *err)
+static int handle_copy(const struct edit *edit, const struct header_range *copy, struct error *err)
 {
 	static const char step[] = "writing the LUKS metadata";
 	int ret;
@@ -210,10 +214,12 @@ static const char *state_of(const struct edit *edit)
 	static const char *const metadata[] = {
 		[HEADER_ADDED] = "the new key may be there or not, the others are: see \"ndio key "
 				 "list\", and do it again",
-		[HEADER_REMOVED] = "the key slot may be there or not: see \"ndio key list\", and do it "
-				   "again",
-		[HEADER_CHANGED] = "the key slot has the old key or the new one: if the old one opens "
-				   "it (\"ndio info\"), do it again",
+		[HEADER_REMOVED] =
+			"the key slot may be there or not: see \"ndio key list\", and do it "
+			"again",
+		[HEADER_CHANGED] =
+			"the key slot has the old key or the new one: if the old one opens "
+			"it (\"ndio info\"), do it again",
 		[HEADER_NEW] = "the new header isn't whole: format it again",
 	};
 
@@ -317,7 +323,8 @@ static int prove_patiently(const struct edit *edit, const struct header_proof *p
 	int ret = thread_start(&thread, run_trial, &trial);
 
 	if (ret)
-		return error_set(err, ret, "%s: no thread to try the new key in", edit->header->name);
+		return error_set(err, ret, "%s: no thread to try the new key in",
+				 edit->header->name);
 	do {
 		if (deferral_is_over())
 			end_interrupted(edit);
@@ -328,7 +335,7 @@ static int prove_patiently(const struct edit *edit, const struct header_proof *p
 }
 
 static int prove_edit(struct edit *edit, const struct header_proof *proof, unsigned nr_copies,
-		 struct error *err)
+		      struct error *err)
 {
 	int ret = proof ? prove_patiently(edit, proof, err) : 0;
 
@@ -396,8 +403,7 @@ int header_write_back(struct header *header, enum header_change change,
 	ret = map_memfd(header, header->len, &edit.now, err);
 	if (ret < 0)
 		return ret;
-	find_copies(&edit, header->version == 2 ? header->second_is_stale :
-						  change == HEADER_ADDED);
+	find_copies(&edit, header->version == 2 ? header->second_is_stale : change == HEADER_ADDED);
 	find_used(&edit);
 	deferral_begin();
 	ret = compare_all(&edit, err);
@@ -416,7 +422,7 @@ int header_write_back(struct header *header, enum header_change change,
 /* ---- a new header ---- */
 
 static int zero_range(struct header *header, uint64_t offset, uint64_t len, const char *step,
-		struct error *err)
+		      struct error *err)
 {
 	if (offset >= header->size)
 		return 0;

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "header/header.h"
 #include "header/header-proof.h"
+#include "header/header.h"
 
 enum header_change {
 	HEADER_ADDED,   /* key slots were only added since the last write */

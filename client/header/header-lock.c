@@ -14,7 +14,6 @@
 #include "locator/locator.h"
 #include "terminal/say.h"
 
-
 #define EVERYBODYS "/run/lock"
 #define NAME_SIZE  80 /* "ndio-" and a hash in hexadecimal */
 
@@ -93,7 +92,8 @@ static int name_lock(const char *uri, char name[NAME_SIZE], struct error *err)
 static void tell_folder(const char *uri, const char *folder, int why)
 {
 	say_error("%s: its lock is in %s, since " EVERYBODYS " can't be used (%s): it doesn't keep "
-		  "out who has it elsewhere, as other users do", uri, folder, strerror(why));
+		  "out who has it elsewhere, as other users do",
+		  uri, folder, strerror(why));
 }
 
 static int open_uri_lock(const char *uri, bool tell, struct error *err)
@@ -117,8 +117,9 @@ static int open_uri_lock(const char *uri, bool tell, struct error *err)
 	}
 	if (fd < 0)
 		return error_set(err, -fd, "%s: no place for its lock: " EVERYBODYS ": %s; %s: %s",
-				 uri, strerror(-why), own, fd == -EPERM ?
-				 "it has to be a folder that is only yours" : strerror(-fd));
+				 uri, strerror(-why), own,
+				 fd == -EPERM ? "it has to be a folder that is only yours" :
+						strerror(-fd));
 	if (tell)
 		tell_folder(uri, folder, -why);
 	return fd;

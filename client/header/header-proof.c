@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/cipher.h"
 #include "luks/luks.h"
 #include "memory/secret.h"
-#include "engine/cipher.h"
 
 static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
 {
@@ -77,7 +77,8 @@ static int prove(const struct header *header, const struct luks_source *source,
 	if (ret == -ENOTSUP)
 		ret = open_slot(header, source, &pass, &why);
 	if (ret < 0)
-		return error_set(err, -ret, "the new key doesn't open the new header: %s", why.text);
+		return error_set(err, -ret, "the new key doesn't open the new header: %s",
+				 why.text);
 	return 0;
 }
 
@@ -94,8 +95,7 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 	return prove(header, &source, proof, err);
 }
 
-int header_prove_memfd(struct header *header, const struct header_proof *proof,
-		       struct error *err)
+int header_prove_memfd(struct header *header, const struct header_proof *proof, struct error *err)
 {
 	const struct luks_source source = {
 		.name = header->name,

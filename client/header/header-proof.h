@@ -17,7 +17,6 @@ struct header_proof {
 int header_prove(struct header *header, const struct header_proof *proof, struct error *err);
 
 /* The same with what is in the memfd, before it is written. */
-int header_prove_memfd(struct header *header, const struct header_proof *proof,
-		       struct error *err);
+int header_prove_memfd(struct header *header, const struct header_proof *proof, struct error *err);
 
 #endif

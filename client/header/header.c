@@ -12,10 +12,10 @@
 #include "terminal/deferral.h"
 #include "terminal/say.h"
 
-#define MIB        (UINT64_C(1) << 20)
-#define META_MAX   (8 * MIB) /* two copies of the largest LUKS2 metadata */
-#define PIECE      (256 * 1024) /* bytes that are asked for at a time */
-#define LOOK_MS    200          /* between two looks whether a signal has come */
+#define MIB      (UINT64_C(1) << 20)
+#define META_MAX (8 * MIB)    /* two copies of the largest LUKS2 metadata */
+#define PIECE    (256 * 1024) /* bytes that are asked for at a time */
+#define LOOK_MS  200          /* between two looks whether a signal has come */
 
 enum ask { ASK_READ, ASK_WRITE, ASK_ZERO, ASK_FLUSH };
 
@@ -58,7 +58,8 @@ int header_open(struct header *header, bool readonly, struct error *err)
 	header->size = header->info.target_size;
 	if (!readonly && !(header->info.can & NDIO_CAN_FLUSH))
 		say_error("%s: the server can't flush: what is written may be lost, or half of it, "
-			  "if it crashes soon", header->name);
+			  "if it crashes soon",
+			  header->name);
 	return 0;
 }
 
@@ -138,8 +139,9 @@ static int ask_volume(struct header *header, enum ask ask, void *buf, uint64_t l
 		ret = ndio_aio_flush(header->volume, &completion);
 	if (ret == 0)
 		ret = wait_for_answer(header);
-	return ret == 0 ? 0 : error_set(err, -ret, "%s: %s: %s at %" PRIu64 ": %s", header->name, step,
-					names[ask], offset, reason_of(header, ret));
+	return ret == 0 ? 0 :
+			  error_set(err, -ret, "%s: %s: %s at %" PRIu64 ": %s", header->name, step,
+				    names[ask], offset, reason_of(header, ret));
 }
 
 /* In pieces: a slow network is no silent server. */
@@ -150,8 +152,8 @@ static int ask_in_pieces(struct header *header, enum ask ask, void *buf, uint64_
 
 	for (uint64_t at = 0, n; at < len && ret == 0; at += n) {
 		n = min_u64(PIECE, len - at);
-		ret = ask_volume(header, ask, buf ? (uint8_t *)buf + at : NULL, n, offset + at, step,
-				 err);
+		ret = ask_volume(header, ask, buf ? (uint8_t *)buf + at : NULL, n, offset + at,
+				 step, err);
 	}
 	return ret;
 }
@@ -203,8 +205,8 @@ static int copy_until(struct header *header, uint64_t end, struct error *err)
 	if (!before)
 		return out_of_memory(header, err);
 	header->before = before;
-	ret = header_read_bytes(header, before + from, end - from, from,
-				"reading the LUKS header", err);
+	ret = header_read_bytes(header, before + from, end - from, from, "reading the LUKS header",
+				err);
 	if (ret == 0)
 		ret = luks_memfd_write(&header->memfd, before + from, end - from, from, err);
 	if (ret == 0)
@@ -237,7 +239,8 @@ int header_measure(struct header *header, struct error *err)
 	int ret = luks_memfd_measure(&header->memfd, &header->len, &header->copy_len, err);
 
 	header->version = luks_memfd_version(&header->memfd);
-	header->data_elsewhere = crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT < header->len;
+	header->data_elsewhere =
+		crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT < header->len;
 	return ret;
 }
 

@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "luks/luks-memfd.h"
 #include "library/ndio.h"
+#include "luks/luks-memfd.h"
 
 #define HEADER_UNIT 512 /* bytes: libcryptsetup's offsets, and a LUKS1 sector */
 

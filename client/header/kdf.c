@@ -6,7 +6,6 @@
 
 #include "terminal/number.h"
 
-
 /* libcryptsetup's limits, in KiB: each of up to four threads takes 8. */
 #define MEMORY_MIN 32
 #define MEMORY_MAX (4 << 20)
@@ -30,15 +29,18 @@ const char *kdf_option(struct kdf_options *options, int option, const char *valu
 		return is_known(value) ? NULL : "--pbkdf is argon2id, argon2i or pbkdf2";
 	case KDF_TIME:
 		return read_number(value, &options->time_ms) ?
-			       NULL : "--iter-time takes a number of milliseconds";
+			       NULL :
+			       "--iter-time takes a number of milliseconds";
 	case KDF_ITERATIONS:
 		return read_number(value, &options->iterations) ?
-			       NULL : "--pbkdf-force-iterations takes a number";
+			       NULL :
+			       "--pbkdf-force-iterations takes a number";
 	default:
 		return read_number(value, &options->memory_kib) &&
 				       options->memory_kib >= MEMORY_MIN &&
 				       options->memory_kib <= MEMORY_MAX ?
-			       NULL : "--pbkdf-memory takes a number of KiB, from 32 to 4194304";
+			       NULL :
+			       "--pbkdf-memory takes a number of KiB, from 32 to 4194304";
 	}
 }
 
@@ -61,11 +63,15 @@ static int check_luks1(const struct kdf_options *options, const struct header *h
 		       struct error *err)
 {
 	if (options->type && strcmp(options->type, CRYPT_KDF_PBKDF2) != 0)
-		return error_set(err, ENOTSUP, "%s: the key derivation: LUKS1 has pbkdf2 only, and "
-				 "not %s, which needs LUKS2", header->name, options->type);
+		return error_set(err, ENOTSUP,
+				 "%s: the key derivation: LUKS1 has pbkdf2 only, and "
+				 "not %s, which needs LUKS2",
+				 header->name, options->type);
 	if (options->memory_kib)
-		return error_set(err, ENOTSUP, "%s: the key derivation: LUKS1 has pbkdf2 only, which "
-				 "takes no memory", header->name);
+		return error_set(err, ENOTSUP,
+				 "%s: the key derivation: LUKS1 has pbkdf2 only, which "
+				 "takes no memory",
+				 header->name);
 	return 0;
 }
 
@@ -84,8 +90,8 @@ int kdf_apply(const struct kdf_options *options, struct header *header, const ch
 	pbkdf.hash = usual->hash;
 	pbkdf.time_ms = options->time_ms ? options->time_ms : usual->time_ms;
 	if (strcmp(pbkdf.type, CRYPT_KDF_PBKDF2) != 0) {
-		pbkdf.max_memory_kb = options->memory_kib ? options->memory_kib :
-							    usual->max_memory_kb;
+		pbkdf.max_memory_kb =
+			options->memory_kib ? options->memory_kib : usual->max_memory_kb;
 		pbkdf.parallel_threads = usual->parallel_threads;
 	}
 	if (options->iterations) {

@@ -11,26 +11,28 @@
 
 /* What isn't given is 0 or NULL, and as cryptsetup chooses. */
 struct kdf_options {
-	const char *type;     /* "argon2id", "argon2i", "pbkdf2" */
-	uint64_t time_ms;     /* to spend: iterations are found by a benchmark */
-	uint64_t iterations;  /* or so many, without one */
+	const char *type;    /* "argon2id", "argon2i", "pbkdf2" */
+	uint64_t time_ms;    /* to spend: iterations are found by a benchmark */
+	uint64_t iterations; /* or so many, without one */
 	uint64_t memory_kib;
 };
 
 /* For a table of struct option; their values are from 256 up. */
 enum { KDF_TYPE = 256, KDF_TIME, KDF_ITERATIONS, KDF_MEMORY, KDF_END };
-#define KDF_LONG_OPTIONS \
-	{ "pbkdf", required_argument, NULL, KDF_TYPE }, \
-	{ "iter-time", required_argument, NULL, KDF_TIME }, \
-	{ "pbkdf-force-iterations", required_argument, NULL, KDF_ITERATIONS }, \
-	{ "pbkdf-memory", required_argument, NULL, KDF_MEMORY }
+#define KDF_LONG_OPTIONS                                                                           \
+	{ "pbkdf", required_argument, NULL, KDF_TYPE },                                            \
+		{ "iter-time", required_argument, NULL, KDF_TIME },                                \
+		{ "pbkdf-force-iterations", required_argument, NULL, KDF_ITERATIONS },             \
+	{                                                                                          \
+		"pbkdf-memory", required_argument, NULL, KDF_MEMORY                                \
+	}
 
 /* Their lines in --help. */
-#define KDF_HELP \
-	"  --pbkdf TYPE       key derivation: argon2id, argon2i or pbkdf2\n" \
-	"  --iter-time MS     let it take about so many milliseconds on this machine\n" \
-	"  --pbkdf-force-iterations N\n" \
-	"                     or so many iterations, without measuring\n" \
+#define KDF_HELP                                                                                   \
+	"  --pbkdf TYPE       key derivation: argon2id, argon2i or pbkdf2\n"                       \
+	"  --iter-time MS     let it take about so many milliseconds on this machine\n"            \
+	"  --pbkdf-force-iterations N\n"                                                           \
+	"                     or so many iterations, without measuring\n"                          \
 	"  --pbkdf-memory KIB memory that it may take at the most (argon2 only)\n"
 
 /* Takes an option's value. NULL, or what is wrong with it. */

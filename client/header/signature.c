@@ -68,7 +68,7 @@ static int ask_blkid(const struct edges *edges, const char *name, struct signatu
 	}
 	blkid_probe_enable_superblocks(probe, 1);
 	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE |
-						 BLKID_SUBLKS_MAGIC);
+							 BLKID_SUBLKS_MAGIC);
 	blkid_probe_enable_partitions(probe, 1);
 	blkid_probe_set_partitions_flags(probe, BLKID_PARTS_MAGIC);
 	while (blkid_do_probe(probe) == 0)
@@ -93,7 +93,8 @@ static void look_for(struct signatures *found, const struct edges *edges, const 
  * it, says how large the member is; 1.0 where the metadata are. */
 static void look_for_md(struct signatures *found, const struct edges *edges)
 {
-	static const uint8_t little[] = { 0xfc, 0x4e, 0x2b, 0xa9 }, big[] = { 0xa9, 0x2b, 0x4e, 0xfc };
+	static const uint8_t little[] = { 0xfc, 0x4e, 0x2b, 0xa9 },
+			     big[] = { 0xa9, 0x2b, 0x4e, 0xfc };
 	static const char name[] = "linux_raid_member (raid)";
 	uint64_t old = round_down(edges->size, 65536) - 65536;
 
@@ -106,7 +107,8 @@ static void look_for_md(struct signatures *found, const struct edges *edges)
  * 128 KiB that some controller keeps for itself. */
 static void look_for_ddf(struct signatures *found, const struct edges *edges)
 {
-	static const uint8_t big[] = { 0xde, 0x11, 0xde, 0x11 }, little[] = { 0x11, 0xde, 0x11, 0xde };
+	static const uint8_t big[] = { 0xde, 0x11, 0xde, 0x11 },
+			     little[] = { 0x11, 0xde, 0x11, 0xde };
 	uint64_t last = round_down(edges->size, HEADER_UNIT) - HEADER_UNIT;
 
 	for (unsigned i = 0; i < 2; i++, last -= 256 * HEADER_UNIT) {

@@ -12,17 +12,17 @@
 #include <string.h>
 
 #include "base/align.h"
+#include "base/thread.h"
 #include "engine/bounce.h"
+#include "engine/worker.h"
 #include "library/callback.h"
+#include "library/message.h"
+#include "library/queue.h"
 #include "locator/locator.h"
 #include "memory/mapping.h"
-#include "library/message.h"
 #include "memory/pin.h"
-#include "library/queue.h"
 #include "nbd/target-nbd.h"
 #include "open.h"
-#include "base/thread.h"
-#include "engine/worker.h"
 
 /* A file's queue depth is in the pieces, a server's also in its connections. All bounce memory
  * together stays below the usual locked-memory limit of 8 MiB. */
@@ -36,8 +36,9 @@
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
 
 /* All that there are. */
-#define OPEN_FLAGS ((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK | \
-			       NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD))
+#define OPEN_FLAGS                                                                                 \
+	((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK |                   \
+		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD))
 
 struct ndio_volume {
 	struct volume *volume;
@@ -45,7 +46,7 @@ struct ndio_volume {
 	unsigned connections;
 	size_t copy_memory;
 	_Atomic size_t copy_used;
-	struct notice notice; /* the program's */
+	struct notice notice;   /* the program's */
 	atomic_bool closing;    /* callbacks make no more requests, */
 	atomic_uint submitting; /* except for these */
 
@@ -160,7 +161,8 @@ static int start_workers(struct ndio_volume *handle, bool nbd, struct error *err
 
 	if (ret < 0)
 		return ret;
-	if (handle->volume->encrypted && !workers_are_pinned(handle->workers) && handle->notice.tell)
+	if (handle->volume->encrypted && !workers_are_pinned(handle->workers) &&
+	    handle->notice.tell)
 		tell_notice(handle, BOUNCE_UNPINNED);
 	return 0;
 }
@@ -187,7 +189,7 @@ static int read_options(const struct ndio_options *options, struct ndio_options 
 		return message_set(EINVAL, "struct_size is no struct's: half a member is known");
 	if (options && options->struct_size > sizeof(*all))
 		return message_set(EINVAL, "the program is newer than the library: it knows more "
-				   "options");
+					   "options");
 	if (options)
 		memcpy(all, options, options->struct_size);
 	if (all->flags & ~OPEN_FLAGS)
@@ -207,8 +209,7 @@ static int read_options(const struct ndio_options *options, struct ndio_options 
 	return 0;
 }
 
-int ndio_open(const char *locator, const struct ndio_options *options,
-	      struct ndio_volume **volume)
+int ndio_open(const char *locator, const struct ndio_options *options, struct ndio_volume **volume)
 {
 	struct ndio_options all;
 	struct ndio_volume *handle;
@@ -273,8 +274,10 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 		ret = read_options(options, &all);
 	if (ret < 0)
 		return ret;
-	if (!volume || !all.key || volume->volume->encrypted || !target_is_nbd(volume->volume->target))
-		return message_set(EINVAL, "only the disk of a server that was opened without a key can "
+	if (!volume || !all.key || volume->volume->encrypted ||
+	    !target_is_nbd(volume->volume->target))
+		return message_set(EINVAL,
+				   "only the disk of a server that was opened without a key can "
 				   "be unlocked later, and with one");
 	workers_close(volume->workers, false);
 	volume->workers = NULL;
@@ -325,10 +328,8 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 
 	if (target_is_nbd(target))
 		target_nbd_facts(target, &facts);
-	return (volume->readonly ? 0 : NDIO_CAN_WRITE) |
-	       (target->can_flush ? NDIO_CAN_FLUSH : 0) |
-	       (target->can_fua ? NDIO_CAN_FUA : 0) |
-	       (volume->can_trim ? NDIO_CAN_TRIM : 0) |
+	return (volume->readonly ? 0 : NDIO_CAN_WRITE) | (target->can_flush ? NDIO_CAN_FLUSH : 0) |
+	       (target->can_fua ? NDIO_CAN_FUA : 0) | (volume->can_trim ? NDIO_CAN_TRIM : 0) |
 	       (volume->can_fast_zero ? NDIO_CAN_FAST_ZERO : 0) |
 	       (volume->can_extents ? NDIO_CAN_EXTENTS : 0) |
 	       (volume->can_cache ? NDIO_CAN_CACHE : 0) |
@@ -493,10 +494,10 @@ static bool is_registered(const struct ask *ask)
 /* Pinning faults the memory in, and copying reads it. */
 static int check_callback(const struct ndio_volume *handle, const struct ask *ask)
 {
-	if (!callback_is_running() || !(ask->flags & (NDIO_PIN | NDIO_COPY)) ||
-	    is_registered(ask))
+	if (!callback_is_running() || !(ask->flags & (NDIO_PIN | NDIO_COPY)) || is_registered(ask))
 		return 0;
-	return refuse(handle, ask, -EDEADLK, "NDIO_PIN and NDIO_COPY of memory that isn't "
+	return refuse(handle, ask, -EDEADLK,
+		      "NDIO_PIN and NDIO_COPY of memory that isn't "
 		      "registered: not in a callback, which might wait for itself");
 }
 
@@ -531,9 +532,8 @@ static int tell_extent(void *opaque, uint64_t offset, uint64_t len, unsigned typ
 
 static int make_request(struct call *call, const struct ask *ask)
 {
-	int ret = request_make(call->owner->volume, ask->op,
-			       request_flags(ask->flags), ask->offset, ask->len, ask->iov,
-			       ask->iovcnt, &call->request);
+	int ret = request_make(call->owner->volume, ask->op, request_flags(ask->flags), ask->offset,
+			       ask->len, ask->iov, ask->iovcnt, &call->request);
 
 	if (ret == 0) {
 		call->extent = ask->extent;
@@ -774,7 +774,8 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 	int ret = 0;
 
 	if (!completion || !completion->callback == !completion->queue)
-		return message_set(EINVAL, "a completion needs a callback or a queue, and not both");
+		return message_set(EINVAL,
+				   "a completion needs a callback or a queue, and not both");
 	ret = check(handle, &ask);
 	if (ret < 0)
 		return ret;
@@ -833,9 +834,10 @@ static ssize_t run_data(struct ndio_volume *volume, struct ask ask)
 	return ret < 0 ? ret : bytes;
 }
 
-#define ASK_DATA(which) \
-	((struct ask){ .op = (which), .flags = flags, .offset = offset, .iov = iov, .iovcnt = iovcnt })
-#define ASK_RANGE(which) \
+#define ASK_DATA(which)                                                                            \
+	((struct ask){                                                                             \
+		.op = (which), .flags = flags, .offset = offset, .iov = iov, .iovcnt = iovcnt })
+#define ASK_RANGE(which)                                                                           \
 	((struct ask){ .op = (which), .flags = flags, .offset = offset, .len = len })
 
 ssize_t ndio_preadv(struct ndio_volume *volume, const struct iovec *iov, int iovcnt,
@@ -881,8 +883,8 @@ static struct ask ask_extents(uint64_t offset, uint64_t len, ndio_extent_fn *ext
 	};
 }
 
-int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
-		 ndio_extent_fn *extent, void *opaque)
+int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len, ndio_extent_fn *extent,
+		 void *opaque)
 {
 	return run_call(volume, ask_extents(offset, len, extent, opaque));
 }

@@ -36,11 +36,11 @@ const char *ndio_version(void);
 /* ---- opening and closing ---- */
 
 enum ndio_open_flag {
-	NDIO_OPEN_READONLY = 1 << 0, /* never write, even where that is possible */
-	NDIO_OPEN_DISCARD = 1 << 1,  /* pass trims of an encrypted disk through, even where its
+	NDIO_OPEN_READONLY = 1 << 0,   /* never write, even where that is possible */
+	NDIO_OPEN_DISCARD = 1 << 1,    /* pass trims of an encrypted disk through, even where its
 					header doesn't allow it */
-	NDIO_OPEN_NO_LOCK = 1 << 2,  /* don't take the lock that keeps other writers off a file */
-	NDIO_OPEN_KEY_SLOT = 1 << 3, /* only options.key_slot is tried */
+	NDIO_OPEN_NO_LOCK = 1 << 2,    /* don't take the lock that keeps other writers off a file */
+	NDIO_OPEN_KEY_SLOT = 1 << 3,   /* only options.key_slot is tried */
 	NDIO_OPEN_NO_DISCARD = 1 << 4, /* pass no trims of one through, even where it does */
 };
 
@@ -51,26 +51,26 @@ enum ndio_direct {
 };
 
 struct ndio_options {
-	size_t struct_size;  /* sizeof(struct ndio_options): which members the caller knows; the
+	size_t struct_size;   /* sizeof(struct ndio_options): which members the caller knows; the
 				library's newer ones are as if they were 0 */
-	const void *key;     /* passphrase, or a key file's content; NULL: no encryption here */
-	size_t key_len;      /* bytes */
-	const char *header;  /* path of a detached LUKS header, or NULL */
-	unsigned flags;      /* enum ndio_open_flag */
-	int direct;          /* enum ndio_direct; files only */
+	const void *key;      /* passphrase, or a key file's content; NULL: no encryption here */
+	size_t key_len;       /* bytes */
+	const char *header;   /* path of a detached LUKS header, or NULL */
+	unsigned flags;       /* enum ndio_open_flag */
+	int direct;           /* enum ndio_direct; files only */
 	unsigned connections; /* to an NBD server that allows several; 0: 4 */
-	size_t copy_memory;  /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
+	size_t copy_memory;   /* bytes that NDIO_COPY may use at a time; 0: 64 MiB */
 	/* Told of what the user should know though nothing failed, in the thread that opens; and
 	 * why the TLS connection to a server was lost, or that one of several connections was, in
 	 * one of the library's threads. It is a callback: see struct ndio_completion. NULL: nobody
 	 * is. */
 	void (*notice)(void *opaque, const char *message);
 	void *opaque;
-	int reserved;        /* 0 */
-	uint64_t file_size;  /* bytes: a regular file that can be written is taken to be at least so
+	int reserved;       /* 0 */
+	uint64_t file_size; /* bytes: a regular file that can be written is taken to be at least so
 				long. A write behind its end makes it longer; until then a read there
 				fails. 0: as long as it is */
-	unsigned key_slot;   /* with NDIO_OPEN_KEY_SLOT: number of the key slot to try; else each
+	unsigned key_slot;  /* with NDIO_OPEN_KEY_SLOT: number of the key slot to try; else each
 				is that is in use, except for those whose priority is "ignore" */
 	/* How long deriving keys may take in all, in seconds of an ordinary core, by estimate: a
 	 * second is a million iterations of PBKDF2, or 1 GiB that Argon2 passes over. Key slots
@@ -93,8 +93,7 @@ struct ndio_options {
  * such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
  * small, a detached header without its disk; -ENOTSUP a LUKS feature that isn't supported, or key
  * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
-int ndio_open(const char *locator, const struct ndio_options *options,
-	      struct ndio_volume **volume);
+int ndio_open(const char *locator, const struct ndio_options *options, struct ndio_volume **volume);
 
 /* Opens with a key what was opened without one, over the connection that there is: for servers that
  * let in one client, once. Of the options, those about the key count. Nobody may use the volume
@@ -141,9 +140,9 @@ struct ndio_info {
 	int direct;           /* the page cache isn't involved */
 	int nbd;              /* an NBD export; the rest is about its server */
 	int tls;
-	uint32_t connections; /* in use */
+	uint32_t connections;                                   /* in use */
 	uint32_t block_minimum, block_preferred, block_maximum; /* bytes; 0: it doesn't tell */
-	char protocol[32];    /* "newstyle-fixed" */
+	char protocol[32];                                      /* "newstyle-fixed" */
 	int structured_replies;
 	char tls_version[16]; /* "TLSv1.3"; these three are "" without TLS */
 	char tls_cipher[48];  /* "TLS_AES_128_GCM_SHA256" */
@@ -154,11 +153,11 @@ struct ndio_info {
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);
 
 struct ndio_stats {
-	size_t struct_size;   /* set by the caller */
+	size_t struct_size;             /* set by the caller */
 	uint64_t reads, writes, others; /* requests completed */
 	uint64_t bytes_read, bytes_written;
-	uint64_t bounced, zero_copy;    /* pieces of requests */
-	uint64_t partial;     /* blocks read, changed and written back */
+	uint64_t bounced, zero_copy; /* pieces of requests */
+	uint64_t partial;            /* blocks read, changed and written back */
 	uint64_t pins, unpins;
 	uint64_t in_flight;
 	uint64_t errors;
@@ -217,8 +216,8 @@ enum ndio_extent_type {
  * ndio_completion. type: enum ndio_extent_type. Neighbours may have the same type. It returns 0, or
  * a negative errno, which ends the call and is what that returns. */
 typedef int ndio_extent_fn(void *opaque, uint64_t offset, uint64_t len, unsigned type);
-int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len,
-		 ndio_extent_fn *extent, void *opaque);
+int ndio_extents(struct ndio_volume *volume, uint64_t offset, uint64_t len, ndio_extent_fn *extent,
+		 void *opaque);
 
 /* ---- asynchronous calls ---- */
 
@@ -273,8 +272,7 @@ int ndio_queue_fd(const struct ndio_queue *queue);
 /* Fetches up to max events; waits for the first for timeout_ms milliseconds, -1: for ever. How
  * many, 0 when the time ran out; -EINTR when a signal came first. A callback doesn't get those
  * whose data are to be copied (see NDIO_PIN), nor what is behind them. */
-int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max,
-		    int timeout_ms);
+int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max, int timeout_ms);
 
 /* ---- memory ---- */
 

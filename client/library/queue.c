@@ -12,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "library/callback.h"
 #include "base/clock.h"
+#include "library/callback.h"
 #include "library/message.h"
 
 struct ndio_queue {
@@ -25,7 +25,7 @@ struct ndio_queue {
 	atomic_bool signaled; /* fd was written since it was read last */
 	atomic_uint adding;   /* threads that still have to signal an entry */
 
-	pthread_mutex_t lock; /* of those who fetch */
+	pthread_mutex_t lock;              /* of those who fetch */
 	struct queue_entry *first, **last; /* taken from the inbox, oldest first */
 };
 

@@ -34,7 +34,8 @@ int agent_start(struct agent *agent, const char *prompt, struct error *err)
 	agent->pid = fork();
 	if (agent->pid == 0)
 		run_child(path, prompt, ends[1]);
-	ret = agent->pid < 0 ? error_set(err, errno, "can't start %s: %s", path, strerror(errno)) : 0;
+	ret = agent->pid < 0 ? error_set(err, errno, "can't start %s: %s", path, strerror(errno)) :
+			       0;
 	close(ends[1]);
 	if (ret < 0)
 		close(ends[0]);

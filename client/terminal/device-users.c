@@ -18,7 +18,8 @@ static bool is_device(const char *path, dev_t device)
 {
 	struct stat st;
 
-	return path[0] == '/' && stat(path, &st) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == device;
+	return path[0] == '/' && stat(path, &st) == 0 && S_ISBLK(st.st_mode) &&
+	       st.st_rdev == device;
 }
 
 /* By its source: what btrfs has mounted has a device number of its own. */
@@ -69,7 +70,8 @@ static bool find_holder(const char *folder, const char *name, char *text, size_t
 		found = entry->d_name[0] != '.';
 		if (!found)
 			continue;
-		if (sysfs_line(called, sizeof(called), "%s/holders/%s/dm/name", folder, entry->d_name))
+		if (sysfs_line(called, sizeof(called), "%s/holders/%s/dm/name", folder,
+			       entry->d_name))
 			snprintf(text, size, "%s (%s) is made of %s", entry->d_name, called, name);
 		else
 			snprintf(text, size, "%s is made of %s", entry->d_name, name);
@@ -123,7 +125,8 @@ const char *device_users(dev_t device, char *text, size_t size)
 			   find_user_of_partition(folder, text, size));
 	free(folder);
 	if (!found)
-		snprintf(text, size, "by whom isn't to be seen from here: is it mounted in another "
+		snprintf(text, size,
+			 "by whom isn't to be seen from here: is it mounted in another "
 			 "namespace?");
 	return text;
 }

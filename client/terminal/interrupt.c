@@ -17,7 +17,7 @@ static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
 static volatile sig_atomic_t caught;
 static volatile sig_atomic_t deferred; /* it stops nothing */
 static volatile sig_atomic_t stopping; /* the one that stops, or 0 */
-static time_t caught_at; /* seconds, on the monotonic clock */
+static time_t caught_at;               /* seconds, on the monotonic clock */
 static int caught_fd = -1;
 
 static time_t seconds_now(void)

@@ -17,10 +17,10 @@
 #include "terminal/number.h"
 #include "terminal/say.h"
 
-#define TYPED_MAX 512 /* bytes of a passphrase that is typed, as cryptsetup has it */
-#define TRIES     3   /* for a new one to be typed twice */
-#define INTERRUPT_MS 100 /* how often it is looked whether one came */
-#define LINE_ROOM (TYPED_MAX + 1) /* with its newline, or what is one too many */
+#define TYPED_MAX    512             /* bytes of a passphrase that is typed, as cryptsetup has it */
+#define TRIES        3               /* for a new one to be typed twice */
+#define INTERRUPT_MS 100             /* how often it is looked whether one came */
+#define LINE_ROOM    (TYPED_MAX + 1) /* with its newline, or what is one too many */
 
 /* ---- the command line ---- */
 
@@ -49,21 +49,24 @@ bool key_source_set_fd(struct key_source *source, const char *value)
 
 const char *key_source_set_offset(struct key_source *source, const char *value)
 {
-	return parse_size(value, &source->part.offset) ? NULL :
-	       "the offset in a key file is a number of bytes, or one with K, M, G or T";
+	return parse_size(value, &source->part.offset) ?
+		       NULL :
+		       "the offset in a key file is a number of bytes, or one with K, M, G or T";
 }
 
 const char *key_source_set_size(struct key_source *source, const char *value)
 {
 	return parse_size(value, &source->part.size) && source->part.size > 0 &&
 			       source->part.size <= KEY_MAX ?
-		       NULL : "the size of a key is from 1 byte to 8 MiB";
+		       NULL :
+		       "the size of a key is from 1 byte to 8 MiB";
 }
 
 const char *key_source_check(const struct key_source *source)
 {
 	return (source->part.offset || source->part.size) && !key_source_given(source) ?
-		       "an offset or a size is for a key from a file or a descriptor" : NULL;
+		       "an offset or a size is for a key from a file or a descriptor" :
+		       NULL;
 }
 
 static int descriptor_of(const struct key_source *source)
@@ -100,8 +103,8 @@ static int read_descriptor(int fd, const struct key_part *part, struct key *key,
 	char name[48];
 
 	snprintf(name, sizeof(name), "key file on descriptor %d", fd);
-	return key_file_read(fd, fd == STDIN_FILENO ? "key file on standard input" : name, part, key,
-			     err);
+	return key_file_read(fd, fd == STDIN_FILENO ? "key file on standard input" : name, part,
+			     key, err);
 }
 
 /* ---- the terminal ---- */
@@ -269,7 +272,8 @@ static int read_terminal(const char *prompt, bool is_new, struct key *key, struc
 	int ret;
 
 	if (fd < 0)
-		return error_set(err, ENOTTY, "no terminal to ask for the key at: "
+		return error_set(err, ENOTTY,
+				 "no terminal to ask for the key at: "
 				 "give a key file or descriptor");
 	ret = key_make(key, LINE_ROOM, err);
 	if (ret == 0)
@@ -315,8 +319,8 @@ static int read_agent(const char *prompt, struct key *key, struct error *err)
 	return ret < 0 ? ret : ended;
 }
 
-int key_read(const struct key_source *source, const char *prompt, bool is_new,
-	     struct key *key, struct error *err)
+int key_read(const struct key_source *source, const char *prompt, bool is_new, struct key *key,
+	     struct error *err)
 {
 	int ret;
 

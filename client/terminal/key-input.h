@@ -17,7 +17,10 @@ struct key_source {
 	bool agents;          /* without a terminal, systemd's password agents are asked */
 	struct key_part part; /* which bytes of either */
 };
-#define KEY_SOURCE_NONE { .file = NULL, .fd = -1, .agents = false }
+#define KEY_SOURCE_NONE                                                                            \
+	{                                                                                          \
+		.file = NULL, .fd = -1, .agents = false                                            \
+	}
 
 /* Did the command line name a file or a descriptor? */
 bool key_source_given(const struct key_source *source);

@@ -6,7 +6,6 @@
 
 #include "terminal/say.h"
 
-
 #define TRIES 3 /* as cryptsetup */
 
 void key_tell_deriving(void)

@@ -5,8 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "terminal/device-users.h"
 #include "locator/locator.h"
+#include "terminal/device-users.h"
 #include "terminal/key-input.h"
 
 int overwrite_ask(const char *name, const char *what, const char *option, struct error *err)
@@ -14,15 +14,19 @@ int overwrite_ask(const char *name, const char *what, const char *option, struct
 	char question[1024];
 	int ret;
 
-	snprintf(question, sizeof(question), "%s holds %s, which would be lost. "
-		 "Type YES to go on:", name, what);
+	snprintf(question, sizeof(question),
+		 "%s holds %s, which would be lost. "
+		 "Type YES to go on:",
+		 name, what);
 	ret = terminal_confirm(question);
 	if (ret == 1)
 		return 0;
 	if (ret == 0)
 		return error_set(err, ECANCELED, "%s: left as it is", name);
-	return error_set(err, EEXIST, "%s: it holds %s; without a terminal to ask at, %s is "
-			 "needed to destroy that", name, what, option);
+	return error_set(err, EEXIST,
+			 "%s: it holds %s; without a terminal to ask at, %s is "
+			 "needed to destroy that",
+			 name, what, option);
 }
 
 int overwrite_check_claims(const char *locator, struct error *err)

@@ -95,7 +95,8 @@ static int make_output(struct error *err)
 	int fd = memfd_create("ndio-output", MFD_CLOEXEC);
 
 	return fd < 0 ? error_set(err, errno, "no place for a program's output: %s",
-				  strerror(errno)) : fd;
+				  strerror(errno)) :
+			fd;
 }
 
 int program_start(const char *const argv[], int fd, struct program *program, struct error *err)

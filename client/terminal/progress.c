@@ -15,14 +15,14 @@
 #include "terminal/number.h"
 #include "terminal/say.h"
 
-#define BAR_MAX     50
-#define INTERVAL_MS 200 /* between two bars */
-#define JSON_PAUSE  1.0 /* seconds between two lines for scripts; */
-#define FIRST_PAUSE 2.0 /* in a log for people the first comes early, */
-#define LAST_PAUSE  32.0 /* and then fewer and fewer */
-#define MEMORY      5.0 /* seconds that the rate looks back, more or less */
-#define LEFT_MAX    (100 * 86400.0) /* seconds; more isn't worth telling */
-#define LAST_WORD_MS 1000 /* how long a script that doesn't read can hold us up */
+#define BAR_MAX      50
+#define INTERVAL_MS  200             /* between two bars */
+#define JSON_PAUSE   1.0             /* seconds between two lines for scripts; */
+#define FIRST_PAUSE  2.0             /* in a log for people the first comes early, */
+#define LAST_PAUSE   32.0            /* and then fewer and fewer */
+#define MEMORY       5.0             /* seconds that the rate looks back, more or less */
+#define LEFT_MAX     (100 * 86400.0) /* seconds; more isn't worth telling */
+#define LAST_WORD_MS 1000            /* how long a script that doesn't read can hold us up */
 
 static volatile sig_atomic_t asked; /* by SIGUSR1 */
 static volatile sig_atomic_t asked_fd = -1;
@@ -151,8 +151,11 @@ static void describe(const struct progress *progress, uint64_t done, uint64_t to
 	else
 		snprintf(text, size, "%3u%%  %s of %s, %s/s, %s%s%s",
 			 (unsigned)(part_of(done, total) * 100), amount, size_text(total, all),
-			 rate, ended ? "in " : left < 0 ? "after " : "", when,
-			 ended || left < 0 ? "" : " left");
+			 rate,
+			 ended    ? "in " :
+			 left < 0 ? "after " :
+				    "",
+			 when, ended || left < 0 ? "" : " left");
 }
 
 static void draw(const struct progress *progress, uint64_t done, uint64_t total, bool ended)
@@ -199,8 +202,8 @@ static struct json_object *as_json(const struct progress *progress, uint64_t don
 }
 
 /* A line is left out where the script doesn't read what came before. */
-static void tell_script(struct progress *progress, uint64_t done, uint64_t total,
-			const char *state, int wait_ms)
+static void tell_script(struct progress *progress, uint64_t done, uint64_t total, const char *state,
+			int wait_ms)
 {
 	struct pollfd fd = { .fd = progress->options.fd, .events = POLLOUT };
 	struct json_object *object = as_json(progress, done, total, state);
@@ -220,8 +223,8 @@ static void tell_script(struct progress *progress, uint64_t done, uint64_t total
 
 /* ---- when ---- */
 
-void progress_start(struct progress *progress, const struct progress_options *options,
-		    int wake_fd, uint64_t done)
+void progress_start(struct progress *progress, const struct progress_options *options, int wake_fd,
+		    uint64_t done)
 {
 	double time = progress_now();
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 enum progress_how {
-	PROGRESS_OFF,  /* but for SIGUSR1 */
+	PROGRESS_OFF, /* but for SIGUSR1 */
 	PROGRESS_TEXT,
 	PROGRESS_JSON,
 };
@@ -28,7 +28,7 @@ struct progress {
 	bool told;      /* lines that aren't a bar */
 	double sampled; /* when done was last looked at, */
 	uint64_t sampled_done;
-	double rate;    /* and bytes a second, of late */
+	double rate; /* and bytes a second, of late */
 };
 
 /* What --progress takes: nothing (NULL), "json" (on stderr), or the number of a descriptor that is
@@ -40,8 +40,8 @@ void progress_catch_signal(void);
 
 /* wake_fd: an eventfd that SIGUSR1 adds to. What was done before the start (bytes) doesn't count as
  * fast. */
-void progress_start(struct progress *progress, const struct progress_options *options,
-		    int wake_fd, uint64_t done);
+void progress_start(struct progress *progress, const struct progress_options *options, int wake_fd,
+		    uint64_t done);
 
 /* How long a poll may sleep before progress_update() is worth calling: milliseconds, or -1. */
 int progress_timeout(const struct progress *progress);

@@ -5,7 +5,6 @@
 
 #include "terminal/number.h"
 
-
 const char *unlock_take_slot(struct unlock_options *options, const char *value)
 {
 	uint64_t slot;

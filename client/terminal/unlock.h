@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-#include "luks/luks-slots.h"
 #include "library/ndio.h"
+#include "luks/luks-slots.h"
 
 #define UNLOCK_MAX_SLOT 31
 
@@ -14,7 +14,10 @@ struct unlock_options {
 	int slot;              /* the only one to try, or LUKS_ANY_SLOT */
 	unsigned max_kdf_time; /* see struct luks_pass; 0: the default */
 };
-#define UNLOCK_DEFAULT { .slot = LUKS_ANY_SLOT }
+#define UNLOCK_DEFAULT                                                                             \
+	{                                                                                          \
+		.slot = LUKS_ANY_SLOT                                                              \
+	}
 
 /* Take the values of --slot and --max-kdf-time. NULL, or what is wrong. */
 const char *unlock_take_slot(struct unlock_options *options, const char *value);

@@ -14,7 +14,8 @@ static inline uint64_t file_limit(void)
 	struct rlimit limit;
 
 	return getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY ?
-		       UINT64_MAX : limit.rlim_cur;
+		       UINT64_MAX :
+		       limit.rlim_cur;
 }
 
 #endif

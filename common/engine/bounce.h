@@ -8,11 +8,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "engine/bvec.h"
 #include "base/error.h"
+#include "engine/bvec.h"
 
 /* For whoever has some that isn't pinned to tell. */
-#define BOUNCE_UNPINNED "warning: buffers can't be locked in memory, the limit (ulimit -l) is too low: " \
+#define BOUNCE_UNPINNED                                                                            \
+	"warning: buffers can't be locked in memory, the limit (ulimit -l) is too low: "           \
 	"what passes through them, plaintext too, may be written to swap"
 
 struct bounce {

@@ -30,22 +30,22 @@ void bvec_snapshot(struct bvec *bv, const struct iovec *iov, size_t iov_count)
 
 	for (i = 0; i < iov_count; i++)
 		if (iov[i].iov_len > 0)
-			*bv++ = (struct bvec){iov[i].iov_base, iov[i].iov_len};
+			*bv++ = (struct bvec){ iov[i].iov_base, iov[i].iov_len };
 }
 
 struct iter iter_over(const struct bvec *bv, uint64_t bytes)
 {
-	return (struct iter){.bv = bv, .left = bytes};
+	return (struct iter){ .bv = bv, .left = bytes };
 }
 
 struct iter iter_of_zeroes(uint64_t bytes)
 {
-	return (struct iter){.left = bytes, .zeroes = true};
+	return (struct iter){ .left = bytes, .zeroes = true };
 }
 
 struct bvec iter_run(const struct iter *it, size_t max)
 {
-	struct bvec run = {NULL, 0};
+	struct bvec run = { NULL, 0 };
 
 	if (!it->left)
 		return run;

@@ -28,14 +28,14 @@
 struct channel {
 	struct volume *volume;
 	struct target_queue *queue;
-	struct cipher *cipher; /* NULL without a key */
-	struct helpers *helpers; /* NULL without */
+	struct cipher *cipher;        /* NULL without a key */
+	struct helpers *helpers;      /* NULL without */
 	size_t piece_len;             /* bytes, at the most */
 	struct ndio_subrequest *subs; /* all of them, each with its piece of the bounce memory */
 	struct ndio_subrequest *idle; /* those not in flight; the last one's piece is the warmest */
 	unsigned nr_subs, nr_idle;
 	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
-	atomic_bool canceled; /* told by any thread */
+	atomic_bool canceled;           /* told by any thread */
 	bool keep_unsent;
 	struct ndio_request *first, *last; /* started and not all split off, oldest first */
 };
@@ -581,15 +581,17 @@ static int make_subrequests(struct channel *channel, const struct channel_option
 }
 
 static int open_parts(struct channel *channel, const struct channel_options *options,
-		  struct bvec bounce, struct error *err)
+		      struct bvec bounce, struct error *err)
 {
 	struct volume *volume = channel->volume;
 
-	channel->piece_len = round_down(min_u64(options->piece_len, volume->target->max_len),
-					volume->block);
+	channel->piece_len =
+		round_down(min_u64(options->piece_len, volume->target->max_len), volume->block);
 	if (channel->piece_len == 0)
-		return error_set(err, EINVAL, "%s: takes no more than %" PRIu64 " bytes at a time, "
-				 "less than a sector", volume->target->name, volume->target->max_len);
+		return error_set(err, EINVAL,
+				 "%s: takes no more than %" PRIu64 " bytes at a time, "
+				 "less than a sector",
+				 volume->target->name, volume->target->max_len);
 	if (make_subrequests(channel, options, bounce) < 0)
 		return error_set(err, ENOMEM, "no memory for a channel");
 	if (volume->encrypted) {
@@ -598,8 +600,8 @@ static int open_parts(struct channel *channel, const struct channel_options *opt
 		if (!channel->cipher)
 			return -EINVAL;
 	}
-	channel->queue = volume->target->ops->queue_open(volume->target, options->pieces, bounce,
-							 err);
+	channel->queue =
+		volume->target->ops->queue_open(volume->target, options->pieces, bounce, err);
 	return channel->queue ? 0 : -EIO;
 }
 

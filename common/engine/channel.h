@@ -14,9 +14,9 @@
 #include "engine/volume.h"
 
 struct channel_options {
-	unsigned pieces;  /* of bounce memory, and so subrequests in flight at the most */
-	size_t piece_len; /* bytes; less is used where the target takes less */
-	bool huge_pages;  /* for whoever has bounce memory made for it: see bounce_init() */
+	unsigned pieces;         /* of bounce memory, and so subrequests in flight at the most */
+	size_t piece_len;        /* bytes; less is used where the target takes less */
+	bool huge_pages;         /* for whoever has bounce memory made for it: see bounce_init() */
 	struct helpers *helpers; /* for large pieces of a volume with a key, or NULL */
 };
 

@@ -45,17 +45,17 @@ static const struct kind {
 	const char *openssl;
 	enum { PLAIN64, PLAIN, ESSIV } iv;
 } kinds[] = {
-	{"aes-xts-plain64", 32, "AES-128-XTS", PLAIN64},
-	{"aes-xts-plain64", 64, "AES-256-XTS", PLAIN64},
-	{"aes-cbc-plain64", 16, "AES-128-CBC", PLAIN64},
-	{"aes-cbc-plain64", 24, "AES-192-CBC", PLAIN64},
-	{"aes-cbc-plain64", 32, "AES-256-CBC", PLAIN64},
-	{"aes-cbc-plain", 16, "AES-128-CBC", PLAIN},
-	{"aes-cbc-plain", 24, "AES-192-CBC", PLAIN},
-	{"aes-cbc-plain", 32, "AES-256-CBC", PLAIN},
-	{"aes-cbc-essiv:sha256", 16, "AES-128-CBC", ESSIV},
-	{"aes-cbc-essiv:sha256", 24, "AES-192-CBC", ESSIV},
-	{"aes-cbc-essiv:sha256", 32, "AES-256-CBC", ESSIV},
+	{ "aes-xts-plain64", 32, "AES-128-XTS", PLAIN64 },
+	{ "aes-xts-plain64", 64, "AES-256-XTS", PLAIN64 },
+	{ "aes-cbc-plain64", 16, "AES-128-CBC", PLAIN64 },
+	{ "aes-cbc-plain64", 24, "AES-192-CBC", PLAIN64 },
+	{ "aes-cbc-plain64", 32, "AES-256-CBC", PLAIN64 },
+	{ "aes-cbc-plain", 16, "AES-128-CBC", PLAIN },
+	{ "aes-cbc-plain", 24, "AES-192-CBC", PLAIN },
+	{ "aes-cbc-plain", 32, "AES-256-CBC", PLAIN },
+	{ "aes-cbc-essiv:sha256", 16, "AES-128-CBC", ESSIV },
+	{ "aes-cbc-essiv:sha256", 24, "AES-192-CBC", ESSIV },
+	{ "aes-cbc-essiv:sha256", 32, "AES-256-CBC", ESSIV },
 };
 
 static const struct kind *kind_find(const char *name, size_t key_len, struct error *err)
@@ -70,8 +70,8 @@ static const struct kind *kind_find(const char *name, size_t key_len, struct err
 		known = true;
 	}
 	if (known)
-		error_set(err, ENOTSUP, "cipher %s is not supported with a key of %zu bits",
-			  name, key_len * 8);
+		error_set(err, ENOTSUP, "cipher %s is not supported with a key of %zu bits", name,
+			  key_len * 8);
 	else
 		error_set(err, ENOTSUP, "cipher %s is not supported", name);
 	return NULL;
@@ -99,8 +99,7 @@ static EVP_CIPHER_CTX *context_new(const char *openssl, const void *key, bool en
 		OSSL_PARAM_END,
 	};
 
-	if (!algorithm || !ctx ||
-	    !EVP_CipherInit_ex2(ctx, algorithm, key, NULL, encrypt, params)) {
+	if (!algorithm || !ctx || !EVP_CipherInit_ex2(ctx, algorithm, key, NULL, encrypt, params)) {
 		EVP_CIPHER_CTX_free(ctx);
 		ctx = NULL;
 	}

@@ -15,9 +15,10 @@ struct depth_waiter {
 
 struct depth {
 	pthread_mutex_t lock;
-	uint64_t least, max; /* what the disk may be asked for: at first, and as it has turned out */
-	uint64_t bytes;      /* what it is asked for */
-	unsigned patience;   /* milliseconds */
+	uint64_t least,
+		max;       /* what the disk may be asked for: at first, and as it has turned out */
+	uint64_t bytes;    /* what it is asked for */
+	unsigned patience; /* milliseconds */
 	struct depth_waiter *first, **end; /* who waits, longest first */
 };
 

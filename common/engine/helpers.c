@@ -53,14 +53,15 @@ struct helper {
 	int cpu;         /* of those below, that it sleeps on; changed with the lock held */
 	cpu_set_t awake; /* where it may run while it doesn't sleep; likewise */
 	cpu_set_t set;   /* where it was let run last; its own */
-	bool idle; /* may be asked */
+	bool idle;       /* may be asked */
 	sem_t asked;
 };
 
 struct helpers {
 	struct volume *volume;
 	cpu_set_t cores; /* that the process may use at the start */
-	cpu_set_t process; /* and its first thread, when that was looked at last; with the lock held */
+	cpu_set_t
+		process; /* and its first thread, when that was looked at last; with the lock held */
 	pthread_mutex_t lock;
 	struct job *job; /* that helpers may join, or NULL */
 	bool closing;
@@ -77,7 +78,8 @@ static uint64_t do_chunks(struct cipher *cipher, struct job *job)
 
 	while (!job->error && (at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
 		size_t len = min_u64(CHUNK, job->len - at);
-		int ret = job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
+		int ret =
+			job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
 
 		if (ret < 0)
 			atomic_store(&job->error, ret);
@@ -273,8 +275,7 @@ static int start(struct helpers *all, int cpu, struct error *err)
 	const struct luks *luks = &all->volume->luks;
 	struct helper *helper = &all->helper[all->count];
 
-	*helper = (struct helper){ .all = all, .cpu = cpu, .awake = all->cores,
-				   .set = all->cores };
+	*helper = (struct helper){ .all = all, .cpu = cpu, .awake = all->cores, .set = all->cores };
 	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
 	if (!helper->cipher)
 		return -EINVAL;

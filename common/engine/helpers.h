@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/cipher.h"
 #include "base/error.h"
+#include "engine/cipher.h"
 #include "engine/volume.h"
 
 /* Bytes in one piece from which on it's worth to wake a helper. */

@@ -45,13 +45,13 @@ struct borrower {
 
 /* Channels of one kind. */
 struct stock {
-	struct bounce bounce; /* of all of them */
+	struct bounce bounce;    /* of all of them */
 	size_t piece_len, share; /* of a channel; and its bounce memory */
 	pthread_mutex_t lock;
 	unsigned count; /* opened */
 	unsigned nr_free;
-	struct channel **channels; /* all of them */
-	struct channel **free;     /* a stack: the channel used last has the warmest memory */
+	struct channel **channels;     /* all of them */
+	struct channel **free;         /* a stack: the channel used last has the warmest memory */
 	struct borrower *first, **end; /* who waits, longest first */
 };
 
@@ -86,8 +86,8 @@ static int stock_open(struct stock *stock, unsigned count, const struct channel_
 		struct channel **channel = &stock->channels[stock->count];
 
 		ret = channel_open(volume, options,
-				   bounce_share(&stock->bounce, stock->count, stock->share), channel,
-				   err);
+				   bounce_share(&stock->bounce, stock->count, stock->share),
+				   channel, err);
 		if (ret == 0) {
 			stock->free[stock->nr_free++] = *channel;
 			stock->count++;
@@ -118,8 +118,8 @@ static int open_stocks(struct lender *lender, struct volume *volume,
 	if (ret == 0)
 		ret = stock_open(&lender->wide, options->wide_channels, &wide, volume, err);
 	if (ret == 0 && options->narrow_channels && volume->block <= options->narrow.piece_len)
-		ret = stock_open(&lender->narrow, options->narrow_channels, &options->narrow, volume,
-				 err);
+		ret = stock_open(&lender->narrow, options->narrow_channels, &options->narrow,
+				 volume, err);
 	return ret;
 }
 
@@ -157,7 +157,8 @@ void lender_close(struct lender *lender)
 
 bool lender_is_pinned(const struct lender *lender)
 {
-	return lender->wide.bounce.pinned && (!lender->narrow.count || lender->narrow.bounce.pinned);
+	return lender->wide.bounce.pinned &&
+	       (!lender->narrow.count || lender->narrow.bounce.pinned);
 }
 
 /* ---- borrowing ---- */
@@ -213,7 +214,8 @@ static struct stock *stock_for(struct lender *lender, const struct ndio_request 
 {
 	struct stock *narrow = &lender->narrow;
 
-	return narrow->count && channel_one_piece(request, narrow->piece_len) ? narrow : &lender->wide;
+	return narrow->count && channel_one_piece(request, narrow->piece_len) ? narrow :
+										&lender->wide;
 }
 
 /* ---- turns ---- */

@@ -191,8 +191,9 @@ static bool is_across(const struct range *range)
 
 static struct range **tree_of(struct range_lock *ranges, const struct range *range)
 {
-	struct range_tree *tree = is_across(range) ? &ranges->across :
-		&ranges->region[range->start / REGION % RANGE_REGIONS];
+	struct range_tree *tree = is_across(range) ?
+					  &ranges->across :
+					  &ranges->region[range->start / REGION % RANGE_REGIONS];
 
 	return &tree->root[range->mode];
 }

@@ -47,7 +47,7 @@ struct range_lock {
 	 * ranges that don't lie in one. */
 	struct range_tree region[RANGE_REGIONS], across;
 	uint64_t in_regions; /* ranges in all of the former */
-	uint64_t steps; /* ranges that were looked at, ever: what it costs */
+	uint64_t steps;      /* ranges that were looked at, ever: what it costs */
 };
 
 void range_lock_init(struct range_lock *ranges);

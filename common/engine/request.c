@@ -19,14 +19,13 @@
 
 #include "base/align.h"
 #include "base/mutex.h"
-#include "memory/pin.h"
 #include "engine/probe.h"
 #include "engine/volume.h"
+#include "memory/pin.h"
 
 const char *const op_names[] = {
-	[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",
-	[OP_TRIM] = "trim",   [OP_FLUSH] = "flush", [OP_CACHE] = "cache",
-	[OP_EXTENTS] = "extents",
+	[OP_READ] = "read",   [OP_WRITE] = "write", [OP_ZERO] = "zero",       [OP_TRIM] = "trim",
+	[OP_FLUSH] = "flush", [OP_CACHE] = "cache", [OP_EXTENTS] = "extents",
 };
 
 #define REQUEST_CACHE_MAX 256 /* kept for reuse; more are allocated and freed */
@@ -105,10 +104,10 @@ static int check(const struct volume *volume, enum op op, unsigned flags, uint64
 {
 	if (changes_data(op) && volume->readonly)
 		return -EROFS;
-	if ((op == OP_TRIM && !volume->can_trim) || (op == OP_FLUSH && !volume->target->can_flush) ||
+	if ((op == OP_TRIM && !volume->can_trim) ||
+	    (op == OP_FLUSH && !volume->target->can_flush) ||
 	    ((flags & REQ_FUA) && !volume->target->can_fua) ||
-	    (op == OP_CACHE && !volume->can_cache) ||
-	    (op == OP_EXTENTS && !volume->can_extents) ||
+	    (op == OP_CACHE && !volume->can_cache) || (op == OP_EXTENTS && !volume->can_extents) ||
 	    (op == OP_ZERO && (flags & REQ_FAST_ZERO) && !volume->can_fast_zero))
 		return -EOPNOTSUPP;
 	if (start > volume->size || len > volume->size - start)
@@ -392,11 +391,11 @@ void request_unbegin(struct ndio_request *request)
 void request_end(struct ndio_request *request)
 {
 	struct volume *volume = request->volume;
-	bool wait = !request->error &&
-		    (request->op == OP_FLUSH || !volume->target->fua_is_own);
+	bool wait = !request->error && (request->op == OP_FLUSH || !volume->target->fua_is_own);
 
 	assert(request->state == REQUEST_RUNNING);
 	request->state = REQUEST_ENDED;
-	if (!request->is_sync || sync_end(&volume->syncs, &request->sync, request->sync_error, wait))
+	if (!request->is_sync ||
+	    sync_end(&volume->syncs, &request->sync, request->sync_error, wait))
 		request_finish(request);
 }

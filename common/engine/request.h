@@ -40,9 +40,9 @@ enum request_flag {
 extern const char *const op_names[]; /* "read", for messages */
 
 enum request_state {
-	REQUEST_MADE,      /* nothing was asked of the target */
-	REQUEST_RUNNING,   /* a channel has it */
-	REQUEST_ENDED,     /* nothing of it is in flight, nor will be; it may wait for other syncs */
+	REQUEST_MADE,    /* nothing was asked of the target */
+	REQUEST_RUNNING, /* a channel has it */
+	REQUEST_ENDED,   /* nothing of it is in flight, nor will be; it may wait for other syncs */
 	REQUEST_COMPLETED, /* and it has been told */
 };
 
@@ -84,15 +84,15 @@ struct ndio_request {
 				where none is needed, the same memory as iter */
 	uint64_t split;      /* bytes split off into subrequests so far */
 	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
-	int error; /* the first one, negative, or 0 */
+	int error;               /* the first one, negative, or 0 */
 
 	struct worker *worker; /* who runs it, if a worker does */
 	atomic_uint *load;     /* the worker's count of requests that aren't complete */
-	struct range range; /* held from before it starts until it completes, if has_range */
+	struct range range;    /* held from before it starts until it completes, if has_range */
 	bool has_range;
-	bool is_sync;       /* a flush, or a change with FUA: */
-	struct sync sync;   /* under way from when a channel takes it until it ends */
-	int sync_error;     /* of what was asked of the target, negative, or 0 */
+	bool is_sync;     /* a flush, or a change with FUA: */
+	struct sync sync; /* under way from when a channel takes it until it ends */
+	int sync_error;   /* of what was asked of the target, negative, or 0 */
 
 	/* Called, by any thread, when what it had to wait for has come: its range, or, once it has
 	 * ended, other syncs: then the callee has request_finish() called, and where it is NULL that
@@ -103,7 +103,7 @@ struct ndio_request {
 	/* Called once, at completion, on the thread that runs the channel: nothing will touch
 	 * the caller's memory any more. May be NULL. */
 	void (*done)(struct ndio_request *request);
-	void *opaque; /* done's own */
+	void *opaque;      /* done's own */
 	extent_fn *extent; /* of OP_EXTENTS, with its own opaque */
 	void *extent_opaque;
 

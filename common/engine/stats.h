@@ -14,13 +14,13 @@
 struct stat_counters {
 	_Atomic uint64_t reads, writes, others; /* requests completed, with errors or without */
 	_Atomic uint64_t bytes_read, bytes_written;
-	_Atomic uint64_t bounced;   /* subrequests that went through bounce memory */
-	_Atomic uint64_t zero_copy; /* and those straight from or to the caller's memory */
-	_Atomic uint64_t partial;   /* blocks read, changed and written back */
-	_Atomic uint64_t helped;    /* bytes that helpers encrypted or decrypted */
+	_Atomic uint64_t bounced;      /* subrequests that went through bounce memory */
+	_Atomic uint64_t zero_copy;    /* and those straight from or to the caller's memory */
+	_Atomic uint64_t partial;      /* blocks read, changed and written back */
+	_Atomic uint64_t helped;       /* bytes that helpers encrypted or decrypted */
 	_Atomic uint64_t pins, unpins; /* requests that pinned their memory, and undid it */
-	_Atomic uint64_t in_flight; /* requests made and not yet freed */
-	_Atomic uint64_t errors;    /* requests that failed */
+	_Atomic uint64_t in_flight;    /* requests made and not yet freed */
+	_Atomic uint64_t errors;       /* requests that failed */
 };
 
 #define STAT_SLOTS 8
@@ -39,9 +39,9 @@ static inline struct stat_counters *stats_here(struct stats *stats)
 }
 
 /* name is a member of stat_counters. */
-#define stat_add(stats, name, n) \
+#define stat_add(stats, name, n)                                                                   \
 	atomic_fetch_add_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
-#define stat_sub(stats, name, n) \
+#define stat_sub(stats, name, n)                                                                   \
 	atomic_fetch_sub_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
 #define stat_get(stats, name) stats_sum((stats), offsetof(struct stat_counters, name))
 

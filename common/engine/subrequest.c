@@ -26,6 +26,5 @@ int subrequest_tell_extent(const struct ndio_subrequest *sub, uint64_t at, uint6
 
 	if (start < request->start)
 		start = request->start;
-	return start < end ?
-		       request->extent(request->extent_opaque, start, end - start, type) : 0;
+	return start < end ? request->extent(request->extent_opaque, start, end - start, type) : 0;
 }

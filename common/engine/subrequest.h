@@ -23,11 +23,11 @@ struct ndio_subrequest {
 
 	/* What the target is asked. */
 	enum op op;
-	unsigned flags;  /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO */
-	uint64_t start;  /* bytes, on the target */
-	uint64_t len;    /* bytes; whole blocks for reads and writes */
-	void *io_base;   /* the encrypted side: len bytes, contiguous */
-	int64_t result;  /* set by the target when it lands */
+	unsigned flags; /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO */
+	uint64_t start; /* bytes, on the target */
+	uint64_t len;   /* bytes; whole blocks for reads and writes */
+	void *io_base;  /* the encrypted side: len bytes, contiguous */
+	int64_t result; /* set by the target when it lands */
 
 	/* The target's own; 0 when it is issued. */
 	struct subrequest_progress {

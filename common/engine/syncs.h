@@ -23,7 +23,7 @@ struct sync {
 
 struct syncs {
 	pthread_mutex_t lock;
-	struct sync *first, *last;              /* under way, oldest first */
+	struct sync *first, *last; /* under way, oldest first */
 	struct sync *first_waiting, *last_waiting;
 	uint64_t begun;
 	int error; /* of the first that failed, or 0 */

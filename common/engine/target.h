@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/bvec.h"
 #include "base/error.h"
+#include "engine/bvec.h"
 
 struct ndio_subrequest;
 struct target_queue;
@@ -50,23 +50,23 @@ struct target_ops {
 
 struct target {
 	const struct target_ops *ops;
-	char *name;         /* a path or URI, for messages */
+	char *name;            /* a path or URI, for messages */
 	const char *timed_out; /* what ETIMEDOUT means here, in words; or NULL */
-	uint64_t size;      /* bytes */
-	uint32_t align;     /* offsets and lengths are multiples of this power of two */
-	uint32_t mem_align; /* and so are addresses of this one */
-	bool any_size;      /* where the size is no multiple of align, the block at the end is read and
+	uint64_t size;         /* bytes */
+	uint32_t align;        /* offsets and lengths are multiples of this power of two */
+	uint32_t mem_align;    /* and so are addresses of this one */
+	bool any_size;   /* where the size is no multiple of align, the block at the end is read and
 			       written as if it were there: the rest of it reads as zeroes */
-	uint32_t atomic;    /* bytes that a write replaces at once for every read; 1: none do */
-	uint64_t max_len;   /* bytes in one read or write at the most */
-	uint64_t max_other; /* and in any other operation; a multiple of align */
+	uint32_t atomic; /* bytes that a write replaces at once for every read; 1: none do */
+	uint64_t max_len;    /* bytes in one read or write at the most */
+	uint64_t max_other;  /* and in any other operation; a multiple of align */
 	unsigned max_queues; /* open at once */
 	bool readonly;
 	bool rotational;
-	bool direct;        /* the page cache isn't involved */
+	bool direct; /* the page cache isn't involved */
 	bool can_flush;
 	bool can_fua;
-	bool fua_is_own;    /* a FUA write can't succeed while another is told its error: see syncs */
+	bool fua_is_own; /* a FUA write can't succeed while another is told its error: see syncs */
 	bool can_trim;
 	bool can_zero;
 	bool can_fast_zero;

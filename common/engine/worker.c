@@ -22,8 +22,8 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "engine/bounce.h"
 #include "base/thread.h"
+#include "engine/bounce.h"
 
 #define OWN_WORK 4 /* requests that a worker may have more than another and still keep its own */
 
@@ -35,10 +35,10 @@ struct worker {
 	int wake_fd; /* an eventfd */
 
 	struct ndio_request *_Atomic inbox; /* handed over and not taken yet, the latest first */
-	atomic_bool asleep; /* the worker may be waiting, and must be woken */
-	atomic_uint load;   /* requests handed over and not completed */
-	atomic_bool down;   /* its way to the target is lost */
-	atomic_int closing; /* enum closing */
+	atomic_bool asleep;                 /* the worker may be waiting, and must be woken */
+	atomic_uint load;                   /* requests handed over and not completed */
+	atomic_bool down;                   /* its way to the target is lost */
+	atomic_int closing;                 /* enum closing */
 };
 
 enum closing {
@@ -49,7 +49,7 @@ enum closing {
 
 struct workers {
 	struct bounce bounce; /* of all channels */
-	unsigned count; /* running */
+	unsigned count;       /* running */
 	struct worker worker[];
 };
 
@@ -244,8 +244,7 @@ static void *worker_main(void *opaque)
 /* ---- opening and closing ---- */
 
 static int worker_open(struct worker *worker, struct volume *volume,
-		       const struct channel_options *options, struct bvec bounce,
-		       struct error *err)
+		       const struct channel_options *options, struct bvec bounce, struct error *err)
 {
 	int ret;
 

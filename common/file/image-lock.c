@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 /* qemu's numbers. */
-#define HAS_BASE    100
-#define ALONE_BASE  200
-#define READ        (1 << 0)
-#define WRITE       (1 << 1)
-#define RESIZE      (1 << 3)
+#define HAS_BASE       100
+#define ALONE_BASE     200
+#define READ           (1 << 0)
+#define WRITE          (1 << 1)
+#define RESIZE         (1 << 3)
 #define NR_PERMISSIONS 4
 
 /* A program that was killed keeps its locks until the kernel has ended its I/O. */
@@ -28,7 +28,7 @@ struct image_lock {
 	struct image_lock *next;
 	dev_t dev;
 	ino_t ino;
-	int fd;         /* of the description that has the locks: it stays open as long as they do */
+	int fd; /* of the description that has the locks: it stays open as long as they do */
 	unsigned users;
 };
 
@@ -54,8 +54,9 @@ static unsigned held(int fd, off_t base, unsigned permissions)
 	unsigned found = 0;
 
 	for (unsigned i = 0; i < NR_PERMISSIONS; i++) {
-		struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + i,
-				       .l_len = 1 };
+		struct flock range = {
+			.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + i, .l_len = 1
+		};
 
 		if ((permissions & 1 << i) && fcntl(fd, F_OFD_GETLK, &range) == 0 &&
 		    range.l_type != F_UNLCK)
@@ -86,7 +87,7 @@ static void unlock_bytes(int fd)
 
 /* Ours first, then a look at the others': of two that come at once, one at least sees the other. */
 static int try_lock(int fd, const char *name, bool resize, const struct notice *notice,
-			 struct error *err)
+		    struct error *err)
 {
 	unsigned wanted = READ | WRITE | (resize ? RESIZE : 0);
 	int ret = lock_bytes(fd, HAS_BASE, wanted);
@@ -97,14 +98,20 @@ static int try_lock(int fd, const char *name, bool resize, const struct notice *
 		return error_set(err, EBUSY, "%s: in use: another program has locked it", name);
 	/* EBADF: opened for writing alone; it can still be asked who else is there. */
 	if (ret < 0 && ret != -EBADF)
-		notice_tell(notice, "%s: its file system has no locks (%s): another program that "
-			    "writes to it isn't noticed", name, strerror(-ret));
+		notice_tell(notice,
+			    "%s: its file system has no locks (%s): another program that "
+			    "writes to it isn't noticed",
+			    name, strerror(-ret));
 	if (held(fd, HAS_BASE, ALONE))
-		return error_set(err, EBUSY, "%s: in use: another program has it open for writing; "
-				 "is it being served, or a disk of qemu's?", name);
+		return error_set(err, EBUSY,
+				 "%s: in use: another program has it open for writing; "
+				 "is it being served, or a disk of qemu's?",
+				 name);
 	if (held(fd, ALONE_BASE, wanted))
-		return error_set(err, EBUSY, "%s: in use: another program has it open and lets nobody "
-				 "else write to it", name);
+		return error_set(err, EBUSY,
+				 "%s: in use: another program has it open and lets nobody "
+				 "else write to it",
+				 name);
 	return 0;
 }
 
@@ -206,6 +213,8 @@ void image_lock_look(int fd, const char *name, const struct notice *notice)
 	ours = find(&st);
 	pthread_mutex_unlock(&mutex);
 	if (!ours && held(fd, HAS_BASE, WRITE))
-		notice_tell(notice, "%s: another program has it open for writing: what is read may "
-			    "change meanwhile", name);
+		notice_tell(notice,
+			    "%s: another program has it open for writing: what is read may "
+			    "change meanwhile",
+			    name);
 }

@@ -3,8 +3,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <liburing.h>
+#include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -19,18 +19,18 @@
 #include <unistd.h>
 
 #include "base/align.h"
-#include "file/image-lock.h"
 #include "engine/subrequest.h"
+#include "file/image-lock.h"
 
-#define DEFAULT_ALIGN  4096         /* where nobody tells: no disk's sectors are larger */
-#define MAX_ALIGN      65536        /* more is no alignment but nonsense */
-#define MAX_LEN        (1024 * 1024) /* a direct read or write larger than this gains nothing */
-#define ZERO_CHUNK     (1024 * 1024)
-#define RING_WORKERS   4            /* kernel threads a ring may use for what would block */
-#define RING_TRIES     100          /* for what may pass, */
-#define RING_NAP       10           /* ms apart */
-#define RING_FD        0            /* the files that are registered with it */
-#define RING_SYNC_FD   1
+#define DEFAULT_ALIGN 4096          /* where nobody tells: no disk's sectors are larger */
+#define MAX_ALIGN     65536         /* more is no alignment but nonsense */
+#define MAX_LEN       (1024 * 1024) /* a direct read or write larger than this gains nothing */
+#define ZERO_CHUNK    (1024 * 1024)
+#define RING_WORKERS  4   /* kernel threads a ring may use for what would block */
+#define RING_TRIES    100 /* for what may pass, */
+#define RING_NAP      10  /* ms apart */
+#define RING_FD       0   /* the files that are registered with it */
+#define RING_SYNC_FD  1
 
 struct file_target {
 	struct target target;
@@ -43,8 +43,8 @@ struct file_target {
 	bool block_device;
 	struct notice notice;
 	struct image_lock *lock; /* or NULL */
-	bool fua_by_sync; /* RWF_DSYNC is only handed on (FUSE): who knows if it is heeded */
-	int write_error; /* why it was opened read-only though nobody asked for that, or 0 */
+	bool fua_by_sync;        /* RWF_DSYNC is only handed on (FUSE): who knows if it is heeded */
+	int write_error;   /* why it was opened read-only though nobody asked for that, or 0 */
 	bool noticed_ring; /* said once, not once a queue */
 };
 
@@ -52,12 +52,12 @@ struct target_queue {
 	struct file_target *file;
 	struct io_uring ring;
 	bool has_ring;
-	bool has_buffers;    /* bounce is registered with the ring */
-	bool wake_armed;     /* the ring waits for the wake descriptor too */
+	bool has_buffers; /* bounce is registered with the ring */
+	bool wake_armed;  /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
-	unsigned in_flight;  /* in the ring */
+	unsigned in_flight; /* in the ring */
 	unsigned ring_entries;
-	unsigned failures;   /* of entering the kernel with the ring, one after the other */
+	unsigned failures; /* of entering the kernel with the ring, one after the other */
 	struct landed landed;
 };
 
@@ -355,7 +355,8 @@ static void ring_reap(struct target_queue *queue)
 	struct io_uring_cqe *cqe;
 	unsigned head, seen = 0;
 
-	io_uring_for_each_cqe(&queue->ring, head, cqe) {
+	io_uring_for_each_cqe(&queue->ring, head, cqe)
+	{
 		struct ndio_subrequest *sub = io_uring_cqe_get_data(cqe);
 
 		seen++;
@@ -491,8 +492,9 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 	queue->has_ring = ret == 0;
 	if (ret < 0) {
 		if (!file->noticed_ring)
-			notice_tell(&file->notice, "%s: io_uring is refused (%s): using preadv and pwritev",
-			    file->target.name, strerror(-ret));
+			notice_tell(&file->notice,
+				    "%s: io_uring is refused (%s): using preadv and pwritev",
+				    file->target.name, strerror(-ret));
 		file->noticed_ring = true;
 		return;
 	}
@@ -754,10 +756,14 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
 	if (ret < 0 || mode == DIRECT_OFF)
 		return ret;
 	if (mode == DIRECT_ON)
-		return error_set(err, EINVAL, "%s: the file system refuses direct I/O (direct=auto "
-				 "or direct=off goes through the page cache)", name);
-	notice_tell(&file->notice, "%s: the file system refuses direct I/O: going through the page "
-		    "cache", name);
+		return error_set(err, EINVAL,
+				 "%s: the file system refuses direct I/O (direct=auto "
+				 "or direct=off goes through the page cache)",
+				 name);
+	notice_tell(&file->notice,
+		    "%s: the file system refuses direct I/O: going through the page "
+		    "cache",
+		    name);
 	return 0;
 }
 
@@ -812,8 +818,9 @@ int target_file_lock(struct target *target, struct error *err)
 {
 	struct file_target *file = to_file(target);
 
-	return file->lock ? 0 : image_lock_take(file->fd, target->name, false, &file->notice,
-						&file->lock, err);
+	return file->lock ? 0 :
+			    image_lock_take(file->fd, target->name, false, &file->notice,
+					    &file->lock, err);
 }
 
 static int lock_or_look(struct file_target *file, enum image_locking locking, struct error *err)
@@ -849,7 +856,7 @@ int target_file_open(const char *path, const struct target_file_options *options
 	}
 	if (file->write_error)
 		notice_tell(&file->notice, "%s: can't be written (%s): read-only", path,
-		    strerror(file->write_error));
+			    strerror(file->write_error));
 	find_capabilities(file);
 	*target = &file->target;
 	return 0;

@@ -40,10 +40,11 @@ static int refuse_qemu_form(const char *locator, struct error *err)
 	int len = mark_at ? mark_at - server : (int)strlen(server);
 
 	if (strncmp(server, "unix:", 5) == 0)
-		return error_set(err, EINVAL, "%s: not an NBD URI: write nbd+unix:///%s?socket=%.*s",
-				 locator, name, len - 5, server + 5);
-	return error_set(err, EINVAL, "%s: not an NBD URI: write nbd://%.*s/%s", locator, len, server,
-			 name);
+		return error_set(err, EINVAL,
+				 "%s: not an NBD URI: write nbd+unix:///%s?socket=%.*s", locator,
+				 name, len - 5, server + 5);
+	return error_set(err, EINVAL, "%s: not an NBD URI: write nbd://%.*s/%s", locator, len,
+			 server, name);
 }
 
 static bool is_nbd(const char *locator, size_t scheme)
@@ -85,10 +86,13 @@ int locator_kind(const char *locator, struct error *err)
 	if (strncmp(locator + scheme, "://", 3) != 0 && lstat(locator, &st) == 0)
 		return LOCATOR_PATH;
 	if (strncasecmp(locator, "file:", 5) == 0)
-		return error_set(err, EINVAL, "%s: a file is named by its path alone: write %s", locator,
+		return error_set(err, EINVAL, "%s: a file is named by its path alone: write %s",
+				 locator,
 				 strncmp(locator + 5, "//", 2) == 0 ? locator + 7 : locator + 5);
-	return error_set(err, EINVAL, "%s: neither a file nor an NBD URI, which is " OURS "; a file "
-			 "of that name is ./%s", locator, locator);
+	return error_set(err, EINVAL,
+			 "%s: neither a file nor an NBD URI, which is " OURS "; a file "
+			 "of that name is ./%s",
+			 locator, locator);
 }
 
 int locator_check_path(const char *locator, const char *what, struct error *err)
@@ -96,6 +100,7 @@ int locator_check_path(const char *locator, const char *what, struct error *err)
 	int kind = locator_kind(locator, err);
 
 	if (kind == LOCATOR_URI)
-		return error_set(err, EINVAL, "%s: %s is named by a path, not by a URI", locator, what);
+		return error_set(err, EINVAL, "%s: %s is named by a path, not by a URI", locator,
+				 what);
 	return kind < 0 ? kind : 0;
 }

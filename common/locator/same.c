@@ -15,9 +15,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/sysfs.h"
 #include "locator/locator.h"
 #include "locator/same-export.h"
-#include "base/sysfs.h"
 
 #define MAX_PLACES 128 /* of one name: an array of many disks with room to spare */
 #define UNIT       512 /* bytes, in which sysfs counts */
@@ -156,14 +156,15 @@ static const char *sys(const struct places *places)
 /* The path of something in a device's folder. */
 static void sys_path(const struct places *places, dev_t dev, const char *file, char path[PATH_MAX])
 {
-	snprintf(path, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev), minor(dev), file);
+	snprintf(path, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev), minor(dev),
+		 file);
 }
 
 /* The first line of such a file. */
 static bool sys_text(const struct places *places, dev_t dev, const char *file, char text[PATH_MAX])
 {
-	return sysfs_line(text, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev), minor(dev),
-			  file);
+	return sysfs_line(text, PATH_MAX, "%s/dev/block/%u:%u/%s", sys(places), major(dev),
+			  minor(dev), file);
 }
 
 static uint64_t sys_number(const struct places *places, dev_t dev, const char *file)
@@ -244,8 +245,8 @@ static void below_loop(struct places *places, const struct place *loop)
 		return;
 	}
 	/* Older kernels tell the file's own device for what isn't one. */
-	backing.kind = info.lo_rdevice && info.lo_rdevice != info.lo_device ? PLACE_DEVICE :
-									       PLACE_FILE;
+	backing.kind =
+		info.lo_rdevice && info.lo_rdevice != info.lo_device ? PLACE_DEVICE : PLACE_FILE;
 	backing.dev = backing.kind == PLACE_DEVICE ? info.lo_rdevice : info.lo_device;
 	backing.ino = backing.kind == PLACE_DEVICE ? 0 : info.lo_inode;
 	add(places, &backing, NULL);
@@ -287,8 +288,9 @@ static void below_nbd(struct places *places, const struct place *device)
 /* A file system that isn't on one device has a number that is none's. */
 static void below_file(struct places *places, const struct place *file)
 {
-	struct place disk = { .kind = PLACE_DEVICE, .dev = file->dev, .end = UINT64_MAX,
-			      .vague = true };
+	struct place disk = {
+		.kind = PLACE_DEVICE, .dev = file->dev, .end = UINT64_MAX, .vague = true
+	};
 	char text[PATH_MAX];
 
 	if (places->with_disks && sys_text(places, file->dev, "size", text))

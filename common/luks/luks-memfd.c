@@ -18,7 +18,7 @@
 #define MAGIC_LEN   6
 #define BLOCK       512
 #define SECTOR_MAX  4096 /* of LUKS2, which wants whole ones to format */
-#define DESCRIPTORS 8 /* that libcryptsetup and libblkid have open at once, at the most */
+#define DESCRIPTORS 8    /* that libcryptsetup and libblkid have open at once, at the most */
 
 static const char magic_first[] = "LUKS\xba\xbe";
 static const char magic_second[] = "SKUL\xba\xbe";
@@ -109,7 +109,8 @@ int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 				 memfd->name, strerror(-ret));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd->fd);
 	if (access(path, R_OK) < 0)
-		return error_set(err, EIO, "%s: opening the LUKS header: %s: %s (is /proc mounted?)",
+		return error_set(err, EIO,
+				 "%s: opening the LUKS header: %s: %s (is /proc mounted?)",
 				 memfd->name, path, strerror(errno));
 	ret = crypt_init(&memfd->cd, path);
 	if (ret < 0)
@@ -168,7 +169,8 @@ static bool magic_found(const struct luks_memfd *memfd)
 int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err)
 {
 	if (memfd->size < LUKS2_FIRST)
-		return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair, or the "
+		return error_set(err, EINVAL,
+				 "%s: the LUKS header is damaged beyond repair, or the "
 				 "rest of it is missing: there are only %" PRIu64 " bytes",
 				 memfd->name, memfd->size);
 	return error_set(err, EINVAL, "%s: the LUKS header is damaged beyond repair", memfd->name);
@@ -176,7 +178,8 @@ int luks_memfd_damaged(const struct luks_memfd *memfd, struct error *err)
 
 static int too_little_room(const struct luks_memfd *memfd, struct error *err)
 {
-	return error_set(err, EFBIG, "%s: no room for its LUKS header: " FILE_LIMIT_LOW, memfd->name);
+	return error_set(err, EFBIG, "%s: no room for its LUKS header: " FILE_LIMIT_LOW,
+			 memfd->name);
 }
 
 int luks_memfd_check_room(const struct luks_memfd *memfd, uint64_t end, struct error *err)
@@ -194,12 +197,15 @@ static int load_failed(const struct luks_memfd *memfd, struct error *err)
 	if (luks_memfd_check_room(memfd, LUKS2_FIRST, err) < 0)
 		return -EFBIG;
 	if (first && foreign)
-		return error_set(err, EINVAL, "%s: the LUKS header is damaged, and something else is "
-				 "on the disk as well", memfd->name);
+		return error_set(err, EINVAL,
+				 "%s: the LUKS header is damaged, and something else is "
+				 "on the disk as well",
+				 memfd->name);
 	if (first || (magic_found(memfd) && !foreign))
 		return luks_memfd_damaged(memfd, err);
 	return error_set(err, ENODATA, "%s: not a LUKS volume%s", memfd->name,
-			 foreign ? " any more: something else is there, and an old second header" : "");
+			 foreign ? " any more: something else is there, and an old second header" :
+				   "");
 }
 
 int luks_memfd_load(struct luks_memfd *memfd, struct error *err)
@@ -261,7 +267,8 @@ int luks_memfd_measure(struct luks_memfd *memfd, uint64_t *end, uint64_t *copy_l
 	if (luks_memfd_check_room(memfd, *end, err) < 0)
 		return -EFBIG;
 	if (*end > LUKS_HEADER_MAX)
-		return error_set(err, EINVAL, "%s: the LUKS header says that it has %" PRIu64
-				 " bytes", memfd->name, *end);
+		return error_set(err, EINVAL,
+				 "%s: the LUKS header says that it has %" PRIu64 " bytes",
+				 memfd->name, *end);
 	return 0;
 }

@@ -12,13 +12,13 @@
 #include "luks/luks-json.h"
 #include "memory/secret.h"
 
-#define MAX_SLOTS        32
-#define MAX_KEY          512 /* bytes: more than any cipher takes, with integrity */
-#define MAX_LANES        256 /* of Argon2; libcryptsetup makes 4 */
-#define PBKDF2_PER_MS    1000
+#define MAX_SLOTS         32
+#define MAX_KEY           512 /* bytes: more than any cipher takes, with integrity */
+#define MAX_LANES         256 /* of Argon2; libcryptsetup makes 4 */
+#define PBKDF2_PER_MS     1000
 #define ARGON2_KIB_PER_MS 1024
-#define LONG_MS          10000 /* what takes longer is told before */
-#define LUKS1_DIGEST_AT  164   /* of its header: a big-endian 32-bit number of iterations */
+#define LONG_MS           10000 /* what takes longer is told before */
+#define LUKS1_DIGEST_AT   164   /* of its header: a big-endian 32-bit number of iterations */
 
 struct slot {
 	bool used;        /* for this volume: not unbound */
@@ -36,7 +36,7 @@ struct search {
 	const char *cipher;       /* that the volume key is for, or NULL */
 	struct json_object *json; /* LUKS2, else NULL */
 	struct slot slots[MAX_SLOTS];
-	int count;                /* of slots that this version of LUKS has */
+	int count; /* of slots that this version of LUKS has */
 };
 
 /* ---- may it be tried? ---- */
@@ -48,12 +48,16 @@ static int check_encryption(const char *encryption, uint64_t key_len, struct err
 	bool cbc = strncmp(encryption, "aes-cbc-", 8) == 0;
 
 	if ((!xts && !cbc) || strstr(encryption, "null"))
-		return error_set(why, ENOTSUP, "is encrypted with %.48s: only aes-xts and aes-cbc are "
-				 "trusted", encryption);
+		return error_set(why, ENOTSUP,
+				 "is encrypted with %.48s: only aes-xts and aes-cbc are "
+				 "trusted",
+				 encryption);
 	if (xts ? key_len == 32 || key_len == 64 : key_len == 16 || key_len == 24 || key_len == 32)
 		return 0;
-	return error_set(why, ENOTSUP, "is encrypted with a key of %" PRIu64 " bytes, which %.48s "
-			 "doesn't have", key_len, encryption);
+	return error_set(why, ENOTSUP,
+			 "is encrypted with a key of %" PRIu64 " bytes, which %.48s "
+			 "doesn't have",
+			 key_len, encryption);
 }
 
 static int impossible_kdf(struct error *why)
@@ -75,8 +79,9 @@ static int read_argon2(struct json_object *kdf, uint64_t *ms, struct error *why)
 	    !luks_json_number(luks_json_member(kdf, "cpus"), MAX_LANES, &lanes))
 		return impossible_kdf(why);
 	if (kib > memory_kib())
-		return error_set(why, ENOMEM, "takes %" PRIu64 " MiB of memory, and this machine has %"
-				 PRIu64, kib / 1024, memory_kib() / 1024);
+		return error_set(why, ENOMEM,
+				 "takes %" PRIu64 " MiB of memory, and this machine has %" PRIu64,
+				 kib / 1024, memory_kib() / 1024);
 	*ms = passes * kib / ARGON2_KIB_PER_MS;
 	return 0;
 }
@@ -123,7 +128,8 @@ static int add_digests(struct json_object *json, int number, uint64_t *ms, struc
 
 	if (!json_object_is_type(digests, json_type_object))
 		return 0;
-	json_object_object_foreach(digests, name, digest) {
+	json_object_object_foreach(digests, name, digest)
+	{
 		(void)name;
 		if (!holds_number(luks_json_member(digest, "keyslots"), number))
 			continue;
@@ -145,7 +151,8 @@ static int check_luks2(struct json_object *json, int number, struct slot *slot)
 	if (strcmp(type, "luks2") != 0)
 		return error_set(&slot->why, ENOTSUP, "is of type %.32s, which is not supported",
 				 type);
-	if (!luks_json_number(luks_json_member(it, "key_size"), MAX_KEY, &key_len) || key_len == 0 ||
+	if (!luks_json_number(luks_json_member(it, "key_size"), MAX_KEY, &key_len) ||
+	    key_len == 0 ||
 	    !luks_json_number(luks_json_member(area, "key_size"), MAX_KEY, &area_key_len))
 		return error_set(&slot->why, EINVAL, "holds a key of impossible length");
 	slot->key_len = key_len;
@@ -185,13 +192,14 @@ static void check_slot(struct luks_memfd *memfd, struct json_object *json, int n
 	*slot = (struct slot){ .used = status == CRYPT_SLOT_ACTIVE ||
 				       status == CRYPT_SLOT_ACTIVE_LAST };
 	if (status == CRYPT_SLOT_UNBOUND)
-		slot->error = error_set(&slot->why, ENOENT, "is unbound: it holds another key than the "
+		slot->error = error_set(&slot->why, ENOENT,
+					"is unbound: it holds another key than the "
 					"volume's");
 	else if (!slot->used)
 		slot->error = error_set(&slot->why, ENOENT, "is not in use");
 	else
-		slot->error = json ? check_luks2(json, number, slot) :
-				     check_luks1(memfd, number, slot);
+		slot->error =
+			json ? check_luks2(json, number, slot) : check_luks1(memfd, number, slot);
 }
 
 /* ---- a search ---- */
@@ -212,8 +220,8 @@ static int search_begin(struct search *search, struct luks_memfd *memfd,
 
 		check_slot(memfd, search->json, number, slot);
 		if (!slot->error && cipher && pass->fits(cipher, slot->key_len, &why) < 0)
-			slot->error = error_set(&slot->why, ENOTSUP, "has a key that doesn't fit: %s",
-						why.text);
+			slot->error = error_set(&slot->why, ENOTSUP,
+						"has a key that doesn't fit: %s", why.text);
 	}
 	return ret;
 }
@@ -240,7 +248,8 @@ static int no_slot_used(const struct search *search, struct error *err)
 /* Of what may be tried: what takes too long is left out, the first come first. */
 static void keep_to_time(struct search *search, const int *order, int count)
 {
-	unsigned limit = search->pass->max_kdf_time ? search->pass->max_kdf_time : LUKS_MAX_KDF_TIME;
+	unsigned limit =
+		search->pass->max_kdf_time ? search->pass->max_kdf_time : LUKS_MAX_KDF_TIME;
 	uint64_t total = 0;
 
 	for (int i = 0; i < count; i++) {
@@ -249,23 +258,29 @@ static void keep_to_time(struct search *search, const int *order, int count)
 		if (slot->error)
 			continue;
 		if (total + slot->ms > UINT64_C(1000) * limit)
-			slot->error = error_set(&slot->why, ETIME, "takes about %" PRIu64 " seconds%s, and "
-						"the limit is %u (max-kdf-time)",
-						slot->ms / 1000, total >= 1000 ?
-						", after others that take long" : "", limit);
+			slot->error = error_set(
+				&slot->why, ETIME,
+				"takes about %" PRIu64 " seconds%s, and "
+				"the limit is %u (max-kdf-time)",
+				slot->ms / 1000,
+				total >= 1000 ? ", after others that take long" : "", limit);
 		else
 			total += slot->ms;
 	}
 	if (total >= LONG_MS && search->pass->notice)
-		notice_tell(search->pass->notice, "%s: deriving keys may take %" PRIu64 " seconds and "
-			    "more", search->memfd->name, total / 1000);
+		notice_tell(search->pass->notice,
+			    "%s: deriving keys may take %" PRIu64 " seconds and "
+			    "more",
+			    search->memfd->name, total / 1000);
 }
 
 /* As libcryptsetup does it: by priority, then by number. */
 static int put_in_order(struct search *search, int *order)
 {
 	static const crypt_keyslot_priority priorities[] = {
-		CRYPT_SLOT_PRIORITY_PREFER, CRYPT_SLOT_PRIORITY_NORMAL, CRYPT_SLOT_PRIORITY_IGNORE,
+		CRYPT_SLOT_PRIORITY_PREFER,
+		CRYPT_SLOT_PRIORITY_NORMAL,
+		CRYPT_SLOT_PRIORITY_IGNORE,
 	};
 	int count = 0;
 
@@ -277,8 +292,10 @@ static int put_in_order(struct search *search, int *order)
 			    crypt_keyslot_get_priority(search->memfd->cd, number) != priorities[i])
 				continue;
 			if (!slot->error && priorities[i] == CRYPT_SLOT_PRIORITY_IGNORE)
-				slot->error = error_set(&slot->why, ENOENT, "has the priority \"ignore\": it is "
-							"only tried when it is chosen by its number");
+				slot->error =
+					error_set(&slot->why, ENOENT,
+						  "has the priority \"ignore\": it is "
+						  "only tried when it is chosen by its number");
 			order[count++] = number;
 		}
 	return count;
@@ -286,8 +303,7 @@ static int put_in_order(struct search *search, int *order)
 
 /* ---- trying ---- */
 
-static int try_slot(struct search *search, int number, size_t pass_len, void **key,
-		    size_t *key_len)
+static int try_slot(struct search *search, int number, size_t pass_len, void **key, size_t *key_len)
 {
 	const struct luks_pass *pass = search->pass;
 	struct slot *slot = &search->slots[number];
@@ -375,22 +391,28 @@ static int none_opens(const struct search *search, const int *order, int count, 
 
 	add_reasons(search, order, count, reasons, sizeof(reasons));
 	if (!any_tried(search, order, count))
-		return error_set(err, -search->slots[order[0]].error, "%s: no key slot can be opened "
-				 "(%s)", name, reasons);
+		return error_set(err, -search->slots[order[0]].error,
+				 "%s: no key slot can be opened "
+				 "(%s)",
+				 name, reasons);
 	if (search->pass->slot != LUKS_ANY_SLOT)
 		return error_set(err, EPERM, "%s: key slot %d doesn't open with %s%s", name,
 				 search->pass->slot, which, either);
 	if (!reasons[0])
-		return error_set(err, EPERM, "%s: no key slot opens with %s%s", name, which, either);
+		return error_set(err, EPERM, "%s: no key slot opens with %s%s", name, which,
+				 either);
 	return error_set(err, EPERM, "%s: no key slot opens with %s%s (%s)", name, which, either,
 			 reasons);
 }
 
 static int tell_newline(const struct search *search, int number, struct error *err)
 {
-	return error_set(err, EPERM, "%s: no key slot opens with %s, but slot %d does without the "
-			 "newline at its end: if it is from a file, make that without one (printf %%s, "
-			 "not echo)", search->memfd->name, pass_name(search->pass), number);
+	return error_set(
+		err, EPERM,
+		"%s: no key slot opens with %s, but slot %d does without the "
+		"newline at its end: if it is from a file, make that without one (printf %%s, "
+		"not echo)",
+		search->memfd->name, pass_name(search->pass), number);
 }
 
 /* Those passed over though their owner didn't mean it. */
@@ -431,7 +453,8 @@ static int run_one(struct search *search, void **key, size_t *key_len, struct er
 	int slot = search->pass->slot;
 
 	if (slot < 0 || slot >= search->count)
-		return error_set(err, ENOENT, "%s: there is no key slot %d", search->memfd->name, slot);
+		return error_set(err, ENOENT, "%s: there is no key slot %d", search->memfd->name,
+				 slot);
 	if (search->slots[slot].error)
 		return error_set(err, -search->slots[slot].error, "%s: key slot %d %s",
 				 search->memfd->name, slot, search->slots[slot].why.text);

@@ -27,7 +27,7 @@ struct luks_pass {
 	/* How long deriving keys may take in all, in seconds of an ordinary core, by estimate: a
 	 * million iterations of PBKDF2, or 1 GiB that Argon2 passes over. 0: LUKS_MAX_KDF_TIME. */
 	unsigned max_kdf_time;
-	const struct notice *notice; /* or NULL; told of what takes long, before it is begun */
+	const struct notice *notice;    /* or NULL; told of what takes long, before it is begun */
 	const struct luks_asker *asker; /* or NULL; for luks_unlock(), in place of data and len */
 	/* Can a volume key of so many bytes be used with this cipher? 0, or -ENOTSUP and why not:
 	 * cipher_supported(), where the data are to be read. */

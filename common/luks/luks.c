@@ -64,7 +64,8 @@ static int tail_copy(struct header *header, struct error *err)
 
 	if (!tail)
 		return error_set(err, ENOMEM, "%s: out of memory", source->name);
-	if (offset < source->size && !source->read(source->opaque, tail, source->size - offset, offset))
+	if (offset < source->size &&
+	    !source->read(source->opaque, tail, source->size - offset, offset))
 		ret = luks_memfd_write(&header->memfd, tail, source->size - offset, offset, err);
 	free(tail);
 	return ret;
@@ -84,8 +85,8 @@ static int header_load(struct header *header, struct error *err)
 }
 
 /* A decimal number in a string, as LUKS2 writes what may not fit in 53 bits. */
-static int number_read(const struct header *header, struct json_object *segment,
-		       const char *member, uint64_t *value, struct error *err)
+static int number_read(const struct header *header, struct json_object *segment, const char *member,
+		       uint64_t *value, struct error *err)
 {
 	const char *text = luks_json_text(luks_json_member(segment, member));
 	char *end;
@@ -100,8 +101,8 @@ static int number_read(const struct header *header, struct json_object *segment,
 			 header->source->name, member, text);
 }
 
-static int size_read(const struct header *header, struct json_object *segment,
-		     struct luks *luks, struct error *err)
+static int size_read(const struct header *header, struct json_object *segment, struct luks *luks,
+		     struct error *err)
 {
 	const char *text = luks_json_text(luks_json_member(segment, "size"));
 	int ret;
@@ -142,8 +143,7 @@ static int segment_refuse(const struct header *header, struct json_object *segme
 	const char *integrity_type = luks_json_text(luks_json_member(integrity, "type"));
 
 	if (strcmp(type, "crypt"))
-		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name,
-				 type);
+		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name, type);
 	if (integrity)
 		return error_set(err, ENOTSUP, "%s: integrity %s is not supported", name,
 				 integrity_type);
@@ -169,8 +169,8 @@ static int segment_find(const struct header *header, struct json_object *json,
 	return segment_refuse(header, *segment, err);
 }
 
-static int segment_read(const struct header *header, struct json_object *segment,
-			struct luks *luks, struct error *err)
+static int segment_read(const struct header *header, struct json_object *segment, struct luks *luks,
+			struct error *err)
 {
 	const char *cipher = luks_json_text(luks_json_member(segment, "encryption"));
 	int64_t sector = json_object_get_int64(luks_json_member(segment, "sector_size"));
@@ -226,15 +226,13 @@ static void luks1_read(struct header *header, struct luks *luks)
 	luks->data_offset = crypt_get_data_offset(header->memfd.cd) * UNIT;
 }
 
-static int geometry_check(const struct header *header, const struct luks *luks,
-			  struct error *err)
+static int geometry_check(const struct header *header, const struct luks *luks, struct error *err)
 {
 	const char *name = header->source->name;
 
 	if (luks->data_offset % luks->sector || luks->data_size % luks->sector)
-		return error_set(err, EINVAL,
-				 "%s: the data don't start or end on a sector of %u", name,
-				 luks->sector);
+		return error_set(err, EINVAL, "%s: the data don't start or end on a sector of %u",
+				 name, luks->sector);
 	if (luks->data_size > INT64_MAX - luks->data_offset)
 		return error_set(err, EINVAL, "%s: the data end beyond any device", name);
 	/* As dm-crypt has it. */
@@ -252,7 +250,8 @@ static int place_check(struct header *header, struct luks *luks, struct error *e
 
 	if (ret || header->source->detached || luks->data_offset >= luks->header_len)
 		return ret;
-	return error_set(err, EINVAL, "%s: this is a detached LUKS header: its data are elsewhere: "
+	return error_set(err, EINVAL,
+			 "%s: this is a detached LUKS header: its data are elsewhere: "
 			 "give it as the header (header=, --header) of the disk that has them",
 			 header->source->name);
 }

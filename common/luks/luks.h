@@ -20,7 +20,7 @@ struct luks_source {
 	uint64_t size;    /* bytes */
 	int (*read)(void *opaque, void *buf, size_t len, uint64_t offset);
 	void *opaque;
-	bool detached;    /* the data are elsewhere */
+	bool detached; /* the data are elsewhere */
 };
 
 /* Who gives a passphrase when the header has been read and checked, so that none is asked for in

@@ -62,7 +62,8 @@ static int read_rest(int fd, const char *name, size_t max, struct key *key, stru
 
 static int too_large(const char *name, struct error *err)
 {
-	return error_set(err, EFBIG, "%s: larger than a key may be, at most %d bytes", name, KEY_MAX);
+	return error_set(err, EFBIG, "%s: larger than a key may be, at most %d bytes", name,
+			 KEY_MAX);
 }
 
 /* Of a file, before so much has to be locked. */
@@ -92,8 +93,9 @@ int key_file_read(int fd, const char *name, const struct key_part *part, struct 
 	if (key->len > KEY_MAX)
 		return too_large(name, err);
 	if (key->len < part->size || (part->offset && key->len == 0))
-		return error_set(err, ENODATA, "%s: from byte %" PRIu64 " on it has %zu bytes, too few",
-				 name, part->offset, key->len);
+		return error_set(err, ENODATA,
+				 "%s: from byte %" PRIu64 " on it has %zu bytes, too few", name,
+				 part->offset, key->len);
 	key_fit(key);
 	return 0;
 }
@@ -116,10 +118,14 @@ int key_file_check(int fd, const char *path, struct error *err)
 	if (!(st.st_mode & wrong))
 		return 0;
 	if (own)
-		return error_set(err, EACCES, "%s: a secret key that others may read or change: "
-				 "chmod 600 %s", path, path);
-	return error_set(err, EACCES, "%s: a secret key that others may read or change (mode %04o): "
-			 "its owner has to forbid that", path, st.st_mode & 07777);
+		return error_set(err, EACCES,
+				 "%s: a secret key that others may read or change: "
+				 "chmod 600 %s",
+				 path, path);
+	return error_set(err, EACCES,
+			 "%s: a secret key that others may read or change (mode %04o): "
+			 "its owner has to forbid that",
+			 path, st.st_mode & 07777);
 }
 
 /* Do all folders on the way to it let everybody pass? */
@@ -138,7 +144,8 @@ static bool is_reachable(const char *path)
 	return true;
 }
 
-static int key_file_look(int fd, const char *name, const char *path, bool *readable, struct error *err)
+static int key_file_look(int fd, const char *name, const char *path, bool *readable,
+			 struct error *err)
 {
 	struct stat st;
 
@@ -150,8 +157,10 @@ static int key_file_look(int fd, const char *name, const char *path, bool *reada
 	if (!S_ISREG(st.st_mode) || !(st.st_mode & (S_IROTH | S_IWOTH)) || !is_reachable(path))
 		return 0;
 	if (st.st_mode & S_IWOTH)
-		return error_set(err, EACCES, "%s: others may change it, and so choose the key: "
-				 "chmod o= %s", name, path);
+		return error_set(err, EACCES,
+				 "%s: others may change it, and so choose the key: "
+				 "chmod o= %s",
+				 name, path);
 	*readable = true;
 	return 0;
 }

@@ -38,10 +38,10 @@ static struct {
 	struct segment *seg; /* in order of address */
 	size_t nr;
 	size_t capacity;
-	size_t live; /* ranges that are counted in the segments */
+	size_t live;     /* ranges that are counted in the segments */
 	bool all_locked; /* see pin_all_is_locked() */
 	struct pin_stats stats;
-} table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+} table = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 static uintptr_t page_size(void)
 {
@@ -195,7 +195,7 @@ static int table_cover(uintptr_t start, uintptr_t end)
 		return -ENOMEM;
 	table_cut(end);
 	for (i = table_cut(start); start < end; start = table.seg[i++].end) {
-		struct segment gap = {.start = start, .end = end};
+		struct segment gap = { .start = start, .end = end };
 
 		if (i < table.nr && table.seg[i].start < end)
 			gap.end = table.seg[i].start;

@@ -55,7 +55,8 @@ static int start_tls(int fd, struct starttls *starttls, const struct deadline *d
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return error_set(err, errno, "%s", strerror(errno));
 		if (n == 0)
-			return error_set(err, ENOTCONN, "the server closed the connection before TLS");
+			return error_set(err, ENOTCONN,
+					 "the server closed the connection before TLS");
 		ret = n < 0 ? 0 : starttls_feed(starttls, bytes, n, err);
 		if (ret < 0)
 			return ret;
@@ -74,15 +75,15 @@ static int libnbd_failed(struct error *err)
 	const char *reason = libnbd_reason();
 
 	if (strstr(reason, "requires TLS"))
-		return error_set(err, EACCES, "the server wants an encrypted connection: nbds:// or "
+		return error_set(err, EACCES,
+				 "the server wants an encrypted connection: nbds:// or "
 				 "nbds+unix:// in place of nbd:// or nbd+unix://");
 	return error_set(err, nbd_link_errno(), "%s", reason);
 }
 
 /* libnbd is played the greeting that the server gave us, and finds nothing that it would ask
  * before STARTTLS. */
-static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls,
-			  struct error *err)
+static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls, struct error *err)
 {
 	uint8_t greeting[] = "NBDMAGICIHAVEOPT\0";
 	uint16_t flags = htobe16(starttls->flags);
@@ -186,8 +187,8 @@ static int link_finish(struct nbd_link *link, const struct deadline *deadline, s
 	return 0;
 }
 
-static int connect_link(struct nbd_link *link, const char *context,
-			const struct deadline *deadline, struct error *err)
+static int connect_link(struct nbd_link *link, const char *context, const struct deadline *deadline,
+			struct error *err)
 {
 	const struct nbd_server *server = link->server;
 	int ret;

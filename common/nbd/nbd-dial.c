@@ -143,8 +143,7 @@ static int unix_address(const char *path, struct sockaddr_un *address, int *fold
 			 sizeof(address->sun_path) - 1);
 }
 
-static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline,
-		     struct error *err)
+static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline, struct error *err)
 {
 	struct sockaddr_un address;
 	int folder, ret = unix_address(uri->socket, &address, &folder, err);
@@ -152,7 +151,8 @@ static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline,
 	if (ret < 0)
 		return ret;
 	while ((ret = dial_address((struct sockaddr *)&address, sizeof(address), deadline)) ==
-		       -EAGAIN && deadline_left(deadline) > 0)
+		       -EAGAIN &&
+	       deadline_left(deadline) > 0)
 		usleep(10000);
 	if (ret == -EAGAIN)
 		ret = -ETIMEDOUT;
@@ -181,8 +181,8 @@ void nbd_make_room(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space));
 }
 
-int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout,
-	     const struct deadline *deadline, struct error *err)
+int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout, const struct deadline *deadline,
+	     struct error *err)
 {
 	struct error own = { 0 };
 	int ret;

@@ -10,8 +10,8 @@
  * connection that is dead for answer_timeout seconds, or in whose middle somebody forgot it, is
  * found out by the kernel. The descriptor, which doesn't block, or a negative errno with a message
  * that has no name before it. */
-int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout,
-	     const struct deadline *deadline, struct error *err);
+int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout, const struct deadline *deadline,
+	     struct error *err);
 
 /* Makes room in a Unix socket for a large write, so that who sends it doesn't wait for who receives
  * it; the kernel may give less (net.core.wmem_max). nbd_dial() has done it; a TCP socket's room

@@ -20,10 +20,10 @@
 #include "base/clock.h"
 #include "base/thread.h"
 
-#define FIRST_MS 250     /* before the first try: perhaps all are being lost */
-#define MOST_MS  30000   /* before later ones: twice as long each time, up to this */
-#define CALM_MS  60000   /* a connection that has lasted so long was no mistake */
-#define DIAL_MS  10000   /* what a try may take */
+#define FIRST_MS 250   /* before the first try: perhaps all are being lost */
+#define MOST_MS  30000 /* before later ones: twice as long each time, up to this */
+#define CALM_MS  60000 /* a connection that has lasted so long was no mistake */
+#define DIAL_MS  10000 /* what a try may take */
 
 void nbd_group_init(struct nbd_group *group, struct nbd_server *server, const char *context,
 		    nbd_group_check_fn *check, void *opaque)

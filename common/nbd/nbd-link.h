@@ -16,11 +16,11 @@
 struct nbd_link {
 	struct nbd_server *server;
 	struct nbd_handle *nbd;
-	struct tls *tls;     /* or NULL */
-	int fd;              /* to the server, for who counts what goes through it; or -1 */
-	bool connected;      /* from then on a failure is told */
-	bool silent;         /* given up: the server has not answered for too long */
-	int64_t now;         /* when it was last looked at, while answers are due */
+	struct tls *tls; /* or NULL */
+	int fd;          /* to the server, for who counts what goes through it; or -1 */
+	bool connected;  /* from then on a failure is told */
+	bool silent;     /* given up: the server has not answered for too long */
+	int64_t now;     /* when it was last looked at, while answers are due */
 	struct silence silence;
 	struct nbd_watched watched;
 };

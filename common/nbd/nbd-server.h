@@ -15,13 +15,13 @@
 #define NBD_ANSWER_TIMEOUT_MAX 86400
 
 struct nbd_server {
-	const char *name;           /* the URI, for messages; the caller's */
-	struct nbd_uri uri;         /* its paths are absolute */
-	struct tls_context *tls;    /* or NULL */
-	unsigned answer_timeout;    /* seconds until a silent server is lost */
+	const char *name;        /* the URI, for messages; the caller's */
+	struct nbd_uri uri;      /* its paths are absolute */
+	struct tls_context *tls; /* or NULL */
+	unsigned answer_timeout; /* seconds until a silent server is lost */
 	struct notice notice;
-	atomic_bool hurry;          /* the server isn't waited for so long any more */
-	atomic_bool told;           /* why a connection was lost: the first is enough */
+	atomic_bool hurry; /* the server isn't waited for so long any more */
+	atomic_bool told;  /* why a connection was lost: the first is enough */
 	struct nbd_watch watch;
 };
 

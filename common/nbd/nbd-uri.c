@@ -14,7 +14,7 @@
 
 #define NBD_PORT 10809
 #define MAX_PORT 99999998 /* what libxml2 gives for larger ones is one more */
-#define HOST_CID 2 /* VMADDR_CID_HOST: vsock's server where the URI names none */
+#define HOST_CID 2        /* VMADDR_CID_HOST: vsock's server where the URI names none */
 
 static int no_memory(const char *text, struct error *err)
 {
@@ -63,8 +63,8 @@ static const struct {
 };
 #define NR_PARAMETERS (sizeof(parameters) / sizeof(parameters[0]))
 
-static int set_parameter(struct nbd_uri *uri, const char *name, const char *value,
-			 const char *text, struct error *err)
+static int set_parameter(struct nbd_uri *uri, const char *name, const char *value, const char *text,
+			 struct error *err)
 {
 	for (size_t i = 0; i < NR_PARAMETERS; i++) {
 		char **to = (char **)((char *)uri + parameters[i].member);
@@ -78,8 +78,10 @@ static int set_parameter(struct nbd_uri *uri, const char *name, const char *valu
 			return error_set(err, EINVAL, "%s: %s=%s makes no sense", text,
 					 parameters[i].name, value);
 		if (strncmp(parameters[i].name, "tls-", 4) == 0 && !uri->tls)
-			return error_set(err, EINVAL, "%s: %s without TLS: the URI must start with "
-					 "nbds", text, parameters[i].name);
+			return error_set(err, EINVAL,
+					 "%s: %s without TLS: the URI must start with "
+					 "nbds",
+					 text, parameters[i].name);
 		return keep(to, value, text, err);
 	}
 	return error_set(err, EINVAL, "%s: there is no parameter \"%s\"", text, name);
@@ -123,8 +125,7 @@ static int take_query(struct nbd_uri *uri, const char *query, const char *text, 
 
 /* ---- the rest ---- */
 
-static int take_scheme(struct nbd_uri *uri, const char *scheme, const char *text,
-		       struct error *err)
+static int take_scheme(struct nbd_uri *uri, const char *scheme, const char *text, struct error *err)
 {
 	static const char *const suffixes[] = {
 		[NBD_TCP] = "",
@@ -142,8 +143,10 @@ static int take_scheme(struct nbd_uri *uri, const char *scheme, const char *text
 				return 0;
 		}
 	}
-	return error_set(err, EINVAL, "%s: not an NBD URI: it must start with nbd:// or nbds://, "
-			 "perhaps with +unix or +vsock before the colon", text);
+	return error_set(err, EINVAL,
+			 "%s: not an NBD URI: it must start with nbd:// or nbds://, "
+			 "perhaps with +unix or +vsock before the colon",
+			 text);
 }
 
 static int take_tcp(struct nbd_uri *uri, const char *server, const char *text, struct error *err)
@@ -164,8 +167,7 @@ static int take_tcp(struct nbd_uri *uri, const char *server, const char *text, s
 	return 0;
 }
 
-static int take_vsock(struct nbd_uri *uri, const char *server, const char *text,
-		      struct error *err)
+static int take_vsock(struct nbd_uri *uri, const char *server, const char *text, struct error *err)
 {
 	char *end;
 
@@ -216,14 +218,18 @@ static int check_together(const struct nbd_uri *uri, bool has_server, const char
 	if (uri->transport == NBD_UNIX && !uri->socket)
 		return error_set(err, EINVAL, "%s: it needs socket=PATH", text);
 	if (uri->transport == NBD_UNIX && has_server)
-		return error_set(err, EINVAL, "%s: with +unix there is no server but socket=PATH; the "
-				 "name in its certificate is tls-hostname=NAME", text);
+		return error_set(err, EINVAL,
+				 "%s: with +unix there is no server but socket=PATH; the "
+				 "name in its certificate is tls-hostname=NAME",
+				 text);
 	if (uri->transport != NBD_UNIX && uri->socket)
 		return error_set(err, EINVAL, "%s: socket= without +unix", text);
-	if (uri->tls_psk_file && (uri->tls_certificates || uri->tls_hostname ||
-				  uri->tls_verify_peer))
-		return error_set(err, EINVAL, "%s: with tls-psk-file there are no certificates: "
-				 "take %s away", text,
+	if (uri->tls_psk_file &&
+	    (uri->tls_certificates || uri->tls_hostname || uri->tls_verify_peer))
+		return error_set(err, EINVAL,
+				 "%s: with tls-psk-file there are no certificates: "
+				 "take %s away",
+				 text,
 				 uri->tls_certificates ? "tls-certificates" :
 				 uri->tls_hostname     ? "tls-hostname" :
 							 "tls-verify-peer");
@@ -244,8 +250,9 @@ static int take_all(struct nbd_uri *uri, const xmlURI *xml, const char *text, st
 		ret = keep(&uri->export_name, export_name, text, err);
 	if (ret == 0)
 		ret = take_query(uri, xml->query_raw, text, err);
-	return ret < 0 ? ret : check_together(uri, xml->port > 0 || (xml->server && *xml->server),
-					      text, err);
+	return ret < 0 ? ret :
+			 check_together(uri, xml->port > 0 || (xml->server && *xml->server), text,
+					err);
 }
 
 int nbd_uri_parse(const char *text, struct nbd_uri *uri, struct error *err)

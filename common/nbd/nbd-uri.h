@@ -18,7 +18,7 @@ enum nbd_transport {
 };
 
 struct nbd_uri {
-	bool tls;               /* nbds */
+	bool tls; /* nbds */
 	enum nbd_transport transport;
 	char *user;             /* or NULL */
 	char *host;             /* NBD_TCP: a name or an address, without brackets */

@@ -3,8 +3,8 @@
  * moved it begins anew; but received goes on, so that a stream without end has one. */
 #include "nbd/silence.h"
 
-#define LATE      8           /* this part of the limit */
-#define MORE      (64 * 1024) /* bytes that an answer may have besides its data: errors, extents */
+#define LATE 8           /* this part of the limit */
+#define MORE (64 * 1024) /* bytes that an answer may have besides its data: errors, extents */
 
 void silence_asked(struct silence *silence, uint64_t bytes, int64_t now)
 {

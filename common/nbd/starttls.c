@@ -11,8 +11,8 @@
 #include <string.h>
 
 #define MAGIC_LEN    8
-#define GREETING_LEN 18 /* NBDMAGIC, IHAVEOPT, flags */
-#define REPLY_LEN    20 /* magic, option, type, length */
+#define GREETING_LEN 18   /* NBDMAGIC, IHAVEOPT, flags */
+#define REPLY_LEN    20   /* magic, option, type, length */
 #define REASON_MAX   4096 /* the protocol's limit for a string */
 
 #define OPT_STARTTLS 5
@@ -82,7 +82,8 @@ static int look_at_greeting(struct starttls *s, struct error *err)
 	memcpy(&flags, s->bytes + 2 * MAGIC_LEN, sizeof(flags));
 	s->flags = be16toh(flags) & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES);
 	if (!(s->flags & FLAG_FIXED_NEWSTYLE))
-		return error_set(err, ENOTSUP, "the server has no TLS: it speaks NBD's newstyle, "
+		return error_set(err, ENOTSUP,
+				 "the server has no TLS: it speaks NBD's newstyle, "
 				 "but not the fixed one");
 	return ask_for_tls(s);
 }
@@ -119,9 +120,8 @@ static int tell_refusal(const struct starttls *s, struct error *err)
 {
 	bool says = s->reason[0];
 
-	return error_set(err, ENOTSUP, "the server refuses TLS: %s%s%s%s",
-			 refusal_text(s->refusal), says ? " (it says: " : "", s->reason,
-			 says ? ")" : "");
+	return error_set(err, ENOTSUP, "the server refuses TLS: %s%s%s%s", refusal_text(s->refusal),
+			 says ? " (it says: " : "", s->reason, says ? ")" : "");
 }
 
 static int look_at_reply(struct starttls *s, struct error *err)
@@ -174,7 +174,8 @@ int starttls_feed(struct starttls *s, const uint8_t *bytes, size_t len, struct e
 	/* A server waits for what we send next. More than it said by then was put in by someone
 	 * else, to be taken for what came encrypted. */
 	if (ret > 0 && len > 0)
-		return error_set(err, EPROTO, "something was sent before TLS that is no part of "
+		return error_set(err, EPROTO,
+				 "something was sent before TLS that is no part of "
 				 "NBD: the connection may be under attack");
 	return ret;
 }

@@ -20,11 +20,11 @@ struct starttls {
 		STARTTLS_REASON, /* the text of a refusal */
 		STARTTLS_OVER,
 	} state;
-	size_t have;            /* bytes of what the state waits for */
+	size_t have; /* bytes of what the state waits for */
 	uint8_t bytes[20];
-	uint16_t flags;         /* NBD_FLAG_FIXED_NEWSTYLE, and others that both sides know */
-	uint32_t refusal;       /* the type of the server's reply */
-	uint32_t reason_len;    /* bytes that it has */
+	uint16_t flags;      /* NBD_FLAG_FIXED_NEWSTYLE, and others that both sides know */
+	uint32_t refusal;    /* the type of the server's reply */
+	uint32_t reason_len; /* bytes that it has */
 	char reason[256];
 	uint8_t send[STARTTLS_SEND];
 };
@@ -34,7 +34,6 @@ struct starttls {
  * hello of TLS. A negative errno with a message, without a name before it: no TLS with this
  * server; nothing more may be fed. */
 #define STARTTLS_BEGIN 1000
-int starttls_feed(struct starttls *starttls, const uint8_t *bytes, size_t len,
-		  struct error *err);
+int starttls_feed(struct starttls *starttls, const uint8_t *bytes, size_t len, struct error *err);
 
 #endif

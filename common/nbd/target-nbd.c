@@ -27,7 +27,7 @@
 
 #define DEFAULT_MAX_LEN (32 * 1024 * 1024) /* what every server takes, by the protocol */
 #define MAX_OTHER       (1024 * 1024 * 1024)
-#define MAX_ALIGN       (64 * 1024)        /* the protocol's limit for the minimum */
+#define MAX_ALIGN       (64 * 1024) /* the protocol's limit for the minimum */
 #define CONTEXT         LIBNBD_CONTEXT_BASE_ALLOCATION
 
 /* What a connection beyond the first may take: a server that lets in no more clients may also just
@@ -112,8 +112,8 @@ static int read_facts(struct nbd_target *owner, struct error *err)
 	    target->max_len < target->align)
 		return error_set(err, EPROTO,
 				 "%s: the server's block sizes make no sense: minimum %" PRIu64
-				 ", maximum %" PRIu64, target->name, facts->block_minimum,
-				 facts->block_maximum);
+				 ", maximum %" PRIu64,
+				 target->name, facts->block_minimum, facts->block_maximum);
 	target->max_len = round_down(min_u64(target->max_len, DEFAULT_MAX_LEN), target->align);
 	target->max_other = MAX_OTHER;
 	target->max_queues = 1;
@@ -234,7 +234,8 @@ static bool needs_more(struct ndio_subrequest *sub)
 static bool is_complete(const struct ndio_subrequest *sub)
 {
 	if (sub->op == OP_READ)
-		return sub->progress.arrived == export_stretch(sub->queue->owner, sub->start, sub->len);
+		return sub->progress.arrived ==
+		       export_stretch(sub->queue->owner, sub->start, sub->len);
 	return sub->op != OP_EXTENTS || sub->progress.told == sub->len;
 }
 
@@ -577,7 +578,9 @@ static const char *reason_alone(const struct nbd_target *owner, const struct err
 	size_t len = strlen(owner->target.name);
 
 	return strncmp(err->text, owner->target.name, len) == 0 &&
-	       strncmp(err->text + len, ": ", 2) == 0 ? err->text + len + 2 : err->text;
+			       strncmp(err->text + len, ": ", 2) == 0 ?
+		       err->text + len + 2 :
+		       err->text;
 }
 
 int target_nbd_connect(struct target *target, struct error *err)
@@ -598,9 +601,10 @@ int target_nbd_connect(struct target *target, struct error *err)
 	if (ret == -EPROTO)
 		return error_set(err, EPROTO, "%s", why.text);
 	if (ret < 0)
-		notice_tell(&owner->server.notice, "%s: the server lets in %u connection%s and not "
-			    "%u: going on with %s (the next one: %s)", target->name, owner->nr_spare,
-			    owner->nr_spare == 1 ? "" : "s", wanted,
+		notice_tell(&owner->server.notice,
+			    "%s: the server lets in %u connection%s and not "
+			    "%u: going on with %s (the next one: %s)",
+			    target->name, owner->nr_spare, owner->nr_spare == 1 ? "" : "s", wanted,
 			    owner->nr_spare == 1 ? "that" : "those", reason_alone(owner, &why));
 	return 0;
 }

@@ -12,14 +12,14 @@
 
 #include "base/error.h"
 #include "base/notice.h"
-#include "nbd/nbd-group.h"
 #include "engine/target.h"
+#include "nbd/nbd-group.h"
 
 struct target_nbd_options {
 	unsigned connections; /* how many queues there may be at the most; at least 1 */
 	bool readonly;
 	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
-	struct notice notice; /* told why a connection was lost, in the thread that uses it */
+	struct notice notice;    /* told why a connection was lost, in the thread that uses it */
 };
 
 /* Connects to any URI that nbd-uri.h knows, once. 0, or a negative errno with a message that starts
@@ -37,8 +37,8 @@ void target_nbd_hurry(struct target *target);
 
 /* What only an NBD server has, for reports. */
 struct target_nbd_facts {
-	int64_t size;          /* bytes */
-	const char *protocol;  /* as libnbd names it */
+	int64_t size;         /* bytes */
+	const char *protocol; /* as libnbd names it */
 	bool tls;
 	struct tls_facts tls_facts; /* empty without */
 	bool structured_replies;

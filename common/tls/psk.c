@@ -167,7 +167,8 @@ static int own_name(char *name, size_t size, struct error *err)
 
 	getpwuid_r(geteuid(), &entry, name, size, &found);
 	if (!found)
-		return error_set(err, EINVAL, "whose key? This user has no name: "
+		return error_set(err, EINVAL,
+				 "whose key? This user has no name: "
 				 "write nbds://USER@...");
 	memmove(name, found->pw_name, strlen(found->pw_name) + 1);
 	return 0;

@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 
-#define PSK_KEY_MIN  16        /* bytes; less can be guessed from one handshake */
-#define PSK_KEY_MAX  64        /* bytes, psktool's limit */
-#define PSK_USER_MAX 255       /* bytes */
+#define PSK_KEY_MIN  16  /* bytes; less can be guessed from one handshake */
+#define PSK_KEY_MAX  64  /* bytes, psktool's limit */
+#define PSK_USER_MAX 255 /* bytes */
 #define PSK_FILE_MAX (64 * 1024)
 
 struct psk {

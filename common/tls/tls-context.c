@@ -80,7 +80,7 @@ static int set_versions(struct tls_context *context, const struct tls_options *o
 	context->parties.version = options->old ? "1.2" : "1.3";
 	SSL_CTX_set_security_level(ctx, 2); /* 112 bits */
 	SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
-				   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
+					   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	return SSL_CTX_set_min_proto_version(ctx, options->old ? TLS1_2_VERSION : TLS1_3_VERSION) &&
 	       SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
@@ -164,7 +164,8 @@ static int set_certificates(struct tls_context *context, const struct tls_option
 		if (!context->parties.name)
 			return error_set(err, ENOMEM, "no memory");
 	}
-	return tls_credentials_load(context->ctx, options->certificates, context->parties.verify, err);
+	return tls_credentials_load(context->ctx, options->certificates, context->parties.verify,
+				    err);
 }
 
 static bool is_address(const char *name)
@@ -227,7 +228,7 @@ static void set_tickets(SSL_CTX *ctx)
 /* ---- all of it ---- */
 
 static int context_set_up(struct tls_context *context, const struct tls_options *options,
-		  struct error *err)
+			  struct error *err)
 {
 	context->ctx = SSL_CTX_new(TLS_client_method());
 	if (!context->ctx || !set_versions(context, options))

@@ -12,13 +12,13 @@ struct tls_context;
 
 /* Only read while the context is made. */
 struct tls_options {
-	const char *psk_file;     /* or NULL: by certificates */
-	const char *user;         /* whose key; NULL: the name of the user that this process runs as */
+	const char *psk_file; /* or NULL: by certificates */
+	const char *user;     /* whose key; NULL: the name of the user that this process runs as */
 	const char *certificates; /* a folder; or NULL, see tls-credentials.h */
-	const char *name;         /* that the server's certificate must have: a host's, or an address;
+	const char *name; /* that the server's certificate must have: a host's, or an address;
 				   * or NULL */
-	bool verify;              /* the server's certificate */
-	bool old;                 /* TLS 1.2 is enough */
+	bool verify;      /* the server's certificate */
+	bool old;         /* TLS 1.2 is enough */
 };
 
 /* Reads the keys and certificates; only here. 0, or a negative errno with a message, without a

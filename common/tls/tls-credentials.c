@@ -115,7 +115,8 @@ static int read_private_key(SSL_CTX *ctx, int fd, const char *path, struct error
 	int reason = ERR_GET_REASON(ERR_peek_last_error());
 	int ret = 0;
 
-	if (!key && (reason == PEM_R_BAD_PASSWORD_READ || reason == PEM_R_PROBLEMS_GETTING_PASSWORD))
+	if (!key &&
+	    (reason == PEM_R_BAD_PASSWORD_READ || reason == PEM_R_PROBLEMS_GETTING_PASSWORD))
 		ret = error_set(err, EACCES, "%s: it has a passphrase, which can't be asked for",
 				path);
 	else if (!key)

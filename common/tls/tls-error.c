@@ -56,38 +56,58 @@ static int too_old(const struct code *code, const struct row *row, struct error 
 {
 	const char *version = code->parties->version;
 
-	return error_set(err, EPROTO, "%s %s%s", row->text, version, strcmp(version, "1.3") == 0 ?
-			 " (tls-version=1.2 in the URI takes an older one)" : "");
+	return error_set(err, EPROTO, "%s %s%s", row->text, version,
+			 strcmp(version, "1.3") == 0 ?
+				 " (tls-version=1.2 in the URI takes an older one)" :
+				 "");
 }
 
 /* ---- their certificate ---- */
 
 static int not_for_name(const struct code *code, const struct row *row, struct error *err)
 {
-	return error_set(err, BY_US, "%s \"%s\"", row->text,
-			 code->parties->name);
+	return error_set(err, BY_US, "%s \"%s\"", row->text, code->parties->name);
 }
 
 static const struct row certificates[] = {
-	{ { X509_V_ERR_CERT_HAS_EXPIRED }, BY_US, alone,
+	{ { X509_V_ERR_CERT_HAS_EXPIRED },
+	  BY_US,
+	  alone,
 	  "the server's certificate, or one of its authorities', has expired" },
-	{ { X509_V_ERR_CERT_NOT_YET_VALID }, BY_US, alone, "the server's certificate, or one of its "
+	{ { X509_V_ERR_CERT_NOT_YET_VALID },
+	  BY_US,
+	  alone,
+	  "the server's certificate, or one of its "
 	  "authorities', isn't valid yet (is the clock right?)" },
-	{ { X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT }, BY_US, alone,
+	{ { X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT },
+	  BY_US,
+	  alone,
 	  "the server's certificate is self-signed, and isn't in ca-cert.pem" },
 	{ { X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT,
 	    X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
 	    X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, X509_V_ERR_CERT_SIGNATURE_FAILURE },
-	  BY_US, alone, "the server's certificate is signed by no authority that is trusted here "
+	  BY_US,
+	  alone,
+	  "the server's certificate is signed by no authority that is trusted here "
 	  "(ca-cert.pem)" },
-	{ { X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH }, BY_US, not_for_name,
+	{ { X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH },
+	  BY_US,
+	  not_for_name,
 	  "the server's certificate is not for" },
-	{ { X509_V_ERR_INVALID_PURPOSE, X509_V_ERR_INVALID_CA }, BY_US, alone, "the server's certificate "
+	{ { X509_V_ERR_INVALID_PURPOSE, X509_V_ERR_INVALID_CA },
+	  BY_US,
+	  alone,
+	  "the server's certificate "
 	  "has the wrong purpose: it isn't for a server, or its authority's isn't for an authority" },
-	{ { X509_V_ERR_CERT_REVOKED }, BY_US, alone,
+	{ { X509_V_ERR_CERT_REVOKED },
+	  BY_US,
+	  alone,
 	  "the server's certificate has been revoked (ca-crl.pem)" },
-	{ { X509_V_ERR_CRL_HAS_EXPIRED, X509_V_ERR_CRL_NOT_YET_VALID, X509_V_ERR_UNABLE_TO_GET_CRL },
-	  BY_US, because, "ca-crl.pem can't tell whether the server's certificate is revoked" },
+	{ { X509_V_ERR_CRL_HAS_EXPIRED, X509_V_ERR_CRL_NOT_YET_VALID,
+	    X509_V_ERR_UNABLE_TO_GET_CRL },
+	  BY_US,
+	  because,
+	  "ca-crl.pem can't tell whether the server's certificate is revoked" },
 	{ { 0 }, BY_US, because, "the server's certificate" },
 };
 
@@ -101,11 +121,15 @@ static int no_agreement(const struct code *code, const struct row *row, struct e
 	if (!code->shaking)
 		return because(code, row, err);
 	if (user)
-		return error_set(err, BY_US, "the server doesn't take the key of \"%s\": the user or "
+		return error_set(err, BY_US,
+				 "the server doesn't take the key of \"%s\": the user or "
 				 "the key is wrong, or it has only certificates "
-				 "(tls-certificates=FOLDER)", user);
-	return error_set(err, EPROTO, "the server ends the handshake: %s (does it want a pre-shared "
-			 "key, tls-psk-file=FILE?)", code->words);
+				 "(tls-certificates=FOLDER)",
+				 user);
+	return error_set(err, EPROTO,
+			 "the server ends the handshake: %s (does it want a pre-shared "
+			 "key, tls-psk-file=FILE?)",
+			 code->words);
 }
 
 static int not_understood(const struct code *code, const struct row *row, struct error *err)
@@ -117,15 +141,23 @@ static const struct row alerts[] = {
 	{ { SSL_AD_PROTOCOL_VERSION }, EPROTO, too_old, "the server has no TLS" },
 	{ { SSL_AD_HANDSHAKE_FAILURE, SSL_AD_INSUFFICIENT_SECURITY, SSL_AD_UNKNOWN_PSK_IDENTITY,
 	    SSL_AD_ILLEGAL_PARAMETER, SSL_AD_MISSING_EXTENSION },
-	  EPROTO, no_agreement, "the server ends the connection" },
-	{ { SSL_AD_DECRYPT_ERROR, SSL_AD_BAD_RECORD_MAC }, EPROTO, not_understood,
+	  EPROTO,
+	  no_agreement,
+	  "the server ends the connection" },
+	{ { SSL_AD_DECRYPT_ERROR, SSL_AD_BAD_RECORD_MAC },
+	  EPROTO,
+	  not_understood,
 	  "what we sent to the server was changed on its way" },
-	{ { SSL_AD_CERTIFICATE_REQUIRED }, BY_US, alone,
+	{ { SSL_AD_CERTIFICATE_REQUIRED },
+	  BY_US,
+	  alone,
 	  "the server wants a certificate of ours: client-cert.pem and client-key.pem" },
 	{ { SSL_AD_BAD_CERTIFICATE, SSL_AD_UNSUPPORTED_CERTIFICATE, SSL_AD_CERTIFICATE_REVOKED,
 	    SSL_AD_CERTIFICATE_EXPIRED, SSL_AD_CERTIFICATE_UNKNOWN, SSL_AD_UNKNOWN_CA,
 	    SSL_AD_ACCESS_DENIED },
-	  BY_US, because, "the server doesn't take our certificate, client-cert.pem" },
+	  BY_US,
+	  because,
+	  "the server doesn't take our certificate, client-cert.pem" },
 	{ { 0 }, EPROTO, because, "the server ends the connection" },
 };
 
@@ -133,25 +165,36 @@ static const struct row alerts[] = {
 
 static int changed(const struct code *code, const struct row *row, struct error *err)
 {
-	return error_set(err, EPROTO, "%s", code->shaking ? row->text :
-			 "what the server sent was changed on its way, or isn't from it");
+	return error_set(err, EPROTO, "%s",
+			 code->shaking ?
+				 row->text :
+				 "what the server sent was changed on its way, or isn't from it");
 }
 
 static int no_sense(const struct code *code, const struct row *row, struct error *err)
 {
-	return error_set(err, EPROTO, "%s %s: %s", code->shaking ? "the server's handshake" :
-			 "what the server sent", row->text, code->words);
+	return error_set(err, EPROTO, "%s %s: %s",
+			 code->shaking ? "the server's handshake" : "what the server sent",
+			 row->text, code->words);
 }
 
 static const struct row reasons[] = {
 	{ { SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_WRONG_SSL_VERSION, SSL_R_VERSION_TOO_LOW,
 	    SSL_R_UNKNOWN_SSL_VERSION },
-	  EPROTO, too_old, "the server has no TLS" },
-	{ { SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, SSL_R_BAD_RECORD_TYPE }, EPROTO, changed,
+	  EPROTO,
+	  too_old,
+	  "the server has no TLS" },
+	{ { SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, SSL_R_BAD_RECORD_TYPE },
+	  EPROTO,
+	  changed,
 	  "the handshake was changed on its way" },
-	{ { SSL_R_DIGEST_CHECK_FAILED, SSL_R_BAD_SIGNATURE }, EPROTO, alone,
+	{ { SSL_R_DIGEST_CHECK_FAILED, SSL_R_BAD_SIGNATURE },
+	  EPROTO,
+	  alone,
 	  "the handshake was changed on its way" },
-	{ { SSL_R_NO_RENEGOTIATION, SSL_R_TOO_MANY_KEY_UPDATES }, EPROTO, because,
+	{ { SSL_R_NO_RENEGOTIATION, SSL_R_TOO_MANY_KEY_UPDATES },
+	  EPROTO,
+	  because,
 	  "the server wants what TLS forbids or we refuse" },
 	{ { 0 }, EPROTO, no_sense, "makes no sense as TLS" },
 };
@@ -161,9 +204,11 @@ static const struct row reasons[] = {
 /* Who has such a key shows no certificate: most servers that do know no keys at all. */
 static int shows_certificate(const char *user, struct error *err)
 {
-	return error_set(err, BY_US, "the server doesn't take the key of \"%s\", but shows a "
+	return error_set(err, BY_US,
+			 "the server doesn't take the key of \"%s\", but shows a "
 			 "certificate: it wants tls-certificates=FOLDER in the URI, in place of "
-			 "tls-psk-file, or doesn't know that user", user);
+			 "tls-psk-file, or doesn't know that user",
+			 user);
 }
 
 /* With TLS 1.3 the server looks at our certificate when the handshake is over for us, and some say
@@ -171,9 +216,11 @@ static int shows_certificate(const char *user, struct error *err)
 static int dislikes_certificate(SSL *ssl, struct error *err)
 {
 	if (!SSL_get_certificate(ssl))
-		return error_set(err, BY_US, "the server closed the connection: it wants a "
+		return error_set(err, BY_US,
+				 "the server closed the connection: it wants a "
 				 "certificate of ours, client-cert.pem and client-key.pem");
-	return error_set(err, BY_US, "the server closed the connection: perhaps it doesn't take our "
+	return error_set(err, BY_US,
+			 "the server closed the connection: perhaps it doesn't take our "
 			 "certificate, client-cert.pem");
 }
 
@@ -182,12 +229,16 @@ static int stream_ended(const char *user, bool shaking, SSL *ssl, struct error *
 	if (SSL_has_pending(ssl))
 		return error_set(err, EPROTO, "the stream was cut short in the middle of a record");
 	if (!shaking)
-		return error_set(err, EPROTO, "the stream ended without TLS's close_notify: it may "
+		return error_set(err, EPROTO,
+				 "the stream ended without TLS's close_notify: it may "
 				 "have been cut short");
 	if (user)
-		return error_set(err, BY_US, "the server closed the connection during the handshake: "
-				 "is the user, \"%s\", or the key wrong?", user);
-	return error_set(err, EPROTO, "the server closed the connection during the handshake (does it "
+		return error_set(err, BY_US,
+				 "the server closed the connection during the handshake: "
+				 "is the user, \"%s\", or the key wrong?",
+				 user);
+	return error_set(err, EPROTO,
+			 "the server closed the connection during the handshake (does it "
 			 "want a pre-shared key, tls-psk-file=FILE?)");
 }
 
@@ -205,7 +256,8 @@ static int explain_first(struct code *code, const struct tls_state *state, SSL *
 		return user ? shows_certificate(user, err) : ask(certificates, code, err);
 	}
 	if (state->asked == TLS_ASKED_RENEGOTIATION)
-		return error_set(err, EPROTO, "the server asked for a renegotiation, which is refused");
+		return error_set(err, EPROTO,
+				 "the server asked for a renegotiation, which is refused");
 	if (state->phase == TLS_UNPROVEN && state->asked == TLS_ASKED_CERTIFICATE && state->end)
 		return dislikes_certificate(ssl, err);
 	if (state->end == TLS_END_OF_STREAM)

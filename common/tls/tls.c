@@ -57,14 +57,14 @@ struct tls {
 
 	struct tls_state state;
 	enum { NOTHING, TO_READ, TO_WRITE } waits_for; /* the next SSL_read() */
-	bool write_shut; /* the server takes nothing any more */
-	bool resumed;    /* by a ticket */
+	bool write_shut;                               /* the server takes nothing any more */
+	bool resumed;                                  /* by a ticket */
 	struct error failure;
 
 	struct span in, out, sealed;
-	uint8_t in_bytes[BUFFER];      /* from the server */
-	uint8_t out_bytes[BUFFER];     /* for it */
-	uint8_t sealed_bytes[SEALED];  /* for it, encrypted */
+	uint8_t in_bytes[BUFFER];     /* from the server */
+	uint8_t out_bytes[BUFFER];    /* for it */
+	uint8_t sealed_bytes[SEALED]; /* for it, encrypted */
 };
 
 static void advance(struct tls *tls, enum tls_phase to)
@@ -161,7 +161,8 @@ static bool send_sealed(struct tls *tls)
 			sealed->at += n;
 		else if (errno != EINTR) {
 			tls->write_shut = true;
-			tls->waits_for = NOTHING; /* why may be there to be read; see read_ended() */
+			tls->waits_for =
+				NOTHING; /* why may be there to be read; see read_ended() */
 		}
 	}
 	*sealed = (struct span){ 0 };
@@ -351,7 +352,8 @@ static int shake_hands(struct tls *tls, const struct deadline *deadline, struct 
 			tls->state.end = TLS_END_OF_STREAM; /* as good as */
 		if (ret != 1 && want != SSL_ERROR_WANT_READ && want != SSL_ERROR_WANT_WRITE)
 			return tls_explain(tls->context, tls->ssl, &tls->state, err);
-		ret = deadline_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT), deadline);
+		ret = deadline_wait(tls->fd, (ret != 1 ? POLLIN : 0) | (sent ? 0 : POLLOUT),
+				    deadline);
 		if (ret < 0)
 			return error_set(err, -ret, "the server doesn't finish the handshake");
 	}
@@ -394,8 +396,8 @@ int tls_open(struct tls_context *context, int fd, const struct deadline *deadlin
 		SSL_set_msg_callback_arg(tls->ssl, tls);
 	}
 	/* A pre-shared key counts as reused, too. */
-	tls->resumed = SSL_session_reused(tls->ssl) &&
-		       SSL_SESSION_has_ticket(SSL_get_session(tls->ssl));
+	tls->resumed =
+		SSL_session_reused(tls->ssl) && SSL_SESSION_has_ticket(SSL_get_session(tls->ssl));
 	*result = tls;
 	return 0;
 }
@@ -467,8 +469,8 @@ static void print_subject(X509 *certificate, char *text, size_t size)
 	BIO *bio = BIO_new(BIO_s_mem());
 	int n = 0;
 
-	if (bio && X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0,
-				      XN_FLAG_RFC2253) > 0)
+	if (bio &&
+	    X509_NAME_print_ex(bio, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) > 0)
 		n = BIO_read(bio, text, size - 1);
 	text[n > 0 ? n : 0] = '\0';
 	BIO_free(bio);

@@ -26,8 +26,8 @@ struct tls;
 
 /* Shakes hands over a connected socket that doesn't block, until the deadline.
  * fd is taken over, also when it fails: a negative errno with a message, without a name. */
-int tls_open(struct tls_context *context, int fd, const struct deadline *deadline,
-	     struct tls **tls, struct error *err);
+int tls_open(struct tls_context *context, int fd, const struct deadline *deadline, struct tls **tls,
+	     struct error *err);
 
 /* The socket, for who counts what goes through it. */
 int tls_fd(const struct tls *tls);

@@ -14,10 +14,10 @@
 
 #include "client.h"
 
-#define THREADS   4
-#define MAX_OPS   4000
-#define SLICE     (1 << 20) /* of the volume: each thread's own, when there are several */
-#define MAX_LOG   100000
+#define THREADS 4
+#define MAX_OPS 4000
+#define SLICE   (1 << 20) /* of the volume: each thread's own, when there are several */
+#define MAX_LOG 100000
 
 struct op {
 	enum { WRITE, ZERO, FLUSH } kind;
@@ -59,9 +59,15 @@ static void do_op(struct nbd_handle *nbd, unsigned thread, struct op op)
 
 	op.sent = clock_now();
 	switch (op.kind) {
-	case WRITE: ret = nbd_pwrite(nbd, data, op.len, op.start, flags); break;
-	case ZERO:  ret = nbd_zero(nbd, op.len, op.start, flags); break;
-	case FLUSH: ret = nbd_flush(nbd, 0); break;
+	case WRITE:
+		ret = nbd_pwrite(nbd, data, op.len, op.start, flags);
+		break;
+	case ZERO:
+		ret = nbd_zero(nbd, op.len, op.start, flags);
+		break;
+	case FLUSH:
+		ret = nbd_flush(nbd, 0);
+		break;
 	}
 	op.acknowledged = clock_now();
 	if (ret < 0)
@@ -116,8 +122,8 @@ static void fua(struct nbd_handle *nbd)
 static void large(struct nbd_handle *nbd)
 {
 	const struct op sizes[] = {
-		{ .start = 0, .len = 8 << 20 },          { .start = BLOCK, .len = 1 << 20 },
-		{ .start = 777, .len = 3000000 },        { .start = 0, .len = (1 << 20) + 1 },
+		{ .start = 0, .len = 8 << 20 },        { .start = BLOCK, .len = 1 << 20 },
+		{ .start = 777, .len = 3000000 },      { .start = 0, .len = (1 << 20) + 1 },
 		{ .start = 8192 - 1, .len = 2 << 20 },
 	};
 
@@ -144,8 +150,8 @@ static void *concurrent_thread(void *opaque)
 		if (dice == 0)
 			do_op(nbd, thread, (struct op){ .kind = FLUSH });
 		else
-			do_op(nbd, thread, pick(thread, WRITE, dice < 3,
-						dice == 7 ? 600000 : 9000, &random));
+			do_op(nbd, thread,
+			      pick(thread, WRITE, dice < 3, dice == 7 ? 600000 : 9000, &random));
 	}
 	disconnect(nbd);
 	return NULL;

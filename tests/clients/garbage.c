@@ -145,9 +145,8 @@ static void unread_replies(void)
 int main(int argc, char **argv)
 {
 	static void (*const kinds[])(void) = {
-		leave_at_once,       noise_for_a_greeting, noise_for_an_option,
-		noise_for_a_request, impossible_requests,  half_a_write,
-		unread_replies,
+		leave_at_once,       noise_for_a_greeting, noise_for_an_option, noise_for_a_request,
+		impossible_requests, half_a_write,         unread_replies,
 	};
 	const unsigned nr_kinds = sizeof(kinds) / sizeof(kinds[0]);
 	unsigned long count;

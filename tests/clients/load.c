@@ -19,8 +19,7 @@ static struct {
 	unsigned connections, depth, percent;
 	uint64_t size, requests;
 	bool random, aligned, flush, verify;
-} options = { .connections = 1, .depth = 1, .percent = 100, .size = BLOCK,
-	      .requests = UINT64_MAX };
+} options = { .connections = 1, .depth = 1, .percent = 100, .size = BLOCK, .requests = UINT64_MAX };
 
 static struct nbd_handle *handles[MAX_CONNECTIONS];
 static unsigned in_flight[MAX_CONNECTIONS];
@@ -51,8 +50,7 @@ static void send_one(unsigned c)
 	else if (options.random)
 		at = random_below(&random_state, volume_size - options.size + 1);
 	else
-		position = position + 2 * options.size <= volume_size ?
-				   position + options.size : 0;
+		position = position + 2 * options.size <= volume_size ? position + options.size : 0;
 	if (random_below(&random_state, 100) < options.percent)
 		cookie = nbd_aio_pwrite(handles[c], to_write, options.size, at, callback, 0);
 	else
@@ -90,9 +88,8 @@ static void run(void)
 				send_one(c);
 			direction = nbd_aio_get_direction(handles[c]);
 			fds[c].fd = nbd_aio_get_fd(handles[c]);
-			fds[c].events =
-				(direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
-				(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
+			fds[c].events = (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+					(direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0);
 			fds[c].revents = 0;
 		}
 		if (poll(fds, options.connections, -1) < 0 && errno != EINTR)
@@ -110,21 +107,41 @@ static void parse(int argc, char **argv)
 		uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (opt) {
-		case 'c': options.connections = value; break;
-		case 'd': options.depth = value; break;
-		case 's': options.size = value; break;
-		case 'n': options.requests = value; break;
-		case 'w': options.percent = value; break;
-		case 'r': options.random = true; break;
-		case 'R': options.aligned = true; break;
-		case 'f': options.flush = true; break;
-		case 'v': options.verify = true; break;
-		default: fail("load: see the start of load.c");
+		case 'c':
+			options.connections = value;
+			break;
+		case 'd':
+			options.depth = value;
+			break;
+		case 's':
+			options.size = value;
+			break;
+		case 'n':
+			options.requests = value;
+			break;
+		case 'w':
+			options.percent = value;
+			break;
+		case 'r':
+			options.random = true;
+			break;
+		case 'R':
+			options.aligned = true;
+			break;
+		case 'f':
+			options.flush = true;
+			break;
+		case 'v':
+			options.verify = true;
+			break;
+		default:
+			fail("load: see the start of load.c");
 		}
 	}
 	if (optind + 1 != argc || options.connections < 1 ||
 	    options.connections > MAX_CONNECTIONS || options.depth < 1 || options.size < 1 ||
-	    (options.verify && (options.connections > 1 || options.depth > 1 || options.percent > 0)))
+	    (options.verify &&
+	     (options.connections > 1 || options.depth > 1 || options.percent > 0)))
 		fail("load: see the start of load.c");
 }
 

@@ -178,11 +178,11 @@ static void wrong_option(const char *what, struct ndio_options options)
 		fail("%s: what wasn't opened isn't NULL", what);
 }
 
-#define WRONG_OPTION(member, value)                               \
-	do {                                                      \
-		struct ndio_options options_ = all();             \
-		options_.member = (value);                        \
-		wrong_option(#member " = " #value, options_);     \
+#define WRONG_OPTION(member, value)                                                                \
+	do {                                                                                       \
+		struct ndio_options options_ = all();                                              \
+		options_.member = (value);                                                         \
+		wrong_option(#member " = " #value, options_);                                      \
 	} while (0)
 
 static void test_open(void)

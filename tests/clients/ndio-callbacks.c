@@ -164,8 +164,7 @@ static void test_told(void)
 	const struct ndio_completion completion = { .callback = make_and_look };
 	struct ndio_event event;
 
-	if (ndio_queue_new(&queue) < 0 ||
-	    ndio_aio_preadv(volume, NULL, 0, 0, 0, &completion) < 0)
+	if (ndio_queue_new(&queue) < 0 || ndio_aio_preadv(volume, NULL, 0, 0, 0, &completion) < 0)
 		fail("%s", ndio_error());
 	wait_for(&done);
 	if (ndio_queue_reap(queue, &event, 1, 0) != 1)
@@ -400,7 +399,8 @@ static void test_close(void)
 			start_next(chains[j], j % 8 ? 0 : NDIO_PIN);
 		ndio_close(volume, cancel && i % 2 ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT);
 		if (accepted != completions || refusals != CHAINS)
-			fail("%u requests, %u completions, %u refusals", accepted, completions, refusals);
+			fail("%u requests, %u completions, %u refusals", accepted, completions,
+			     refusals);
 		volume = open_volume(&opening);
 	}
 }

@@ -199,8 +199,8 @@ int main(int argc, char **argv)
 	nbd = info_of(volume).nbd;
 	if (ndio_queue_new(&queue) < 0)
 		fail("%s", ndio_error());
-	memory = mmap(NULL, REQUESTS * MEMORY, PROT_READ | PROT_WRITE,
-		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory = mmap(NULL, REQUESTS * MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
 	if (memory == MAP_FAILED)
 		fail("mmap: %s", strerror(errno));
 	start_all(volume);

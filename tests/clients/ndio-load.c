@@ -15,8 +15,7 @@ static struct {
 	unsigned depth, percent;
 	uint64_t size, requests;
 	bool random, flush, verify;
-} options = { .opening.connections = 1, .depth = 1, .percent = 100, .size = 4096,
-	      .requests = 1 };
+} options = { .opening.connections = 1, .depth = 1, .percent = 100, .size = 4096, .requests = 1 };
 
 /* One request in flight, and then the next. */
 struct slot {
@@ -94,16 +93,35 @@ static void parse(int argc, char **argv)
 		uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (opt) {
-		case 'k': options.opening.key_path = optarg; break;
-		case 'c': options.opening.connections = value; break;
-		case 'd': options.depth = value; break;
-		case 's': options.size = value; break;
-		case 'n': options.requests = value; break;
-		case 'w': options.percent = value; break;
-		case 'R': options.random = true; break;
-		case 'f': options.flush = true; break;
-		case 'v': options.verify = true; break;
-		default: fail("ndio-load: see the start of ndio-load.c");
+		case 'k':
+			options.opening.key_path = optarg;
+			break;
+		case 'c':
+			options.opening.connections = value;
+			break;
+		case 'd':
+			options.depth = value;
+			break;
+		case 's':
+			options.size = value;
+			break;
+		case 'n':
+			options.requests = value;
+			break;
+		case 'w':
+			options.percent = value;
+			break;
+		case 'R':
+			options.random = true;
+			break;
+		case 'f':
+			options.flush = true;
+			break;
+		case 'v':
+			options.verify = true;
+			break;
+		default:
+			fail("ndio-load: see the start of ndio-load.c");
 		}
 	}
 	if (optind + 1 != argc || options.opening.connections < 1 || options.depth < 1 ||

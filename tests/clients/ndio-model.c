@@ -23,12 +23,12 @@
 #define MAX_THREADS 16
 #define DEPTH       24
 #define MAX_IOV     40
-#define GAP         40                 /* bytes at the most, between the runs of a request */
+#define GAP         40 /* bytes at the most, between the runs of a request */
 #define MAX_LEN     (300 * 1024)
 #define MEMORY      (MAX_LEN + (MAX_IOV + 1) * GAP)
-#define AREA        (1024 * 1024)      /* of a thread */
+#define AREA        (1024 * 1024) /* of a thread */
 #define STRIPE      171
-#define SHARED      (512 * 1024)       /* where the stripes are */
+#define SHARED      (512 * 1024) /* where the stripes are */
 #define GUARD       0xa5
 
 static struct {
@@ -41,9 +41,9 @@ static struct {
 
 static struct ndio_volume *volume;
 static struct ndio_info info;
-static uint64_t size;                  /* of the part of the volume that is used */
+static uint64_t size; /* of the part of the volume that is used */
 static uint8_t *model;
-static uint8_t *known;                 /* 1 where the model says what the byte is */
+static uint8_t *known; /* 1 where the model says what the byte is */
 static atomic_uint mismatches;
 static atomic_ulong made, failed, refused;
 
@@ -136,8 +136,9 @@ static void pick_range(struct thread *t, uint64_t *start, uint64_t *len)
 	uint64_t *r = &t->random, end;
 
 	if (t->striped) {
-		*start = STRIPE * (t->id + options.threads *
-				   random_below(r, SHARED / STRIPE / options.threads));
+		*start = STRIPE *
+			 (t->id +
+			  options.threads * random_below(r, SHARED / STRIPE / options.threads));
 		*len = STRIPE;
 		if (random_below(r, 2)) {
 			uint64_t skip = random_below(r, STRIPE);
@@ -281,8 +282,12 @@ static bool read_back(struct ticket *ticket)
 	struct iovec iov = { slot->memory, ticket->len };
 	int ret;
 
-	*chained = (struct ticket){ .thread = ticket->thread, .slot = slot, .kind = READ,
-				    .start = ticket->start, .len = ticket->len, .chained = true };
+	*chained = (struct ticket){ .thread = ticket->thread,
+				    .slot = slot,
+				    .kind = READ,
+				    .start = ticket->start,
+				    .len = ticket->len,
+				    .chained = true };
 	ret = ndio_aio_preadv(volume, &iov, 1, ticket->start, 0, &completion);
 	memset(&iov, 0x5a, sizeof(iov));
 	if (ret < 0)
@@ -628,7 +633,8 @@ static void judge(struct thread *t, uint64_t window, const struct ticket *rivals
 			explained |= data[i] == (rivals[k]->kind == ZERO ? 0 : k + 1);
 		}
 		if (covered ? !explained : known[at] && data[i] != model[at])
-			mismatch(covered ? "no writer's" : "nobody wrote it", at, data[i], model[at]);
+			mismatch(covered ? "no writer's" : "nobody wrote it", at, data[i],
+				 model[at]);
 		model[at] = data[i];
 		known[at] = 1;
 	}
@@ -793,15 +799,32 @@ static void parse(int argc, char **argv)
 	options.opening.copy_memory = 2 * 1024 * 1024;
 	while ((opt = getopt(argc, argv, "k:c:dt:n:s:e:o:")) != -1) {
 		switch (opt) {
-		case 'k': options.opening.key_path = optarg; break;
-		case 'c': options.opening.connections = atoi(optarg); break;
-		case 'd': options.opening.flags |= NDIO_OPEN_DISCARD; break;
-		case 't': options.threads = atoi(optarg); break;
-		case 'n': options.requests = atoi(optarg); break;
-		case 's': options.seed = atoi(optarg); break;
-		case 'e': options.errors = optarg; break;
-		case 'o': options.model_path = optarg; break;
-		default: fail("see the start of ndio-model.c");
+		case 'k':
+			options.opening.key_path = optarg;
+			break;
+		case 'c':
+			options.opening.connections = atoi(optarg);
+			break;
+		case 'd':
+			options.opening.flags |= NDIO_OPEN_DISCARD;
+			break;
+		case 't':
+			options.threads = atoi(optarg);
+			break;
+		case 'n':
+			options.requests = atoi(optarg);
+			break;
+		case 's':
+			options.seed = atoi(optarg);
+			break;
+		case 'e':
+			options.errors = optarg;
+			break;
+		case 'o':
+			options.model_path = optarg;
+			break;
+		default:
+			fail("see the start of ndio-model.c");
 		}
 	}
 	if (optind + 1 != argc || options.threads < 1 || options.threads > MAX_THREADS)

@@ -16,7 +16,7 @@
 
 #define RECORD  9001 /* bytes: no whole blocks */
 #define DEPTH   24
-#define TIMEOUT 15   /* seconds for a request; nothing here is slow */
+#define TIMEOUT 15 /* seconds for a request; nothing here is slow */
 
 enum what { READ, WRITE, VERIFY };
 
@@ -56,7 +56,7 @@ static bool next_number(uint64_t *number)
 
 		do {
 			step = 1 + random_below(&random, count);
-			for (a = count, b = step; b; ) {
+			for (a = count, b = step; b;) {
 				uint64_t rest = a % b;
 
 				a = b;
@@ -146,8 +146,11 @@ static void parse(int argc, char **argv)
 
 	while ((opt = getopt(argc, argv, "c:")) != -1) {
 		switch (opt) {
-		case 'c': opening.connections = atoi(optarg); break;
-		default: fail("see the start of ndio-records.c");
+		case 'c':
+			opening.connections = atoi(optarg);
+			break;
+		default:
+			fail("see the start of ndio-records.c");
 		}
 	}
 	arguments = argc - optind;

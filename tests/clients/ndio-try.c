@@ -94,18 +94,33 @@ int main(int argc, char **argv)
 
 	while ((opt = getopt(argc, argv, "k:H:s:d:tc:n:a:")) != -1) {
 		switch (opt) {
-		case 'k': opening.key_path = optarg; break;
-		case 'H': opening.header = optarg; break;
-		case 's': opening.slot = optarg; break;
+		case 'k':
+			opening.key_path = optarg;
+			break;
+		case 'H':
+			opening.header = optarg;
+			break;
+		case 's':
+			opening.slot = optarg;
+			break;
 		case 'd':
 			opening.flags |= strcmp(optarg, "on") == 0 ? NDIO_OPEN_DISCARD :
-									      NDIO_OPEN_NO_DISCARD;
+								     NDIO_OPEN_NO_DISCARD;
 			break;
-		case 't': trims = true; break;
-		case 'c': opening.connections = atoi(optarg); break;
-		case 'a': opening.answer_timeout = atoi(optarg); break;
-		case 'n': times = atoi(optarg); break;
-		default: fail("see the start of ndio-try.c");
+		case 't':
+			trims = true;
+			break;
+		case 'c':
+			opening.connections = atoi(optarg);
+			break;
+		case 'a':
+			opening.answer_timeout = atoi(optarg);
+			break;
+		case 'n':
+			times = atoi(optarg);
+			break;
+		default:
+			fail("see the start of ndio-try.c");
 		}
 	}
 	if (optind + 1 != argc)

@@ -56,8 +56,8 @@ static atomic_uint mismatches;
 static void mismatch(const char *what, uint64_t at, unsigned got, unsigned wanted)
 {
 	if (atomic_fetch_add(&mismatches, 1) < 10)
-		fprintf(stderr, "%s: byte %#llx is %#x, not %#x\n", what,
-			(unsigned long long)at, got, wanted);
+		fprintf(stderr, "%s: byte %#llx is %#x, not %#x\n", what, (unsigned long long)at,
+			got, wanted);
 }
 
 static void check(int ret, const char *what, uint64_t start, uint64_t len)
@@ -256,8 +256,8 @@ static void judge(struct worker *judge_worker)
 	}
 	for (uint64_t i = low; i < high; i++) {
 		if (!explained[i] && (covered[i] || data[i] != model[ARENA + i]))
-			mismatch(covered[i] ? "no writer's" : "nobody wrote it", ARENA + i,
-				 data[i], model[ARENA + i]);
+			mismatch(covered[i] ? "no writer's" : "nobody wrote it", ARENA + i, data[i],
+				 model[ARENA + i]);
 	}
 	memcpy(model + ARENA + low, data + low, high - low);
 }

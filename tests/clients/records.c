@@ -11,9 +11,9 @@
 
 #include "client.h"
 
-#define THREADS     8
-#define RECORD      9001 /* bytes */
-#define MAX_BATCH   4    /* records before a flush */
+#define THREADS   8
+#define RECORD    9001 /* bytes */
+#define MAX_BATCH 4    /* records before a flush */
 
 static const char *uri;
 static atomic_ulong next;

@@ -8,8 +8,8 @@
 #include "nbd/starttls.h"
 
 struct outcome {
-	bool asked;       /* for TLS */
-	int ret;          /* the last one */
+	bool asked; /* for TLS */
+	int ret;    /* the last one */
 	struct error err;
 };
 

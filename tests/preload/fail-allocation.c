@@ -39,8 +39,7 @@ static int find_plugin(struct dl_phdr_info *info, size_t size, void *opaque)
 	if (!strstr(info->dlpi_name, "nbdkit-ndio-plugin"))
 		return 0;
 	for (unsigned i = 0; i < info->dlpi_phnum; i++)
-		if (info->dlpi_phdr[i].p_type == PT_LOAD &&
-		    (info->dlpi_phdr[i].p_flags & PF_X)) {
+		if (info->dlpi_phdr[i].p_type == PT_LOAD && (info->dlpi_phdr[i].p_flags & PF_X)) {
 			plugin_end = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr +
 				     info->dlpi_phdr[i].p_memsz;
 			plugin_start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;

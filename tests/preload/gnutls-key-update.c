@@ -24,7 +24,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	void *session;
 	enum half half;
-} sessions[MAX_SESSIONS]; /* those of which something is half sent; the others are free places */
+} sessions[MAX_SESSIONS];   /* those of which something is half sent; the others are free places */
 static int64_t next_update; /* milliseconds, of the monotonic clock */
 static unsigned updates;
 
@@ -68,7 +68,8 @@ static int update(void *session)
 	int asks = updates % 2, ret;
 
 	if (!key_update)
-		key_update = (int (*)(void *, unsigned))dlsym(RTLD_NEXT, "gnutls_session_key_update");
+		key_update =
+			(int (*)(void *, unsigned))dlsym(RTLD_NEXT, "gnutls_session_key_update");
 	ret = key_update(session, asks ? ASK_PEER : 0);
 	set_half(session, ret == EAGAIN_OF_GNUTLS ? UPDATE : NONE);
 	if (ret == EAGAIN_OF_GNUTLS)
@@ -93,8 +94,8 @@ static int update_if_due(void *session)
 	return ret;
 }
 
-__attribute__((visibility("default")))
-ssize_t gnutls_record_send(void *session, const void *data, size_t len)
+__attribute__((visibility("default"))) ssize_t gnutls_record_send(void *session, const void *data,
+								  size_t len)
 {
 	static ssize_t (*record_send)(void *, const void *, size_t);
 	ssize_t ret = update_if_due(session);
@@ -102,8 +103,8 @@ ssize_t gnutls_record_send(void *session, const void *data, size_t len)
 	if (ret < 0)
 		return ret;
 	if (!record_send)
-		record_send = (ssize_t (*)(void *, const void *, size_t))
-			dlsym(RTLD_NEXT, "gnutls_record_send");
+		record_send = (ssize_t(*)(void *, const void *, size_t))dlsym(RTLD_NEXT,
+									      "gnutls_record_send");
 	ret = record_send(session, data, len);
 	pthread_mutex_lock(&lock);
 	set_half(session, ret == EAGAIN_OF_GNUTLS ? RECORD : NONE);

@@ -53,8 +53,8 @@
 enum action { NOTHING, GARBAGE, CUT, RESET, STALL, DEAF, END, NOTIFY };
 
 static const char *const actions[] = {
-	[GARBAGE] = "garbage", [CUT] = "cut", [RESET] = "reset",
-	[STALL] = "stall",     [DEAF] = "deaf", [END] = "end", [NOTIFY] = "notify",
+	[GARBAGE] = "garbage", [CUT] = "cut", [RESET] = "reset",   [STALL] = "stall",
+	[DEAF] = "deaf",       [END] = "end", [NOTIFY] = "notify",
 };
 
 struct raw {
@@ -70,7 +70,7 @@ static struct {
 	int update_ms, renegotiate_ms;
 	bool request_update;
 	enum action action;
-	bool when_done;  /* place counts from the handshake's end */
+	bool when_done; /* place counts from the handshake's end */
 	uint64_t place;
 	const struct raw *greeting, *reply;
 } options = { .min = TLS1_2_VERSION, .max = TLS1_3_VERSION };
@@ -91,7 +91,7 @@ struct connection {
 	uint64_t sent, limit; /* raw bytes since TLS began; where the action is due */
 	bool acted, stalled;
 	bool up_ended, down_ended;
-	bool half_written; /* a record is: nothing else can be sent before its rest */
+	bool half_written;    /* a record is: nothing else can be sent before its rest */
 	struct flow up, down; /* to the backend, to the client */
 	int64_t next_update, next_renegotiation; /* now_ms() */
 	unsigned updates_sent, updates_received;
@@ -140,7 +140,8 @@ static const char *ssl_reason(void)
 static void set_limit(struct connection *c)
 {
 	c->limit = options.action && options.when_done == c->done && !c->acted ?
-			   (c->done ? c->sent : 0) + options.place : UINT64_MAX;
+			   (c->done ? c->sent : 0) + options.place :
+			   UINT64_MAX;
 }
 
 /* Once all that goes before it is on the wire. */
@@ -373,8 +374,7 @@ static bool take_options(struct connection *c)
 		struct nbd_option option;
 		uint32_t type;
 
-		if (!recv_all(c->fd, &option, sizeof(option)) ||
-		    !skip(c->fd, be32toh(option.len)))
+		if (!recv_all(c->fd, &option, sizeof(option)) || !skip(c->fd, be32toh(option.len)))
 			return false;
 		type = be32toh(option.option);
 		say(c, "option %u", type);
@@ -476,7 +476,9 @@ static bool shake_hands(struct connection *c)
 	c->done = true;
 	set_limit(c);
 	say(c, "%s %s %s%s", SSL_get_version(c->ssl), SSL_get_cipher_name(c->ssl),
-	    c->used_psk ? "psk " : SSL_session_reused(c->ssl) ? "resumed" : "new",
+	    c->used_psk                ? "psk " :
+	    SSL_session_reused(c->ssl) ? "resumed" :
+					 "new",
 	    c->used_psk ? c->user : "");
 	return true;
 }
@@ -600,7 +602,8 @@ static bool move_down(struct connection *c, short *tls_events, short *backend_ev
 static void relay(struct connection *c)
 {
 	c->next_update = options.update_ms ? now_ms() + options.update_ms : INT64_MAX;
-	c->next_renegotiation = options.renegotiate_ms ? now_ms() + options.renegotiate_ms : INT64_MAX;
+	c->next_renegotiation =
+		options.renegotiate_ms ? now_ms() + options.renegotiate_ms : INT64_MAX;
 	while (!c->up_ended || !c->down_ended) {
 		short tls_events = 0, backend_events = 0;
 
@@ -733,22 +736,53 @@ static void parse_options(int argc, char **argv)
 
 	while ((opt = getopt(argc, argv, "u:p:i:k:d:cv:V:s:U:Rn:x:g:r:")) != -1) {
 		switch (opt) {
-		case 'u': options.socket = optarg; break;
-		case 'p': options.port_file = optarg; break;
-		case 'i': options.pid_file = optarg; break;
-		case 'k': options.keys = optarg; break;
-		case 'd': options.certificates = optarg; break;
-		case 'c': options.verify_client = true; break;
-		case 'v': options.min = parse_version(optarg); break;
-		case 'V': options.max = parse_version(optarg); break;
-		case 's': options.tickets = atoi(optarg); break;
-		case 'U': options.update_ms = atoi(optarg); break;
-		case 'R': options.request_update = true; break;
-		case 'n': options.renegotiate_ms = atoi(optarg); break;
-		case 'x': parse_action(optarg); break;
-		case 'g': options.greeting = parse_hex(optarg); break;
-		case 'r': options.reply = parse_hex(optarg); break;
-		default: fail("see the start of tls-server.c");
+		case 'u':
+			options.socket = optarg;
+			break;
+		case 'p':
+			options.port_file = optarg;
+			break;
+		case 'i':
+			options.pid_file = optarg;
+			break;
+		case 'k':
+			options.keys = optarg;
+			break;
+		case 'd':
+			options.certificates = optarg;
+			break;
+		case 'c':
+			options.verify_client = true;
+			break;
+		case 'v':
+			options.min = parse_version(optarg);
+			break;
+		case 'V':
+			options.max = parse_version(optarg);
+			break;
+		case 's':
+			options.tickets = atoi(optarg);
+			break;
+		case 'U':
+			options.update_ms = atoi(optarg);
+			break;
+		case 'R':
+			options.request_update = true;
+			break;
+		case 'n':
+			options.renegotiate_ms = atoi(optarg);
+			break;
+		case 'x':
+			parse_action(optarg);
+			break;
+		case 'g':
+			options.greeting = parse_hex(optarg);
+			break;
+		case 'r':
+			options.reply = parse_hex(optarg);
+			break;
+		default:
+			fail("see the start of tls-server.c");
 		}
 	}
 	if (optind + 1 != argc || !options.socket == !options.port_file ||

@@ -12,8 +12,8 @@
 
 #include "base/align.h"
 #include "engine/cipher.h"
-#include "memory/secret.h"
 #include "engine/subrequest.h"
+#include "memory/secret.h"
 
 #define GARBAGE 0xa5 /* what a read leaves where it hasn't (yet) read */
 
@@ -58,7 +58,7 @@ static void remember(struct fake_target *fake, enum fake_event_kind kind,
 	if (fake->nr_events == FAKE_EVENTS)
 		return;
 	fake->nr_events++;
-	*event = (struct fake_event){.kind = kind};
+	*event = (struct fake_event){ .kind = kind };
 	if (sub) {
 		event->request = sub->request;
 		event->op = sub->op;
@@ -219,7 +219,7 @@ static void fake_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 		violation(fake, "more than %u in flight", queue->depth);
 		abort();
 	}
-	*flight = (struct flight){.sub = sub, .was = *sub, .error = error_due(fake)};
+	*flight = (struct flight){ .sub = sub, .was = *sub, .error = error_due(fake) };
 	queue->nr++;
 	if (fake->max_in_flight < queue->nr)
 		fake->max_in_flight = queue->nr;

@@ -354,12 +354,31 @@ static void test_device_names(void **state)
 		const char *name;
 		int index; /* < 0: not a device */
 	} cases[] = {
-		{ "nbd0", 0 }, { "nbd7", 7 }, { "/dev/nbd7", 7 }, { "nbd10", 10 },
-		{ "nbd1023", 1023 }, { "nbd1024", -1 }, { "nbd99999999999999999999", -1 },
-		{ "nbd", -1 }, { "", -1 }, { "/dev/", -1 }, { "/dev/nbd", -1 }, { "0", -1 },
-		{ "nbd00", -1 }, { "nbd07", -1 }, { "nbd7 ", -1 }, { " nbd7", -1 }, { "nbd7p1", -1 },
-		{ "nbd-1", -1 }, { "nbd+1", -1 }, { "NBD1", -1 }, { "sda", -1 },
-		{ "/dev//nbd1", -1 }, { "/dev/dev/nbd1", -1 }, { "dev/nbd1", -1 }, { "./nbd1", -1 },
+		{ "nbd0", 0 },
+		{ "nbd7", 7 },
+		{ "/dev/nbd7", 7 },
+		{ "nbd10", 10 },
+		{ "nbd1023", 1023 },
+		{ "nbd1024", -1 },
+		{ "nbd99999999999999999999", -1 },
+		{ "nbd", -1 },
+		{ "", -1 },
+		{ "/dev/", -1 },
+		{ "/dev/nbd", -1 },
+		{ "0", -1 },
+		{ "nbd00", -1 },
+		{ "nbd07", -1 },
+		{ "nbd7 ", -1 },
+		{ " nbd7", -1 },
+		{ "nbd7p1", -1 },
+		{ "nbd-1", -1 },
+		{ "nbd+1", -1 },
+		{ "NBD1", -1 },
+		{ "sda", -1 },
+		{ "/dev//nbd1", -1 },
+		{ "/dev/dev/nbd1", -1 },
+		{ "dev/nbd1", -1 },
+		{ "./nbd1", -1 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

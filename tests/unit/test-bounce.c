@@ -84,8 +84,8 @@ static bool kernel_gives_huge_pages(void)
 	struct bvec area = { .len = 4 * MIB };
 	bool gives;
 
-	area.base = mmap(NULL, area.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			 0);
+	area.base =
+		mmap(NULL, area.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(area.base != MAP_FAILED);
 	madvise(area.base, area.len, MADV_HUGEPAGE);
 	gives = huge_kib(&area) > 0;

@@ -11,7 +11,7 @@
 
 #include "engine/bvec.h"
 
-#define FLAT 4096
+#define FLAT    4096
 #define ENTRIES 24
 
 /* The same bytes twice: flat, and at the odd places that bv names. */
@@ -51,7 +51,7 @@ static void shape_make(struct shape *s, unsigned *seed)
 static void measure_leaves_out_empty_entries(void **state)
 {
 	char a[3], b[5];
-	struct iovec iov[] = {{NULL, 0}, {a, 3}, {b, 0}, {b, 5}, {NULL, 0}};
+	struct iovec iov[] = { { NULL, 0 }, { a, 3 }, { b, 0 }, { b, 5 }, { NULL, 0 } };
 	struct bvec bv[2];
 	uint64_t bytes;
 	size_t count;
@@ -81,7 +81,7 @@ static void measure_of_nothing_is_nothing(void **state)
 
 static void measure_refuses_more_than_63_bits(void **state)
 {
-	struct iovec iov[] = {{NULL, INT64_MAX}, {NULL, 0}, {NULL, 1}};
+	struct iovec iov[] = { { NULL, INT64_MAX }, { NULL, 0 }, { NULL, 1 } };
 	uint64_t bytes;
 	size_t count;
 
@@ -162,7 +162,7 @@ static void copies_match_the_flat_bytes(void **state)
 static void nothing_outside_the_list_is_written(void **state)
 {
 	unsigned char memory[64], ones[16];
-	struct bvec bv[] = {{&memory[3], 7}, {&memory[20], 1}, {&memory[40], 8}};
+	struct bvec bv[] = { { &memory[3], 7 }, { &memory[20], 1 }, { &memory[40], 8 } };
 	struct iter it = iter_over(bv, 16);
 	size_t i;
 
@@ -180,7 +180,7 @@ static void nothing_outside_the_list_is_written(void **state)
 static void the_end_may_come_before_the_lists(void **state)
 {
 	char memory[8] = "abcdefg";
-	struct bvec bv = {memory, 8};
+	struct bvec bv = { memory, 8 };
 	struct iter it = iter_over(&bv, 5);
 
 	(void)state;
@@ -198,7 +198,7 @@ static void the_end_of_the_list_is_not_looked_past(void **state)
 	struct iter it;
 
 	(void)state;
-	*bv = (struct bvec){&byte, 1};
+	*bv = (struct bvec){ &byte, 1 };
 	it = iter_over(bv, 1);
 	iter_copy_from(&it, &copy, 1);
 	assert_int_equal(copy, 'x');

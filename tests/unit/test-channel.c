@@ -30,34 +30,36 @@ static const struct kind {
 	const char *name;
 	struct fake_options options;
 } kinds[] = {
-	{"raw, align 1", {.align = 1}},
-	{"raw, align 512", {.align = 512, .mem_align = 4}},
-	{"raw, align 4096", {.align = 4096, .mem_align = 512}},
-	{"raw, short pieces at the most", {.align = 512, .max_len = 8192}},
-	{"xts, sector 512, align 1", {.cipher = "aes-xts-plain64", .sector = 512, .align = 1}},
-	{"xts, sector 512, align 512",
-	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .mem_align = 512}},
-	{"xts, sector 512, align 4096",
-	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .mem_align = 4096}},
-	{"xts, sector 4096, align 4096",
-	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .mem_align = 512}},
-	{"xts, sector 4096, align 512",
-	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .mem_align = 4}},
-	{"xts, short pieces at the most",
-	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .max_len = 8192}},
-	{"essiv, sector 512, align 512",
-	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 512, .mem_align = 512}},
-	{"essiv, sector 512, align 4096",
-	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .mem_align = 16}},
+	{ "raw, align 1", { .align = 1 } },
+	{ "raw, align 512", { .align = 512, .mem_align = 4 } },
+	{ "raw, align 4096", { .align = 4096, .mem_align = 512 } },
+	{ "raw, short pieces at the most", { .align = 512, .max_len = 8192 } },
+	{ "xts, sector 512, align 1", { .cipher = "aes-xts-plain64", .sector = 512, .align = 1 } },
+	{ "xts, sector 512, align 512",
+	  { .cipher = "aes-xts-plain64", .sector = 512, .align = 512, .mem_align = 512 } },
+	{ "xts, sector 512, align 4096",
+	  { .cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .mem_align = 4096 } },
+	{ "xts, sector 4096, align 4096",
+	  { .cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .mem_align = 512 } },
+	{ "xts, sector 4096, align 512",
+	  { .cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .mem_align = 4 } },
+	{ "xts, short pieces at the most",
+	  { .cipher = "aes-xts-plain64", .sector = 512, .align = 512, .max_len = 8192 } },
+	{ "essiv, sector 512, align 512",
+	  { .cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 512, .mem_align = 512 } },
+	{ "essiv, sector 512, align 4096",
+	  { .cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .mem_align = 16 } },
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-static const struct fake_options raw = {.align = 512, .mem_align = 512};
+static const struct fake_options raw = { .align = 512, .mem_align = 512 };
 static const struct fake_options xts = {
-	.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .mem_align = 512};
+	.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .mem_align = 512
+};
 static const struct fake_options xts_4k = {
-	.cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .mem_align = 512};
+	.cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .mem_align = 512
+};
 
 static struct volume *volume;
 static struct fake_target *fake;
@@ -69,7 +71,7 @@ static unsigned seed;
 static void set_up(const struct fake_options *options, unsigned pieces)
 {
 	struct fake_options all = *options;
-	struct channel_options channel_options = {.pieces = pieces, .piece_len = PIECE_LEN};
+	struct channel_options channel_options = { .pieces = pieces, .piece_len = PIECE_LEN };
 
 	seed = 1;
 	all.size = VOLUME_SIZE;
@@ -77,8 +79,8 @@ static void set_up(const struct fake_options *options, unsigned pieces)
 	all.iv_offset = options->cipher ? 12345 : 0;
 	volume = fake_volume(&all, &fake);
 	fake->secret = volume->encrypted;
-	assert_int_equal(
-		bounce_init(&bounce, channel_bounce_len(&channel_options), false, NULL), 0);
+	assert_int_equal(bounce_init(&bounce, channel_bounce_len(&channel_options), false, NULL),
+			 0);
 	assert_int_equal(channel_open(volume, &channel_options, bounce.area, &channel, NULL), 0);
 	model = malloc(VOLUME_SIZE);
 	assert_non_null(model);
@@ -116,7 +118,7 @@ struct job {
 /* Cuts len bytes into runs: of any length, of whole blocks, or one; anywhere or aligned. */
 static void make_iovecs(struct job *job)
 {
-	static const uint64_t units[] = {1, 1, 512, 4096};
+	static const uint64_t units[] = { 1, 1, 512, 4096 };
 	uint64_t unit = units[rand_r(&seed) % 4], left = job->len;
 	bool aligned = rand_r(&seed) % 2;
 	unsigned most = 1 + rand_r(&seed) % MAX_IOVECS;
@@ -136,7 +138,7 @@ static void make_iovecs(struct job *job)
 		at += rand_r(&seed) % GAP;
 		if (aligned)
 			at = round_up(at, 512);
-		job->iov[job->iov_count] = (struct iovec){job->memory + at, len};
+		job->iov[job->iov_count] = (struct iovec){ job->memory + at, len };
 		at += len;
 		left -= len;
 	}
@@ -189,15 +191,15 @@ static void job_make(struct job *job, enum op op, unsigned flags, uint64_t start
 {
 	bool data = op == OP_READ || op == OP_WRITE;
 
-	*job = (struct job){.op = op, .start = start, .len = len};
+	*job = (struct job){ .op = op, .start = start, .len = len };
 	if (data) {
 		make_iovecs(job);
 		expect(job);
 	} else if (op == OP_ZERO) {
 		memset(model + start, 0, len);
 	}
-	assert_int_equal(request_make(volume, op, flags, start, len, job->iov,
-				      job->iov_count, &job->request),
+	assert_int_equal(request_make(volume, op, flags, start, len, job->iov, job->iov_count,
+				      &job->request),
 			 0);
 	memset(job->iov, FREED, sizeof(job->iov));
 	job->request->done = job_done;
@@ -278,14 +280,14 @@ static uint64_t random_len(uint64_t most)
 
 static uint64_t random_start(uint64_t end)
 {
-	static const uint64_t units[] = {1, 512, 4096};
+	static const uint64_t units[] = { 1, 512, 4096 };
 
 	return round_down(rand_r(&seed) % (end + 1), units[rand_r(&seed) % 3]);
 }
 
 static enum op random_op(void)
 {
-	static const enum op ops[] = {OP_READ, OP_WRITE, OP_WRITE, OP_ZERO};
+	static const enum op ops[] = { OP_READ, OP_WRITE, OP_WRITE, OP_ZERO };
 
 	return ops[rand_r(&seed) % 4];
 }
@@ -333,7 +335,7 @@ static void many_requests_at_once_match_the_model(void **state)
 	set_up(&kind->options, PIECES);
 	for (unsigned round = 0; round < ROUNDS / TOGETHER; round++) {
 		struct job jobs[TOGETHER];
-		bool started[TOGETHER] = {false};
+		bool started[TOGETHER] = { false };
 		uint64_t at = random_start(VOLUME_SIZE / 2);
 		unsigned left = TOGETHER;
 
@@ -381,11 +383,10 @@ static unsigned count_events(enum fake_event_kind kind, enum op op)
 /* Runs a request over one run of memory. */
 static void run_over(enum op op, unsigned flags, uint64_t start, void *memory, size_t len)
 {
-	struct iovec iov = {memory, len};
+	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
-	assert_int_equal(
-		request_make(volume, op, flags, start, 0, &iov, 1, &request), 0);
+	assert_int_equal(request_make(volume, op, flags, start, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
 	if (op == OP_WRITE)
@@ -511,7 +512,7 @@ static void reads_write_nothing(void **state)
 
 static void fua_reaches_every_write(void **state)
 {
-	const struct fake_options *options[] = {&raw, &xts, &xts_4k};
+	const struct fake_options *options[] = { &raw, &xts, &xts_4k };
 	uint8_t *memory = aligned_noise(5 * PIECE_LEN);
 
 	for (unsigned i = 0; i < 3; i++) {
@@ -543,7 +544,7 @@ static void a_flush_is_one_flush(void **state)
 	assert_int_equal(fake->issued, 1);
 	assert_int_equal(fake->flushes, 1);
 
-	fake->fail[0] = (struct fake_failure){1, -EIO};
+	fake->fail[0] = (struct fake_failure){ 1, -EIO };
 	job_make(&job, OP_FLUSH, 0, 0, 0);
 	job.may_fail = true;
 	job_start(&job);
@@ -591,7 +592,7 @@ static void a_channel_tells_that_all_is_read_when_a_read_fails(void **state)
 
 		set_up(&xts, 2);
 		fake->linger = i % 2;
-		fake->fail[0] = (struct fake_failure){1 + i / 2, -EIO};
+		fake->fail[0] = (struct fake_failure){ 1 + i / 2, -EIO };
 		job_make(&job, OP_READ, 0, 0, 5 * PIECE_LEN);
 		job.may_fail = true;
 		job_start(&job);
@@ -610,8 +611,7 @@ static void a_channel_tells_that_all_is_read_when_a_read_fails(void **state)
 
 static void nothing_to_do_asks_nothing(void **state)
 {
-	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO,
-				      OP_TRIM, OP_CACHE, OP_EXTENTS};
+	static const enum op ops[] = { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_CACHE, OP_EXTENTS };
 
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
@@ -698,12 +698,11 @@ static int extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 static void extents_are_told_by_their_place_on_the_volume(void **state)
 {
 	struct ndio_request *request;
-	struct found found = {0};
+	struct found found = { 0 };
 
 	set_up(&raw, PIECES);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(request_make(volume, OP_EXTENTS, 0, 5000, 7777,
-					      NULL, 0, &request),
+		assert_int_equal(request_make(volume, OP_EXTENTS, 0, 5000, 7777, NULL, 0, &request),
 				 0);
 		request->extent = extent;
 		request->extent_opaque = &found;
@@ -748,15 +747,13 @@ static int next_extent(void *opaque, uint64_t offset, uint64_t len, unsigned typ
 /* The target takes less at a time, and answers the second question first. */
 static void extents_are_told_in_order(void **state)
 {
-	struct row row = {.at = 4096, .in_order = true};
+	struct row row = { .at = 4096, .in_order = true };
 	struct ndio_request *request;
 
 	set_up(&raw, PIECES);
 	fake->target.max_other = 8192;
 	fake->order = FAKE_REVERSED;
-	assert_int_equal(request_make(volume, OP_EXTENTS, 0, 4096, 50000, NULL, 0,
-				      &request),
-			 0);
+	assert_int_equal(request_make(volume, OP_EXTENTS, 0, 4096, 50000, NULL, 0, &request), 0);
 	request->extent = next_extent;
 	request->extent_opaque = &row;
 	assert_int_equal(fake_run(channel, request), 0);
@@ -789,11 +786,10 @@ static void large_zeroes_and_trims_are_split_as_the_target_needs(void **state)
 /* What went wrong may have been written or not: reads the model from the target again. */
 static void forget_model(void)
 {
-	struct iovec iov = {model, VOLUME_SIZE};
+	struct iovec iov = { model, VOLUME_SIZE };
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request),
-			 0);
+	assert_int_equal(request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), 0);
 	request_put(request, REF_CALLER);
 }
@@ -828,8 +824,8 @@ static void run_into_error(enum op op, unsigned at, unsigned manners)
 	job_make(&job, op, 0, 1000, 5 * PIECE_LEN + 3000);
 	job.may_fail = true;
 	fake_forget(fake);
-	fake->fail[0] = (struct fake_failure){at, -EIO};
-	fake->fail[1] = (struct fake_failure){at + 1, -ENOSPC};
+	fake->fail[0] = (struct fake_failure){ at, -EIO };
+	fake->fail[1] = (struct fake_failure){ at + 1, -ENOSPC };
 	job_start(&job);
 	while (!job.done) {
 		uint64_t split = job.request->split;
@@ -856,7 +852,7 @@ static void run_into_error(enum op op, unsigned at, unsigned manners)
 
 static void errors_end_a_request_once_and_for_all(void **state)
 {
-	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO};
+	static const enum op ops[] = { OP_READ, OP_WRITE, OP_ZERO };
 	const struct kind *kind = *state;
 
 	set_up(&kind->options, PIECES);
@@ -886,7 +882,7 @@ static void one_requests_error_is_not_the_others(void **state)
 			fake_drive(channel, true, -1);
 		/* The next to be issued is of the second job, until all of it is split off. */
 		if (!request_all_split(jobs[1].request))
-			fake->fail[0] = (struct fake_failure){1, -EIO};
+			fake->fail[0] = (struct fake_failure){ 1, -EIO };
 		while (!jobs[0].done || !jobs[1].done || !jobs[2].done)
 			fake_drive(channel, true, -1);
 		assert_int_equal(jobs[0].request->error, 0);
@@ -902,12 +898,11 @@ static void a_target_that_ends_early_is_an_error(void **state)
 {
 	struct ndio_request *request;
 	uint8_t *memory = aligned_noise(4096);
-	struct iovec iov = {memory, 4096};
+	struct iovec iov = { memory, 4096 };
 
 	set_up(&raw, PIECES);
-	fake->fail[0] = (struct fake_failure){1, 100}; /* no error: 100 bytes, no whole block */
-	assert_int_equal(request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request),
-			 0);
+	fake->fail[0] = (struct fake_failure){ 1, 100 }; /* no error: 100 bytes, no whole block */
+	assert_int_equal(request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), -EIO);
 	request_put(request, REF_CALLER);
 	free(memory);
@@ -919,7 +914,7 @@ static void a_target_that_ends_early_is_an_error(void **state)
 /* While pieces are in flight as well as afterwards. */
 static void bounce_memory_never_holds_plaintext_between_calls(void **state)
 {
-	const struct fake_options *options[] = {&xts, &xts_4k};
+	const struct fake_options *options[] = { &xts, &xts_4k };
 
 	for (unsigned i = 0; i < 2; i++) {
 		set_up(options[i], PIECES);
@@ -952,14 +947,14 @@ struct chain {
 static void chain_next(struct ndio_request *previous)
 {
 	struct chain *chain = previous->opaque;
-	struct iovec iov = {chain->memory, 40000};
+	struct iovec iov = { chain->memory, 40000 };
 	struct ndio_request *request;
 
 	assert_int_equal(previous->error, 0);
 	if (chain->left--) {
-		assert_int_equal(request_make(volume, OP_READ, 0,
-					      chain->start += 100, 0, &iov, 1, &request),
-				 0);
+		assert_int_equal(
+			request_make(volume, OP_READ, 0, chain->start += 100, 0, &iov, 1, &request),
+			0);
 		request->done = chain_next;
 		request->opaque = chain;
 		request->range.granted = never_granted;
@@ -972,12 +967,12 @@ static void chain_next(struct ndio_request *previous)
 
 static void a_callback_may_start_the_next_request(void **state)
 {
-	struct chain chain = {.left = 200, .memory = aligned_noise(40000)};
+	struct chain chain = { .left = 200, .memory = aligned_noise(40000) };
 
 	set_up(&xts, PIECES);
 	fake->order = FAKE_RANDOM;
 	fake->linger = true;
-	chain_next(&(struct ndio_request){.opaque = &chain});
+	chain_next(&(struct ndio_request){ .opaque = &chain });
 	while (stat_get(&volume->stats, in_flight))
 		fake_drive(channel, true, -1);
 	assert_int_equal(chain.left, UINT_MAX);
@@ -988,13 +983,13 @@ static void a_callback_may_start_the_next_request(void **state)
 
 static void one_piece_is_one_subrequest(void **state)
 {
-	unsigned pieces[2] = {0};
+	unsigned pieces[2] = { 0 };
 
 	set_up(&xts, PIECES);
 	for (unsigned i = 0; i < 2000; i++) {
 		uint64_t start = random_start(VOLUME_SIZE);
-		uint64_t split = stat_get(&volume->stats, bounced) +
-				 stat_get(&volume->stats, zero_copy);
+		uint64_t split =
+			stat_get(&volume->stats, bounced) + stat_get(&volume->stats, zero_copy);
 		struct job job;
 		bool one;
 
@@ -1016,7 +1011,7 @@ static void what_fails_where_a_cancel_is_expected_was_canceled(void **state)
 
 	set_up(&raw, PIECES);
 	for (unsigned expected = 0; expected < 2; expected++) {
-		fake->fail[0] = (struct fake_failure){1, -ENOTCONN};
+		fake->fail[0] = (struct fake_failure){ 1, -ENOTCONN };
 		job_make(&job, OP_FLUSH, 0, 0, 0);
 		job.may_fail = true;
 		job_start(&job);
@@ -1064,14 +1059,10 @@ int main(void)
 		const char *name;
 		CMUnitTestFunction test;
 	} every[] = {
-		{"requests_of_any_shape_match_the_model",
-		 requests_of_any_shape_match_the_model},
-		{"one_piece_is_enough_for_any_shape",
-		 one_piece_is_enough_for_any_shape},
-		{"many_requests_at_once_match_the_model",
-		 many_requests_at_once_match_the_model},
-		{"errors_end_a_request_once_and_for_all",
-		 errors_end_a_request_once_and_for_all},
+		{ "requests_of_any_shape_match_the_model", requests_of_any_shape_match_the_model },
+		{ "one_piece_is_enough_for_any_shape", one_piece_is_enough_for_any_shape },
+		{ "many_requests_at_once_match_the_model", many_requests_at_once_match_the_model },
+		{ "errors_end_a_request_once_and_for_all", errors_end_a_request_once_and_for_all },
 	};
 	enum { SINGLE = sizeof(single) / sizeof(single[0]), EVERY = 4 };
 	static struct CMUnitTest tests[SINGLE + EVERY * KINDS];
@@ -1081,8 +1072,7 @@ int main(void)
 	for (unsigned i = 0; i < EVERY * KINDS; i++) {
 		const struct kind *kind = &kinds[i / EVERY];
 
-		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
-			 kind->name);
+		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name, kind->name);
 		tests[SINGLE + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,

@@ -65,7 +65,7 @@ static unsigned count_waiters(void)
 
 static void start(struct reader *reader, uint64_t len)
 {
-	*reader = (struct reader){.len = len};
+	*reader = (struct reader){ .len = len };
 	assert_int_equal(pthread_create(&reader->thread, NULL, enter, reader), 0);
 }
 

@@ -18,10 +18,10 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "fake-target.h"
 #include "engine/helpers.h"
+#include "fake-target.h"
 
-#define PATIENCE 120 /* seconds; then somebody waits forever */
+#define PATIENCE 120   /* seconds; then somebody waits forever */
 #define SOON     60000 /* milliseconds in which a helper comes at least once */
 #define MAX_LEN  (1024 * 1024u)
 #define UNIT     12345
@@ -29,9 +29,9 @@
 #define TURNS    200
 
 static const struct fake_options kinds[] = {
-	{.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 65536},
-	{.cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = 65536},
-	{.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 512, .size = 65536},
+	{ .cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 65536 },
+	{ .cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = 65536 },
+	{ .cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 512, .size = 65536 },
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -124,8 +124,12 @@ static void it_is_what_one_thread_would_make_of_it(void **state)
 	for (unsigned kind = 0; kind < KINDS; kind++) {
 		size_t sector = kinds[kind].sector;
 		const size_t lens[] = {
-			sector, HELPERS_MIN_LEN - sector, HELPERS_MIN_LEN,
-			HELPERS_MIN_LEN + sector, 5 * 65536 + sector, MAX_LEN,
+			sector,
+			HELPERS_MIN_LEN - sector,
+			HELPERS_MIN_LEN,
+			HELPERS_MIN_LEN + sector,
+			5 * 65536 + sector,
+			MAX_LEN,
 		};
 		struct cipher *cipher;
 
@@ -301,12 +305,12 @@ static void *call(void *opaque)
 			 cipher_encrypt(cipher, caller->number, plain, by_one, len) < 0;
 	for (unsigned turn = 0; turn < TURNS && !caller->failed; turn++) {
 		memset(by_some, 0, len);
-		caller->failed = helpers_encrypt(helpers, cipher, caller->number, plain, by_some,
-						 len) < 0 ||
-				 memcmp(by_one, by_some, len) ||
-				 helpers_decrypt(helpers, cipher, caller->number, by_some, by_some,
-						 len) < 0 ||
-				 memcmp(plain, by_some, len);
+		caller->failed =
+			helpers_encrypt(helpers, cipher, caller->number, plain, by_some, len) < 0 ||
+			memcmp(by_one, by_some, len) ||
+			helpers_decrypt(helpers, cipher, caller->number, by_some, by_some, len) <
+				0 ||
+			memcmp(plain, by_some, len);
 	}
 	cipher_free(cipher);
 	free(by_one);
@@ -320,7 +324,7 @@ static void many_callers_each_get_their_own(void **state)
 
 	open_kind(0);
 	for (unsigned i = 0; i < THREADS; i++) {
-		callers[i] = (struct caller){.number = i};
+		callers[i] = (struct caller){ .number = i };
 		assert_int_equal(pthread_create(&callers[i].thread, NULL, call, &callers[i]), 0);
 	}
 	for (unsigned i = 0; i < THREADS; i++)

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -18,7 +18,7 @@
 #include "file/image-lock.h"
 
 static char path[] = "/tmp/ndio-image-lock.XXXXXX";
-static int no_locks;  /* what the file system says to them, or 0 */
+static int no_locks;     /* what the file system says to them, or 0 */
 static int ends_at = -1; /* the descriptor of another program, which ends at the next pause */
 static unsigned pauses, notices;
 static char last_notice[512];
@@ -94,8 +94,9 @@ static unsigned bytes_locked(off_t base)
 	unsigned found = 0;
 
 	for (int i = 0; i < 8; i++) {
-		struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET,
-				       .l_start = base + i, .l_len = 1 };
+		struct flock range = {
+			.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + i, .l_len = 1
+		};
 
 		assert_int_equal(fcntl(fd, F_OFD_GETLK, &range), 0);
 		if (range.l_type != F_UNLCK)
@@ -108,7 +109,9 @@ static unsigned bytes_locked(off_t base)
 /* Locks one byte as another program does, in this process but not by our table. */
 static int other_program(off_t byte)
 {
-	struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	struct flock range = {
+		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1
+	};
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &range), 0);

@@ -17,9 +17,9 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "fake-target.h"
 #include "engine/lender.h"
 #include "engine/request.h"
+#include "fake-target.h"
 
 #define PATIENCE  300 /* seconds; then somebody waits forever */
 #define THREADS   8
@@ -35,21 +35,21 @@ static const struct kind {
 	const char *name;
 	struct fake_options options;
 } kinds[] = {
-	{"raw, align 512", {.align = 512, .size = SIZE, .mem_align = 4}},
-	{"raw, align 4096", {.align = 4096, .size = SIZE, .mem_align = 512}},
-	{"xts, sector 512, align 512",
-	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = SIZE}},
-	{"xts, sector 512, align 4096",
-	 {.cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .size = SIZE}},
-	{"xts, sector 4096, align 4096",
-	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .size = SIZE}},
-	{"essiv, sector 512, align 4096",
-	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .size = SIZE}},
+	{ "raw, align 512", { .align = 512, .size = SIZE, .mem_align = 4 } },
+	{ "raw, align 4096", { .align = 4096, .size = SIZE, .mem_align = 512 } },
+	{ "xts, sector 512, align 512",
+	  { .cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = SIZE } },
+	{ "xts, sector 512, align 4096",
+	  { .cipher = "aes-xts-plain64", .sector = 512, .align = 4096, .size = SIZE } },
+	{ "xts, sector 4096, align 4096",
+	  { .cipher = "aes-xts-plain64", .sector = 4096, .align = 4096, .size = SIZE } },
+	{ "essiv, sector 512, align 4096",
+	  { .cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 4096, .size = SIZE } },
 	/* A sector lands in several parts, and a read may meet it between them. */
-	{"xts, sector 4096, align 512",
-	 {.cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = SIZE}},
-	{"essiv, sector 512, align 1",
-	 {.cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 1, .size = SIZE}},
+	{ "xts, sector 4096, align 512",
+	  { .cipher = "aes-xts-plain64", .sector = 4096, .align = 512, .size = SIZE } },
+	{ "essiv, sector 512, align 1",
+	  { .cipher = "aes-cbc-essiv:sha256", .sector = 512, .align = 1, .size = SIZE } },
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -91,7 +91,7 @@ static void make_stripes(void)
 			at = (at + 4095) & ~4095;
 		if (at + len > OWNED) /* wraps no owner: the rest are empty */
 			len = 0;
-		stripes[i] = (struct stripe){at, len, rand_r(&seed) % THREADS};
+		stripes[i] = (struct stripe){ at, len, rand_r(&seed) % THREADS };
 		at += len;
 	}
 }
@@ -102,8 +102,8 @@ static void set_up(const struct fake_options *options)
 	/* Some reads wait for their turn, and some no longer. */
 	const struct lender_options lending = {
 		.wide_channels = CHANNELS,
-		.wide = {.pieces = 2, .piece_len = PIECE_LEN},
-		.turns = {.depth = PIECE_LEN, .patience = 1},
+		.wide = { .pieces = 2, .piece_len = PIECE_LEN },
+		.turns = { .depth = PIECE_LEN, .patience = 1 },
 	};
 	unsigned seed = 3;
 
@@ -131,7 +131,8 @@ static int run(enum op op, unsigned flags, uint64_t start, void *memory, size_t 
 {
 	/* In two runs, where it can be, so that most memory isn't aligned. */
 	size_t first = memory ? len / 3 : 0;
-	struct iovec iov[] = {{memory, first}, {memory ? (uint8_t *)memory + first : NULL, len - first}};
+	struct iovec iov[] = { { memory, first },
+			       { memory ? (uint8_t *)memory + first : NULL, len - first } };
 	struct ndio_request *request;
 	int ret;
 
@@ -146,8 +147,9 @@ static int run(enum op op, unsigned flags, uint64_t start, void *memory, size_t 
 static void run_threads(struct thread *threads, const struct kind *kind, void *(*body)(void *))
 {
 	for (unsigned i = 0; i < THREADS; i++) {
-		threads[i] = (struct thread){
-			.number = i, .seed = i + 1, .may_read = sectors_land_whole(kind)};
+		threads[i] = (struct thread){ .number = i,
+					      .seed = i + 1,
+					      .may_read = sectors_land_whole(kind) };
 		assert_int_equal(pthread_create(&threads[i].id, NULL, body, &threads[i]), 0);
 	}
 	for (unsigned i = 0; i < THREADS; i++)
@@ -156,8 +158,8 @@ static void run_threads(struct thread *threads, const struct kind *kind, void *(
 		assert_string_equal(threads[i].failure, "");
 }
 
-__attribute__((format(printf, 2, 3))) static void *failed(struct thread *thread,
-							  const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void *failed(struct thread *thread, const char *fmt,
+							  ...)
 {
 	va_list args;
 
@@ -186,8 +188,7 @@ static int change(struct thread *thread, uint32_t start, uint32_t len)
 		return run(OP_ZERO, 0, start, NULL, len);
 	}
 	fake_noise(model + start, len, &thread->seed);
-	return run(OP_WRITE, rand_r(&thread->seed) % 8 ? 0 : REQ_FUA, start, model + start,
-		   len);
+	return run(OP_WRITE, rand_r(&thread->seed) % 8 ? 0 : REQ_FUA, start, model + start, len);
 }
 
 static void *write_ones_own(void *opaque)
@@ -200,8 +201,7 @@ static void *write_ones_own(void *opaque)
 		const struct stripe *stripe = stripe_of(thread);
 		bool all = rand_r(&thread->seed) % 2;
 		uint32_t skip = all ? 0 : rand_r(&thread->seed) % stripe->len;
-		uint32_t len =
-			all ? stripe->len : 1 + rand_r(&thread->seed) % (stripe->len - skip);
+		uint32_t len = all ? stripe->len : 1 + rand_r(&thread->seed) % (stripe->len - skip);
 
 		ret = change(thread, stripe->start + skip, len);
 		if (ret < 0)
@@ -211,8 +211,7 @@ static void *write_ones_own(void *opaque)
 		if (ret < 0)
 			return failed(thread, "read: %s", strerror(-ret));
 		if (memcmp(memory, model + stripe->start, stripe->len))
-			return failed(thread,
-				      "turn %u: %u bytes at %u are not what was written",
+			return failed(thread, "turn %u: %u bytes at %u are not what was written",
 				      thread->turns, stripe->len, stripe->start);
 	}
 	return NULL;
@@ -325,7 +324,7 @@ static void a_part_never_undoes_the_whole(void **state)
 static void *move_and_fail(void *opaque)
 {
 	struct thread *thread = opaque;
-	uint8_t memory[5 * PIECE_LEN] = {0};
+	uint8_t memory[5 * PIECE_LEN] = { 0 };
 
 	for (thread->turns = 0; thread->turns < TURNS; thread->turns++) {
 		bool read = rand_r(&thread->seed) % 2;
@@ -346,8 +345,8 @@ static void errors_leave_channels_and_ranges_free(void **state)
 
 	set_up(&kinds[3].options);
 	for (unsigned round = 0; round < 10; round++) {
-		fake->fail[0] = (struct fake_failure){50 + round, -EIO};
-		fake->fail[1] = (struct fake_failure){60 + 2 * round, -ENOSPC};
+		fake->fail[0] = (struct fake_failure){ 50 + round, -EIO };
+		fake->fail[1] = (struct fake_failure){ 60 + 2 * round, -ENOSPC };
 		run_threads(threads, &kinds[3], move_and_fail);
 		assert_int_equal(fake->fail[0].at, 0);
 		assert_true(stat_get(&volume->stats, errors) > errors);
@@ -438,7 +437,7 @@ static void channels_are_lent_in_the_order_of_asking(void **state)
 {
 	const struct lender_options lending = {
 		.wide_channels = 1,
-		.wide = {.pieces = 1, .piece_len = PIECE_LEN},
+		.wide = { .pieces = 1, .piece_len = PIECE_LEN },
 	};
 	pthread_t holder;
 
@@ -499,8 +498,8 @@ static void set_up_reading(const struct lender_options *lending)
 
 static const struct lender_options one_read_at_a_time = {
 	.wide_channels = CHANNELS,
-	.wide = {.pieces = 2, .piece_len = PIECE_LEN},
-	.turns = {.depth = 2 * PIECE_LEN, .patience = PATIENCE * 1000},
+	.wide = { .pieces = 2, .piece_len = PIECE_LEN },
+	.turns = { .depth = 2 * PIECE_LEN, .patience = PATIENCE * 1000 },
 };
 
 /* No piece is issued while those of another request are under way. */
@@ -538,11 +537,14 @@ static bool on_one_core(void)
 
 /* Pieces large enough for helpers. */
 static const struct fake_options encrypted = {
-	.cipher = "aes-xts-plain64", .sector = 512, .align = 512, .size = 1 << 21,
+	.cipher = "aes-xts-plain64",
+	.sector = 512,
+	.align = 512,
+	.size = 1 << 21,
 };
 static const struct lender_options with_help = {
 	.wide_channels = 1,
-	.wide = {.pieces = 2, .piece_len = 1 << 18},
+	.wide = { .pieces = 2, .piece_len = 1 << 18 },
 };
 
 /* Written and read as a whole until somebody has helped. */
@@ -595,7 +597,7 @@ static void wait_for_others(struct ndio_request *request)
 static void *read_and_stay(void *len)
 {
 	static uint8_t memory[2 * PIECE_LEN];
-	const struct iovec iov = {memory, *(size_t *)len};
+	const struct iovec iov = { memory, *(size_t *)len };
 	struct ndio_request *request;
 
 	if (request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request) == 0) {
@@ -609,7 +611,7 @@ static void *read_and_stay(void *len)
 /* It is decrypted meanwhile, or, here, doesn't end. */
 static void a_read_that_has_landed_makes_room_for_the_next(void **state)
 {
-	struct thread other = {.seed = 1};
+	struct thread other = { .seed = 1 };
 	size_t len = 2 * PIECE_LEN;
 	pthread_t thread;
 
@@ -638,7 +640,7 @@ static void hold_the_first(void)
 static void small_reads_do_not_wait_for_large_ones(void **state)
 {
 	struct lender_options lending = one_read_at_a_time;
-	struct thread large = {.seed = 1};
+	struct thread large = { .seed = 1 };
 	uint8_t memory[512];
 	pthread_t thread;
 
@@ -662,9 +664,9 @@ static void small_reads_do_not_wait_for_large_ones(void **state)
 
 static const struct lender_options one_of_each_kind = {
 	.wide_channels = 1,
-	.wide = {.pieces = 2, .piece_len = PIECE_LEN},
+	.wide = { .pieces = 2, .piece_len = PIECE_LEN },
 	.narrow_channels = 1,
-	.narrow = {.pieces = 1, .piece_len = 4096},
+	.narrow = { .pieces = 1, .piece_len = 4096 },
 };
 
 /* One of held bytes keeps its channel; another of read bytes gets one. */
@@ -703,9 +705,9 @@ static void a_lender_that_cannot_open_says_why(void **state)
 {
 	const struct lender_options lending = {
 		.wide_channels = 2,
-		.wide = {.pieces = 2, .piece_len = PIECE_LEN},
+		.wide = { .pieces = 2, .piece_len = PIECE_LEN },
 	};
-	struct error err = {""};
+	struct error err = { "" };
 
 	volume = fake_volume(&kinds[3].options, &fake);
 	strcpy(volume->luks.cipher, "rot-13");
@@ -720,9 +722,9 @@ int main(void)
 		const char *name;
 		CMUnitTestFunction test;
 	} every[] = {
-		{"a_neighbours_bytes_are_never_lost", a_neighbours_bytes_are_never_lost},
-		{"each_byte_is_somebodys", each_byte_is_somebodys},
-		{"a_part_never_undoes_the_whole", a_part_never_undoes_the_whole},
+		{ "a_neighbours_bytes_are_never_lost", a_neighbours_bytes_are_never_lost },
+		{ "each_byte_is_somebodys", each_byte_is_somebodys },
+		{ "a_part_never_undoes_the_whole", a_part_never_undoes_the_whole },
 	};
 	enum { EVERY = 3 };
 	enum { OTHERS = 10 };
@@ -743,8 +745,7 @@ int main(void)
 	for (unsigned i = 0; i < EVERY * KINDS; i++) {
 		const struct kind *kind = &kinds[i / EVERY];
 
-		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name,
-			 kind->name);
+		snprintf(names[i], sizeof(names[i]), "%s (%s)", every[i % EVERY].name, kind->name);
 		tests[OTHERS + i] = (struct CMUnitTest){
 			.name = names[i],
 			.test_func = every[i % EVERY].test,

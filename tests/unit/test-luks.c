@@ -23,9 +23,9 @@
 struct image {
 	char *content;
 	size_t len;
-	int error;        /* what reading fails with, or 0 */
+	int error;     /* what reading fails with, or 0 */
 	uint64_t read; /* bytes that were */
-	bool detached;    /* the data are elsewhere */
+	bool detached; /* the data are elsewhere */
 };
 
 static int image_read(void *opaque, void *buf, size_t len, uint64_t offset)
@@ -38,13 +38,17 @@ static int image_read(void *opaque, void *buf, size_t len, uint64_t offset)
 	return image->error;
 }
 
-static int image_unlock(struct image *image, const char *name, const char *pass,
-			struct luks *luks, struct error *err)
+static int image_unlock(struct image *image, const char *name, const char *pass, struct luks *luks,
+			struct error *err)
 {
-	const struct luks_source source = { .name = name, .size = image->len, .read = image_read,
-					    .opaque = image, .detached = image->detached };
-	const struct luks_pass how = { .data = pass, .len = strlen(pass), .slot = LUKS_ANY_SLOT,
-				       .fits = cipher_supported };
+	const struct luks_source source = { .name = name,
+					    .size = image->len,
+					    .read = image_read,
+					    .opaque = image,
+					    .detached = image->detached };
+	const struct luks_pass how = {
+		.data = pass, .len = strlen(pass), .slot = LUKS_ANY_SLOT, .fits = cipher_supported
+	};
 
 	err->text[0] = '\0';
 	return luks_unlock(&source, &how, luks, err);
@@ -52,7 +56,7 @@ static int image_unlock(struct image *image, const char *name, const char *pass,
 
 static int unlock(const char *name, const char *pass, struct luks *luks, struct error *err)
 {
-	struct image image = {0};
+	struct image image = { 0 };
 	int ret;
 
 	image.content = volume_read(name, &image.len);
@@ -190,7 +194,7 @@ static const char elsewhere[] =
 
 static void header_without_its_data(const char *options)
 {
-	struct image image = {.detached = true};
+	struct image image = { .detached = true };
 	struct luks luks;
 	struct error err;
 
@@ -221,8 +225,15 @@ static void luks2_header_without_its_data(void **state)
 static void slot_that_is_not_encrypted(void **state)
 {
 	static const char *const spellings[] = {
-		"cipher_null-ecb", "cipher_null", "cipher_null-cbc-plain64", "null-ecb", "aes-ecb",
-		"capi:cipher_null-ecb", "aes-xts-null", "twofish-xts-plain64", "none",
+		"cipher_null-ecb",
+		"cipher_null",
+		"cipher_null-cbc-plain64",
+		"null-ecb",
+		"aes-ecb",
+		"capi:cipher_null-ecb",
+		"aes-xts-null",
+		"twofish-xts-plain64",
+		"none",
 	};
 	char before[100] = "\"encryption\":\"aes-xts-plain64\",\"key_size\":";
 	char area[100], wanted[200];
@@ -230,12 +241,13 @@ static void slot_that_is_not_encrypted(void **state)
 	(void)state;
 	volume_format("edited", 20, LUKS2);
 	for (size_t i = 0; i < sizeof(spellings) / sizeof(spellings[0]); i++) {
-		snprintf(area, sizeof(area), "\"encryption\":\"%s\",\"key_size\":",
-			 spellings[i]);
+		snprintf(area, sizeof(area), "\"encryption\":\"%s\",\"key_size\":", spellings[i]);
 		volume_edit("edited", before, area);
 		strcpy(before, area);
-		snprintf(wanted, sizeof(wanted), "edited: no key slot can be opened (slot 0 is "
-			 "encrypted with %s: only aes-xts and aes-cbc are trusted)", spellings[i]);
+		snprintf(wanted, sizeof(wanted),
+			 "edited: no key slot can be opened (slot 0 is "
+			 "encrypted with %s: only aes-xts and aes-cbc are trusted)",
+			 spellings[i]);
 		refused("edited", VOLUME_PASSPHRASE, ENOTSUP, wanted);
 		refused("edited", "any", ENOTSUP, wanted);
 	}
@@ -258,7 +270,8 @@ static void luks1_that_is_not_encrypted(void **state)
 	volume_format("disk", 20, LUKS1);
 	volume_overwrite("disk", 8, "cipher_null", sizeof("cipher_null"));
 	volume_overwrite("disk", 40, "ecb", sizeof("ecb"));
-	refused("disk", VOLUME_PASSPHRASE, ENOTSUP, "disk: cipher cipher_null-ecb is not supported");
+	refused("disk", VOLUME_PASSPHRASE, ENOTSUP,
+		"disk: cipher cipher_null-ecb is not supported");
 }
 
 static void second_slot_opens_behind(const char *text, const char *replacement)
@@ -284,7 +297,8 @@ static void a_bad_slot_hides_none(void **state)
 	second_slot_opens_behind("\"hash\":\"sha256\"", "\"hash\":\"md17\"");
 	second_slot_opens_behind("\"iterations\":1000", "\"iterations\":2147483647");
 	second_slot_opens_behind("\"key_size\":64", "\"key_size\":16");
-	refused("disk", "wrong", EPERM, "disk: no key slot opens with this passphrase (slot 0 has a "
+	refused("disk", "wrong", EPERM,
+		"disk: no key slot opens with this passphrase (slot 0 has a "
 		"key that doesn't fit: cipher aes-xts-plain64 is not supported with a key of 128 "
 		"bits)");
 }
@@ -294,14 +308,17 @@ static void slots_that_take_too_long(void **state)
 	(void)state;
 	volume_format("edited", 20, LUKS2);
 	volume_edit("edited", "\"iterations\":1000", "\"iterations\":2147483647");
-	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+	refused("edited", VOLUME_PASSPHRASE, ETIME,
+		"edited: no key slot can be opened (slot 0 "
 		"takes about 2147 seconds, and the limit is 120 (max-kdf-time))");
 	volume_edit("edited", "\"type\":\"pbkdf2\",\"hash\":\"sha256\",\"iterations\":2147483647",
 		    "\"type\":\"argon2id\",\"time\":1048576,\"memory\":65536,\"cpus\":1");
-	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+	refused("edited", VOLUME_PASSPHRASE, ETIME,
+		"edited: no key slot can be opened (slot 0 "
 		"takes about 67108 seconds, and the limit is 120 (max-kdf-time))");
 	volume_edit("edited", "\"time\":1048576", "\"time\":-1");
-	refused("edited", VOLUME_PASSPHRASE, EINVAL, "edited: no key slot can be opened (slot 0 has "
+	refused("edited", VOLUME_PASSPHRASE, EINVAL,
+		"edited: no key slot can be opened (slot 0 has "
 		"an impossible key derivation)");
 }
 
@@ -314,11 +331,13 @@ static void a_digest_that_takes_too_long(void **state)
 	volume_format("edited", 20, LUKS2);
 	volume_edit("edited", "\"hash\":\"sha256\",\"iterations\":1000,\"salt\"",
 		    "\"hash\":\"sha256\",\"iterations\":2000000000,\"salt\"");
-	refused("edited", VOLUME_PASSPHRASE, ETIME, "edited: no key slot can be opened (slot 0 "
+	refused("edited", VOLUME_PASSPHRASE, ETIME,
+		"edited: no key slot can be opened (slot 0 "
 		"takes about 2000 seconds, and the limit is 120 (max-kdf-time))");
 	volume_format("disk", 20, LUKS1);
 	volume_overwrite("disk", 164, iterations, sizeof(iterations));
-	refused("disk", VOLUME_PASSPHRASE, ETIME, "disk: no key slot can be opened (slot 0 "
+	refused("disk", VOLUME_PASSPHRASE, ETIME,
+		"disk: no key slot can be opened (slot 0 "
 		"takes about 2147 seconds, and the limit is 120 (max-kdf-time))");
 }
 
@@ -336,7 +355,8 @@ static void a_slot_with_the_priority_ignore(void **state)
 	(void)state;
 	volume_format("disk", 20, LUKS2);
 	volumes_run("cryptsetup config --priority ignore -S 0 disk");
-	refused("disk", VOLUME_PASSPHRASE, ENOENT, "disk: no key slot can be opened (slot 0 has the "
+	refused("disk", VOLUME_PASSPHRASE, ENOENT,
+		"disk: no key slot can be opened (slot 0 has the "
 		"priority \"ignore\": it is only tried when it is chosen by its number)");
 }
 
@@ -344,10 +364,12 @@ static void a_newline_too_many_is_told(void **state)
 {
 	(void)state;
 	volume_format("disk", 20, LUKS2);
-	refused("disk", VOLUME_PASSPHRASE "\n", EPERM, "disk: no key slot opens with this "
+	refused("disk", VOLUME_PASSPHRASE "\n", EPERM,
+		"disk: no key slot opens with this "
 		"passphrase, but slot 0 does without the newline at its end: if it is from a file, "
 		"make that without one (printf %s, not echo)");
-	refused("disk", "wrong\n", EPERM, "disk: no key slot opens with this passphrase, with or "
+	refused("disk", "wrong\n", EPERM,
+		"disk: no key slot opens with this passphrase, with or "
 		"without the newline at its end");
 }
 
@@ -411,14 +433,13 @@ static void no_active_luks1_key_slot(void **state)
 
 static void large_key_areas_are_read(void **state)
 {
-	struct image image = {0};
+	struct image image = { 0 };
 	struct luks luks;
 	struct error err;
 
 	(void)state;
 	volume_format("large", 64,
-		      LUKS2
-		      " --luks2-metadata-size 4m --luks2-keyslots-size 32m --offset 81920");
+		      LUKS2 " --luks2-metadata-size 4m --luks2-keyslots-size 32m --offset 81920");
 	image.content = volume_read("large", &image.len);
 	assert_int_equal(image_unlock(&image, "large", VOLUME_PASSPHRASE, &luks, &err), 0);
 	assert_int_equal(image.read, 40 * MIB + MIB); /* and the end */
@@ -428,7 +449,7 @@ static void large_key_areas_are_read(void **state)
 
 static void a_damaged_copy_is_repaired_in_private(const char *name, uint64_t damaged_at)
 {
-	struct image image = {0};
+	struct image image = { 0 };
 	struct luks luks;
 	struct error err;
 	char *before;
@@ -522,7 +543,7 @@ static void empty_file(void **state)
 
 static void reading_fails(void **state)
 {
-	struct image image = {.error = -EIO};
+	struct image image = { .error = -EIO };
 	struct luks luks;
 	struct error err;
 
@@ -546,8 +567,7 @@ static void other_iv(void **state)
 {
 	(void)state;
 	volume_format("disk", 20, LUKS2 " -c aes-xts-plain");
-	refused("disk", VOLUME_PASSPHRASE, ENOTSUP,
-		"disk: cipher aes-xts-plain is not supported");
+	refused("disk", VOLUME_PASSPHRASE, ENOTSUP, "disk: cipher aes-xts-plain is not supported");
 }
 
 static void luks1_other_cipher(void **state)
@@ -650,8 +670,7 @@ static void fixed_length_and_iv_offset(void **state)
 
 	(void)state;
 	volume_format("fixed", 20, LUKS2 " --sector-size 4096");
-	volume_edit("fixed", "\"dynamic\",\"iv_tweak\":\"0\"",
-		    "\"1048576\",\"iv_tweak\":\"8000\"");
+	volume_edit("fixed", "\"dynamic\",\"iv_tweak\":\"0\"", "\"1048576\",\"iv_tweak\":\"8000\"");
 	opens("fixed", &luks);
 	assert_int_equal(luks.data_size, MIB);
 	assert_int_equal(luks.iv_offset, 8000);
@@ -717,7 +736,7 @@ static void odd_sector_size(void **state)
 
 static void clearing_twice_is_harmless(void **state)
 {
-	struct luks luks = {0};
+	struct luks luks = { 0 };
 
 	(void)state;
 	luks_clear(&luks);

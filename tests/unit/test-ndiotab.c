@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
-#include "luks/luks-slots.h"
 #include "attach/ndiotab.h"
+#include "luks/luks-slots.h"
 
 #define TAB "tab" /* in a folder of our own */
 
@@ -187,20 +187,23 @@ static void a_missing_field_is_named(void **state)
 
 static void a_wrong_field_is_shown(void **state)
 {
-	static const char *const names[] = { "sda", "nbd", "nbd0p1", "nbd-1", "nbd00", "nbd1048576",
-					     "/dev/", "dev/nbd0", "/dev//nbd0", "nbd0,", "\xff" };
+	static const char *const names[] = { "sda",        "nbd",        "nbd0p1", "nbd-1",
+					     "nbd00",      "nbd1048576", "/dev/",  "dev/nbd0",
+					     "/dev//nbd0", "nbd0,",      "\xff" };
 	char line[64], why[128];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		snprintf(line, sizeof(line), "%s /disk none", names[i]);
-		snprintf(why, sizeof(why), "\"%s\" is not the name of a device, such as nbd0", names[i]);
+		snprintf(why, sizeof(why), "\"%s\" is not the name of a device, such as nbd0",
+			 names[i]);
 		assert_bad_line(line, why);
 	}
 	assert_bad_line("nbd0 disk.luks none",
 			"the locator, disk.luks, is neither an absolute path nor an NBD URI");
-	assert_bad_line("nbd0 http://x/ none",
-			"http://x/: neither a file nor an NBD URI, which is nbd://HOST:PORT/EXPORT or "
-			"nbd+unix:///EXPORT?socket=PATH; a file of that name is ./http://x/");
+	assert_bad_line(
+		"nbd0 http://x/ none",
+		"http://x/: neither a file nor an NBD URI, which is nbd://HOST:PORT/EXPORT or "
+		"nbd+unix:///EXPORT?socket=PATH; a file of that name is ./http://x/");
 	assert_bad_line("nbd0 /disk key",
 			"the key file, key, is neither an absolute path nor \"none\"");
 }
@@ -225,14 +228,16 @@ static void numbers_have_their_ranges(void **state)
 	} numbers[] = {
 		{ "connections", "a number from 1 to 64", { "", "0", "65", "-1", "4k" } },
 		{ "timeout", "a number from 5 to 86400", { "4", "86401", "90s", "+9", "0x9" } },
-		{ "block-size", "a power of two from 512 to 4096",
+		{ "block-size",
+		  "a power of two from 512 to 4096",
 		  { "511", "1000", "4097", "8192", "18446744073709552128" } },
 	};
 	char line[128], why[128];
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		for (const char *const *bad = numbers[i].bad; *bad; bad++) {
-			snprintf(line, sizeof(line), "nbd0 /disk none %s=%s", numbers[i].name, *bad);
+			snprintf(line, sizeof(line), "nbd0 /disk none %s=%s", numbers[i].name,
+				 *bad);
 			snprintf(why, sizeof(why), "%s=%s is not %s", numbers[i].name, *bad,
 				 numbers[i].range);
 			assert_bad_line(line, why);

@@ -107,8 +107,8 @@ static uint64_t failures(void)
 
 static char *map_pages(size_t pages)
 {
-	char *base = mmap(NULL, pages * page, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *base = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
 
 	return base == MAP_FAILED ? NULL : base;
 }
@@ -129,10 +129,10 @@ static int tear_down(void **state)
 
 /* For what would spoil the process: in a child, which inherits no lock, cmocka can't be used.
  * The line of the first check that failed is the result. */
-#define CHECK(truth)                                                                           \
-	do {                                                                                   \
-		if (!(truth))                                                                  \
-			return __LINE__;                                                       \
+#define CHECK(truth)                                                                               \
+	do {                                                                                       \
+		if (!(truth))                                                                      \
+			return __LINE__;                                                           \
 	} while (0)
 
 static int in_child(int (*body)(void))
@@ -158,7 +158,7 @@ static int in_child(int (*body)(void))
 /* The limit counts from here on, for root too. */
 static int limit_locked_memory(size_t pages)
 {
-	struct rlimit limit = {pages * page, pages * page};
+	struct rlimit limit = { pages * page, pages * page };
 
 	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
 		return -1;
@@ -491,9 +491,9 @@ static struct range random_range(unsigned *seed)
 static void random_pins_match_a_count_for_each_page(void **state)
 {
 	enum { HELD = 20, HOLE = 40 };
-	struct range held[HELD] = {0};
-	size_t count[PAGES] = {0};
-	bool foreign[PAGES] = {0};
+	struct range held[HELD] = { 0 };
+	size_t count[PAGES] = { 0 };
+	bool foreign[PAGES] = { 0 };
 	unsigned seed = 3, round;
 	size_t i, p;
 
@@ -550,7 +550,7 @@ enum { HOLE_OF_THREADS = PAGES / 2 };
 static void *hammer(void *arg)
 {
 	unsigned seed = (uintptr_t)arg, round;
-	struct range held[4] = {0};
+	struct range held[4] = { 0 };
 	uintptr_t wrong = 0;
 
 	for (round = 0; round < 2000; round++) {

@@ -106,7 +106,8 @@ static void test_descriptors(void **state)
 	/* The shell opens nothing to find these names out, but the folder, last. */
 	assert_int_equal(run("cd /proc/$$/fd; for fd in *; do [ ! -e $fd ] || echo $fd; done"), 0);
 	assert_string_equal(output.text, "0\n1\n2\n");
-	snprintf(wanted, sizeof(wanted), "readlink /proc/$$/fd/%d; ls /proc/$$/fd/%d", passed, other);
+	snprintf(wanted, sizeof(wanted), "readlink /proc/$$/fd/%d; ls /proc/$$/fd/%d", passed,
+		 other);
 	assert_int_not_equal(run_with(wanted, passed), 0);
 	assert_memory_equal(output.text, "/dev/zero\n", strlen("/dev/zero\n"));
 	close(other);
@@ -171,7 +172,8 @@ static void test_interrupt(void **state)
 {
 	interrupt_catch(-1);
 	assert_int_equal(run("trap 'echo told; exit 0' TERM; kill -INT $PPID; "
-			     "while :; do sleep 0.1; done"), -EINTR);
+			     "while :; do sleep 0.1; done"),
+			 -EINTR);
 	assert_string_equal(err.text, "interrupted");
 	assert_string_equal(output.text, "told\n");
 	assert_int_equal(run("sleep 0.3; exit 3"), 3);
@@ -252,20 +254,13 @@ static void test_find_without_path(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_status),
-		cmocka_unit_test(test_cannot_start),
-		cmocka_unit_test(test_output),
-		cmocka_unit_test(test_reason),
-		cmocka_unit_test(test_own_session),
-		cmocka_unit_test(test_private_files),
-		cmocka_unit_test(test_descriptors),
-		cmocka_unit_test(test_background),
-		cmocka_unit_test(test_killed_with_us),
-		cmocka_unit_test(test_interrupt),
-		cmocka_unit_test(test_deaf),
-		cmocka_unit_test(test_patience_interrupted),
-		cmocka_unit_test(test_find),
-		cmocka_unit_test(test_find_without_path),
+		cmocka_unit_test(test_status),         cmocka_unit_test(test_cannot_start),
+		cmocka_unit_test(test_output),         cmocka_unit_test(test_reason),
+		cmocka_unit_test(test_own_session),    cmocka_unit_test(test_private_files),
+		cmocka_unit_test(test_descriptors),    cmocka_unit_test(test_background),
+		cmocka_unit_test(test_killed_with_us), cmocka_unit_test(test_interrupt),
+		cmocka_unit_test(test_deaf),           cmocka_unit_test(test_patience_interrupted),
+		cmocka_unit_test(test_find),           cmocka_unit_test(test_find_without_path),
 	};
 
 	alarm(120); /* a wait that doesn't end is a failure */

@@ -61,7 +61,8 @@ static void keys(void **state)
 	(void)state;
 	found("bob:" HEX "\n", "bob", 16);
 	found("bob:" HEX, "bob", 16);
-	found("# comment\n\nbobby:ff" HEX "\nbo:ff" HEX "\nbob:" HEX "\nbob:ff" HEX "\n", "bob", 16);
+	found("# comment\n\nbobby:ff" HEX "\nbo:ff" HEX "\nbob:" HEX "\nbob:ff" HEX "\n", "bob",
+	      16);
 	found("a b@c:" HEX "\n", "a b@c", 16);
 }
 
@@ -167,12 +168,9 @@ static int remove_file(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(keys),
-		cmocka_unit_test(lines_without_sense),
-		cmocka_unit_test(zero_bytes),
-		cmocka_unit_test(files),
-		cmocka_unit_test(long_lines),
-		cmocka_unit_test(others_may_not_read_it),
+		cmocka_unit_test(keys),       cmocka_unit_test(lines_without_sense),
+		cmocka_unit_test(zero_bytes), cmocka_unit_test(files),
+		cmocka_unit_test(long_lines), cmocka_unit_test(others_may_not_read_it),
 	};
 
 	return cmocka_run_group_tests(tests, make_file, remove_file);

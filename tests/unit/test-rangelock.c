@@ -18,9 +18,9 @@
 
 /* Do they conflict where they overlap? In the order of enum range_mode. */
 static const bool conflicts[3][3] = {
-	[RANGE_READ] = {false, false, true},
-	[RANGE_WRITE] = {false, true, true},
-	[RANGE_PARTIAL] = {true, true, true},
+	[RANGE_READ] = { false, false, true },
+	[RANGE_WRITE] = { false, true, true },
+	[RANGE_PARTIAL] = { true, true, true },
 };
 
 /* A range that counts how often it was granted. */
@@ -51,7 +51,8 @@ static void count_granted(struct range *range)
 static bool take(struct waiter *waiter, uint64_t start, uint64_t end, enum range_mode mode)
 {
 	*waiter = (struct waiter){
-		.range = {.start = start, .end = end, .mode = mode, .granted = count_granted}};
+		.range = { .start = start, .end = end, .mode = mode, .granted = count_granted }
+	};
 	return range_acquire(&ranges, &waiter->range);
 }
 
@@ -84,9 +85,9 @@ static void only_overlapping_ranges_conflict(void **state)
 		uint64_t start, end;
 		bool overlaps;
 	} others[] = {
-		{0, 1000, false},    {0, 1001, true},           {1999, 3000, true},
-		{2000, 3000, false}, {1200, 1300, true},        {0, 5000, true},
-		{1000, 2000, true},  {5000, UINT64_MAX, false},
+		{ 0, 1000, false },    { 0, 1001, true },           { 1999, 3000, true },
+		{ 2000, 3000, false }, { 1200, 1300, true },        { 0, 5000, true },
+		{ 1000, 2000, true },  { 5000, UINT64_MAX, false },
 	};
 	struct waiter a, b;
 
@@ -142,7 +143,7 @@ static void a_range_waits_for_all_that_it_conflicts_with(void **state)
 		assert_true(take(&held[i], i * 100, i * 100 + 100, RANGE_WRITE));
 	assert_false(take(&waiting, 50, 350, RANGE_PARTIAL));
 	for (unsigned i = 0; i < 4; i++) {
-		static const unsigned order[] = {2, 0, 3, 1};
+		static const unsigned order[] = { 2, 0, 3, 1 };
 
 		assert_int_equal(waiting.granted, 0);
 		release(&held[order[i]]);
@@ -187,7 +188,7 @@ static struct {
 	pthread_mutex_t lock;
 	unsigned inside[BLOCKS][3];
 	unsigned violations;
-} blocks = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} blocks = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct thread {
 	struct range range;
@@ -210,8 +211,7 @@ static void enter(const struct range *range, uint64_t block)
 	pthread_mutex_lock(&blocks.lock);
 	for (uint64_t b = range->start / block; b < range->end / block; b++) {
 		for (unsigned mode = 0; mode < 3; mode++)
-			blocks.violations +=
-				conflicts[range->mode][mode] && blocks.inside[b][mode];
+			blocks.violations += conflicts[range->mode][mode] && blocks.inside[b][mode];
 		blocks.inside[b][range->mode]++;
 	}
 	pthread_mutex_unlock(&blocks.lock);
@@ -254,7 +254,7 @@ static void *hammer(void *opaque)
 static void no_two_that_conflict_are_held_at_once(uint64_t block)
 {
 	pthread_t ids[THREADS];
-	struct thread threads[THREADS] = {0};
+	struct thread threads[THREADS] = { 0 };
 
 	alarm(PATIENCE);
 	for (unsigned i = 0; i < THREADS; i++) {
@@ -294,7 +294,7 @@ static void who_is_granted_matches_the_model(void **state)
 {
 	enum { COUNT = 40 };
 	struct waiter waiters[COUNT];
-	bool held[COUNT] = {false}; /* asked for and not released */
+	bool held[COUNT] = { false }; /* asked for and not released */
 	bool must_wait[COUNT];
 	unsigned asked[COUNT], turn = 0, seed = 5, waited = 0;
 
@@ -312,8 +312,7 @@ static void who_is_granted_matches_the_model(void **state)
 			uint64_t start = rand_r(&seed) % 300 * 8192 + rand_r(&seed) % 3 * far;
 			uint64_t len = (1 + rand_r(&seed) % (rand_r(&seed) % 4 ? 2 : 40)) * 8192;
 
-			must_wait[i] = !take(&waiters[i], start, start + len,
-					     rand_r(&seed) % 3);
+			must_wait[i] = !take(&waiters[i], start, start + len, rand_r(&seed) % 3);
 			waited += must_wait[i];
 			asked[i] = turn++;
 			held[i] = true;
@@ -361,24 +360,29 @@ static void same_place_of_all_modes(struct range *range, unsigned n, unsigned co
 
 static void reads_behind_a_partial_write(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = 4096, .end = 8192, .mode = n ? RANGE_READ : RANGE_PARTIAL };
+	*range = (struct range){ .start = 4096,
+				 .end = 8192,
+				 .mode = n ? RANGE_READ : RANGE_PARTIAL };
 }
 
 static void partial_writes_behind_reads(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = 4096, .end = 8192,
+	*range = (struct range){ .start = 4096,
+				 .end = 8192,
 				 .mode = n < count / 2 ? RANGE_READ : RANGE_PARTIAL };
 }
 
 static void large_and_apart(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = n * 1000000ULL, .end = (n + 1) * 1000000ULL,
+	*range = (struct range){ .start = n * 1000000ULL,
+				 .end = (n + 1) * 1000000ULL,
 				 .mode = RANGE_PARTIAL };
 }
 
 static void each_overlaps_the_next(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = n * 100000ULL, .end = n * 100000ULL + 150000,
+	*range = (struct range){ .start = n * 100000ULL,
+				 .end = n * 100000ULL + 150000,
 				 .mode = RANGE_WRITE };
 }
 
@@ -389,19 +393,22 @@ static void each_overlaps_the_next_downwards(struct range *range, unsigned n, un
 
 static void each_overlaps_many(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = n * 512ULL, .end = n * 512ULL + (64 << 20),
+	*range = (struct range){ .start = n * 512ULL,
+				 .end = n * 512ULL + (64 << 20),
 				 .mode = RANGE_WRITE };
 }
 
 static void one_in_the_other(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = n * 512ULL, .end = (2 * count - n) * 512ULL,
+	*range = (struct range){ .start = n * 512ULL,
+				 .end = (2 * count - n) * 512ULL,
 				 .mode = RANGE_PARTIAL };
 }
 
 static void small_ones_under_large_ones(struct range *range, unsigned n, unsigned count)
 {
-	*range = (struct range){ .start = n * 4096ULL, .end = (n + 1) * 4096ULL,
+	*range = (struct range){ .start = n * 4096ULL,
+				 .end = (n + 1) * 4096ULL,
 				 .mode = RANGE_WRITE };
 	if (n >= count / 2)
 		*range = (struct range){ .end = count * 4096ULL, .mode = RANGE_WRITE };
@@ -411,7 +418,8 @@ static void small_and_scattered(struct range *range, unsigned n, unsigned count)
 {
 	uint64_t place = n * 7919ULL % count;
 
-	*range = (struct range){ .start = place * 12288, .end = place * 12288 + 4096 * (1 + n % 5),
+	*range = (struct range){ .start = place * 12288,
+				 .end = place * 12288 + 4096 * (1 + n % 5),
 				 .mode = n % 3 };
 }
 
@@ -462,10 +470,17 @@ static uint64_t cost(shape_fn *shape, unsigned count, bool latest_first)
 static void cost_does_not_grow_with_the_square(void **state)
 {
 	static shape_fn *const shapes[] = {
-		same_place, same_place_of_all_modes, reads_behind_a_partial_write,
-		partial_writes_behind_reads, large_and_apart, each_overlaps_the_next,
-		each_overlaps_the_next_downwards, each_overlaps_many, one_in_the_other,
-		small_ones_under_large_ones, small_and_scattered,
+		same_place,
+		same_place_of_all_modes,
+		reads_behind_a_partial_write,
+		partial_writes_behind_reads,
+		large_and_apart,
+		each_overlaps_the_next,
+		each_overlaps_the_next_downwards,
+		each_overlaps_many,
+		one_in_the_other,
+		small_ones_under_large_ones,
+		small_and_scattered,
 	};
 
 	for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {

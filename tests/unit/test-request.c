@@ -15,9 +15,9 @@
 
 #include "engine/bounce.h"
 #include "engine/channel.h"
+#include "engine/request.h"
 #include "fake-target.h"
 #include "memory/pin.h"
-#include "engine/request.h"
 
 #define VOLUME_SIZE 65536
 #define MANY        (3 * REQUEST_INLINE_BVECS)
@@ -30,7 +30,7 @@ static unsigned seed;
 
 static void open_volume(const struct fake_options *options)
 {
-	const struct channel_options channels = {.pieces = 3, .piece_len = 8192};
+	const struct channel_options channels = { .pieces = 3, .piece_len = 8192 };
 
 	seed = 1;
 	volume = fake_volume(options, &fake);
@@ -40,7 +40,7 @@ static void open_volume(const struct fake_options *options)
 
 static int set_up(void **state)
 {
-	open_volume(&(struct fake_options){.align = 512, .size = VOLUME_SIZE});
+	open_volume(&(struct fake_options){ .align = 512, .size = VOLUME_SIZE });
 	return 0;
 }
 
@@ -62,18 +62,17 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static int make(enum op op, unsigned flags, uint64_t start, uint64_t len,
-		const struct iovec *iov, size_t iov_count, struct ndio_request **request)
+static int make(enum op op, unsigned flags, uint64_t start, uint64_t len, const struct iovec *iov,
+		size_t iov_count, struct ndio_request **request)
 {
-	return request_make(volume, op, flags, start, len, iov, iov_count,
-			    request);
+	return request_make(volume, op, flags, start, len, iov, iov_count, request);
 }
 
 /* Makes it of one run of memory, and expects an error, which leaves nothing behind. */
 static void assert_refused(enum op op, unsigned flags, uint64_t start, size_t len, int error)
 {
 	static char memory[VOLUME_SIZE + 1];
-	struct iovec iov = {memory, len};
+	struct iovec iov = { memory, len };
 	struct ndio_request *request = (void *)&memory;
 
 	assert_int_equal(make(op, flags, start, len, &iov, 1, &request), error);
@@ -85,7 +84,7 @@ static void assert_refused(enum op op, unsigned flags, uint64_t start, size_t le
 static void assert_taken(enum op op, unsigned flags, uint64_t start, size_t len)
 {
 	static char memory[VOLUME_SIZE];
-	struct iovec iov = {memory, len};
+	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
 	assert_int_equal(make(op, flags, start, len, &iov, 1, &request), 0);
@@ -106,7 +105,7 @@ static void the_array_may_be_overwritten_at_once(void **state)
 	fake_noise(written, sizeof(written), &seed);
 	for (unsigned count = 1; count <= MANY; count++) {
 		for (unsigned i = 0; i < count; i++)
-			iov[i] = (struct iovec){written[i], sizeof(written[i])};
+			iov[i] = (struct iovec){ written[i], sizeof(written[i]) };
 		assert_int_equal(make(OP_WRITE, 0, 1000, 0, iov, count, &request), 0);
 		memset(iov, 0xff, sizeof(iov));
 		assert_int_equal(fake_run(channel, request), 0);
@@ -114,7 +113,7 @@ static void the_array_may_be_overwritten_at_once(void **state)
 
 		memset(read, 0, sizeof(read));
 		for (unsigned i = 0; i < count; i++)
-			iov[i] = (struct iovec){read[i], sizeof(read[i])};
+			iov[i] = (struct iovec){ read[i], sizeof(read[i]) };
 		assert_int_equal(make(OP_READ, 0, 1000, 0, iov, count, &request), 0);
 		memset(iov, 0xff, sizeof(iov));
 		assert_int_equal(fake_run(channel, request), 0);
@@ -132,8 +131,8 @@ static void few_iovecs_need_no_allocation(void **state)
 	char byte[REQUEST_INLINE_BVECS + 1];
 
 	for (unsigned i = 0; i <= REQUEST_INLINE_BVECS; i++)
-		iov[i] = (struct iovec){&byte[i], 1};
-	iov[REQUEST_INLINE_BVECS + 1] = (struct iovec){NULL, 0};
+		iov[i] = (struct iovec){ &byte[i], 1 };
+	iov[REQUEST_INLINE_BVECS + 1] = (struct iovec){ NULL, 0 };
 
 	assert_int_equal(make(OP_READ, 0, 0, 0, iov, REQUEST_INLINE_BVECS, &request), 0);
 	assert_ptr_equal(request->direct_bv, request->inline_bv);
@@ -141,8 +140,7 @@ static void few_iovecs_need_no_allocation(void **state)
 	request_put(request, REF_CALLER);
 
 	/* An empty one takes no place. */
-	assert_int_equal(make(OP_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request),
-			 0);
+	assert_int_equal(make(OP_READ, 0, 0, 0, iov + 1, REQUEST_INLINE_BVECS + 1, &request), 0);
 	assert_ptr_equal(request->direct_bv, request->inline_bv);
 	assert_int_equal(request->len, REQUEST_INLINE_BVECS);
 	request_put(request, REF_CALLER);
@@ -156,7 +154,7 @@ static void few_iovecs_need_no_allocation(void **state)
 static void the_length_is_that_of_the_array(void **state)
 {
 	char memory[300];
-	struct iovec iov[] = {{memory, 100}, {NULL, 0}, {memory + 100, 200}};
+	struct iovec iov[] = { { memory, 100 }, { NULL, 0 }, { memory + 100, 200 } };
 	struct ndio_request *request;
 
 	assert_int_equal(make(OP_WRITE, 0, 7, 12345, iov, 3, &request), 0);
@@ -168,15 +166,14 @@ static void the_length_is_that_of_the_array(void **state)
 
 static void a_request_may_have_no_bytes(void **state)
 {
-	static const enum op ops[] = {OP_READ, OP_WRITE, OP_ZERO, OP_TRIM};
-	struct iovec iov = {NULL, 0};
+	static const enum op ops[] = { OP_READ, OP_WRITE, OP_ZERO, OP_TRIM };
+	struct iovec iov = { NULL, 0 };
 	struct ndio_request *request;
 
 	for (unsigned i = 0; i < 4; i++) {
 		for (unsigned count = 0; count < 2; count++) {
 			assert_int_equal(
-				make(ops[i], REQ_PIN, VOLUME_SIZE, 0, &iov, count, &request),
-				0);
+				make(ops[i], REQ_PIN, VOLUME_SIZE, 0, &iov, count, &request), 0);
 			assert_int_equal(request->len, 0);
 			assert_int_equal(fake_run(channel, request), 0);
 			request_put(request, REF_CALLER);
@@ -189,8 +186,8 @@ static void a_request_may_have_no_bytes(void **state)
 
 static void beyond_the_end_is_refused(void **state)
 {
-	static const enum op changes[] = {OP_WRITE, OP_ZERO, OP_TRIM};
-	static const enum op looks[] = {OP_READ, OP_CACHE, OP_EXTENTS};
+	static const enum op changes[] = { OP_WRITE, OP_ZERO, OP_TRIM };
+	static const enum op looks[] = { OP_READ, OP_CACHE, OP_EXTENTS };
 
 	for (unsigned i = 0; i < 3; i++) {
 		assert_taken(changes[i], 0, VOLUME_SIZE - 100, 100);
@@ -208,7 +205,7 @@ static void sums_that_overflow_are_refused(void **state)
 {
 	struct ndio_request *request;
 	char byte;
-	struct iovec iov[] = {{&byte, SIZE_MAX / 2}, {&byte, SIZE_MAX / 2}, {&byte, 3}};
+	struct iovec iov[] = { { &byte, SIZE_MAX / 2 }, { &byte, SIZE_MAX / 2 }, { &byte, 3 } };
 
 	assert_refused(OP_READ, 0, UINT64_MAX, 1, -EINVAL);
 	assert_refused(OP_WRITE, 0, UINT64_MAX, 1, -ENOSPC);
@@ -247,8 +244,7 @@ static void what_a_volume_cannot_do_is_refused(void **state)
 
 /* ---- what it becomes ---- */
 
-static void assert_trimmed_to(uint64_t start, uint64_t len, uint64_t want_start,
-			      uint64_t want_len)
+static void assert_trimmed_to(uint64_t start, uint64_t len, uint64_t want_start, uint64_t want_len)
 {
 	struct ndio_request *request;
 
@@ -278,7 +274,7 @@ static void assert_range(enum op op, uint64_t start, size_t len, enum range_mode
 			 uint64_t range_start, uint64_t range_end)
 {
 	static char memory[VOLUME_SIZE];
-	struct iovec iov = {memory, len};
+	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
 	assert_int_equal(make(op, 0, start, len, &iov, 1, &request), 0);
@@ -292,7 +288,7 @@ static void assert_range(enum op op, uint64_t start, size_t len, enum range_mode
 static void assert_no_range(enum op op, uint64_t start, size_t len)
 {
 	static char memory[VOLUME_SIZE];
-	struct iovec iov = {memory, len};
+	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
 	assert_int_equal(make(op, 0, start, len, &iov, 1, &request), 0);
@@ -302,7 +298,7 @@ static void assert_no_range(enum op op, uint64_t start, size_t len)
 
 static void ranges_are_whole_blocks(void **state)
 {
-	static const enum op changes[] = {OP_WRITE, OP_ZERO};
+	static const enum op changes[] = { OP_WRITE, OP_ZERO };
 
 	for (unsigned i = 0; i < 2; i++) {
 		assert_range(changes[i], 512, 1024, RANGE_WRITE, 512, 1536);
@@ -326,7 +322,7 @@ static void ranges_are_whole_blocks(void **state)
 /* The target replaces 512 bytes at once here. */
 static void reads_tear_where_more_hangs_together_than_is_replaced_at_once(void **state)
 {
-	struct volume v = {.target = volume->target, .encrypted = true};
+	struct volume v = { .target = volume->target, .encrypted = true };
 
 	v.luks.sector = 4096;
 	snprintf(v.luks.cipher, sizeof(v.luks.cipher), "aes-xts-plain64");
@@ -372,7 +368,7 @@ static void count_done(struct ndio_request *request)
 static void the_channel_keeps_it_until_it_is_done(void **state)
 {
 	static char memory[20000];
-	struct iovec iov = {memory, sizeof(memory)};
+	struct iovec iov = { memory, sizeof(memory) };
 	struct ndio_request *request;
 
 	done_count = 0;
@@ -469,8 +465,8 @@ static size_t locked(void)
 
 static char *map_pages(size_t pages)
 {
-	char *base = mmap(NULL, pages * page, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *base = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
 
 	assert_true(base != MAP_FAILED);
 	return base;
@@ -479,7 +475,7 @@ static char *map_pages(size_t pages)
 static void pins_last_until_the_last_reference(void **state)
 {
 	char *memory = map_pages(4);
-	struct iovec iov[] = {{memory, page}, {memory + 2 * page, 2 * page}};
+	struct iovec iov[] = { { memory, page }, { memory + 2 * page, 2 * page } };
 	struct ndio_request *request;
 	size_t before = locked();
 
@@ -498,7 +494,7 @@ static void pins_last_until_the_last_reference(void **state)
 static void without_the_flag_nothing_is_pinned(void **state)
 {
 	char *memory = map_pages(1);
-	struct iovec iov = {memory, page};
+	struct iovec iov = { memory, page };
 	struct ndio_request *request;
 	size_t before = locked();
 
@@ -514,11 +510,11 @@ static void without_the_flag_nothing_is_pinned(void **state)
 static void a_request_that_fails_unpins_too(void **state)
 {
 	char *memory = map_pages(2);
-	struct iovec iov = {memory, 2 * page};
+	struct iovec iov = { memory, 2 * page };
 	struct ndio_request *request;
 	size_t before = locked();
 
-	fake->fail[0] = (struct fake_failure){1, -EIO};
+	fake->fail[0] = (struct fake_failure){ 1, -EIO };
 	assert_int_equal(make(OP_WRITE, REQ_PIN, 0, 0, &iov, 1, &request), 0);
 	assert_int_equal(fake_run(channel, request), -EIO);
 	request_put(request, REF_CALLER);
@@ -539,7 +535,7 @@ static void a_pin_that_fails_half_way_is_undone(void **state)
 	pin_stats(&stats);
 	munmap(memory + page, page);
 	for (unsigned i = 0; i < MANY; i++)
-		iov[i] = (struct iovec){memory + (i == 1) * page, 512};
+		iov[i] = (struct iovec){ memory + (i == 1) * page, 512 };
 	for (unsigned count = 2; count <= MANY; count++) {
 		assert_int_equal(make(OP_WRITE, REQ_PIN, 0, 0, iov, count, &request), -ENOMEM);
 		assert_null(request);
@@ -556,7 +552,7 @@ static void a_pin_that_fails_half_way_is_undone(void **state)
 static void two_requests_share_a_page(void **state)
 {
 	char *memory = map_pages(1);
-	struct iovec iov[] = {{memory, 512}, {memory + 1024, 512}};
+	struct iovec iov[] = { { memory, 512 }, { memory + 1024, 512 } };
 	struct ndio_request *a, *b;
 	size_t before = locked();
 
@@ -574,7 +570,7 @@ static void two_requests_share_a_page(void **state)
 static void completed_requests_are_counted(void **state)
 {
 	static char memory[3000];
-	struct iovec iov = {memory, sizeof(memory)};
+	struct iovec iov = { memory, sizeof(memory) };
 	const struct stats *stats = &volume->stats;
 	struct ndio_request *request;
 
@@ -583,7 +579,7 @@ static void completed_requests_are_counted(void **state)
 
 		assert_int_equal(make(op, 0, 0, 0, &iov, 1, &request), 0);
 		if (i % 2)
-			fake->fail[0] = (struct fake_failure){1, -EIO};
+			fake->fail[0] = (struct fake_failure){ 1, -EIO };
 		assert_int_equal(fake_run(channel, request), i % 2 ? -EIO : 0);
 		request_put(request, REF_CALLER);
 	}

@@ -39,8 +39,7 @@ static char sys[64];
 static char attached_locator[128];
 static struct same_view view;
 
-__attribute__((format(printf, 2, 3)))
-static void write_file(const char *text, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void write_file(const char *text, const char *fmt, ...)
 {
 	char path[256];
 	va_list args;

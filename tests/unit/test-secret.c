@@ -63,7 +63,7 @@ static bool mapped(void *address)
 static void is_zeroed_and_locked_while_it_lives(void **state)
 {
 	size_t before = locked_pages(), size = page + 1, i;
-	struct error err = {""};
+	struct error err = { "" };
 	unsigned char *secret = secret_alloc(size, &err);
 
 	(void)state;
@@ -97,7 +97,7 @@ static void so_are_buffers(void **state)
 {
 	size_t before = locked_pages(), size = 3 * page;
 	struct secret_buffers buffers;
-	struct error err = {""};
+	struct error err = { "" };
 	char flags[256];
 	void *base;
 
@@ -141,7 +141,7 @@ static void freeing_none_is_harmless(void **state)
 static void impossible_size_is_an_error(void **state)
 {
 	const char *message = "cannot allocate memory for the key: ";
-	struct error err = {""};
+	struct error err = { "" };
 
 	(void)state;
 	assert_null(secret_alloc(SIZE_MAX, &err));
@@ -156,9 +156,9 @@ struct refusal {
 /* In a child that has a limit, and for which it counts even as root. */
 static struct refusal alloc_under_limit(size_t limit, size_t size)
 {
-	struct rlimit memlock = {limit, limit};
+	struct rlimit memlock = { limit, limit };
 	struct secret_buffers buffers;
-	struct refusal r = {0};
+	struct refusal r = { 0 };
 	int status, fds[2];
 	pid_t pid;
 
@@ -169,8 +169,8 @@ static struct refusal alloc_under_limit(size_t limit, size_t size)
 		if (setrlimit(RLIMIT_MEMLOCK, &memlock) < 0 ||
 		    (!geteuid() && setresuid(65534, 65534, 65534) < 0))
 			_exit(1);
-		r.buffers_without_lock = !secret_buffers_make(&buffers, size, &r.buffers_err) &&
-					 !buffers.locked;
+		r.buffers_without_lock =
+			!secret_buffers_make(&buffers, size, &r.buffers_err) && !buffers.locked;
 		r.refused = !secret_alloc(size, &r.err);
 		r.nothing_left = locked_pages() == 0;
 		_exit(write(fds[1], &r, sizeof(r)) != sizeof(r));
@@ -238,7 +238,7 @@ static void child_of_a_fork_locks_it_again(void **state)
 static void a_key_locks_little_more_than_it_is(void **state)
 {
 	size_t before = locked_pages(), pages;
-	struct error err = {""};
+	struct error err = { "" };
 	struct key key;
 	void *place;
 
@@ -270,7 +270,7 @@ static void a_key_locks_little_more_than_it_is(void **state)
 
 static void a_key_has_no_more_than_its_room(void **state)
 {
-	struct error err = {""};
+	struct error err = { "" };
 	struct key key;
 
 	(void)state;

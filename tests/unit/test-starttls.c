@@ -27,19 +27,19 @@ static int feed(struct starttls *s, const char *bytes, size_t len)
 }
 
 /* What a server is told that greets with these flags, and how it ends with this reply. */
-#define REFUSED(errnum, reason, reply)                                                       \
-	do {                                                                                 \
-		struct starttls s_ = { 0 };                                                  \
-		assert_int_equal(FEED(&s_, GREETING), STARTTLS_SEND);                        \
-		assert_int_equal(FEED(&s_, reply), -(errnum));                               \
-		assert_non_null(strstr(err.text, reason));                                   \
+#define REFUSED(errnum, reason, reply)                                                             \
+	do {                                                                                       \
+		struct starttls s_ = { 0 };                                                        \
+		assert_int_equal(FEED(&s_, GREETING), STARTTLS_SEND);                              \
+		assert_int_equal(FEED(&s_, reply), -(errnum));                                     \
+		assert_non_null(strstr(err.text, reason));                                         \
 	} while (0)
 
-#define NOT_GREETED(errnum, reason, greeting)                                                \
-	do {                                                                                 \
-		struct starttls s_ = { 0 };                                                  \
-		assert_int_equal(FEED(&s_, greeting), -(errnum));                            \
-		assert_non_null(strstr(err.text, reason));                                   \
+#define NOT_GREETED(errnum, reason, greeting)                                                      \
+	do {                                                                                       \
+		struct starttls s_ = { 0 };                                                        \
+		assert_int_equal(FEED(&s_, greeting), -(errnum));                                  \
+		assert_non_null(strstr(err.text, reason));                                         \
 	} while (0)
 
 static void a_server_with_tls(void **state)
@@ -87,7 +87,9 @@ static void servers_without_tls(void **state)
 	REFUSED(ENOTSUP, "it has none", REPLY "\x80\0\0\1\0\0\0\0");
 	REFUSED(ENOTSUP, "policy", REPLY "\x80\0\0\2\0\0\0\0");
 	REFUSED(ENOTSUP, "no word for", REPLY "\x80\1\0\1\0\0\0\0");
-	REFUSED(ENOTSUP, "(it says: go ?away)", REPLY "\x80\0\0\1\0\0\0\x8go \x1b" "away");
+	REFUSED(ENOTSUP, "(it says: go ?away)",
+		REPLY "\x80\0\0\1\0\0\0\x8go \x1b"
+		      "away");
 }
 
 static void long_reasons(void **state)
@@ -129,12 +131,9 @@ static void more_than_was_asked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_server_with_tls),
-		cmocka_unit_test(in_single_bytes),
-		cmocka_unit_test(unknown_flags),
-		cmocka_unit_test(servers_without_tls),
-		cmocka_unit_test(long_reasons),
-		cmocka_unit_test(garbage),
+		cmocka_unit_test(a_server_with_tls),   cmocka_unit_test(in_single_bytes),
+		cmocka_unit_test(unknown_flags),       cmocka_unit_test(servers_without_tls),
+		cmocka_unit_test(long_reasons),        cmocka_unit_test(garbage),
 		cmocka_unit_test(more_than_was_asked),
 	};
 

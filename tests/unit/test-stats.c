@@ -28,7 +28,7 @@ static char *printed(const struct stats *stats, const char *prefix)
 
 static void every_counter_is_a_line(void **state)
 {
-	struct stats stats = {0};
+	struct stats stats = { 0 };
 	_Atomic uint64_t *counters = (void *)&stats.slot[STAT_SLOTS - 1].counters;
 	char *text, *line, *rest;
 	unsigned lines = 0;
@@ -53,7 +53,7 @@ static void every_counter_is_a_line(void **state)
 
 static void names_are_those_of_their_counters(void **state)
 {
-	struct stats stats = {0};
+	struct stats stats = { 0 };
 	char *text;
 
 	stat_add(&stats, bytes_written, UINT64_MAX);
@@ -71,7 +71,7 @@ static void names_are_those_of_their_counters(void **state)
 /* Wherever it was counted. */
 static void slots_are_added_up(void **state)
 {
-	struct stats stats = {0};
+	struct stats stats = { 0 };
 
 	for (unsigned i = 0; i < STAT_SLOTS; i++)
 		stats.slot[i].counters.reads = 1 << i;
@@ -90,7 +90,7 @@ static void *count_to_100000(void *stats)
 
 static void no_count_is_lost(void **state)
 {
-	struct stats stats = {0};
+	struct stats stats = { 0 };
 	pthread_t threads[3];
 
 	for (unsigned i = 0; i < 3; i++)

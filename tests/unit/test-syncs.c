@@ -17,9 +17,9 @@
 
 #include "engine/bounce.h"
 #include "engine/channel.h"
-#include "fake-target.h"
 #include "engine/lender.h"
 #include "engine/syncs.h"
+#include "fake-target.h"
 
 #define PATIENCE 60 /* seconds; then somebody waits forever */
 #define SIZE     65536
@@ -143,7 +143,8 @@ static int set_up(void **state)
 	assert_int_equal(bounce_init(&bounce, CHANNELS * share, false, NULL), 0);
 	for (unsigned i = 0; i < CHANNELS; i++) {
 		assert_int_equal(channel_open(volume, &channel, bounce_share(&bounce, i, share),
-					      &channels[i], NULL), 0);
+					      &channels[i], NULL),
+				 0);
 	}
 	return 0;
 }
@@ -165,8 +166,7 @@ static struct ndio_request *make(enum op op, unsigned flags, uint64_t start, uin
 	struct iovec iov = { memory, len };
 	struct ndio_request *request;
 
-	assert_int_equal(request_make(volume, op, flags, start, len, &iov, 1, &request),
-			 0);
+	assert_int_equal(request_make(volume, op, flags, start, len, &iov, 1, &request), 0);
 	return request;
 }
 
@@ -207,12 +207,9 @@ static void every_way_to_sync_counts(void **state)
 		uint64_t start, len;
 		unsigned nth;
 	} ways[] = {
-		{ OP_FLUSH, 0, 0, 0, 1 },
-		{ OP_WRITE, REQ_FUA, 0, 512, 1 },
-		{ OP_WRITE, REQ_FUA, 0, 30000, 3 },
-		{ OP_WRITE, REQ_FUA, 100, 30, 2 },
-		{ OP_ZERO, REQ_FUA, 512, 8192, 1 },
-		{ OP_ZERO, REQ_FUA, 100, 30, 2 },
+		{ OP_FLUSH, 0, 0, 0, 1 },           { OP_WRITE, REQ_FUA, 0, 512, 1 },
+		{ OP_WRITE, REQ_FUA, 0, 30000, 3 }, { OP_WRITE, REQ_FUA, 100, 30, 2 },
+		{ OP_ZERO, REQ_FUA, 512, 8192, 1 }, { OP_ZERO, REQ_FUA, 100, 30, 2 },
 		{ OP_TRIM, REQ_FUA, 512, 8192, 1 },
 	};
 
@@ -220,8 +217,9 @@ static void every_way_to_sync_counts(void **state)
 		if (i)
 			set_up(state);
 		fail_next(ways[i].nth, -EIO);
-		assert_int_equal(run(i % CHANNELS, ways[i].op, ways[i].flags, ways[i].start,
-				     ways[i].len), -EIO);
+		assert_int_equal(
+			run(i % CHANNELS, ways[i].op, ways[i].flags, ways[i].start, ways[i].len),
+			-EIO);
 		assert_none_succeeds(-EIO);
 		if (i + 1 < sizeof(ways) / sizeof(ways[0]))
 			tear_down(state);

@@ -3,9 +3,9 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <limits.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,8 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -24,9 +24,9 @@
 
 #include "base/align.h"
 #include "engine/bounce.h"
-#include "fake-target.h"
 #include "engine/request.h"
 #include "engine/subrequest.h"
+#include "fake-target.h"
 #include "file/target-file.h"
 
 #define FILE_SIZE  (1u << 20)
@@ -73,7 +73,7 @@ static void hear(void *opaque, const char *message)
 	snprintf(last_notice, sizeof(last_notice), "%s", message);
 }
 
-static const struct notice notice = {.tell = hear};
+static const struct notice notice = { .tell = hear };
 
 static int make_folder(void **state)
 {
@@ -134,8 +134,8 @@ static void open_target_of_depth(enum direct_mode mode, bool readonly, unsigned 
 
 	notices = ring_notices = 0;
 	assert_int_equal(open_file(path, mode, readonly, &target, &err), 0);
-	queue = target->ops->queue_open(target, depth,
-					(struct bvec){bounce, DEPTH * BOUNCE_LEN}, &err);
+	queue = target->ops->queue_open(target, depth, (struct bvec){ bounce, DEPTH * BOUNCE_LEN },
+					&err);
 	assert_non_null(queue);
 }
 
@@ -179,13 +179,13 @@ static void assert_file_holds_model(size_t size)
 static struct ndio_subrequest sub_of(enum op op, unsigned flags, uint64_t start, uint64_t len,
 				     void *base)
 {
-	return (struct ndio_subrequest){.op = op,
-					.flags = flags,
-					.start = start,
-					.len = len,
-					.offset = start,
-					.io_base = base,
-					.result = INT64_MIN};
+	return (struct ndio_subrequest){ .op = op,
+					 .flags = flags,
+					 .start = start,
+					 .len = len,
+					 .offset = start,
+					 .io_base = base,
+					 .result = INT64_MIN };
 }
 
 /* Issues one and waits until it has landed. Its result. */
@@ -267,7 +267,8 @@ static void one_at_a_time_arrives_too(void **state)
 			fake_noise(bounce, len, &seed);
 			memcpy(model + start, bounce, len);
 			assert_int_equal(run_alone(OP_WRITE, round % 4 == 1 ? REQ_FUA : 0, start,
-						   len, bounce), len);
+						   len, bounce),
+					 len);
 		} else {
 			memset(bounce, 0, len);
 			assert_int_equal(run_alone(OP_READ, 0, start, len, bounce), len);
@@ -385,9 +386,9 @@ static void a_file_that_got_shorter_gives_what_is_left(void **state)
 
 static void a_request_to_a_file_that_got_shorter_fails(void **state)
 {
-	const struct channel_options options = {.pieces = 3, .piece_len = BOUNCE_LEN};
+	const struct channel_options options = { .pieces = 3, .piece_len = BOUNCE_LEN };
 	struct volume *volume = calloc(1, sizeof(*volume));
-	struct iovec iov = {model, FILE_SIZE};
+	struct iovec iov = { model, FILE_SIZE };
 	struct ndio_request *request;
 	struct channel *channel;
 	struct bounce memory;
@@ -404,9 +405,7 @@ static void a_request_to_a_file_that_got_shorter_fails(void **state)
 	assert_int_equal(bounce_init(&memory, channel_bounce_len(&options), false, NULL), 0);
 	assert_int_equal(channel_open(volume, &options, memory.area, &channel, NULL), 0);
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(
-			request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request),
-			0);
+		assert_int_equal(request_make(volume, OP_READ, 0, 0, 0, &iov, 1, &request), 0);
 		assert_int_equal(fake_run(channel, request), i ? -EIO : 0);
 		request_put(request, REF_CALLER);
 		assert_int_equal(truncate(path, FILE_SIZE - 100000), 0);
@@ -427,7 +426,7 @@ static uint64_t allocated(void)
 
 static void zeroes_are_zero(void **state)
 {
-	static const unsigned flags[] = {0, REQ_MAY_TRIM, REQ_FUA, REQ_MAY_TRIM | REQ_FUA};
+	static const unsigned flags[] = { 0, REQ_MAY_TRIM, REQ_FUA, REQ_MAY_TRIM | REQ_FUA };
 
 	make_file(FILE_SIZE);
 	open_target(mode_of(state), false);
@@ -515,7 +514,8 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type
 static int64_t walk_over(struct walk *walk, uint64_t start, uint64_t len)
 {
 	struct ndio_request request = {
-		.start = start, .len = len, .extent = add_extent, .extent_opaque = walk};
+		.start = start, .len = len, .extent = add_extent, .extent_opaque = walk
+	};
 	struct ndio_subrequest sub = sub_of(OP_EXTENTS, 0, start, len, NULL);
 
 	sub.request = &request;
@@ -540,12 +540,12 @@ static void extents_cover_what_was_asked_for(void **state)
 {
 	static const struct {
 		uint64_t start, len;
-	} asked[] = {{0, FILE_SIZE},
-		     {100, 70000},
-		     {16 * 4096 + 5, 10},
-		     {FILE_SIZE - 1, 1},
-		     {17 * 4096, 23 * 4096}};
-	struct walk walk = {.is_hole = calloc(FILE_SIZE / 4096, 1)};
+	} asked[] = { { 0, FILE_SIZE },
+		      { 100, 70000 },
+		      { 16 * 4096 + 5, 10 },
+		      { FILE_SIZE - 1, 1 },
+		      { 17 * 4096, 23 * 4096 } };
+	struct walk walk = { .is_hole = calloc(FILE_SIZE / 4096, 1) };
 
 	assert_non_null(walk.is_hole);
 	open_sparse(mode_of(state));
@@ -565,7 +565,7 @@ static void extents_cover_what_was_asked_for(void **state)
 /* Of the file systems that are known to keep holes. */
 static void holes_are_found(void **state)
 {
-	struct walk walk = {.is_hole = calloc(FILE_SIZE / 4096, 1)};
+	struct walk walk = { .is_hole = calloc(FILE_SIZE / 4096, 1) };
 	struct statfs fs;
 	bool keeps_holes;
 
@@ -586,7 +586,7 @@ static void holes_are_found(void **state)
 
 static void an_error_ends_the_walk(void **state)
 {
-	struct walk walk = {.is_hole = calloc(FILE_SIZE / 4096, 1), .error = -ENOMEM};
+	struct walk walk = { .is_hole = calloc(FILE_SIZE / 4096, 1), .error = -ENOMEM };
 	int64_t ret;
 
 	assert_non_null(walk.is_hole);
@@ -605,17 +605,17 @@ static void a_header_is_read_from_any_place(void **state)
 	static const struct {
 		uint64_t offset;
 		size_t len;
-	} reads[] = {{0, 1},
-		     {0, 512},
-		     {1, 1},
-		     {511, 2},
-		     {4095, 4098},
-		     {12345, 6789},
-		     {0, FILE_SIZE},
-		     {FILE_SIZE - 1, 1},
-		     {FILE_SIZE - 5000, 5000},
-		     {777, FILE_SIZE - 777},
-		     {9, 0}};
+	} reads[] = { { 0, 1 },
+		      { 0, 512 },
+		      { 1, 1 },
+		      { 511, 2 },
+		      { 4095, 4098 },
+		      { 12345, 6789 },
+		      { 0, FILE_SIZE },
+		      { FILE_SIZE - 1, 1 },
+		      { FILE_SIZE - 5000, 5000 },
+		      { 777, FILE_SIZE - 777 },
+		      { 9, 0 } };
 	uint8_t *memory = malloc(FILE_SIZE + 1);
 
 	assert_non_null(memory);
@@ -773,9 +773,9 @@ static void direct_io_says_how_it_must_be_aligned(void **state)
 	assert_true(is_aligned(target->max_len, target->align));
 	if (target->direct) {
 		assert_false(target->can_cache);
-		assert_int_equal(run(OP_READ, 0, target->align, target->align,
-				     bounce + target->mem_align),
-				 target->align);
+		assert_int_equal(
+			run(OP_READ, 0, target->align, target->align, bounce + target->mem_align),
+			target->align);
 		assert_memory_equal(bounce + target->mem_align, model + target->align,
 				    target->align);
 	} else {
@@ -820,8 +820,9 @@ static void what_can_not_be_submitted_fails(void **state)
 		unsigned failures;
 		bool lasts;
 	} cases[] = {
-		{ -EBADF, UINT_MAX, true },  { -ENOMEM, UINT_MAX, true }, { -EAGAIN, UINT_MAX, true },
-		{ -EBUSY, UINT_MAX, true },  { -EINTR, 20, false },       { -EAGAIN, 5, false },
+		{ -EBADF, UINT_MAX, true },  { -ENOMEM, UINT_MAX, true },
+		{ -EAGAIN, UINT_MAX, true }, { -EBUSY, UINT_MAX, true },
+		{ -EINTR, 20, false },       { -EAGAIN, 5, false },
 		{ -ENOMEM, 5, false },
 	};
 
@@ -868,11 +869,11 @@ static void without_a_ring_it_works_all_the_same(void **state)
 	open_target(DIRECT_AUTO, false);
 	target->ops->queue_close(queue);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	none = (struct rlimit){0, limit.rlim_max};
+	none = (struct rlimit){ 0, limit.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
 	for (unsigned i = 0; i < 2; i++) {
-		queue = target->ops->queue_open(target, DEPTH,
-						(struct bvec){bounce, BOUNCE_LEN}, NULL);
+		queue = target->ops->queue_open(target, DEPTH, (struct bvec){ bounce, BOUNCE_LEN },
+						NULL);
 		assert_non_null(queue);
 		memset(bounce, 'r', 8192);
 		memset(model + 4096, 'r', 8192);
@@ -919,7 +920,7 @@ int main(void)
 		const char *name;
 		CMUnitTestFunction test;
 	} every[] = {
-#define EACH(test) {#test, test}
+#define EACH(test) { #test, test }
 		EACH(bytes_arrive_where_they_should),
 		EACH(one_at_a_time_arrives_too),
 		EACH(a_wake_descriptor_ends_the_wait),
@@ -945,7 +946,7 @@ int main(void)
 #undef EACH
 	};
 	enum { EVERY = sizeof(every) / sizeof(every[0]) };
-	static const enum direct_mode modes[] = {DIRECT_AUTO, DIRECT_OFF};
+	static const enum direct_mode modes[] = { DIRECT_AUTO, DIRECT_OFF };
 	enum { SINGLE = 6 };
 	static struct CMUnitTest tests[2 * EVERY + SINGLE] = {
 		cmocka_unit_test(without_a_ring_it_works_all_the_same),

@@ -104,7 +104,8 @@ static int start_server(struct server *server, SSL_CTX *ctx, void (*serve)(struc
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
-	*server = (struct server){ .ctx = ctx ? ctx : make_server_ctx(), .fd = pair[1],
+	*server = (struct server){ .ctx = ctx ? ctx : make_server_ctx(),
+				   .fd = pair[1],
 				   .serve = serve };
 	server->ssl = SSL_new(server->ctx);
 	SSL_set_fd(server->ssl, pair[1]);
@@ -666,8 +667,9 @@ static void not_tls(const void *bytes, size_t len, int errnum, const char *reaso
 		assert_int_equal(write(pair[1], bytes, len), len);
 	if (errnum != ETIMEDOUT)
 		shutdown(pair[1], SHUT_WR);
-	assert_int_equal(tls_open(context, pair[0], in(errnum == ETIMEDOUT ? 200 : TIMEOUT),
-				  &tls, &err), -errnum);
+	assert_int_equal(
+		tls_open(context, pair[0], in(errnum == ETIMEDOUT ? 200 : TIMEOUT), &tls, &err),
+		-errnum);
 	if (!strstr(err.text, reason))
 		fail_msg("%s", err.text);
 	close(pair[1]);

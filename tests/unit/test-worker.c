@@ -18,8 +18,8 @@
 
 #include "engine/request.h"
 #include "engine/syncs.h"
-#include "open.h"
 #include "engine/worker.h"
+#include "open.h"
 
 #define PATIENCE 120 /* seconds; then somebody waits forever */
 #define WORKERS  2

@@ -96,8 +96,7 @@ void *volume_read(const char *name, size_t *len)
 	return content;
 }
 
-static void write_at(const char *name, int flags, uint64_t offset, const void *bytes,
-		     size_t len)
+static void write_at(const char *name, int flags, uint64_t offset, const void *bytes, size_t len)
 {
 	int fd = open(path_of(name), O_WRONLY | O_CLOEXEC | flags, 0600);
 
