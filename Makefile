@@ -140,7 +140,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, librar
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, if it may, build, and run all tests
+check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
