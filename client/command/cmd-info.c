@@ -178,21 +178,21 @@ static int open_volume(struct report *report, const struct ndio_options *options
 static int open_plain(void *opaque, const struct key *key, struct error *err)
 {
 	struct report *report = opaque;
+	const struct unlock_options *how = &report->request->how;
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.key = key->data,
 		.key_len = key->len,
 		.header = report->request->header,
-		.flags = NDIO_OPEN_READONLY,
+		.flags = NDIO_OPEN_READONLY | (unlock_by_one_slot(how) ? NDIO_OPEN_KEY_SLOT : 0),
+		.key_slot = how->slot,
+		.max_kdf_time = how->max_kdf_time,
 		.connections = 1,
 		.answer_timeout = report->request->answer_timeout,
 		.notice = say_notice,
 	};
 	struct ndio_volume *volume = NULL;
-	int ret;
-
-	unlock_tell(&report->request->how, &options);
-	ret = open_volume(report, &options, &volume);
+	int ret = open_volume(report, &options, &volume);
 
 	report->plain.struct_size = sizeof(report->plain);
 	if (ret == 0)

@@ -124,7 +124,9 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.key = key->data,
 		.key_len = key->len,
 		.header = spec->header,
-		.flags = flags,
+		.flags = flags | (unlock_by_one_slot(&spec->how) ? NDIO_OPEN_KEY_SLOT : 0),
+		.key_slot = spec->how.slot,
+		.max_kdf_time = spec->how.max_kdf_time,
 		.direct = direct_for(spec, flags, file_size),
 		.file_size = file_size,
 		.connections = spec->connections,
@@ -132,10 +134,7 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.notice = wants_notices(spec) ? say_notice : NULL,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
-	int ret;
-
-	unlock_tell(&spec->how, &options);
-	ret = ndio_open(spec->locator, &options, &endpoint->volume);
+	int ret = ndio_open(spec->locator, &options, &endpoint->volume);
 
 	if (ret < 0)
 		return error_set(err, -ret, "%s", ndio_error());

@@ -5,6 +5,11 @@
 
 #include "terminal/number.h"
 
+bool unlock_by_one_slot(const struct unlock_options *options)
+{
+	return options->slot != LUKS_ANY_SLOT;
+}
+
 const char *unlock_take_slot(struct unlock_options *options, const char *value)
 {
 	uint64_t slot;
@@ -23,13 +28,4 @@ const char *unlock_take_max_kdf_time(struct unlock_options *options, const char 
 		return "--max-kdf-time takes a number of seconds";
 	options->max_kdf_time = seconds;
 	return NULL;
-}
-
-void unlock_tell(const struct unlock_options *options, struct ndio_options *library)
-{
-	if (options->slot != LUKS_ANY_SLOT) {
-		library->flags |= NDIO_OPEN_KEY_SLOT;
-		library->key_slot = options->slot;
-	}
-	library->max_kdf_time = options->max_kdf_time;
 }

@@ -5,7 +5,6 @@
 
 #include <stdbool.h>
 
-#include "library/ndio.h"
 #include "luks/luks-slots.h"
 
 #define UNLOCK_MAX_SLOT 31
@@ -19,11 +18,11 @@ struct unlock_options {
 		.slot = LUKS_ANY_SLOT                                                              \
 	}
 
+/* Is one slot alone to be tried? */
+bool unlock_by_one_slot(const struct unlock_options *options);
+
 /* Take the values of --slot and --max-kdf-time. NULL, or what is wrong. */
 const char *unlock_take_slot(struct unlock_options *options, const char *value);
 const char *unlock_take_max_kdf_time(struct unlock_options *options, const char *value);
-
-/* For ndio_open(). */
-void unlock_tell(const struct unlock_options *options, struct ndio_options *library);
 
 #endif
