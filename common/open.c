@@ -48,16 +48,15 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 	return open_file(options, direct, &volume->target, err);
 }
 
-/* Is the header that was given as a detached one what this disk begins with, so that the first
- * write would destroy it? By its bytes: the two may be one under different names, or a server's. */
-static int check_apart(struct volume *volume, struct target *holder, struct error *err)
+/* Does this disk begin with the header that was given as a detached one? By its bytes: the two may be
+ * one under different names, or a server's. */
+static int begins_with(struct target *target, struct target *holder, bool *same, struct error *err)
 {
 	uint8_t ours[HEADER_SAMPLE], theirs[HEADER_SAMPLE];
-	struct target *target = volume->target;
 	int ret;
 
-	if (volume->luks.data_offset >= volume->luks.header_len || target->size < HEADER_SAMPLE ||
-	    holder->size < HEADER_SAMPLE)
+	*same = false;
+	if (target->size < HEADER_SAMPLE || holder->size < HEADER_SAMPLE)
 		return 0;
 	ret = target_read(holder, ours, HEADER_SAMPLE, 0);
 	if (ret == 0)
@@ -65,12 +64,19 @@ static int check_apart(struct volume *volume, struct target *holder, struct erro
 	if (ret < 0)
 		return error_set(err, -ret, "%s: reading its first bytes: %s", target->name,
 				 error_reason(-ret));
-	if (memcmp(ours, theirs, HEADER_SAMPLE) != 0)
+	*same = memcmp(ours, theirs, HEADER_SAMPLE) == 0;
+	return 0;
+}
+
+/* So that the first write would destroy it? */
+static int check_apart(const struct volume *volume, struct error *err)
+{
+	if (volume->luks.data_offset >= volume->luks.header_len)
 		return 0;
 	return error_set(err, EINVAL,
 			 "%s: the header is on the disk itself, and the data would lie "
 			 "over it: they start at byte %" PRIu64 ", and it ends at %" PRIu64,
-			 target->name, volume->luks.data_offset, volume->luks.header_len);
+			 volume->target->name, volume->luks.data_offset, volume->luks.header_len);
 }
 
 static int unlock_by(struct volume *volume, struct target *holder,
@@ -92,9 +98,15 @@ static int unlock_by(struct volume *volume, struct target *holder,
 		.notice = &options->notice,
 		.fits = cipher_supported,
 	};
-	int ret = luks_unlock(&source, &pass, &volume->luks, err);
+	bool same = false;
+	int ret = 0;
 
-	return ret == 0 && source.detached ? check_apart(volume, holder, err) : ret;
+	/* Before: typing a passphrase may take longer than a server keeps an idle connection. */
+	if (source.detached)
+		ret = begins_with(volume->target, holder, &same, err);
+	if (ret == 0)
+		ret = luks_unlock(&source, &pass, &volume->luks, err);
+	return ret == 0 && same ? check_apart(volume, err) : ret;
 }
 
 static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)

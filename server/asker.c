@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -34,9 +35,12 @@ static int receive(struct key *key, struct error *err)
 {
 	ssize_t n;
 
+	/* The user's end may have made it one that doesn't block. */
 	do {
-		n = recv(fd, key->data, PACKET_MAX, MSG_TRUNC);
-	} while (n < 0 && errno == EINTR);
+		n = poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, -1);
+		if (n > 0)
+			n = recv(fd, key->data, PACKET_MAX, MSG_TRUNC);
+	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
 	if (n < 0)
 		return error_set(err, errno, "ask=%d: %s", fd, strerror(errno));
 	if (n > PACKET_MAX)

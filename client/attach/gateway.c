@@ -31,8 +31,9 @@
 #define FIRST_MS     60000 /* until it must answer for the first time */
 #define STOP_MS      30000 /* until it must have ended: it waits for the server */
 #define KILL_MS      10000
-#define BLOCK        512 /* bytes that are read to see whether it answers */
-#define INTERRUPT_MS 100 /* how often it is looked whether one came meanwhile */
+#define BLOCK        512  /* bytes that are read to see whether it answers */
+#define ASKED_MAX    4095 /* bytes, see ask= */
+#define INTERRUPT_MS 100  /* how often it is looked whether one came meanwhile */
 
 /* ---- the key's way into nbdkit ---- */
 
@@ -278,6 +279,9 @@ static int try_key(void *opaque, const struct key *key, struct error *err)
 	struct start *start = opaque;
 	int ret;
 
+	if (key->len > ASKED_MAX)
+		return error_set(err, EFBIG, "a passphrase that is asked for has at most %d bytes",
+				 ASKED_MAX);
 	if (sendmsg(start->asker, &message, MSG_NOSIGNAL) < 0)
 		return error_set(err, errno, "passing the passphrase on: %s", strerror(errno));
 	ret = is_asking(start, err);
@@ -333,6 +337,9 @@ int gateway_start(const struct gateway_spec *spec, struct error *err)
 	char nbdkit[PATH_MAX];
 	int ret = program_find("nbdkit", "nbdkit", nbdkit, err);
 
+	/* One that came while the device was claimed. */
+	if (ret == 0 && interrupt_caught())
+		ret = error_set(err, EINTR, "interrupted");
 	if (ret < 0)
 		return ret;
 	ret = spec->key ? start_with_key(spec, nbdkit, err) : start_asking(spec, nbdkit, err);

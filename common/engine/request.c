@@ -340,6 +340,7 @@ static void range_granted(struct range *range)
 	struct ndio_request *request =
 		(struct ndio_request *)((char *)range - offsetof(struct ndio_request, range));
 
+	assert(request->resume);
 	request->resume(request);
 }
 
@@ -391,7 +392,9 @@ void request_unbegin(struct ndio_request *request)
 void request_end(struct ndio_request *request)
 {
 	struct volume *volume = request->volume;
-	bool wait = !request->error && (request->op == OP_FLUSH || !volume->target->fua_is_own);
+	/* Only a write itself is told its own: a zero or a trim with FUA is one, and a flush. */
+	bool is_told = request->op == OP_WRITE && volume->target->fua_is_own;
+	bool wait = !request->error && !is_told;
 
 	assert(request->state == REQUEST_RUNNING);
 	request->state = REQUEST_ENDED;

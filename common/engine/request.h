@@ -96,7 +96,8 @@ struct ndio_request {
 
 	/* Called, by any thread, when what it had to wait for has come: its range, or, once it has
 	 * ended, other syncs: then the callee has request_finish() called, and where it is NULL that
-	 * thread does so itself. With what is the callee's own. */
+	 * thread does so itself. With what is the callee's own. For a range it may not be NULL, and
+	 * is called under the ranges' mutex: it hands on, and neither waits nor takes a range. */
 	void (*resume)(struct ndio_request *request);
 	void *waiter;
 

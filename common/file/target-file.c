@@ -802,7 +802,7 @@ static void find_capabilities(struct file_target *file)
 	target->max_queues = UINT_MAX;
 	target->can_flush = true;
 	target->can_fua = true;
-	target->fua_is_own = target->direct && file->tail_fd < 0;
+	target->fua_is_own = target->direct && file->tail_fd < 0 && !file->fua_by_sync;
 	target->can_zero = true;
 	target->can_fast_zero = true;
 	target->can_trim = true;

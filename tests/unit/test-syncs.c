@@ -309,6 +309,12 @@ static void a_fua_write_does_not_wait_where_it_is_told_its_own(void **state)
 	assert_none_succeeds(-EIO);
 }
 
+static void a_fua_zero_waits_even_there(void **state)
+{
+	fake->target.fua_is_own = true;
+	race(OP_ZERO, REQ_FUA, -EIO, true);
+}
+
 /* ---- threads that borrow channels ---- */
 
 static sem_t in_poll, go_on;
@@ -396,6 +402,7 @@ int main(void)
 		TEST(a_flush_waits_for_one_under_way),
 		TEST(a_fua_write_waits_where_its_error_may_be_told_to_another),
 		TEST(a_fua_write_does_not_wait_where_it_is_told_its_own),
+		TEST(a_fua_zero_waits_even_there),
 		TEST(threads_wait_for_each_other_too),
 	};
 
