@@ -57,7 +57,8 @@ static int find(struct endpoint *endpoint, struct signatures *found, struct erro
 	return find_in_volume(endpoint, endpoint->size, found, err);
 }
 
-/* Data that nothing recognizes are no reason to ask: every disk that was in use has them. */
+/* Data that nothing recognizes are no reason to ask: every disk that was in use has them, and what
+ * lies in a LUKS volume that is new looks like it. */
 static bool is_content(const struct signatures *found)
 {
 	return found->nr_magic > 0;
@@ -73,7 +74,10 @@ int guard_destination(struct endpoint *source, struct endpoint *destination, boo
 	if (ret < 0 || overwrite)
 		return ret;
 	ret = find(destination, &there, err);
-	if (ret < 0 || !is_content(&there))
+	if (ret == 0 && there.unsure && !destination->encrypted)
+		snprintf(there.text, sizeof(there.text),
+			 "data that can't be recognized below the limit on the size of files");
+	else if (ret < 0 || !is_content(&there))
 		return ret;
 	ret = find(source, &coming, err);
 	if (ret < 0 || (there.luks ? coming.luks : is_content(&coming)))

@@ -159,6 +159,7 @@ int signatures_find(struct header *header, struct signatures *found, struct erro
 		look_for_ddf(found, &edges);
 		look_for_nilfs2(found, &edges);
 	}
+	found->unsure = ret == 0 && edges.used && edges_shortened(&edges) && !found->nr_magic;
 	if (ret == 0 && edges.used && !found->text[0])
 		snprintf(found->text, sizeof(found->text), "data that are not zero");
 	edges_close(&edges);

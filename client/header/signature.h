@@ -15,7 +15,8 @@ struct signatures {
 	char text[128]; /* "an ext4 file system", "data"; "" where nothing was found */
 	struct header_range magic[SIGNATURES_MAX]; /* what makes them be recognized */
 	size_t nr_magic;
-	bool luks; /* a LUKS volume is among them */
+	bool unsure; /* there are data, of which a limit on the size of files shows too little */
+	bool luks;   /* a LUKS volume is among them */
 };
 
 /* Looks at the volume that header_open() opened. */

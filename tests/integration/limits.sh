@@ -109,7 +109,8 @@ signature() {
 		  "md 1.0": lambda: md1(size - size % 4096 - 8192),
 		  "DDF": lambda: ddf(">", size - 512), "DDF before 128 KiB": lambda: ddf("<", size - 257 * 512),
 		  "nilfs2": lambda: nilfs2(1024), "nilfs2, the second": lambda: nilfs2(size - 4096),
-		  "a GPT": partitions }[kind]()
+		  "a GPT": partitions,
+		  "JFS": lambda: put(32768, b"JFS1".ljust(64, b"\1")) }[kind]()
 	PYTHON
 }
 
@@ -174,6 +175,11 @@ for kind in "md 0.90" "md 0.90, big-endian" "md 1.0" DDF "DDF before 128 KiB" ni
 	is "it is LUKS and nothing else" \
 		"$(wipefs --parsable --noheadings --output TYPE "$T/long" | sort -u)" crypto_LUKS
 done
+
+serve signature JFS
+like "what libblkid only looks for on larger disks isn't written over unasked" \
+	"$(found limited $short --)" "it holds data that can't be recognized below the limit"
+ok "its server ends" stop_server long
 
 serve mkswap
 there=$(found)
