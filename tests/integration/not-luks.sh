@@ -27,6 +27,28 @@ as_btrfs() { put $((65536 + 64)) _BHRfS_M; }
 # An array's member, by the metadata of version 0.90: 64 to 128 KiB before the end.
 as_raid_at_the_end() { put $((SIZE - 65536)) '\xfc\x4e\x2b\xa9\0\0\0\0\x5a\0\0\0'; }
 
+# Of version 1.0, which says where it is, in sectors: 8 KiB before the end.
+as_raid_1.0() {
+	put $((SIZE - 8192)) '\xfc\x4e\x2b\xa9\1\0\0\0' &&
+		put $((SIZE - 8192 + 144)) "$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' \
+			$((at = (SIZE - 8192) / 512, at & 255)) $((at >> 8 & 255)) $((at >> 16 & 255)) 0)"
+}
+
+# Its magic ends the first page; before that come the version and how many pages there are.
+as_swap() { put 4086 SWAPSPACE2 && put 1024 '\1\0\0\0\377\0\0\0'; }
+
+as_xfs() {
+	/usr/bin/python3 - "$disk" $((SIZE / 4096)) <<'PYTHON'
+import struct, sys
+
+blocks = int(sys.argv[2])
+head = struct.pack(">4sIQQQ16sQQQQIIIIIHHHH12s8B", b"XFSB", 4096, blocks, 0, 0, b"u" * 16, 4, 128, 129, 130,
+                   1, blocks // 4, 4, 0, 855, 0xb4a5, 512, 512, 8, b"", 12, 9, 9, 3, 12, 0, 0, 25)
+with open(sys.argv[1], "r+b") as disk:
+    disk.write(head)
+PYTHON
+}
+
 # A partition table of which only the backup is left, in the last sector.
 as_gpt_at_the_end() {
 	/usr/bin/python3 - "$disk" $((SIZE / 512)) <<'PYTHON'
@@ -76,7 +98,7 @@ fresh() {
 	cp --sparse=always "$T/good" "$disk"
 }
 
-for kind in ext4 btrfs raid_at_the_end gpt_at_the_end; do
+for kind in ext4 btrfs xfs swap raid_at_the_end raid_1.0 gpt_at_the_end; do
 	fresh
 	zero 0 4096
 	ok "$kind: is made" as_$kind
