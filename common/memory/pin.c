@@ -265,20 +265,19 @@ int pin_range(const void *base, size_t len)
 	pthread_mutex_lock(&table.mutex);
 	if (pages_of(base, len, &start, &end))
 		err = table_count(start, end, &foreign);
-	pthread_mutex_unlock(&table.mutex);
-
 	counted = !err;
+	table.stats.pinned += counted;
+	table.stats.failed += !counted;
+	pthread_mutex_unlock(&table.mutex);
 	if (counted)
 		err = make_resident(start, end, foreign);
-
-	pthread_mutex_lock(&table.mutex);
-	if (err && counted)
+	if (counted && err) {
+		pthread_mutex_lock(&table.mutex);
 		table_uncount(start, end);
-	if (err)
+		table.stats.pinned--;
 		table.stats.failed++;
-	else
-		table.stats.pinned++;
-	pthread_mutex_unlock(&table.mutex);
+		pthread_mutex_unlock(&table.mutex);
+	}
 	return err;
 }
 
