@@ -245,25 +245,29 @@ static int no_slot_used(const struct search *search, struct error *err)
 			 search->memfd->name);
 }
 
-/* Of what may be tried: what takes too long is left out, the first come first. */
-static void keep_to_time(struct search *search, const int *order, int count)
+static uint64_t max_ms(const struct luks_pass *pass)
 {
-	unsigned limit =
-		search->pass->max_kdf_time ? search->pass->max_kdf_time : LUKS_MAX_KDF_TIME;
-	uint64_t total = 0;
+	return UINT64_C(1000) * (pass->max_kdf_time ? pass->max_kdf_time : LUKS_MAX_KDF_TIME);
+}
+
+/* Of what may be tried: what takes too long is left out, the first come first. How long the others
+ * take, in ms. */
+static uint64_t keep_to_time(struct search *search, const int *order, int count)
+{
+	uint64_t limit = max_ms(search->pass), total = 0;
 
 	for (int i = 0; i < count; i++) {
 		struct slot *slot = &search->slots[order[i]];
 
 		if (slot->error)
 			continue;
-		if (total + slot->ms > UINT64_C(1000) * limit)
+		if (total + slot->ms > limit)
 			slot->error = error_set(
 				&slot->why, ETIME,
 				"takes about %" PRIu64 " seconds%s, and "
-				"the limit is %u (max-kdf-time)",
+				"the limit is %" PRIu64 " (max-kdf-time)",
 				slot->ms / 1000,
-				total >= 1000 ? ", after others that take long" : "", limit);
+				total >= 1000 ? ", after others that take long" : "", limit / 1000);
 		else
 			total += slot->ms;
 	}
@@ -272,6 +276,7 @@ static void keep_to_time(struct search *search, const int *order, int count)
 			    "%s: deriving keys may take %" PRIu64 " seconds and "
 			    "more",
 			    search->memfd->name, total / 1000);
+	return total;
 }
 
 /* As libcryptsetup does it: by priority, then by number. */
@@ -434,15 +439,16 @@ static int run(struct search *search, const int *order, int count, void **key, s
 {
 	const struct luks_pass *pass = search->pass;
 	bool newline = pass->len > 1 && ((const char *)pass->data)[pass->len - 1] == '\n';
+	uint64_t ms = keep_to_time(search, order, count);
 	int ret;
 
-	keep_to_time(search, order, count);
 	ret = try_all(search, order, count, pass->len, key, key_len);
 	if (ret >= 0) {
 		tell_passed_over(search, order, count);
 		return ret;
 	}
-	newline = newline && any_tried(search, order, count);
+	/* Once more, if both together keep to the time. */
+	newline = newline && any_tried(search, order, count) && 2 * ms <= max_ms(pass);
 	ret = newline ? try_without_newline(search, order, count) : -EPERM;
 	return ret >= 0 ? tell_newline(search, ret, err) :
 			  none_opens(search, order, count, newline, err);
@@ -477,21 +483,6 @@ int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, cons
 		ret = run(&search, order, put_in_order(&search, order), key, key_len, err);
 	search_end(&search);
 	return ret;
-}
-
-int luks_slot_check(struct luks_memfd *memfd, int number, struct error *why)
-{
-	struct json_object *json = NULL;
-	struct slot slot = { .error = 0 };
-	int ret = luks_memfd_version(memfd) == 2 ? luks_json_load(memfd, &json, why) : 0;
-
-	if (ret < 0)
-		return ret;
-	check_slot(memfd, json, number, &slot);
-	json_object_put(json);
-	if (slot.error)
-		*why = slot.why;
-	return slot.error;
 }
 
 int luks_slots_check_cipher(struct luks_memfd *memfd, const struct luks_pass *pass,

@@ -40,9 +40,6 @@ struct luks_pass {
 int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
 		    void **key, size_t *key_len, struct error *err);
 
-/* 0 if this slot may be tried; else a negative errno, and why not, without the volume's name. */
-int luks_slot_check(struct luks_memfd *memfd, int slot, struct error *why);
-
 /* Is any of them in use whose key fits cipher? -EPERM: none is in use; -ENOTSUP. */
 int luks_slots_check_cipher(struct luks_memfd *memfd, const struct luks_pass *pass,
 			    const char *cipher, struct error *err);

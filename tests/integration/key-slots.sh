@@ -184,6 +184,15 @@ ok "copy" fails "$without" "$ndio" copy --src-key-file "$T/line" "$disk" "$T/out
 ok "key" fails "$without" "$ndio" key add --key-file "$T/line" --new-key-file "$T/wrong" "$disk"
 ok "a wrong one with a newline" fails "no key slot opens with this passphrase, with or without" \
 	"$ndio" info --key-file /etc/hostname "$disk"
+# By estimate a million iterations take a second: both tries keep to the time, or there is but one.
+make_luks2 "$T/slow" 20M --pbkdf-force-iterations 2000000
+fresh slow
+like "once more where there is time" "$("$ndio" info --max-kdf-time 5 --key-file "$T/line" "$disk" 2>&1)" \
+	"with or without"
+like "not where that would take too long" \
+	"$("$ndio" info --max-kdf-time 3 --key-file "$T/line" "$disk" 2>&1)" \
+	"no key slot opens with this passphrase$"
+fresh three
 cryptsetup luksAddKey -q "${cheap[@]}" --key-file "$T/pass" "$disk" "$T/line"
 ok "where it is part of the key" "$ndio" info --key-file "$T/line" "$disk"
 done_testing
