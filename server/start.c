@@ -41,6 +41,7 @@ static struct workers *workers; /* each with its connection to the server */
 static int open_channels(bool tell)
 {
 	struct error err;
+	bool pinned;
 	int ret;
 
 	if (config.open.uri)
@@ -50,7 +51,10 @@ static int open_channels(bool tell)
 		ret = lender_open(volume, memory_of_file, &lender, &err);
 	if (ret < 0)
 		return FAIL("%s", err.text);
-	if (tell && lender && !lender_is_pinned(lender))
+	/* Without a key workers have nothing in it. */
+	pinned = lender ? lender_is_pinned(lender) :
+			  !volume->encrypted || workers_are_pinned(workers);
+	if (tell && !pinned)
 		notice_tell(&report_notice, BOUNCE_UNPINNED);
 	return 0;
 }

@@ -87,6 +87,15 @@ too_low 64 "raw" "$T/raw"
 too_low 64 "LUKS" "$T/luks" "$key"
 too_low $((bounce - page)) "LUKS, all but a page" "$T/luks" "$key"
 limit 64
+truncate -s 28M "$T/served"
+cp "$T/luks" "$T/served"
+start_stock inner file "$T/served"
+chmod 777 "$T/inner.sock"
+too_low 64 "a server's LUKS" uri="$(uri inner)" "$key"
+start_nobody disk uri="$(uri inner)"
+is "a server's bytes as they are pass through none of it" "$(grep -cE "$LOCKED" "$T/disk.log")" 0
+stop_server disk
+stop_server inner
 start_nobody disk "$T/luks" "$key"
 ok "the key is locked all the same" [ "$(kilobytes disk)" -ge "$page" ]
 is "and nothing is said but that" "$(without_limits "$T/disk.log")" ""
