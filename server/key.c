@@ -90,5 +90,7 @@ int key_get(void)
 void key_forget(void)
 {
 	key_clear(&key);
+	config.open.pass = NULL;
+	config.open.pass_len = 0;
 	asker_close();
 }

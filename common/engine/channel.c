@@ -1,7 +1,7 @@
 /* A round: channel_send() splits pieces off the oldest request, encrypts them and hands them
  * to the target; channel_wait() reaps; channel_land() decrypts, asks again for what a short
  * transfer left out, and ends what is done. A piece is a subrequest. That of a block written
- * in part goes twice: read, then changed and written back (enum subrequest_phase).
+ * in part goes twice: read, then changed and written back (reads_block).
  *
  * One thread at a time has a channel, so there is no lock; only channel_expect_cancel() comes
  * from others.
@@ -47,22 +47,11 @@ static uint64_t unit_of(const struct volume *volume, uint64_t offset)
 	return offset / 512 + volume->luks.iv_offset;
 }
 
-static int encrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
+static int run_cipher(struct channel *channel, cipher_fn *fn, uint64_t offset, const void *in,
+		      void *out, size_t len)
 {
-	uint64_t unit = unit_of(channel->volume, offset);
-
-	if (channel->helpers)
-		return helpers_encrypt(channel->helpers, channel->cipher, unit, in, out, len);
-	return cipher_encrypt(channel->cipher, unit, in, out, len);
-}
-
-static int decrypt(struct channel *channel, uint64_t offset, const void *in, void *out, size_t len)
-{
-	uint64_t unit = unit_of(channel->volume, offset);
-
-	if (channel->helpers)
-		return helpers_decrypt(channel->helpers, channel->cipher, unit, in, out, len);
-	return cipher_decrypt(channel->cipher, unit, in, out, len);
+	return helpers_crypt(channel->helpers, fn, channel->cipher,
+			     unit_of(channel->volume, offset), in, out, len);
 }
 
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
@@ -84,12 +73,12 @@ static int fill(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = round_down(run.len, sector);
 
 		if (whole) {
-			ret = encrypt(channel, offset, run.base, out, whole);
+			ret = run_cipher(channel, cipher_encrypt, offset, run.base, out, whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
 			iter_copy_from(&sub->iter, out, whole);
-			ret = encrypt(channel, offset, out, out, whole);
+			ret = run_cipher(channel, cipher_encrypt, offset, out, out, whole);
 		}
 		out += whole;
 		offset += whole;
@@ -106,7 +95,7 @@ static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, ui
 {
 	size_t sector = channel->volume->sector;
 	size_t part = min_u64(sector - lead, sub->iter.left);
-	int ret = decrypt(channel, offset, in, in, sector);
+	int ret = run_cipher(channel, cipher_decrypt, offset, in, in, sector);
 
 	if (ret == 0)
 		iter_copy_to(&sub->iter, in + lead, part);
@@ -138,7 +127,7 @@ static int drain(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = lead ? 0 : round_down(run.len, sector);
 
 		if (whole) {
-			ret = decrypt(channel, offset, in, run.base, whole);
+			ret = run_cipher(channel, cipher_decrypt, offset, in, run.base, whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
@@ -158,11 +147,13 @@ static int change_block(struct channel *channel, struct ndio_subrequest *sub)
 	int ret = 0;
 
 	if (channel->cipher)
-		ret = decrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
+		ret = run_cipher(channel, cipher_decrypt, sub->offset, sub->io_base, sub->io_base,
+				 sub->len);
 	if (ret == 0)
 		iter_copy_from(&sub->iter, (uint8_t *)sub->io_base + sub->lead, sub->iter.left);
 	if (ret == 0 && channel->cipher)
-		ret = encrypt(channel, sub->offset, sub->io_base, sub->io_base, sub->len);
+		ret = run_cipher(channel, cipher_encrypt, sub->offset, sub->io_base, sub->io_base,
+				 sub->len);
 	if (ret < 0)
 		OPENSSL_cleanse(sub->io_base, sub->len);
 	return ret;
@@ -187,7 +178,7 @@ static size_t direct_len(const struct channel *channel, const struct ndio_reques
 
 static void read_block_first(struct channel *channel, struct ndio_subrequest *sub)
 {
-	sub->phase = SUB_READ_BLOCK;
+	sub->reads_block = true;
 	sub->op = OP_READ;
 	stat_add(&channel->volume->stats, partial, 1);
 }
@@ -277,7 +268,7 @@ static void split(struct channel *channel, struct ndio_request *request,
 		.flags = request->flags,
 		.bounce = sub->bounce,
 	};
-	if (request->op == OP_READ || request->op == OP_WRITE)
+	if (op_carries_data(request->op))
 		split_data(channel, request, sub);
 	else
 		split_other(channel, request, sub);
@@ -410,9 +401,8 @@ static void unwind_rests(struct ndio_subrequest *sub)
 
 static void fail(struct ndio_subrequest *sub, int error)
 {
-	bool syncs = sub->op == OP_FLUSH || (sub->op != OP_READ && (sub->flags & REQ_FUA));
-
-	if (syncs)
+	/* A FUA write may read its block first, and then nothing was synced yet. */
+	if (sub->request->is_sync && sub->op != OP_READ)
 		request_fail_sync(sub->request, error);
 	else
 		request_fail(sub->request, error);
@@ -420,7 +410,7 @@ static void fail(struct ndio_subrequest *sub, int error)
 
 static void write_block_back(struct channel *channel, struct ndio_subrequest *sub)
 {
-	sub->phase = SUB_WRITE_BLOCK;
+	sub->reads_block = false;
 	sub->op = OP_WRITE;
 	issue(channel, sub);
 }
@@ -429,7 +419,7 @@ static void write_block_back(struct channel *channel, struct ndio_subrequest *su
 static bool land(struct channel *channel, struct ndio_subrequest *sub)
 {
 	struct ndio_request *request = sub->request;
-	bool data = sub->op == OP_READ || sub->op == OP_WRITE;
+	bool data = op_carries_data(sub->op);
 	int ret = 0;
 
 	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
@@ -444,7 +434,7 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		return false;
 	}
 	unwind_rests(sub);
-	if (sub->phase == SUB_READ_BLOCK) {
+	if (sub->reads_block) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
 			write_block_back(channel, sub);
@@ -551,11 +541,6 @@ void channel_cancel(struct channel *channel)
 	for (struct ndio_request *request = channel->first; request; request = request->next)
 		request_fail(request, -ECANCELED);
 	channel->volume->target->ops->cancel(channel->queue);
-}
-
-bool channel_is_idle(const struct channel *channel)
-{
-	return !channel->first && channel->nr_idle == channel->nr_subs;
 }
 
 size_t channel_bounce_len(const struct channel_options *options)

@@ -69,8 +69,7 @@ void channel_keep_unsent(struct channel *channel, bool keep);
 struct ndio_request *channel_take_unsent(struct channel *channel);
 
 /* Ends every request that was started, with -ECANCELED where it isn't done; go on until
- * channel_is_idle(). */
+ * all have. */
 void channel_cancel(struct channel *channel);
-bool channel_is_idle(const struct channel *channel);
 
 #endif

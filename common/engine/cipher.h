@@ -29,7 +29,7 @@ void cipher_free(struct cipher *cipher);
 
 /* len bytes, whole sectors; unit is the IV of the first. in == out works in place; else they
  * don't overlap. 0, or -EIO if OpenSSL fails. */
-int cipher_encrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
-int cipher_decrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
+typedef int cipher_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
+cipher_fn cipher_encrypt, cipher_decrypt;
 
 #endif

@@ -7,8 +7,8 @@
  * until no helper has it. One lock guards the jobs and where helpers sleep; chunks are taken
  * by an atomic.
  *
- * Can the gain be had simpler? Not by what was measured (doc and ARCHITECTURE have the
- * figures): helpers that aren't bound while they sleep gave nothing (0.99 and, of reads,
+ * Can the gain be had simpler? Not by what was measured (doc/performance.md has
+ * the figures): helpers that aren't bound while they sleep gave nothing (0.99 and, of reads,
  * 0.87); a caller that yields after each piece lost 0.12 over four connections; a helper that
  * isn't asked again after coming late lost with one connection what it won with four. What is
  * long here is to heed what others set: that is a promise (taskset, cpusets), and not the
@@ -31,11 +31,9 @@
 #define MAX_HELPERS 4
 #define CHUNK       (32 * 1024) /* bytes, whole sectors: some 10 microseconds of work */
 
-typedef int crypt_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
-
 /* What one caller encrypts or decrypts. It is the caller's, who waits until no helper has it. */
 struct job {
-	crypt_fn *crypt;
+	cipher_fn *crypt;
 	uint64_t unit;
 	const uint8_t *in;
 	uint8_t *out;
@@ -235,10 +233,14 @@ static void withdraw(struct helpers *all, struct job *job)
 	pthread_mutex_unlock(&all->lock);
 }
 
-static int crypt_with_help(struct helpers *all, struct cipher *cipher, crypt_fn *crypt,
-			   uint64_t unit, const void *in, void *out, size_t len)
+int helpers_crypt(struct helpers *all, cipher_fn *crypt, struct cipher *cipher, uint64_t unit,
+		  const void *in, void *out, size_t len)
 {
-	struct job job = {
+	struct job job;
+
+	if (!all || len < HELPERS_MIN_LEN || all->count == 0)
+		return crypt(cipher, unit, in, out, len);
+	job = (struct job){
 		.crypt = crypt,
 		.unit = unit,
 		.in = in,
@@ -246,25 +248,12 @@ static int crypt_with_help(struct helpers *all, struct cipher *cipher, crypt_fn 
 		.len = len,
 		.left = PTHREAD_COND_INITIALIZER,
 	};
-
-	if (len < HELPERS_MIN_LEN || all->count == 0 || !offer(all, &job))
+	if (!offer(all, &job))
 		return crypt(cipher, unit, in, out, len);
 	do_chunks(cipher, &job);
 	withdraw(all, &job);
 	pthread_cond_destroy(&job.left);
 	return job.error;
-}
-
-int helpers_encrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
-		    void *out, size_t len)
-{
-	return crypt_with_help(all, cipher, cipher_encrypt, unit, in, out, len);
-}
-
-int helpers_decrypt(struct helpers *all, struct cipher *cipher, uint64_t unit, const void *in,
-		    void *out, size_t len)
-{
-	return crypt_with_help(all, cipher, cipher_decrypt, unit, in, out, len);
 }
 
 /* ---- start and end ---- */

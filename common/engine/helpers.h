@@ -21,12 +21,10 @@ struct helpers;
 int helpers_open(struct volume *volume, struct helpers **helpers, struct error *err);
 void helpers_close(struct helpers *helpers); /* idle; NULL is fine */
 
-/* Like cipher_encrypt() and cipher_decrypt() with the caller's own cipher, except that a
- * helper may do a part of it at the same time. One caller has help at a time, and by one
- * helper mostly; others work alone. Any thread. */
-int helpers_encrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
-		    void *out, size_t len);
-int helpers_decrypt(struct helpers *helpers, struct cipher *cipher, uint64_t unit, const void *in,
-		    void *out, size_t len);
+/* Calls cipher_encrypt() or cipher_decrypt() with the caller's own cipher, except that a helper may
+ * do a part of it at the same time. One caller has help at a time, and by one helper mostly; others
+ * work alone, as all do where helpers is NULL. Any thread. */
+int helpers_crypt(struct helpers *helpers, cipher_fn *crypt, struct cipher *cipher, uint64_t unit,
+		  const void *in, void *out, size_t len);
 
 #endif

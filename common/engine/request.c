@@ -89,20 +89,10 @@ static void request_recycle(struct request_cache *cache, struct ndio_request *re
 		free(request);
 }
 
-static bool carries_data(enum op op)
-{
-	return op == OP_READ || op == OP_WRITE;
-}
-
-static bool changes_data(enum op op)
-{
-	return op == OP_WRITE || op == OP_ZERO || op == OP_TRIM;
-}
-
 static int check(const struct volume *volume, enum op op, unsigned flags, uint64_t start,
 		 uint64_t len)
 {
-	if (changes_data(op) && volume->readonly)
+	if (op_changes_data(op) && volume->readonly)
 		return -EROFS;
 	if ((op == OP_TRIM && !volume->can_trim) ||
 	    (op == OP_FLUSH && !volume->target->can_flush) ||
@@ -111,7 +101,7 @@ static int check(const struct volume *volume, enum op op, unsigned flags, uint64
 	    (op == OP_ZERO && (flags & REQ_FAST_ZERO) && !volume->can_fast_zero))
 		return -EOPNOTSUPP;
 	if (start > volume->size || len > volume->size - start)
-		return changes_data(op) ? -ENOSPC : -EINVAL;
+		return op_changes_data(op) ? -ENOSPC : -EINVAL;
 	return 0;
 }
 
@@ -182,7 +172,7 @@ static void set_range(struct ndio_request *request)
 		if (!volume->reads_tear)
 			return;
 		request->range.mode = RANGE_READ;
-	} else if (!changes_data(request->op)) {
+	} else if (!op_changes_data(request->op)) {
 		return;
 	} else if (is_aligned(request->start, volume->block) && is_aligned(end, volume->block)) {
 		request->range.mode = RANGE_WRITE;
@@ -231,7 +221,7 @@ int request_make(struct volume *volume, enum op op, unsigned flags, uint64_t sta
 	size_t bv_count = 0;
 	int ret = 0;
 
-	if (carries_data(op))
+	if (op_carries_data(op))
 		ret = bvec_measure(iov, iov_count, &bv_count, &len);
 	if (ret == 0)
 		ret = check(volume, op, flags, start, len);
@@ -251,14 +241,14 @@ int request_make(struct volume *volume, enum op op, unsigned flags, uint64_t sta
 		shrink_to_blocks(request);
 	else if (op == OP_ZERO)
 		request->iter = iter_of_zeroes(len);
-	if (carries_data(op))
+	if (op_carries_data(op))
 		ret = take_memory(request, iov, iov_count, bv_count);
 	if (ret < 0) {
 		request_free(request);
 		return ret;
 	}
 	set_range(request);
-	request->is_sync = op == OP_FLUSH || (changes_data(op) && (flags & REQ_FUA));
+	request->is_sync = op == OP_FLUSH || (op_changes_data(op) && (flags & REQ_FUA));
 	PROBE4(request_make, request->debug_id, op, start, len);
 	*result = request;
 	return 0;

@@ -30,6 +30,17 @@ enum op {
 	OP_EXTENTS,
 };
 
+/* Does it move the caller's bytes; may it change the volume's? */
+static inline bool op_carries_data(enum op op)
+{
+	return op == OP_READ || op == OP_WRITE;
+}
+
+static inline bool op_changes_data(enum op op)
+{
+	return op == OP_WRITE || op == OP_ZERO || op == OP_TRIM;
+}
+
 enum request_flag {
 	REQ_FUA = 1 << 0,       /* on stable storage before completion */
 	REQ_PIN = 1 << 1,       /* keep the caller's memory resident until freed */

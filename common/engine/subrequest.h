@@ -10,13 +10,6 @@
 
 struct target_queue;
 
-/* What it takes: one transfer; or two, where a block is read, changed and written back. */
-enum subrequest_phase {
-	SUB_ONLY,
-	SUB_READ_BLOCK,
-	SUB_WRITE_BLOCK, /* follows when that has landed */
-};
-
 struct ndio_subrequest {
 	struct ndio_subrequest *next; /* in whichever list it is */
 	struct ndio_request *request; /* the channel's reference keeps it */
@@ -38,8 +31,8 @@ struct ndio_subrequest {
 	struct target_queue *queue; /* where it is in flight */
 
 	/* The caller's side. */
-	enum subrequest_phase phase;
-	uint64_t offset; /* on the volume, of the first byte at io_base */
+	bool reads_block; /* of a partial write, to be changed and written back when it has landed */
+	uint64_t offset;  /* on the volume, of the first byte at io_base */
 	struct iter iter;
 	unsigned lead;   /* bytes at io_base before the first of iter's */
 	void *bounce;    /* its piece of the channel's bounce memory, for good */

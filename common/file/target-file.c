@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "base/sysfs.h"
 #include "engine/subrequest.h"
 #include "file/image-lock.h"
 
@@ -332,7 +333,7 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	if (sub->op != OP_READ && sub->op != OP_WRITE) {
+	if (!op_carries_data(sub->op)) {
 		sub->result = without_data(queue->file, sub);
 		landed_add(&queue->landed, sub);
 	} else if (queue->has_ring && !is_in_tail(queue->file, sub)) {
@@ -771,22 +772,13 @@ static int open_mode(struct file_target *file, enum direct_mode mode, bool reado
  * disk's. */
 static bool queue_flag(dev_t device, const char *name)
 {
-	static const char *const queues[] = { "queue", "../queue" };
-	char path[128];
-	unsigned long long value = 0;
-	FILE *f = NULL;
+	static const char path[] = "/sys/dev/block/%u:%u/%s/%s";
+	unsigned major = major(device), minor = minor(device);
+	char line[32];
 
-	for (size_t i = 0; i < 2 && !f; i++) {
-		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(device),
-			 minor(device), queues[i], name);
-		f = fopen(path, "re");
-	}
-	if (!f)
-		return false;
-	if (fscanf(f, "%llu", &value) != 1)
-		value = 0;
-	fclose(f);
-	return value > 0;
+	return (sysfs_line(line, sizeof(line), path, major, minor, "queue", name) ||
+		sysfs_line(line, sizeof(line), path, major, minor, "../queue", name)) &&
+	       strtoull(line, NULL, 10) > 0;
 }
 
 static void find_capabilities(struct file_target *file)

@@ -1,7 +1,6 @@
 #include "locator/same-export.h"
 
 #include <netdb.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>

@@ -1,6 +1,5 @@
 #include "luks/luks-json.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 int luks_json_load(struct luks_memfd *memfd, struct json_object **json, struct error *err)

@@ -143,6 +143,15 @@ static int unix_address(const char *path, struct sockaddr_un *address, int *fold
 			 sizeof(address->sun_path) - 1);
 }
 
+/* For a large write, so that who sends it doesn't wait for who receives it; the kernel may give less
+ * (net.core.wmem_max). A TCP socket's room grows by itself. */
+static void make_room(int fd)
+{
+	const int space = UNIX_SPACE;
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space));
+}
+
 static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline, struct error *err)
 {
 	struct sockaddr_un address;
@@ -157,7 +166,7 @@ static int dial_unix(const struct nbd_uri *uri, const struct deadline *deadline,
 	if (ret == -EAGAIN)
 		ret = -ETIMEDOUT;
 	if (ret >= 0)
-		nbd_make_room(ret);
+		make_room(ret);
 	if (folder >= 0)
 		close(folder);
 	return ret;
@@ -172,13 +181,6 @@ static int dial_vsock(const struct nbd_uri *uri, const struct deadline *deadline
 	};
 
 	return dial_address((const struct sockaddr *)&address, sizeof(address), deadline);
-}
-
-void nbd_make_room(int fd)
-{
-	const int space = UNIX_SPACE;
-
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &space, sizeof(space));
 }
 
 int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout, const struct deadline *deadline,

@@ -13,9 +13,4 @@
 int nbd_dial(const struct nbd_uri *uri, unsigned answer_timeout, const struct deadline *deadline,
 	     struct error *err);
 
-/* Makes room in a Unix socket for a large write, so that who sends it doesn't wait for who receives
- * it; the kernel may give less (net.core.wmem_max). nbd_dial() has done it; a TCP socket's room
- * grows by itself. */
-void nbd_make_room(int fd);
-
 #endif

@@ -13,8 +13,6 @@
 #include "nbd/nbd-group.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"

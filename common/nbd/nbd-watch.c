@@ -4,7 +4,6 @@
 #include "nbd/nbd-watch.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>

@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <libnbd.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -210,11 +209,6 @@ static int extents_read(void *opaque, const char *context, uint64_t offset, uint
 	return 0;
 }
 
-static bool sub_changes_data(const struct ndio_subrequest *sub)
-{
-	return sub->op == OP_WRITE || sub->op == OP_ZERO || sub->op == OP_TRIM;
-}
-
 /* Must another command follow for it? A server may tell of fewer extents than asked, and one
  * without FUA needs a flush behind the write. */
 static bool needs_more(struct ndio_subrequest *sub)
@@ -224,7 +218,7 @@ static bool needs_more(struct ndio_subrequest *sub)
 
 	if (sub->op == OP_EXTENTS)
 		return progress->told > before && progress->told < sub->len;
-	if (!sub_changes_data(sub) || !(sub->flags & REQ_FUA) || progress->written)
+	if (!op_changes_data(sub->op) || !(sub->flags & REQ_FUA) || progress->written)
 		return false;
 	progress->written = !sub->queue->owner->facts.can_fua;
 	return progress->written;
@@ -242,7 +236,7 @@ static bool is_complete(const struct ndio_subrequest *sub)
 /* Over the connection, in the one direction or the other. */
 static uint64_t bytes_carried(const struct ndio_subrequest *sub)
 {
-	return sub->op == OP_READ || sub->op == OP_WRITE ? sub->len : 0;
+	return op_carries_data(sub->op) ? sub->len : 0;
 }
 
 static int command_done(void *opaque, int *error)
@@ -269,7 +263,7 @@ static uint32_t command_flags(const struct ndio_subrequest *sub)
 {
 	uint32_t flags = 0;
 
-	if (sub_changes_data(sub) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
+	if (op_changes_data(sub->op) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
 		flags |= LIBNBD_CMD_FLAG_FUA;
 	if (sub->op == OP_ZERO && !(sub->flags & REQ_MAY_TRIM))
 		flags |= LIBNBD_CMD_FLAG_NO_HOLE;

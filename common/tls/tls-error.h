@@ -3,7 +3,6 @@
 #define NDIO_TLS_ERROR_H
 
 #include <openssl/ssl.h>
-#include <stdbool.h>
 
 #include "base/error.h"
 #include "tls/tls-context.h"

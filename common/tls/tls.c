@@ -359,11 +359,6 @@ static int shake_hands(struct tls *tls, const struct deadline *deadline, struct 
 	}
 }
 
-int tls_fd(const struct tls *tls)
-{
-	return tls->fd;
-}
-
 int tls_open(struct tls_context *context, int fd, const struct deadline *deadline,
 	     struct tls **result, struct error *err)
 {

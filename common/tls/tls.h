@@ -16,7 +16,6 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include "base/deadline.h"
 #include "base/error.h"
@@ -28,9 +27,6 @@ struct tls;
  * fd is taken over, also when it fails: a negative errno with a message, without a name. */
 int tls_open(struct tls_context *context, int fd, const struct deadline *deadline, struct tls **tls,
 	     struct error *err);
-
-/* The socket, for who counts what goes through it. */
-int tls_fd(const struct tls *tls);
 
 /* The end for libnbd, that is for the caller to hand on or close. It reads greeting first, and the
  * first swallow bytes that are written to it go nowhere. Once. Negative errno with a message. */
