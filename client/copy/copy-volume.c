@@ -211,7 +211,8 @@ static void piece_checked(void *opaque, int error)
 	struct slot *slot = opaque;
 	struct copy *copy = slot->copy;
 	uint64_t same = error ? 0 : first_difference(slot->buffer, slot->check, slot->check_len);
-	bool write = false;
+	/* What puts zeroes may fetch the next piece into the slot. */
+	bool write = false, zero = slot->zero;
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
@@ -222,11 +223,11 @@ static void piece_checked(void *opaque, int error)
 		write = true; /* the file ends in it */
 	else
 		slot_done(slot);
-	if (write && slot->zero)
+	if (write && zero)
 		volume_put_zeroes(slot);
 	else if (!write)
 		copy_leave_flight(copy);
-	write &= !slot->zero;
+	write &= !zero;
 	pthread_mutex_unlock(&copy->lock);
 	if (write)
 		volume_put(slot);
