@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,6 +185,7 @@ static void look_at_partitions(unsigned index, unsigned block_size)
 		close(fd);
 	}
 	sector = len > 0 && size > 0 ? partition_table_sector(first, len, size) : 0;
+	OPENSSL_cleanse(first, sizeof(first));
 	if (sector && sector != block_size)
 		say_error(
 			"warning: %s has a partition table for sectors of %u bytes, and is attached "

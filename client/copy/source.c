@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <openssl/crypto.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -64,4 +65,5 @@ void source_look(struct endpoint *source, const struct endpoint *destination)
 	if (!source->volume || len == 0 || ndio_preadv(source->volume, &iov, 1, 0, 0) < 0)
 		return;
 	source_tell(source, destination, first, len);
+	OPENSSL_cleanse(first, len);
 }

@@ -1,6 +1,7 @@
 #include "header/edges.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -49,6 +50,7 @@ static int copy_edge(struct edges *edges, struct header *header, uint64_t at, st
 			ret = error_set(err, EIO, "%s: " STEP ": %s", header->name,
 					strerror(errno));
 	}
+	OPENSSL_cleanse(edge, len); /* it may be plaintext */
 	free(edge);
 	return ret;
 }
