@@ -7,7 +7,11 @@
 . "$(dirname "$0")/../lib/tls.sh"
 
 # LeakSanitizer (clang 14) crashes by itself in nbdkit where a thread that dialled has ended.
-export ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
+start_gate() { # NBDKIT-ARG...
+	local -x ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
+
+	start_nbdkit gate "$@"
+}
 
 try=$NDIO_BUILD/tests/clients/ndio-try
 hostile=$root/tests/tools/hostile.py
@@ -38,7 +42,7 @@ goes_on_with() {
 	local words="inner.sock: the server lets in $1 connections? and not 4: going on with th" before
 
 	before=$SECONDS
-	start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri inner disk)"
+	start_gate "$NDIO_PLUGIN" uri="$(uri inner disk)"
 	ok "$2: a gateway serves" py gate 'same(len(h.pread(65536, 4096)), 65536)'
 	ok "$2: it says so" said gate "$words"
 	is "$2: once" "$(grep -c "lets in" "$T/gate.log")" 1
@@ -62,7 +66,7 @@ start_server inner /usr/bin/python3 "$hostile" "$T/inner.sock" fewer 1 "$T/disk"
 end_server inner
 
 against flags
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" 2>/dev/null
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)" 2>/dev/null
 ok "connections that differ are no start" grep -q "what it can has changed" "$T/gate.log"
 end_server bad
 
@@ -108,7 +112,7 @@ has_read() {
 }
 
 against multi
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
 ok "all is well" reads 40
 kill -USR1 "${server_pids[bad]}"
 ok "one is lost: the others go on" reads 200
@@ -125,7 +129,7 @@ end_server bad
 
 # Many at once while connections come and go: what was in flight on one fails, and nothing else does.
 against multi
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
 ok "what was in flight on it fails, the rest doesn't" py_within 60 gate "
 import signal
 errors = good = 0
@@ -145,7 +149,7 @@ end_server bad
 
 # Nothing waits for a server that doesn't answer the next one.
 against mute-later 4
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "the next one isn't answered: the others go on" reads 200
@@ -156,7 +160,7 @@ ok "soon" test $((SECONDS - before)) -lt 8
 end_server bad
 
 against grown-later 4
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "another export answers the next one: that is told" await said_quietly gate \
@@ -177,7 +181,7 @@ keeps_alive() {
 }
 
 start_tcp_nbdkit disk memory 1M
-start_nbdkit gate "$NDIO_PLUGIN" uri="nbd://localhost:$(cat "$T/disk.port")/"
+start_gate "$NDIO_PLUGIN" uri="nbd://localhost:$(cat "$T/disk.port")/"
 py gate 'h.pread(512, 0)'
 ok "keepalive, for routers on the way" await keeps_alive "$(cat "$T/disk.port")"
 stop_server gate
@@ -186,7 +190,7 @@ end_server disk
 # ---- the end, with a server that is silent ----
 
 start_stock inner --filter=delay memory 8M
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri inner)"
+start_gate "$NDIO_PLUGIN" uri="$(uri inner)"
 kill -STOP "${server_pids[inner]}"
 py gate "
 open('$T/connected', 'w').close()
