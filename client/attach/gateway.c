@@ -160,7 +160,7 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit, 
 		add(args, "keyfile=/proc/self/fd/%d", fd);
 	else
 		add(args, "ask=%d", fd);
-	if (spec->unlock.slot != LUKS_ANY_SLOT)
+	if (unlock_by_one_slot(&spec->unlock))
 		add(args, "slot=%d", spec->unlock.slot);
 	if (spec->unlock.max_kdf_time)
 		add(args, "max-kdf-time=%u", spec->unlock.max_kdf_time);

@@ -8,8 +8,9 @@
 #include "command/endpoint-options.h"
 #include "copy/compare.h"
 
-#define DIFFER  1 /* exit statuses, as those of cmp(1) and qemu-img compare */
-#define TROUBLE 2
+#define DIFFER         1 /* exit statuses, as those of cmp(1) and qemu-img compare */
+#define TROUBLE        2
+#define PROGRESS_WRONG "--progress takes json, or a descriptor that is open for writing"
 
 const char help_compare[] =
 	"Usage: ndio compare [OPTION...] SRC DST\n"
@@ -44,32 +45,22 @@ struct arguments {
 	bool quiet;
 };
 
-/* False where the option's value makes no sense. */
-static bool set_compare_option(struct arguments *args, int option, const char *value)
+static const char *compare_option(void *opaque, int option, const char *value)
 {
+	struct arguments *args = opaque;
+
 	switch (option) {
 	case 's':
 		args->compare.strict = true;
-		return true;
+		return NULL;
 	case 'q':
 		args->quiet = true;
-		return true;
+		return NULL;
 	case 'p':
-		return progress_parse(value, &args->compare.progress);
+		return progress_parse(value, &args->compare.progress) ? NULL : PROGRESS_WRONG;
 	default:
 		return endpoint_option(&args->source, &args->destination, option, value);
 	}
-}
-
-static const char *compare_option(void *opaque, int option, const char *value)
-{
-	static char wrong[2048];
-
-	if (set_compare_option(opaque, option, value))
-		return NULL;
-	snprintf(wrong, sizeof(wrong), "\"%s\" makes no sense there, or a key was given before",
-		 value);
-	return wrong;
 }
 
 static bool is_input(const struct endpoint_spec *spec)

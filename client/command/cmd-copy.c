@@ -144,10 +144,8 @@ static bool set_copy_option(struct arguments *args, int option, const char *valu
 		return set_count(&args->connections, value, CONNECTIONS_MAX);
 	case 'R':
 		return set_count(&args->copy.requests, value, REQUESTS_MAX);
-	case OPT_REQUEST_SIZE:
-		return set_request_size(&args->copy, value);
 	default:
-		return endpoint_option(&args->source, &args->destination, option, value);
+		return set_request_size(&args->copy, value);
 	}
 }
 
@@ -172,20 +170,19 @@ static const char *hint(int option)
 	case OPT_REQUEST_SIZE:
 		return ": it takes 1 to 64 connections, 1 to 1024 requests for each, and a power of "
 		       "two from 4K to 32M as their size";
-	case OPT_RESUME:
-		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
-	case OPEN_ANSWER_TIMEOUT:
-		return ": it takes seconds, from 1 to 86400";
 	default:
-		return ", or a key was given before";
+		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
 	}
 }
 
 static const char *copy_option(void *opaque, int option, const char *value)
 {
 	static char wrong[2048];
+	struct arguments *args = opaque;
 
-	if (set_copy_option(opaque, option, value))
+	if (endpoint_has_option(option))
+		return endpoint_option(&args->source, &args->destination, option, value);
+	if (set_copy_option(args, option, value))
 		return NULL;
 	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option),
 		 value, hint(option));

@@ -22,8 +22,6 @@
 #include "terminal/say.h"
 #include "terminal/unlock.h"
 
-#define MAX_SLOT 31
-
 const char help_key[] =
 	"Usage: ndio key add    [OPTION...] LOCATOR\n"
 	"       ndio key remove [OPTION...] LOCATOR\n"
@@ -528,7 +526,7 @@ static const char *take_slot(struct request *request, const char *value)
 {
 	uint64_t slot;
 
-	if (!parse_number(value, MAX_SLOT, &slot))
+	if (!parse_number(value, UNLOCK_MAX_SLOT, &slot))
 		return "--slot takes a number from 0 to 31";
 	request->slot = slot;
 	return NULL;
@@ -576,7 +574,7 @@ static const char *check_key(const struct request *request)
 	if (!request->action->writes &&
 	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
 		return "list shows all slots, and needs no key";
-	if (request->how.slot != LUKS_ANY_SLOT &&
+	if (unlock_by_one_slot(&request->how) &&
 	    (!request->action->writes || request->action->changes_slot))
 		return "--key-slot is only for add and remove";
 	if (kdf_check(&request->kdf))

@@ -3,26 +3,40 @@
 #include "command/cmd.h"
 #include "command/open-options.h"
 #include "locator/locator.h"
-#include "terminal/number.h"
 
-bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
-		     const char *value)
+bool endpoint_has_option(int option)
+{
+	return option >= ENDPOINT_UNLOCK && option < ENDPOINT_END;
+}
+
+const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination,
+			    int option, const char *value)
 {
 	struct endpoint_spec *spec = option & OPEN_OTHER ? destination : source;
-	const struct open_options open = { &spec->key, &spec->how, &spec->header,
-					   &spec->answer_timeout, "a key was given before" };
-	bool right;
+	const struct open_options open = {
+		&spec->key,
+		&spec->how,
+		&spec->header,
+		&spec->answer_timeout,
+		"a key comes from one file, or from one descriptor by its number",
+	};
+	const char *wrong = NULL;
 
-	spec->unlock |= (option & ~OPEN_OTHER) <= OPEN_KEY_FD;
-	if ((option & ~OPEN_OTHER) == ENDPOINT_UNLOCK) {
-		spec->ask = true;
-		return true;
+	switch (option & ~OPEN_OTHER) {
+	case ENDPOINT_UNLOCK:
+		spec->unlock = spec->ask = true;
+		break;
+	case OPEN_KEY_FILE:
+	case OPEN_KEY_FD:
+		spec->unlock = true;
+		/* fallthrough */
+	default:
+		wrong = open_option(&open, option, value);
 	}
-	right = !open_option(&open, option, value);
 	/* These are of both. */
 	destination->how.max_kdf_time = source->how.max_kdf_time;
 	destination->answer_timeout = source->answer_timeout;
-	return right;
+	return wrong;
 }
 
 int endpoint_check(const char *self, const struct endpoint_spec *spec)
@@ -45,7 +59,7 @@ int endpoint_check(const char *self, const struct endpoint_spec *spec)
 		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
 	if (spec->header && !spec->unlock)
 		return cmd_usage(self, "%s: a header without a key", spec->locator);
-	if (spec->how.slot != LUKS_ANY_SLOT && !spec->unlock)
+	if (unlock_by_one_slot(&spec->how) && !spec->unlock)
 		return cmd_usage(self, "%s: a key slot without a key", spec->locator);
 	return CMD_OK;
 }

@@ -44,9 +44,10 @@ enum {
 		.key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT                                      \
 	}
 
-/* Takes one of these options. False where the value makes no sense. */
-bool endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination, int option,
-		     const char *value);
+/* Takes one of these options, as a cmd_take_fn does. */
+bool endpoint_has_option(int option);
+const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *destination,
+			    int option, const char *value);
 
 /* Is what is said of a side whole? An enum cmd_status; self is argv[0]. */
 int endpoint_check(const char *self, const struct endpoint_spec *spec);

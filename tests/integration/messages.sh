@@ -70,6 +70,14 @@ options() {
 	beside "not both" copy --src-unlock --src-key-file "$T/pass" "$T/disk" "$T/none"
 	beside "not both" copy --dst-key-file "$T/pass" --dst-unlock "$T/raw" "$T/disk"
 	beside "not both" compare --src-unlock --src-key-file "$T/pass" "$T/disk" "$T/raw"
+	for action in copy compare; do
+		beside "a key slot is a number from 0 to 31" $action --src-slot 99 "$T/disk" "$T/raw"
+		beside "--answer-timeout takes seconds" $action --answer-timeout x "$T/disk" "$T/raw"
+		beside "--max-kdf-time takes a number" $action --max-kdf-time x "$T/disk" "$T/raw"
+		beside "a key comes from one file, or from one descriptor" $action \
+			--dst-key-file "$T/pass" --dst-key-file "$T/pass" "$T/disk" "$T/raw"
+		beside "takes json, or a descriptor" $action --progress=x "$T/disk" "$T/raw"
+	done
 	beside "--discard is nothing" attach --read-only --discard "$T/disk"
 	ok "plugin: connections= of a file" refused "connections= is for uri=" "$T/raw" connections=3
 	ok "plugin: answer= of a file" refused "answer= is for uri=" "$T/raw" answer=3

@@ -1,6 +1,6 @@
 #!/bin/bash
-# pin=on: requests' memory is locked while they run and not afterwards, and each pin and list of
-# bvecs is undone. lock=on: all of the server's memory is locked, after it went to the background.
+# pin=on: requests' memory is locked while they run and not afterwards, and each pin is
+# undone. lock=on: all of the server's memory is locked, after it went to the background.
 . "$(dirname "$0")/../lib/lib.sh"
 
 load=$NDIO_BUILD/tests/clients/load
