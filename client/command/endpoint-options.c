@@ -20,19 +20,16 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 		&spec->answer_timeout,
 		"a key comes from one file, or from one descriptor by its number",
 	};
-	const char *wrong = NULL;
+	int which = option & ~OPEN_OTHER;
+	const char *wrong;
 
-	switch (option & ~OPEN_OTHER) {
-	case ENDPOINT_UNLOCK:
-		spec->unlock = spec->ask = true;
-		break;
-	case OPEN_KEY_FILE:
-	case OPEN_KEY_FD:
+	if (which == ENDPOINT_UNLOCK || which == OPEN_KEY_FILE || which == OPEN_KEY_FD)
 		spec->unlock = true;
-		/* fallthrough */
-	default:
-		wrong = open_option(&open, option, value);
+	if (which == ENDPOINT_UNLOCK) {
+		spec->ask = true;
+		return NULL;
 	}
+	wrong = open_option(&open, option, value);
 	/* These are of both. */
 	destination->how.max_kdf_time = source->how.max_kdf_time;
 	destination->answer_timeout = source->answer_timeout;
