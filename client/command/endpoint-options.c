@@ -18,7 +18,8 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 		&spec->how,
 		&spec->header,
 		&spec->answer_timeout,
-		"a key comes from one file, or from one descriptor by its number",
+		spec == source ? "a key comes from one --src-key-file or --src-key-fd" :
+				 "a key comes from one --dst-key-file or --dst-key-fd",
 	};
 	int which = option & ~OPEN_OTHER;
 	const char *wrong;

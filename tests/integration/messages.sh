@@ -74,7 +74,7 @@ options() {
 		beside "a key slot is a number from 0 to 31" $action --src-slot 99 "$T/disk" "$T/raw"
 		beside "--answer-timeout takes seconds" $action --answer-timeout x "$T/disk" "$T/raw"
 		beside "--max-kdf-time takes a number" $action --max-kdf-time x "$T/disk" "$T/raw"
-		beside "a key comes from one file, or from one descriptor" $action \
+		beside "a key comes from one --dst-key-file or --dst-key-fd" $action \
 			--dst-key-file "$T/pass" --dst-key-file "$T/pass" "$T/disk" "$T/raw"
 		beside "takes json, or a descriptor" $action --progress=x "$T/disk" "$T/raw"
 	done
