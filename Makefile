@@ -14,6 +14,7 @@ VERSION := 0.1.0
 ## BENCH="--rounds 15" bench and bench-quick: options and parts; --help lists them
 ## BENCH_DIR=          where they make their disks, some GiB; default: below build/
 ## FUZZ_TIME=60        seconds for each fuzzer
+## SEEDS=100000        how many seeds sim runs
 ## V=1                 show the commands
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -23,6 +24,7 @@ TESTS    ?=
 JOBS     ?= 2
 BENCH    ?=
 FUZZ_TIME ?= 60
+SEEDS    ?= 100000
 V        ?=
 ifeq ($(origin CC),default)
 CC := gcc
@@ -68,6 +70,11 @@ SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(filter-out %/sanitizer-first.so,$(patsubst %.c,$(B)/%.so,$(wildcard tests/preload/*.c)))
 BARE         := $(B)/tests/bench/bare-plugin.so
+# The session's own code once more, with its invariants checked at each step; and with bugs, by number.
+SIM_PLANTED  := common/nbd/session.c tests/sim/client.c
+SIM_OBJECTS  := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_PLANTED),$(wildcard tests/sim/*.c)))
+SIM          := $(B)/tests/sim/sim
+SIM_BUGS     := $(patsubst %,$(SIM)-bug-%,1 2 3 4 5 6 7 8 9 10)
 # The library's calls: what its header declares; \050 is a parenthesis.
 LIB_CALLS    := $(shell grep -v typedef client/library/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
 		tr -d = | sort -u)
@@ -130,7 +137,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed check-format format check-abi abi fuzz \
+.PHONY: all unit check check-vm check-speed check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -140,7 +147,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, librar
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(FIRST) ## install what is missing, if it may, build, and run all tests
+check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(SIM) $(SIM_BUGS) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
@@ -152,6 +159,9 @@ check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real k
 # In a build of its own; what is new in the corpus stays there.
 fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
 	$(Q)$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined run-fuzzers
+
+sim: $(SIM) ## run SEEDS seeds of what loses connections, simulated, and count what happened
+	$(Q)$(SIM) -j$$(nproc) 1 $(SEEDS)
 
 run-fuzzers: fuzz-deps $(FUZZERS:=.run)
 
@@ -416,6 +426,12 @@ $(SERVERS): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
+$(SIM) $(SIM_BUGS): $(SIM_PLANTED) $(SIM_OBJECTS) $(wildcard tests/sim/*.h common/nbd/session*.h)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(BASE) $(FEATURES) $(CPPFLAGS) $(CFLAGS) \
+		$(if $(filter $(SIM),$@),-DSESSION_VALIDATE,-DSESSION_BUG=$(lastword $(subst -, ,$@))) \
+		$(LINK) $(LDFLAGS) -o $@ $(SIM_PLANTED) $(SIM_OBJECTS)
+
 # What goes into programs that aren't ours, or into nbdkit.
 $(B)/tests/%.so: tests/%.c
 	$(call say,LINK,$@)
@@ -440,4 +456,4 @@ $(MAN_NAMES):
 	$(Q)echo '.so $(if $(filter %.3,$@),man3/ndio.3,man8/ndio-attach.8)' >$@
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
-	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d)
+	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d)
