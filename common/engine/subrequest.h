@@ -8,8 +8,6 @@
 #include "engine/bvec.h"
 #include "engine/request.h"
 
-struct target_queue;
-
 struct ndio_subrequest {
 	struct ndio_subrequest *next; /* in whichever list it is */
 	struct ndio_request *request; /* the channel's reference keeps it */
@@ -28,7 +26,7 @@ struct ndio_subrequest {
 		uint64_t told;    /* of extents: bytes of which they were told */
 		bool written;     /* of a change: what remains is a flush */
 	} progress;
-	struct target_queue *queue; /* where it is in flight */
+	void *wire; /* where it is in flight */
 
 	/* The caller's side. */
 	bool reads_block; /* of a partial write, to be changed and written back when it has landed */

@@ -3,11 +3,16 @@
  *	nbd_dial() -> libnbd's handshake                                              nbd
  *	nbd_dial() -> STARTTLS -> TLS -> a pair of sockets -> libnbd's handshake      nbds
  *
+ * One of a session asks who the server is before it chooses the export (NBD_OPT_INFO, whose answer
+ * has the description), since the name by which it chooses it depends on that.
+ *
  * Each step has what is left of the deadline, also inside libnbd: it is watched once there is a
  * socket. tls_open() and libnbd take the socket over; nbd_link_close() ends what was reached. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +23,8 @@
 #include "nbd/nbd-link.h"
 #include "nbd/starttls.h"
 
-#define CLIENT_FLAGS_LEN 4 /* bytes: libnbd's answer to the greeting */
+#define NBD_MAX_STRING   4097 /* bytes of a name, and its end */
+#define CLIENT_FLAGS_LEN 4    /* bytes: libnbd's answer to the greeting */
 
 /* libnbd starts its messages with the name of its function. */
 static const char *libnbd_reason(void)
@@ -171,9 +177,10 @@ static int not_connected(const struct nbd_link *link, struct error *err)
 
 /* A server that takes the connection and says nothing must not hang us, nor one that goes on
  * saying something. */
-static int link_finish(struct nbd_link *link, const struct deadline *deadline, struct error *err)
+static int link_reach(struct nbd_link *link, int (*is_there)(struct nbd_handle *nbd),
+		      const struct deadline *deadline, struct error *err)
 {
-	while (!nbd_aio_is_ready(link->nbd)) {
+	while (!is_there(link->nbd)) {
 		int left = deadline_left(deadline);
 
 		if (!nbd_link_is_up(link))
@@ -182,24 +189,104 @@ static int link_finish(struct nbd_link *link, const struct deadline *deadline, s
 			return error_set(err, -left, "%s", strerror(-left));
 		nbd_link_look(link, left, -1);
 	}
-	atomic_store(&link->watched.until, 0);
-	link->connected = true;
 	return 0;
 }
 
-static int connect_link(struct nbd_link *link, const char *context, const struct deadline *deadline,
+static int can_choose(struct nbd_handle *nbd)
+{
+	return nbd_aio_is_negotiating(nbd) || nbd_aio_is_ready(nbd);
+}
+
+static int asked(void *opaque, int *error)
+{
+	(void)opaque;
+	(void)error;
+	return 1; /* libnbd forgets it */
+}
+
+/* "... instance=HEX [fences]", which may stand behind other words. */
+static void read_identity(struct nbd_link *link)
+{
+	struct nbd_identity *identity = &link->identity;
+	char *text = nbd_get_export_description(link->nbd);
+	const char *at = text ? strstr(text, NBD_INSTANCE) : NULL;
+	char hex[2 * NBD_ID_LEN + 1] = "";
+	size_t len = 0;
+
+	if (at)
+		snprintf(hex, sizeof(hex), "%s", at + strlen(NBD_INSTANCE));
+	identity->has_instance =
+		OPENSSL_hexstr2buf_ex(identity->instance, NBD_ID_LEN, &len, hex, '\0') &&
+		len == NBD_ID_LEN;
+	identity->fences = identity->has_instance && strstr(at, NBD_FENCES);
+	free(text);
+}
+
+/* Who it is; a server that can't be asked says nothing. What it refuses here it refuses again. */
+static int ask_who(struct nbd_link *link, const struct deadline *deadline, struct error *err)
+{
+	const nbd_completion_callback done = { .callback = asked };
+	int ret;
+
+	if (nbd_aio_opt_info(link->nbd, done) < 0)
+		return not_connected(link, err);
+	ret = link_reach(link, can_choose, deadline, err);
+	if (ret == 0)
+		read_identity(link);
+	return ret;
+}
+
+static int choose_export(struct nbd_link *link, uint64_t epoch, struct error *err)
+{
+	const struct nbd_server *server = link->server;
+	const nbd_completion_callback done = { .callback = asked };
+	char name[NBD_MAX_STRING];
+	int len = snprintf(name, sizeof(name), "%s" NBD_SESSION "%s.%" PRIx64,
+			   server->uri.export_name, server->session, epoch);
+
+	link->identity.fences &= len < (int)sizeof(name);
+	if (link->identity.fences && nbd_set_export_name(link->nbd, name) < 0)
+		return not_connected(link, err);
+	return nbd_aio_opt_go(link->nbd, done) < 0 ? not_connected(link, err) : 0;
+}
+
+static int join_session(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
 			struct error *err)
+{
+	int ret = link_reach(link, can_choose, deadline, err);
+
+	/* A server of the old style has but one export, and is ready. */
+	if (ret < 0 || nbd_aio_is_ready(link->nbd))
+		return ret;
+	ret = ask_who(link, deadline, err);
+	return ret < 0 ? ret : choose_export(link, epoch, err);
+}
+
+static int connect_link(struct nbd_link *link, const char *context, uint64_t epoch,
+			const struct deadline *deadline, struct error *err)
 {
 	const struct nbd_server *server = link->server;
 	int ret;
 
 	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
 	nbd_set_pread_initialize(link->nbd, false);
+	if (epoch) {
+		nbd_set_opt_mode(link->nbd, true);
+		nbd_set_full_info(link->nbd, true);
+	}
 	if (nbd_add_meta_context(link->nbd, context) < 0 ||
 	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
 		return not_connected(link, err);
 	ret = link_dial(link, deadline, err);
-	return ret < 0 ? ret : link_finish(link, deadline, err);
+	if (ret == 0 && epoch)
+		ret = join_session(link, epoch, deadline, err);
+	if (ret == 0)
+		ret = link_reach(link, nbd_aio_is_ready, deadline, err);
+	if (ret < 0)
+		return ret;
+	atomic_store(&link->watched.until, 0);
+	link->connected = true;
+	return 0;
 }
 
 /* It says so in the user's words where it was our patience that ended, and not the kernel's. */
@@ -215,7 +302,7 @@ static int explain_failure(const struct nbd_link *link, int ret, const struct de
 }
 
 int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const char *context,
-		  const struct deadline *deadline, struct error *err)
+		  uint64_t epoch, const struct deadline *deadline, struct error *err)
 {
 	struct nbd_link *link = calloc(1, sizeof(*link));
 	struct error own = { 0 };
@@ -223,11 +310,13 @@ int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const cha
 
 	if (!link)
 		return error_set(err, ENOMEM, "%s: no memory for a connection", server->name);
-	*link = (struct nbd_link){ .server = server, .nbd = nbd_create(), .fd = -1 };
+	*link = (struct nbd_link){
+		.server = server, .nbd = nbd_create(), .fd = -1, .nudge_fd = -1
+	};
 	link->silence.limit = server->answer_timeout * INT64_C(1000);
 	if (!link->nbd)
 		ret = error_set(err, ENOMEM, "%s: %s", server->name, libnbd_reason());
-	else if ((ret = connect_link(link, context, deadline, &own)) < 0)
+	else if ((ret = connect_link(link, context, epoch, deadline, &own)) < 0)
 		ret = explain_failure(link, ret, deadline, &own, err);
 	if (ret < 0)
 		nbd_link_close(link);

@@ -88,7 +88,7 @@ static struct nbd_link *dial_again(struct nbd_group *group)
 	struct nbd_link *link = NULL;
 	struct error why = { 0 };
 
-	if (nbd_link_open(&link, group->server, group->context, &deadline, &why) < 0)
+	if (nbd_link_open(&link, group->server, group->context, 0, &deadline, &why) < 0)
 		return NULL;
 	if (group->check(group->opaque, link, &why))
 		return link;

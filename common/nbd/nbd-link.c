@@ -29,6 +29,17 @@ int nbd_link_errno(void)
 	return errnum ? errnum : EIO;
 }
 
+static void free_link(struct nbd_link *link)
+{
+	nbd_close(link->nbd);
+	tls_close(link->tls);
+	if (link->fd >= 0) {
+		nbd_watch_remove(&link->server->watch, &link->watched);
+		close(link->fd);
+	}
+	free(link);
+}
+
 void nbd_link_close(struct nbd_link *link)
 {
 	if (!link)
@@ -38,13 +49,15 @@ void nbd_link_close(struct nbd_link *link)
 		nbd_aio_disconnect(link->nbd, 0);
 	if (link->tls)
 		tls_goodbye(link->tls);
-	nbd_close(link->nbd);
-	tls_close(link->tls);
-	if (link->fd >= 0) {
-		nbd_watch_remove(&link->server->watch, &link->watched);
-		close(link->fd);
-	}
-	free(link);
+	free_link(link);
+}
+
+void nbd_link_reset(struct nbd_link *link)
+{
+	const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(link->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	free_link(link);
 }
 
 bool nbd_link_is_up(const struct nbd_link *link)
@@ -143,7 +156,7 @@ static int shorter(int timeout_ms, int64_t left)
 }
 
 /* Sleeps, and counts what moves meanwhile where that matters. */
-static int wait_for_any(struct nbd_link *link, struct pollfd fds[3], int timeout_ms)
+static int wait_for_any(struct nbd_link *link, struct pollfd fds[4], int timeout_ms)
 {
 	int64_t before = link->now;
 	uint64_t queued = 0;
@@ -151,11 +164,11 @@ static int wait_for_any(struct nbd_link *link, struct pollfd fds[3], int timeout
 	int ret;
 
 	if (link->silence.owed == 0)
-		return poll(fds, 3, timeout_ms);
+		return poll(fds, 4, timeout_ms);
 	late = silence_is_late(&link->silence, before);
 	if (late)
 		queued = bytes_in_socket(link, SIOCOUTQ);
-	ret = poll(fds, 3, shorter(timeout_ms, silence_left(&link->silence, clock_ms())));
+	ret = poll(fds, 4, shorter(timeout_ms, silence_left(&link->silence, clock_ms())));
 	link->now = clock_ms();
 	silence_looked(&link->silence, link->now - before);
 	if (late)
@@ -165,7 +178,12 @@ static int wait_for_any(struct nbd_link *link, struct pollfd fds[3], int timeout
 
 bool nbd_link_look(struct nbd_link *link, int timeout_ms, int wake_fd)
 {
-	struct pollfd fds[3] = { { .fd = -1 }, { .fd = wake_fd, .events = POLLIN }, { .fd = -1 } };
+	struct pollfd fds[4] = {
+		{ .fd = -1 },
+		{ .fd = wake_fd, .events = POLLIN },
+		{ .fd = -1 },
+		{ .fd = link->nudge_fd, .events = POLLIN },
+	};
 	unsigned direction = 0;
 	bool readable = false;
 
@@ -189,5 +207,6 @@ bool nbd_link_look(struct nbd_link *link, int timeout_ms, int wake_fd)
 	notify(link, direction, readable, fds[0].revents);
 	if (link->silence.owed)
 		give_up_if_silent(link);
+	link->nudged = fds[3].revents;
 	return fds[1].revents;
 }

@@ -13,26 +13,48 @@
 #include "nbd/silence.h"
 #include "tls/tls.h"
 
+/* How a server's process that fences says so in the export's description, and how a connection of a
+ * session asks for the export NAME: NAME;ndio-session=ID.EPOCH. Both ids are NBD_ID_LEN bytes, in
+ * hexadecimal. */
+#define NBD_INSTANCE "instance="
+#define NBD_FENCES   " fences"
+#define NBD_SESSION  ";ndio-session="
+#define NBD_ID_LEN   16
+
+/* Who is behind a connection, as far as he says. */
+struct nbd_identity {
+	bool has_instance, fences;
+	uint8_t instance[NBD_ID_LEN];
+};
+
 struct nbd_link {
 	struct nbd_server *server;
 	struct nbd_handle *nbd;
 	struct tls *tls; /* or NULL */
 	int fd;          /* to the server, for who counts what goes through it; or -1 */
+	int nudge_fd;    /* what ends a look as well when it can be read, or -1; its owner's */
+	bool nudged;     /* it did */
 	bool connected;  /* from then on a failure is told */
 	bool silent;     /* given up: the server has not answered for too long */
 	int64_t now;     /* when it was last looked at, while answers are due */
 	struct silence silence;
 	struct nbd_watched watched;
+	struct nbd_identity identity; /* of a session's connection */
 };
 
-/* Connects, up to where commands can be sent. Blocks until the deadline at the longest, but for
+/* Connects, up to where commands can be sent. With an epoch, it is a connection of the server's
+ * session, and identity is asked for; 0: of none. Blocks until the deadline at the longest, but for
  * finding the server's address. The server's watch must run. 0, or a negative errno with a message
  * that starts with the URI. */
 int nbd_link_open(struct nbd_link **link, struct nbd_server *server, const char *context,
-		  const struct deadline *deadline, struct error *err);
+		  uint64_t epoch, const struct deadline *deadline, struct error *err);
 
 /* Ends it, and says so to the server if it still listens. NULL is fine. */
 void nbd_link_close(struct nbd_link *link);
+
+/* Ends it at once, so that the server gets an error for what it sends, and is not told anything: what
+ * was sent and hasn't arrived is dropped, as far as that can be had (a TCP socket is reset). */
+void nbd_link_reset(struct nbd_link *link);
 
 /* Can commands be sent? */
 bool nbd_link_is_up(const struct nbd_link *link);

@@ -19,6 +19,7 @@ struct nbd_server {
 	struct nbd_uri uri;      /* its paths are absolute */
 	struct tls_context *tls; /* or NULL */
 	unsigned answer_timeout; /* seconds until a silent server is lost */
+	char session[33];        /* the id of all connections that have an epoch, in hexadecimal */
 	struct notice notice;
 	atomic_bool hurry; /* the server isn't waited for so long any more */
 	atomic_bool told;  /* why a connection was lost: the first is enough */

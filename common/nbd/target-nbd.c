@@ -1,15 +1,8 @@
-/* target-nbd: subrequests as commands of libnbd.
+/* target-nbd: an export, and its queues.
  *
- *	nbd_issue() -> in flight -> command_done() -> landed -> nbd_queue_poll()'s caller
- *	     ^                           |
- *	     +---------- again <---------+      a flush in place of FUA, more extents
- *
- * A queue is a connection, for one thread at a time; libnbd calls back in that thread, inside of
- * nbd_issue() or nbd_queue_poll(). One that has lost its connection fails what it is given, and
- * looks for another every DOWN_MS, until it is cancelled or all are lost.
- *
- * What has landed is nobody's but the caller's: libnbd has forgotten it. A read lands well only when
- * its chunks were the whole (export_stretch), whatever the server says. */
+ * A queue is a connection (nbd-wire), for one thread at a time. One that has lost its connection
+ * fails what it is given, and looks for another every DOWN_MS, until it is cancelled or all are
+ * lost. */
 #include "nbd/target-nbd.h"
 
 #include <assert.h>
@@ -18,16 +11,14 @@
 #include <libnbd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/align.h"
 #include "base/clock.h"
-#include "engine/subrequest.h"
+#include "nbd/nbd-wire.h"
 
 #define DEFAULT_MAX_LEN (32 * 1024 * 1024) /* what every server takes, by the protocol */
 #define MAX_OTHER       (1024 * 1024 * 1024)
 #define MAX_ALIGN       (64 * 1024) /* the protocol's limit for the minimum */
-#define CONTEXT         LIBNBD_CONTEXT_BASE_ALLOCATION
 
 /* What a connection beyond the first may take: a server that lets in no more clients may also just
  * not answer. */
@@ -41,19 +32,15 @@ struct nbd_target {
 	struct nbd_link *spare[NBD_GROUP_MAX]; /* connected, and no queue's */
 	unsigned nr_spare;
 	unsigned connections;
-	uint64_t secret; /* see export_mark() */
+	uint64_t secret; /* see wire_secret() */
 	struct target_nbd_facts facts;
 	struct error silent; /* in words, without the URI */
 };
 
 struct target_queue {
 	struct nbd_target *owner;
-	struct nbd_link *link;
-	struct nbd_member member;
+	struct nbd_wire wire;
 	bool canceled;
-	unsigned in_flight;
-	struct landed landed;
-	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
 };
 
 static struct nbd_target *to_nbd(const struct target *target)
@@ -82,7 +69,7 @@ static void read_export(const struct nbd_link *link, struct target_nbd_facts *fa
 		.can_trim = nbd_can_trim(nbd) > 0,
 		.can_zero = nbd_can_zero(nbd) > 0,
 		.can_fast_zero = nbd_can_fast_zero(nbd) > 0,
-		.can_extents = nbd_can_meta_context(nbd, CONTEXT) > 0,
+		.can_extents = nbd_can_meta_context(nbd, NBD_CONTEXT) > 0,
 		.can_cache = nbd_can_cache(nbd) > 0,
 		.block_minimum = minimum > 0 ? minimum : 0,
 		.block_preferred = preferred > 0 ? preferred : 0,
@@ -156,216 +143,41 @@ static bool is_same_export(void *opaque, const struct nbd_link *link, struct err
 	return false;
 }
 
-/* ---- subrequests ---- */
-
-/* A number for a place in the export that no server can guess. */
-static uint64_t export_mark(const struct nbd_target *owner, uint64_t place)
-{
-	uint64_t x = (place ^ owner->secret) * 0x9e3779b97f4a7c15;
-
-	x = (x ^ x >> 32) * 0xd6e8feb86659fd93;
-	return x ^ x >> 32;
-}
-
-/* The sum of this over chunks is that of the whole exactly if they lead from its start to its
- * end without a gap, in whatever order they come: all that is between cancels out. */
-static uint64_t export_stretch(const struct nbd_target *owner, uint64_t start, uint64_t len)
-{
-	return export_mark(owner, start + len) - export_mark(owner, start);
-}
-
-/* A hostile server may leave a part of a read out, or send another part twice. */
-static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t offset,
-		      unsigned status, int *error)
-{
-	struct ndio_subrequest *sub = opaque;
-
-	(void)chunk;
-	(void)error;
-	if (status == LIBNBD_READ_DATA || status == LIBNBD_READ_HOLE)
-		sub->progress.arrived += export_stretch(sub->queue->owner, offset, count);
-	return 0;
-}
-
-static int extents_read(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
-			size_t nr_entries, int *error)
-{
-	struct ndio_subrequest *sub = opaque;
-
-	(void)offset;
-	if (strcmp(context, CONTEXT) != 0)
-		return 0;
-	for (size_t i = 0; i + 1 < nr_entries && sub->progress.told < sub->len; i += 2) {
-		uint64_t len = min_u64(entries[i], sub->len - sub->progress.told);
-		int ret = subrequest_tell_extent(sub, sub->progress.told, len,
-						 entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
-
-		if (ret < 0) {
-			*error = -ret;
-			return -1;
-		}
-		sub->progress.told += len;
-	}
-	return 0;
-}
-
-/* Must another command follow for it? A server may tell of fewer extents than asked, and one
- * without FUA needs a flush behind the write. */
-static bool needs_more(struct ndio_subrequest *sub)
-{
-	struct subrequest_progress *progress = &sub->progress;
-	uint64_t before = sub->result;
-
-	if (sub->op == OP_EXTENTS)
-		return progress->told > before && progress->told < sub->len;
-	if (!op_changes_data(sub->op) || !(sub->flags & REQ_FUA) || progress->written)
-		return false;
-	progress->written = !sub->queue->owner->facts.can_fua;
-	return progress->written;
-}
-
-/* Has all come that was asked for? */
-static bool is_complete(const struct ndio_subrequest *sub)
-{
-	if (sub->op == OP_READ)
-		return sub->progress.arrived ==
-		       export_stretch(sub->queue->owner, sub->start, sub->len);
-	return sub->op != OP_EXTENTS || sub->progress.told == sub->len;
-}
-
-/* Over the connection, in the one direction or the other. */
-static uint64_t bytes_carried(const struct ndio_subrequest *sub)
-{
-	return op_carries_data(sub->op) ? sub->len : 0;
-}
-
-static int command_done(void *opaque, int *error)
-{
-	struct ndio_subrequest *sub = opaque;
-	struct target_queue *queue = sub->queue;
-
-	queue->in_flight--;
-	nbd_link_answered(queue->link, bytes_carried(sub));
-	nbd_group_answered(&queue->member, sub, *error == 0);
-	if (*error == 0 && needs_more(sub)) {
-		sub->next = queue->again;
-		queue->again = sub;
-		return 1;
-	}
-	sub->result = *error == 0 ? (int64_t)sub->len : queue->link->silent ? -ETIMEDOUT : -*error;
-	if (*error == 0 && !is_complete(sub))
-		sub->result = -EPROTO;
-	landed_add(&queue->landed, sub);
-	return 1; /* libnbd forgets the command */
-}
-
-static uint32_t command_flags(const struct ndio_subrequest *sub)
-{
-	uint32_t flags = 0;
-
-	if (op_changes_data(sub->op) && (sub->flags & REQ_FUA) && sub->queue->owner->facts.can_fua)
-		flags |= LIBNBD_CMD_FLAG_FUA;
-	if (sub->op == OP_ZERO && !(sub->flags & REQ_MAY_TRIM))
-		flags |= LIBNBD_CMD_FLAG_NO_HOLE;
-	if (sub->op == OP_ZERO && (sub->flags & REQ_FAST_ZERO))
-		flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
-	return flags;
-}
-
-static int64_t send_command(struct ndio_subrequest *sub)
-{
-	struct nbd_handle *nbd = sub->queue->link->nbd;
-	const nbd_completion_callback done = { .callback = command_done, .user_data = sub };
-	const nbd_chunk_callback chunk = { .callback = chunk_read, .user_data = sub };
-	const nbd_extent_callback extent = { .callback = extents_read, .user_data = sub };
-	uint32_t flags = command_flags(sub);
-
-	if (sub->progress.written) /* now the flush that stands for FUA */
-		return nbd_aio_flush(nbd, done, 0);
-	switch (sub->op) {
-	case OP_READ:
-		return nbd_aio_pread_structured(nbd, sub->io_base, sub->len, sub->start, chunk,
-						done, 0);
-	case OP_WRITE:
-		return nbd_aio_pwrite(nbd, sub->io_base, sub->len, sub->start, done, flags);
-	case OP_ZERO:
-		return nbd_aio_zero(nbd, sub->len, sub->start, done, flags);
-	case OP_TRIM:
-		return nbd_aio_trim(nbd, sub->len, sub->start, done, flags);
-	case OP_FLUSH:
-		return nbd_aio_flush(nbd, done, 0);
-	case OP_CACHE:
-		return nbd_aio_cache(nbd, sub->len, sub->start, done, 0);
-	case OP_EXTENTS:
-		sub->result = sub->progress.told; /* what was known before, see needs_more() */
-		return nbd_aio_block_status(nbd, sub->len - sub->progress.told,
-					    sub->start + sub->progress.told, extent, done, 0);
-	}
-	return -1;
-}
-
 /* Is the connection lost since it was last looked at? Not if it was cut by us. */
 static void queue_look_whether_up(struct target_queue *queue)
 {
-	if (queue->member.up && !queue->canceled && !nbd_link_is_up(queue->link))
-		nbd_group_lose(&queue->owner->group, &queue->member);
-}
-
-/* A server that was given up has not answered those that come later either. */
-static int why_lost(const struct target_queue *queue)
-{
-	return queue->link->silent ? -ETIMEDOUT : -ENOTCONN;
+	if (queue->wire.member.up && !queue->canceled && !nbd_link_is_up(queue->wire.link))
+		nbd_group_lose(&queue->owner->group, &queue->wire.member);
 }
 
 static void nbd_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	sub->queue = queue;
-	queue->in_flight++; /* the command may be done before the call returns */
-	nbd_link_asked(queue->link, bytes_carried(sub));
-	nbd_group_asked(&queue->owner->group, &queue->member, sub);
-	if (send_command(sub) < 0) {
-		queue->in_flight--;
-		nbd_link_answered(queue->link, bytes_carried(sub));
-		nbd_group_answered(&queue->member, sub, false);
-		/* Without a connection libnbd finds the call itself invalid. */
-		sub->result = nbd_link_is_up(queue->link) ? -nbd_link_errno() : why_lost(queue);
+	if (!wire_issue(&queue->wire, sub))
 		queue_look_whether_up(queue);
-		landed_add(&queue->landed, sub);
-	}
 }
 
 static void nbd_submit(struct target_queue *queue)
 {
-	nbd_link_submit(queue->link);
-}
-
-static void send_again(struct target_queue *queue)
-{
-	struct ndio_subrequest *sub;
-
-	while ((sub = queue->again)) {
-		queue->again = sub->next;
-		nbd_issue(queue, sub);
-	}
+	nbd_link_submit(queue->wire.link);
 }
 
 /* For a queue that has lost its connection. */
 static bool find_another(struct target_queue *queue)
 {
-	struct nbd_link *link = nbd_group_mend(&queue->owner->group, &queue->member);
+	struct nbd_link *link = nbd_group_mend(&queue->owner->group, &queue->wire.member);
 
 	if (!link)
 		return false;
-	assert(queue->in_flight == 0);
-	nbd_link_close(queue->link);
-	queue->link = link;
+	assert(queue->wire.in_flight == 0);
+	nbd_link_close(queue->wire.link);
+	queue->wire.link = link;
 	return true;
 }
 
 /* How long to sleep at the most; -1: no limit. */
 static int until_another(struct target_queue *queue)
 {
-	return queue->member.up || queue->canceled || nbd_group_is_lost(&queue->owner->group) ?
+	return queue->wire.member.up || queue->canceled || nbd_group_is_lost(&queue->owner->group) ?
 		       -1 :
 		       DOWN_MS;
 }
@@ -375,27 +187,28 @@ static struct ndio_subrequest *nbd_queue_poll(struct target_queue *queue, bool w
 	bool sleep, awake = false;
 
 	do {
-		sleep = wait && !queue->landed.first && (queue->in_flight || wake_fd >= 0);
-		if (sleep || queue->in_flight)
-			awake = nbd_link_look(queue->link, sleep ? until_another(queue) : 0,
+		sleep = wait && !queue->wire.landed.first &&
+			(queue->wire.in_flight || wake_fd >= 0);
+		if (sleep || queue->wire.in_flight)
+			awake = nbd_link_look(queue->wire.link, sleep ? until_another(queue) : 0,
 					      wake_fd);
 		queue_look_whether_up(queue);
-		send_again(queue);
-		if (!queue->member.up && !queue->canceled)
+		wire_go_on(&queue->wire);
+		if (!queue->wire.member.up && !queue->canceled)
 			awake |= find_another(queue) || sleep;
-	} while (sleep && !awake && !queue->landed.first);
-	return landed_take(&queue->landed);
+	} while (sleep && !awake && !queue->wire.landed.first);
+	return landed_take(&queue->wire.landed);
 }
 
 static void nbd_cancel(struct target_queue *queue)
 {
 	queue->canceled = true;
-	nbd_link_cut(queue->link);
+	nbd_link_cut(queue->wire.link);
 }
 
 static bool nbd_is_up(const struct target_queue *queue)
 {
-	return queue->member.up;
+	return queue->wire.member.up;
 }
 
 /* ---- the queue and the target ---- */
@@ -413,7 +226,7 @@ static int connect_spare(struct nbd_target *owner, int64_t ms, struct error *err
 
 	if (ret < 0)
 		return ret;
-	ret = nbd_link_open(&link, &owner->server, CONTEXT, &deadline, err);
+	ret = nbd_link_open(&link, &owner->server, NBD_CONTEXT, 0, &deadline, err);
 	nbd_watch_stop(&owner->server.watch);
 	if (ret == 0)
 		owner->spare[owner->nr_spare++] = link;
@@ -460,13 +273,18 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 		return NULL;
 	}
 	queue->owner = owner;
-	queue->link = take_spare(owner, err);
-	if (!queue->link || nbd_watch_start(&owner->server.watch, err) < 0) {
-		nbd_link_close(queue->link);
+	queue->wire = (struct nbd_wire){
+		.link = take_spare(owner, err),
+		.secret = owner->secret,
+		.can_fua = owner->facts.can_fua,
+		.group = &owner->group,
+	};
+	if (!queue->wire.link || nbd_watch_start(&owner->server.watch, err) < 0) {
+		nbd_link_close(queue->wire.link);
 		free(queue);
 		return NULL;
 	}
-	nbd_group_join(&owner->group, &queue->member);
+	nbd_group_join(&owner->group, &queue->wire.member);
 	return queue;
 }
 
@@ -474,12 +292,12 @@ static void nbd_queue_close(struct target_queue *queue)
 {
 	struct nbd_target *owner = queue->owner;
 
-	assert(queue->in_flight == 0 && !queue->landed.first && !queue->again);
-	nbd_group_leave(&owner->group, &queue->member);
-	if (queue->member.up && !queue->canceled && owner->nr_spare < NBD_GROUP_MAX)
-		owner->spare[owner->nr_spare++] = queue->link;
+	assert(queue->wire.in_flight == 0 && !queue->wire.landed.first && !queue->wire.again);
+	nbd_group_leave(&owner->group, &queue->wire.member);
+	if (queue->wire.member.up && !queue->canceled && owner->nr_spare < NBD_GROUP_MAX)
+		owner->spare[owner->nr_spare++] = queue->wire.link;
 	else
-		nbd_link_close(queue->link);
+		nbd_link_close(queue->wire.link);
 	nbd_watch_stop(&owner->server.watch);
 	free(queue);
 }
@@ -609,7 +427,7 @@ static int open_first(struct nbd_target *owner, const struct target_nbd_options 
 	int ret = nbd_server_init(&owner->server, owner->target.name, options->answer_timeout,
 				  &options->notice, err);
 
-	nbd_group_init(&owner->group, &owner->server, CONTEXT, is_same_export, owner);
+	nbd_group_init(&owner->group, &owner->server, NBD_CONTEXT, is_same_export, owner);
 	if (ret == 0)
 		ret = connect_spare(owner, INT64_MAX, err);
 	return ret < 0 ? ret : read_facts(owner, err);
@@ -631,8 +449,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 	}
 	owner->target.ops = &nbd_ops;
 	owner->connections = options->connections;
-	if (getrandom(&owner->secret, sizeof(owner->secret), 0) < 0)
-		owner->secret = clock_ms() * (uintptr_t)owner;
+	owner->secret = wire_secret();
 	ret = open_first(owner, options, err);
 	if (ret < 0) {
 		nbd_target_close(&owner->target);
