@@ -42,6 +42,8 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .connections = options->connections,
 					       .readonly = options->readonly,
 					       .answer_timeout = options->answer_timeout,
+					       .reconnect = options->reconnect,
+					       .unflushed = options->unflushed,
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);

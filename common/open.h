@@ -21,6 +21,8 @@ struct volume_options {
 				* not if opening fails; or NULL */
 	unsigned connections; /* to it at the most, if it allows several; at least 1 */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
+	unsigned reconnect;      /* seconds that one which is away is waited for; 0: it is lost */
+	uint64_t unflushed;      /* bytes kept for its return; 0: the usual. See target-nbd */
 	const char *header;      /* path of a detached LUKS header, or NULL */
 	bool unlock;      /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass; /* passphrase or a key file's content; only used in volume_open() */

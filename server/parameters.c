@@ -88,6 +88,9 @@ static int take_size(const struct parameter *parameter, const char *value)
 	if (size > parameter->max)
 		return FAIL("%s=%s: must be at most %" PRIi64, parameter->name, value,
 			    parameter->max);
+	if (size >= 0 && size < parameter->min)
+		return FAIL("%s=%s: must be at least %" PRIi64, parameter->name, value,
+			    parameter->min);
 	*(uint64_t *)parameter->into = size;
 	return size < 0 ? -1 : 0;
 }
@@ -144,6 +147,9 @@ static const struct parameter table[] = {
 	{ "connections", SERVER_ONLY, take_count, &config.open.connections, 1, 64 },
 	{ "answer", SERVER_ONLY, take_count, &config.open.answer_timeout, 1,
 	  NBD_ANSWER_TIMEOUT_MAX },
+	{ "reconnect", SERVER_ONLY, take_count, &config.open.reconnect, 0, NBD_ANSWER_TIMEOUT_MAX },
+	{ "unflushed", SERVER_ONLY, take_size, &config.open.unflushed, TARGET_UNFLUSHED_MIN,
+	  INT64_MAX },
 	{ "passphrase", ANY, take_key, &config.passphrase, 0, 0 },
 	{ "ask", ANY, take_key, &config.ask, 0, 0 },
 	{ "keyfile", ANY, take_key, &config.keyfile, 0, 0 },
@@ -166,6 +172,8 @@ const char parameters_help[] =
 	"uri=<URI>           another NBD server's export.\n"
 	"connections=<N>     To that server, if it allows several (default: 4).\n"
 	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n"
+	"reconnect=<SECONDS> One that is away is waited for so long (default: 0).\n"
+	"unflushed=<SIZE>    What is kept for its return, at the most (default: 64M).\n"
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"
 	"ask=<FD>            Unlock it with what a program sends that is asked.\n"
 	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n"

@@ -21,5 +21,13 @@ int error_set(struct error *err, int errnum, const char *fmt, ...)
 
 const char *error_reason(int errnum)
 {
-	return errnum == ENOTCONN ? "the connection to the server is lost" : strerror(errnum);
+	switch (errnum) {
+	case ENOTCONN:
+		return "the connection to the server is lost";
+	case ESTALE:
+		return "the server has another disk now, or has lost what it had acknowledged: it "
+		       "must be opened anew";
+	default:
+		return strerror(errnum);
+	}
 }

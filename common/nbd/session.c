@@ -517,6 +517,7 @@ void session_end(struct session *session, int error, int64_t now)
 		return;
 	end_links(session);
 	requeue_all(session, now);
+	session->epoch++;
 	session->error = error;
 	go(session, SESSION_ENDED);
 	fail_all(session, error);
@@ -814,6 +815,13 @@ void session_issue(struct session *session, struct session_op *op, int64_t now)
 	else
 		list_add(&session->held, op, OP_HELD);
 	validate(session);
+}
+
+bool session_wants_copy(const struct session *session, const struct session_op *op)
+{
+	bool safe = (op->flags & REQ_FUA) && session->identity.can_fua && session->seen.fences;
+
+	return op->cost && keeps_log(session) && !(safe && !is_logged(session, op));
 }
 
 void session_landed(struct session *session, struct session_op *op, uint64_t epoch, int64_t result,

@@ -216,6 +216,10 @@ uint64_t session_max_len(const struct session *session);
 /* A request. Its result comes with SESSION_DONE, once, whatever happens. */
 void session_issue(struct session *session, struct session_op *op, int64_t now);
 
+/* A change that landed well and is about to be told: may the log want it? Then op->record is to be one
+ * that holds a copy of the data by then. Stays true or false for as long as the epoch lasts. */
+bool session_wants_copy(const struct session *session, const struct session_op *op);
+
 /* What the server answered on a connection of this epoch: bytes, or a negative errno. ESHUTDOWN
  * is a lost connection. Ignored if the epoch is over: then the op is told again. */
 void session_landed(struct session *session, struct session_op *op, uint64_t epoch, int64_t result,

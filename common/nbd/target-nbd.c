@@ -9,8 +9,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <libnbd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include "base/align.h"
 #include "base/clock.h"
@@ -22,8 +25,9 @@
 
 /* What a connection beyond the first may take: a server that lets in no more clients may also just
  * not answer. */
-#define MORE_MS 3000
-#define DOWN_MS 250 /* how often a queue whose connection is lost looks for another */
+#define MORE_MS  3000
+#define AGAIN_MS 250 /* between tries to reach a server again before it is used */
+#define DOWN_MS  250 /* how often a queue whose connection is lost looks for another */
 
 struct nbd_target {
 	struct target target;
@@ -35,6 +39,10 @@ struct nbd_target {
 	uint64_t secret; /* see wire_secret() */
 	struct target_nbd_facts facts;
 	struct error silent; /* in words, without the URI */
+
+	unsigned reconnect;      /* seconds, or 0 */
+	uint64_t unflushed;      /* bytes */
+	struct lasting *lasting; /* from the first queue on, with reconnect */
 };
 
 struct target_queue {
@@ -100,7 +108,10 @@ static int read_facts(struct nbd_target *owner, struct error *err)
 				 "%s: the server's block sizes make no sense: minimum %" PRIu64
 				 ", maximum %" PRIu64,
 				 target->name, facts->block_minimum, facts->block_maximum);
-	target->max_len = round_down(min_u64(target->max_len, DEFAULT_MAX_LEN), target->align);
+	target->max_len = min_u64(target->max_len, DEFAULT_MAX_LEN);
+	if (owner->reconnect)
+		target->max_len = min_u64(target->max_len, lasting_max_len(owner->unflushed));
+	target->max_len = round_down(target->max_len, target->align);
 	target->max_other = MAX_OTHER;
 	target->max_queues = 1;
 	target->readonly = facts->readonly;
@@ -226,7 +237,8 @@ static int connect_spare(struct nbd_target *owner, int64_t ms, struct error *err
 
 	if (ret < 0)
 		return ret;
-	ret = nbd_link_open(&link, &owner->server, NBD_CONTEXT, 0, &deadline, err);
+	ret = nbd_link_open(&link, &owner->server, NBD_CONTEXT, owner->reconnect ? 1 : 0, &deadline,
+			    err);
 	nbd_watch_stop(&owner->server.watch);
 	if (ret == 0)
 		owner->spare[owner->nr_spare++] = link;
@@ -326,6 +338,37 @@ static int read_over(struct nbd_link *link, void *buf, size_t len, uint64_t offs
 	return ret;
 }
 
+/* A connection in place of the first, with which all others are lost too. */
+static int dial_again(struct nbd_target *owner)
+{
+	struct error err;
+
+	while (owner->nr_spare > 0)
+		nbd_link_close(owner->spare[--owner->nr_spare]);
+	if (connect_spare(owner, INT64_MAX, &err) < 0)
+		return -ENOTCONN;
+	return is_same_export(owner, owner->spare[0], &err) ? 0 : -ESTALE;
+}
+
+/* Nothing has been written yet: a server that was away and is back is as good as before. */
+static int read_until(struct nbd_target *owner, int64_t deadline, void *buf, size_t len,
+		      uint64_t offset)
+{
+	int ret = owner->nr_spare ? read_over(owner->spare[0], buf, len, offset) : -ENOTCONN;
+
+	while (ret < 0 && (!owner->nr_spare || !nbd_link_is_up(owner->spare[0])) &&
+	       clock_ms() < deadline) {
+		ret = dial_again(owner);
+		if (ret == -ESTALE)
+			break;
+		if (ret == 0)
+			ret = read_over(owner->spare[0], buf, len, offset);
+		else
+			usleep(AGAIN_MS * 1000);
+	}
+	return ret;
+}
+
 static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t offset)
 {
 	struct nbd_target *owner = to_nbd(target);
@@ -333,14 +376,12 @@ static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t o
 
 	if (offset >= target->size)
 		return 0;
-	if (owner->nr_spare == 0)
-		return -ENOTCONN;
 	len = min_u64(len, target->size - offset);
 	memset(buf, 0, len); /* what a hostile server leaves out */
 	ret = nbd_watch_start(&owner->server.watch, NULL);
 	if (ret < 0)
 		return ret;
-	ret = read_over(owner->spare[0], buf, len, offset);
+	ret = read_until(owner, clock_ms() + owner->reconnect * INT64_C(1000), buf, len, offset);
 	nbd_watch_stop(&owner->server.watch);
 	return ret < 0 ? ret : (int64_t)len;
 }
@@ -349,6 +390,7 @@ static void nbd_target_close(struct target *target)
 {
 	struct nbd_target *owner = to_nbd(target);
 
+	lasting_close(owner->lasting);
 	while (owner->nr_spare > 0)
 		nbd_link_close(owner->spare[--owner->nr_spare]);
 	nbd_group_destroy(&owner->group);
@@ -369,14 +411,110 @@ static const struct target_ops nbd_ops = {
 	.close = nbd_target_close,
 };
 
+/* ---- a session's queues ---- */
+
+/* So many bits of all that it can and is that another disk is another number. */
+static uint32_t sum_up(const struct target_nbd_facts *facts)
+{
+	const uint64_t parts[] = {
+		facts->tls,           facts->structured_replies, facts->readonly,
+		facts->rotational,    facts->multi_conn,         facts->can_trim,
+		facts->can_zero,      facts->can_fast_zero,      facts->can_extents,
+		facts->can_cache,     facts->block_minimum,      facts->block_preferred,
+		facts->block_maximum,
+	};
+	uint32_t sum = 2166136261; /* FNV-1a */
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		for (unsigned shift = 0; shift < 64; shift += 8)
+			sum = (sum ^ (parts[i] >> shift & 0xff)) * 16777619;
+	return sum;
+}
+
+static int identify(void *opaque, struct nbd_link *link, struct session_identity *identity,
+		    struct error *err)
+{
+	const struct nbd_target *owner = opaque;
+	struct target_nbd_facts facts;
+
+	(void)owner;
+	(void)err;
+	read_export(link, &facts);
+	*identity = (struct session_identity){
+		.fences = link->identity.fences,
+		.has_instance = link->identity.has_instance,
+		.size = facts.size,
+		.facts = sum_up(&facts),
+		.can_flush = facts.can_flush,
+		.can_fua = facts.can_fua,
+	};
+	memcpy(identity->instance, link->identity.instance, sizeof(identity->instance));
+	return 0;
+}
+
+static int start_session(struct nbd_target *owner, struct error *err)
+{
+	const struct lasting_options options = {
+		.server = &owner->server,
+		.context = NBD_CONTEXT,
+		.links = owner->nr_spare,
+		.can_fua = owner->facts.can_fua,
+		.max_len = owner->target.max_len,
+		.secret = owner->secret,
+		.reconnect = owner->reconnect,
+		.unflushed = owner->unflushed,
+		.identify = identify,
+		.opaque = owner,
+	};
+
+	owner->nr_spare = 0;
+	return lasting_open(&options, owner->spare, &owner->lasting, err);
+}
+
+static struct target_queue *session_queue_open(struct target *target, unsigned depth,
+					       struct bvec bounce, struct error *err)
+{
+	struct nbd_target *owner = to_nbd(target);
+
+	(void)bounce;
+	return owner->lasting || start_session(owner, err) == 0 ?
+		       lasting_queue_open(owner->lasting, depth, err) :
+		       NULL;
+}
+
+static const struct target_ops session_ops = {
+	.read = nbd_read,
+	.queue_open = session_queue_open,
+	.queue_close = lasting_queue_close,
+	.issue = lasting_issue,
+	.submit = lasting_submit,
+	.poll = lasting_poll,
+	.cancel = lasting_cancel,
+	.close = nbd_target_close,
+};
+
 bool target_is_nbd(const struct target *target)
 {
-	return target->ops == &nbd_ops;
+	return target->ops == &nbd_ops || target->ops == &session_ops;
 }
 
 void target_nbd_hurry(struct target *target)
 {
-	atomic_store(&to_nbd(target)->server.hurry, true);
+	struct nbd_target *owner = to_nbd(target);
+
+	atomic_store(&owner->server.hurry, true);
+	if (owner->lasting)
+		lasting_hurry(owner->lasting);
+}
+
+bool target_nbd_lasting(const struct target *target, struct lasting_facts *facts)
+{
+	const struct nbd_target *owner = (const struct nbd_target *)target;
+
+	if (!target_is_nbd(target) || !owner->lasting)
+		return false;
+	lasting_read_facts(owner->lasting, facts);
+	return true;
 }
 
 void target_nbd_facts(const struct target *target, struct target_nbd_facts *facts)
@@ -421,6 +559,20 @@ int target_nbd_connect(struct target *target, struct error *err)
 	return 0;
 }
 
+/* An id that no other has, or can guess. */
+static int name_session(struct nbd_target *owner, struct error *err)
+{
+	uint8_t id[NBD_ID_LEN];
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return error_set(err, errno, "%s: no random number: %s", owner->target.name,
+				 strerror(errno));
+	for (unsigned i = 0; i < sizeof(id); i++)
+		snprintf(owner->server.session + 2 * i, 3, "%02x", id[i]);
+	owner->server.told = true; /* why a connection is lost is in what the session tells */
+	return 0;
+}
+
 static int open_first(struct nbd_target *owner, const struct target_nbd_options *options,
 		      struct error *err)
 {
@@ -428,6 +580,8 @@ static int open_first(struct nbd_target *owner, const struct target_nbd_options 
 				  &options->notice, err);
 
 	nbd_group_init(&owner->group, &owner->server, NBD_CONTEXT, is_same_export, owner);
+	if (ret == 0 && owner->reconnect)
+		ret = name_session(owner, err);
 	if (ret == 0)
 		ret = connect_spare(owner, INT64_MAX, err);
 	return ret < 0 ? ret : read_facts(owner, err);
@@ -447,8 +601,10 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		free(owner);
 		return error_set(err, ENOMEM, "%s: no memory", uri);
 	}
-	owner->target.ops = &nbd_ops;
+	owner->target.ops = options->reconnect ? &session_ops : &nbd_ops;
 	owner->connections = options->connections;
+	owner->reconnect = options->reconnect;
+	owner->unflushed = options->unflushed ? options->unflushed : TARGET_UNFLUSHED;
 	owner->secret = wire_secret();
 	ret = open_first(owner, options, err);
 	if (ret < 0) {
@@ -456,7 +612,11 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		return ret;
 	}
 	nbd_server_is_silent(&owner->server, &silent);
-	error_set(&owner->silent, ETIMEDOUT, "%s", reason_alone(owner, &silent));
+	if (owner->reconnect)
+		error_set(&owner->silent, ETIMEDOUT, "the server has been away for %u second%s",
+			  owner->reconnect, owner->reconnect == 1 ? "" : "s");
+	else
+		error_set(&owner->silent, ETIMEDOUT, "%s", reason_alone(owner, &silent));
 	owner->target.timed_out = owner->silent.text;
 	owner->target.readonly |= options->readonly;
 	*target = &owner->target;

@@ -1,9 +1,11 @@
 /* target-nbd: an export of an NBD server.
  *
  * Each queue is one connection: queues take over those that were opened before, and leave them
- * behind for the next. A server that doesn't allow several (NBD_FLAG_CAN_MULTI_CONN) gets one. One
- * that is lost is dialled again while others are up (see nbd-group); what was in flight on it has
- * failed. What a server hasn't is done without or with what it has: FUA by a flush after the
+ * behind for the next. A server that doesn't allow several (NBD_FLAG_CAN_MULTI_CONN) gets one.
+ *
+ * With reconnect, all are a session (see session.h) that outlives its server (see lasting.h). Without
+ * it, a connection that is lost is dialled again while others are up (see nbd-group); what was in
+ * flight on it has failed. What a server hasn't is done without or with what it has: FUA by a flush after the
  * write. */
 #ifndef NDIO_TARGET_NBD_H
 #define NDIO_TARGET_NBD_H
@@ -13,13 +15,19 @@
 #include "base/error.h"
 #include "base/notice.h"
 #include "engine/target.h"
+#include "nbd/lasting.h"
 #include "nbd/nbd-group.h"
+
+#define TARGET_UNFLUSHED     (64 * 1024 * 1024)
+#define TARGET_UNFLUSHED_MIN (1024 * 1024)
 
 struct target_nbd_options {
 	unsigned connections; /* how many queues there may be at the most; at least 1 */
 	bool readonly;
 	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
-	struct notice notice;    /* told why a connection was lost, in the thread that uses it */
+	unsigned reconnect;   /* seconds that a server which is away is waited for; 0: it is lost */
+	uint64_t unflushed;   /* bytes kept for that, TARGET_UNFLUSHED_MIN or more; 0: the usual */
+	struct notice notice; /* told why a connection was lost, in the thread that uses it */
 };
 
 /* Connects to any URI that nbd-uri.h knows, once. 0, or a negative errno with a message that starts
@@ -34,6 +42,10 @@ int target_nbd_connect(struct target *target, struct error *err);
 /* From now on the server is lost when it owes an answer for some seconds: whoever uses it wants to
  * end. Any thread. */
 void target_nbd_hurry(struct target *target);
+
+/* Of one with reconnect, how it is getting on: false for others, and before there are queues. Any
+ * thread. */
+bool target_nbd_lasting(const struct target *target, struct lasting_facts *facts);
 
 /* What only an NBD server has, for reports. */
 struct target_nbd_facts {

@@ -1,0 +1,250 @@
+/* The thread that dials: makes the connections that the session asks for, tells it of the time, ends
+ * what no queue looks after, and says what becomes of the server. It runs while there are queues, and
+ * sleeps until the session has something for it. The lock is let go while it dials or tells. */
+#include "nbd/lasting-own.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/thread.h"
+
+/* ---- dialling ---- */
+
+/* Without the lock. */
+static int dial(struct lasting *lasting, uint64_t epoch, struct nbd_link **link,
+		struct session_identity *identity, struct error *err)
+{
+	const struct lasting_options *options = &lasting->options;
+	const struct deadline deadline = {
+		.at = clock_ms() + options->server->answer_timeout * INT64_C(1000),
+		.stop = &lasting->dial_over,
+	};
+	int ret = nbd_link_open(link, options->server, options->context, epoch, &deadline, err);
+
+	if (ret < 0)
+		return ret;
+	ret = options->identify(options->opaque, *link, identity, err);
+	if (ret < 0)
+		nbd_link_close(*link);
+	return ret;
+}
+
+/* A connection stands: it is its seat's, or none. */
+static bool seat_link(struct lasting *lasting, unsigned number, uint64_t epoch,
+		      struct nbd_link *link, const struct session_identity *identity)
+{
+	struct seat *seat = &lasting->seat[number];
+
+	assert(!seat->fresh || epoch != lasting->session.epoch);
+	if (epoch != lasting->session.epoch)
+		return false;
+	seat->fresh = link;
+	if (session_connected(&lasting->session, number, epoch, identity, clock_ms()))
+		return true;
+	seat->fresh = NULL;
+	return false;
+}
+
+static void try_once(struct lasting *lasting, unsigned number)
+{
+	struct session_identity identity = { 0 };
+	uint64_t epoch = lasting->session.epoch;
+	struct nbd_link *link = NULL;
+	struct error err = { 0 };
+	int ret;
+
+	lasting->dial_epoch = epoch;
+	atomic_store(&lasting->dial_over, lasting->stop);
+	pthread_mutex_unlock(&lasting->lock);
+	ret = dial(lasting, epoch, &link, &identity, &err);
+	pthread_mutex_lock(&lasting->lock);
+	lasting->dial_epoch = 0;
+	if (ret == -EACCES || ret == -ESTALE) {
+		lasting->why = err;
+		session_end(&lasting->session, ret, clock_ms());
+	} else if (ret < 0) {
+		lasting->why = err;
+		session_lost(&lasting->session, number, epoch, clock_ms());
+	} else if (seat_link(lasting, number, epoch, link, &identity)) {
+		lasting_nudge(&lasting->seat[number]);
+	} else {
+		nbd_link_reset(link);
+	}
+}
+
+/* Connections that are to be ended, of links that no queue has. */
+static void end_alone(struct lasting *lasting)
+{
+	for (unsigned i = 0; i < lasting->options.links; i++) {
+		struct session_record *record;
+		struct seat *seat = &lasting->seat[i];
+		struct session_op *op;
+
+		if (seat->queue || !lasting->session.link[i].end)
+			continue;
+		session_next(&lasting->session, i, &op, &record, clock_ms());
+		if (seat->fresh)
+			nbd_link_reset(seat->fresh);
+		seat->fresh = NULL;
+	}
+}
+
+/* ---- what is told ---- */
+
+static void say_lost(const struct lasting *lasting, struct error *text)
+{
+	error_set(text, 0,
+		  "the connection is lost (%s): waiting for the server, %u second%s at the most",
+		  lasting->why.text, lasting->options.reconnect,
+		  lasting->options.reconnect == 1 ? "" : "s");
+}
+
+static void say_back(struct lasting *lasting, struct error *text)
+{
+	const struct session *session = &lasting->session;
+	int64_t away = session->up_at - session->lost_at;
+
+	if (session->times_lost > 0)
+		error_set(text, 0,
+			  "the server is back after %" PRIi64 ".%" PRIi64
+			  " seconds: sent again: %" PRIu64 " that were in flight, %" PRIu64
+			  " that weren't flushed",
+			  away / 1000, away % 1000 / 100, session->sent_again - lasting->sent_again,
+			  session->replayed - lasting->replayed);
+	lasting->sent_again = session->sent_again;
+	lasting->replayed = session->replayed;
+}
+
+static void say_ended(const struct lasting *lasting, struct error *text)
+{
+	int error = lasting->session.error;
+
+	if (error == -ESTALE && lasting->why.text[0] == '\0')
+		error_set(text, 0, "%s", error_reason(ESTALE));
+	else if (error != -ECANCELED)
+		error_set(text, 0, "the server is given up: %s", lasting->why.text);
+}
+
+/* True: the lock was let go meanwhile, since who is told may take his time. */
+static bool tell_news(struct lasting *lasting)
+{
+	const struct nbd_server *server = lasting->options.server;
+	struct error text = { 0 };
+	enum session_state state;
+
+	if (!session_news(&lasting->session, &state))
+		return false;
+	if (state == SESSION_WAITING)
+		say_lost(lasting, &text);
+	else if (state == SESSION_UP)
+		say_back(lasting, &text);
+	else if (state == SESSION_GIVEN_UP)
+		error_set(&text, 0,
+			  "the server has been away for %u seconds (%s): requests fail until it is "
+			  "back",
+			  lasting->options.reconnect, lasting->why.text);
+	else
+		say_ended(lasting, &text);
+	pthread_mutex_unlock(&lasting->lock);
+	if (text.text[0])
+		notice_tell(&server->notice, "%s: %s", server->name, text.text);
+	pthread_mutex_lock(&lasting->lock);
+	return true;
+}
+
+/* ---- the thread ---- */
+
+static void hurry_up(struct lasting *lasting, int64_t now)
+{
+	if (now >= lasting->hurry_at && lasting->session.state != SESSION_UP)
+		session_end(&lasting->session, -ENOTCONN, now);
+}
+
+/* Until there is more to do. */
+static void sleep_a_while(struct lasting *lasting)
+{
+	int64_t at = session_wake_at(&lasting->session);
+	struct timespec ts;
+
+	if (lasting->session.state != SESSION_UP && lasting->hurry_at < at)
+		at = lasting->hurry_at;
+	lasting->asleep_until = at;
+	ts = (struct timespec){ .tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000 };
+	if (at == INT64_MAX)
+		pthread_cond_wait(&lasting->changed, &lasting->lock);
+	else
+		pthread_cond_timedwait(&lasting->changed, &lasting->lock, &ts);
+	lasting->asleep_until = INT64_MIN;
+}
+
+static void *dial_main(void *opaque)
+{
+	struct lasting *lasting = opaque;
+	unsigned number;
+
+	pthread_mutex_lock(&lasting->lock);
+	while (!lasting->stop) {
+		int64_t now = clock_ms();
+
+		hurry_up(lasting, now);
+		session_time(&lasting->session, now);
+		end_alone(lasting);
+		if (tell_news(lasting))
+			continue;
+		if (session_dial(&lasting->session, &number, now)) {
+			try_once(lasting, number);
+			continue;
+		}
+		lasting_wake(lasting, SESSION_LINKS);
+		sleep_a_while(lasting);
+	}
+	pthread_mutex_unlock(&lasting->lock);
+	return NULL;
+}
+
+int lasting_start_dialling(struct lasting *lasting, struct error *err)
+{
+	struct nbd_server *server = lasting->options.server;
+	int ret;
+
+	if (lasting->nr_queues > 0) {
+		lasting->nr_queues++;
+		return 0;
+	}
+	if (nbd_watch_start(&server->watch, err) < 0)
+		return -EAGAIN;
+	lasting->stop = false;
+	ret = thread_start(&lasting->thread, dial_main, lasting);
+	if (ret) {
+		nbd_watch_stop(&server->watch);
+		return error_set(err, ret, "%s: no thread to dial: %s", server->name,
+				 strerror(ret));
+	}
+	lasting->nr_queues = 1;
+	return 0;
+}
+
+void lasting_stop_dialling(struct lasting *lasting)
+{
+	if (--lasting->nr_queues > 0)
+		return;
+	pthread_mutex_lock(&lasting->lock);
+	lasting->stop = true;
+	atomic_store(&lasting->dial_over, true);
+	pthread_cond_signal(&lasting->changed);
+	pthread_mutex_unlock(&lasting->lock);
+	pthread_join(lasting->thread, NULL);
+	nbd_watch_stop(&lasting->options.server->watch);
+}
+
+void lasting_hurry(struct lasting *lasting)
+{
+	pthread_mutex_lock(&lasting->lock);
+	lasting->hurry_at = clock_ms() + NBD_HURRY_MS;
+	pthread_cond_signal(&lasting->changed);
+	pthread_mutex_unlock(&lasting->lock);
+}

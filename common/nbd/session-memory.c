@@ -1,0 +1,137 @@
+/* Records come and go in about the same order: a log is released from its oldest on, but what one
+ * connection took first another may have had acknowledged first. So one that is given back is only
+ * marked, and the tail moves over those that are. Where the ring has no room in one piece, which
+ * takes such a disorder, a record comes from the heap. */
+#include "nbd/session-memory.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/align.h"
+
+#define UNIT 64 /* bytes that all sizes are multiples of */
+
+/* Before each record; or alone, over what is left at the ring's end. */
+struct space {
+	size_t len; /* bytes, with this */
+	bool is_free, on_heap;
+	struct session_record record;
+};
+
+#define HEAD round_up(sizeof(struct space), UNIT)
+
+_Static_assert(sizeof(struct space) + UNIT <= SESSION_OVERHEAD, "what a record costs is counted");
+
+static struct space *space_of(struct session_record *record)
+{
+	return (struct space *)((uint8_t *)record - offsetof(struct space, record));
+}
+
+int session_memory_init(struct session_memory *memory, uint64_t bytes, uint64_t max_len,
+			struct error *err)
+{
+	size_t size = round_up(bytes + max_len, UNIT);
+	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (base == MAP_FAILED)
+		return error_set(err, errno, "no memory for what isn't flushed: %s",
+				 strerror(errno));
+	madvise(base, size, MADV_DONTDUMP);
+	*memory = (struct session_memory){ .base = base, .size = size };
+	return 0;
+}
+
+void session_memory_destroy(struct session_memory *memory)
+{
+	if (memory->base)
+		munmap(memory->base, memory->size);
+	*memory = (struct session_memory){ 0 };
+}
+
+static struct space *at(const struct session_memory *memory, size_t place)
+{
+	return (struct space *)(memory->base + place);
+}
+
+/* Bytes at head that can be used in one piece. It isn't full. */
+static size_t room(const struct session_memory *memory)
+{
+	return memory->head >= memory->tail ? memory->size - memory->head :
+					      memory->tail - memory->head;
+}
+
+static void take(struct session_memory *memory, size_t len, bool is_free)
+{
+	struct space *space = at(memory, memory->head);
+
+	space->len = len;
+	space->is_free = is_free;
+	space->on_heap = false;
+	memory->used += len;
+	memory->head += len;
+	if (memory->head == memory->size)
+		memory->head = 0;
+}
+
+static struct space *take_from_ring(struct session_memory *memory, size_t len)
+{
+	struct space *space;
+
+	if (memory->used == memory->size)
+		return NULL;
+	if (memory->used == 0)
+		memory->head = memory->tail = 0; /* the same, warm memory again */
+	if (room(memory) < len && memory->head >= memory->tail && len <= memory->tail)
+		take(memory, room(memory), true);
+	if (room(memory) < len)
+		return NULL;
+	space = at(memory, memory->head);
+	take(memory, len, false);
+	return space;
+}
+
+static struct space *take_from_heap(size_t len)
+{
+	struct space *space = aligned_alloc(UNIT, len);
+
+	if (space) {
+		space->len = len;
+		space->on_heap = true;
+	}
+	return space;
+}
+
+struct session_record *session_memory_take(struct session_memory *memory, uint64_t len)
+{
+	size_t whole = HEAD + round_up(len, UNIT);
+	struct space *space = take_from_ring(memory, whole);
+
+	if (!space)
+		space = take_from_heap(whole);
+	if (!space)
+		return NULL;
+	memset(&space->record, 0, sizeof(space->record));
+	space->record.op.data = (uint8_t *)space + HEAD;
+	return &space->record;
+}
+
+void session_memory_give(struct session_memory *memory, struct session_record *record)
+{
+	struct space *space = space_of(record);
+
+	if (space->on_heap) {
+		free(space);
+		return;
+	}
+	space->is_free = true;
+	while (memory->used > 0 && (space = at(memory, memory->tail))->is_free) {
+		memory->used -= space->len;
+		memory->tail += space->len;
+		if (memory->tail == memory->size)
+			memory->tail = 0;
+	}
+}
