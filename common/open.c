@@ -81,6 +81,21 @@ static int check_apart(const struct volume *volume, struct error *err)
 			 volume->target->name, volume->luks.data_offset, volume->luks.header_len);
 }
 
+/* A header on the disk itself; after a reconnect it must still be that one. */
+static int identify(void *opaque, struct target *target, uint8_t *identity, struct error *err)
+{
+	const struct volume *volume = opaque;
+	const struct luks_source source = {
+		.name = target->name,
+		.size = target->size,
+		.read = read_target,
+		.opaque = target,
+	};
+
+	_Static_assert(TARGET_NBD_IDENTITY == LUKS_IDENTITY_LEN, "the one is the other");
+	return luks_identify(&source, volume->luks.metadata_len, identity, err);
+}
+
 static int unlock_by(struct volume *volume, struct target *holder,
 		     const struct volume_options *options, struct error *err)
 {
@@ -108,6 +123,8 @@ static int unlock_by(struct volume *volume, struct target *holder,
 		ret = begins_with(volume->target, holder, &same, err);
 	if (ret == 0)
 		ret = luks_unlock(&source, &pass, &volume->luks, err);
+	if (ret == 0 && !source.detached && target_is_nbd(holder))
+		target_nbd_set_identify(holder, identify, volume);
 	return ret == 0 && same ? check_apart(volume, err) : ret;
 }
 

@@ -2,9 +2,11 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "luks/luks-json.h"
 #include "luks/luks-memfd.h"
@@ -14,6 +16,11 @@
 #define MIB          (UINT64_C(1) << 20)
 #define HEADER_FIRST (16 * MIB) /* holds both copies of any LUKS2 header */
 #define COPY_CHUNK   MIB
+
+/* Of LUKS1 (its specification, figure 1), up to the key slots, which behind these may be any: magic,
+ * cipher, hash, the data's offset, the key's digest, the UUID. */
+#define LUKS1_METADATA 4096
+#define LUKS1_FIXED    208
 
 struct header {
 	const struct luks_source *source;
@@ -71,17 +78,27 @@ static int tail_copy(struct header *header, struct error *err)
 	return ret;
 }
 
-static int header_load(struct header *header, struct error *err)
+static int start_load(struct header *header, uint64_t first, struct error *err)
 {
 	int ret = luks_memfd_make(&header->memfd, header->source->size, err);
 
-	if (!ret)
-		ret = header_copy(header, HEADER_FIRST, err);
+	return ret ? ret : header_copy(header, first, err);
+}
+
+static int finish_load(struct header *header, struct error *err)
+{
+	int ret = luks_memfd_load(&header->memfd, err);
+
+	return ret == -ENODATA ? -EINVAL : ret;
+}
+
+static int header_load(struct header *header, struct error *err)
+{
+	int ret = start_load(header, HEADER_FIRST, err);
+
 	if (!ret)
 		ret = tail_copy(header, err);
-	if (!ret)
-		ret = luks_memfd_load(&header->memfd, err);
-	return ret == -ENODATA ? -EINVAL : ret;
+	return ret ? ret : finish_load(header, err);
 }
 
 /* A decimal number in a string, as LUKS2 writes what may not fit in 53 bits. */
@@ -246,8 +263,10 @@ static int geometry_check(const struct header *header, const struct luks *luks, 
  * destroy it. */
 static int place_check(struct header *header, struct luks *luks, struct error *err)
 {
-	int ret = luks_memfd_measure(&header->memfd, &luks->header_len, NULL, err);
+	uint64_t copy_len = 0;
+	int ret = luks_memfd_measure(&header->memfd, &luks->header_len, &copy_len, err);
 
+	luks->metadata_len = copy_len ? 2 * copy_len : LUKS1_METADATA;
 	if (ret || header->source->detached || luks->data_offset >= luks->header_len)
 		return ret;
 	return error_set(err, EINVAL,
@@ -324,6 +343,73 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 		luks_clear(luks);
 	luks_memfd_close(&header.memfd);
 	return ret < 0 ? ret : 0;
+}
+
+/* ---- which volume it is ---- */
+
+static int add_text(EVP_MD_CTX *sum, const char *text)
+{
+	return EVP_DigestUpdate(sum, text, strlen(text) + 1);
+}
+
+/* Key slots are named by a digest too, and change. */
+static int add_luks2(EVP_MD_CTX *sum, struct json_object *json)
+{
+	struct json_object *digests = luks_json_member(json, "digests");
+	struct json_object *segments = luks_json_member(json, "segments");
+	int ok = segments ? add_text(sum, json_object_to_json_string(segments)) : 0;
+
+	if (!json_object_is_type(digests, json_type_object))
+		return 0;
+	json_object_object_foreach(digests, number, digest)
+	{
+		ok = ok && add_text(sum, number) &&
+		     add_text(sum, luks_json_text(luks_json_member(digest, "salt"))) &&
+		     add_text(sum, luks_json_text(luks_json_member(digest, "digest")));
+	}
+	return ok;
+}
+
+static int sum_up(struct header *header, EVP_MD_CTX *sum, struct error *err)
+{
+	const char *uuid = crypt_get_uuid(header->memfd.cd);
+	uint8_t fixed[LUKS1_FIXED];
+	struct json_object *json;
+	int ret, ok = add_text(sum, uuid ? uuid : "");
+
+	if (luks_memfd_version(&header->memfd) == 1) {
+		ok = ok && pread(header->memfd.fd, fixed, LUKS1_FIXED, 0) == LUKS1_FIXED &&
+		     EVP_DigestUpdate(sum, fixed, LUKS1_FIXED);
+	} else {
+		ret = luks_json_load(&header->memfd, &json, err);
+		if (ret)
+			return ret;
+		ok = ok && add_luks2(sum, json);
+		json_object_put(json);
+	}
+	return ok ? 0 : luks_memfd_damaged(&header->memfd, err);
+}
+
+int luks_identify(const struct luks_source *source, uint64_t metadata_len,
+		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+{
+	struct header header = { .source = source };
+	EVP_MD_CTX *sum = EVP_MD_CTX_new();
+	int ret;
+
+	luks_memfd_init(&header.memfd, source->name);
+	ret = start_load(&header, metadata_len, err);
+	if (!ret)
+		ret = finish_load(&header, err);
+	if (!ret && (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL)))
+		ret = error_set(err, ENOMEM, "%s: no memory", source->name);
+	if (!ret)
+		ret = sum_up(&header, sum, err);
+	if (!ret && !EVP_DigestFinal_ex(sum, identity, NULL))
+		ret = luks_memfd_damaged(&header.memfd, err);
+	EVP_MD_CTX_free(sum);
+	luks_memfd_close(&header.memfd);
+	return ret;
 }
 
 void luks_clear(struct luks *luks)

@@ -37,17 +37,18 @@ struct luks_asker {
  * size are whole sectors and nothing overflows; the cipher is one that its user knows. That
  * the data lie within the device is for the caller to check. */
 struct luks {
-	unsigned version;     /* 1 or 2 */
-	char cipher[64];      /* "aes-xts-plain64" */
-	unsigned sector;      /* bytes */
-	uint64_t data_offset; /* bytes from the start of the data device */
-	uint64_t data_size;   /* bytes, or 0: up to the end of the data device */
-	uint64_t iv_offset;   /* 512-byte units, added to a sector's own number */
-	uint64_t header_len;  /* bytes from the start of the header's device that are its own */
-	bool allow_discards;  /* the header's flag: trims may be passed on */
-	int slot;             /* the key slot that opened it */
-	void *key;            /* the volume key, from secret_alloc(); owned */
-	size_t key_len;       /* bytes */
+	unsigned version;      /* 1 or 2 */
+	char cipher[64];       /* "aes-xts-plain64" */
+	unsigned sector;       /* bytes */
+	uint64_t data_offset;  /* bytes from the start of the data device */
+	uint64_t data_size;    /* bytes, or 0: up to the end of the data device */
+	uint64_t iv_offset;    /* 512-byte units, added to a sector's own number */
+	uint64_t header_len;   /* bytes from the start of the header's device that are its own */
+	uint64_t metadata_len; /* bytes of these that aren't key areas */
+	bool allow_discards;   /* the header's flag: trims may be passed on */
+	int slot;              /* the key slot that opened it */
+	void *key;             /* the volume key, from secret_alloc(); owned */
+	size_t key_len;        /* bytes */
 };
 
 /* Loads the header and opens it. On success the caller owns luks->key; see luks_clear(). Errors,
@@ -58,6 +59,15 @@ struct luks {
  * slot; -EIO and so on from read(); -ENOMEM. */
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err);
+
+/* What makes a volume the one that it is, whatever becomes of its key slots: a hash of its UUID, the
+ * digest of its key, and where and how its data lie. */
+#define LUKS_IDENTITY_LEN 32
+
+/* Reads the header anew, as far as luks says that it goes; metadata_len is that of luks_unlock(). 0,
+ * or a negative errno with a message: it can't be read, or is none at the moment. */
+int luks_identify(const struct luks_source *source, uint64_t metadata_len,
+		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err);
 
 /* Frees the key. Harmless on a zeroed struct. */
 void luks_clear(struct luks *luks);

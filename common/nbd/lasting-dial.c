@@ -123,7 +123,7 @@ static void say_ended(const struct lasting *lasting, struct error *text)
 {
 	int error = lasting->session.error;
 
-	if (error == -ESTALE && lasting->why.text[0] == '\0')
+	if (error == -ESTALE)
 		error_set(text, 0, "%s", error_reason(ESTALE));
 	else if (error != -ECANCELED)
 		error_set(text, 0, "the server is given up: %s", lasting->why.text);

@@ -40,9 +40,11 @@ struct nbd_target {
 	struct target_nbd_facts facts;
 	struct error silent; /* in words, without the URI */
 
-	unsigned reconnect;      /* seconds, or 0 */
-	uint64_t unflushed;      /* bytes */
-	struct lasting *lasting; /* from the first queue on, with reconnect */
+	unsigned reconnect;               /* seconds, or 0 */
+	uint64_t unflushed;               /* bytes */
+	struct lasting *lasting;          /* from the first queue on, with reconnect */
+	target_nbd_identify_fn *identify; /* or NULL */
+	void *identify_opaque;
 };
 
 struct target_queue {
@@ -431,14 +433,43 @@ static uint32_t sum_up(const struct target_nbd_facts *facts)
 	return sum;
 }
 
+/* A target that leads over one connection, and can only be read. */
+struct narrow {
+	struct target target;
+	struct nbd_link *link;
+};
+
+static int64_t narrow_read(struct target *target, void *buf, size_t len, uint64_t offset)
+{
+	struct narrow *narrow = (struct narrow *)target;
+	int ret;
+
+	if (offset >= target->size)
+		return 0;
+	len = min_u64(len, target->size - offset);
+	memset(buf, 0, len);
+	ret = read_over(narrow->link, buf, len, offset);
+	return ret < 0 ? ret : (int64_t)len;
+}
+
+static int identify_disk(const struct nbd_target *owner, struct nbd_link *link,
+			 struct session_identity *identity, struct error *err)
+{
+	static const struct target_ops ops = { .read = narrow_read };
+	struct narrow narrow = { .target = owner->target, .link = link };
+
+	if (!owner->identify || identity->size != owner->target.size)
+		return 0;
+	narrow.target.ops = &ops;
+	return owner->identify(owner->identify_opaque, &narrow.target, identity->header, err);
+}
+
 static int identify(void *opaque, struct nbd_link *link, struct session_identity *identity,
 		    struct error *err)
 {
 	const struct nbd_target *owner = opaque;
 	struct target_nbd_facts facts;
 
-	(void)owner;
-	(void)err;
 	read_export(link, &facts);
 	*identity = (struct session_identity){
 		.fences = link->identity.fences,
@@ -449,7 +480,7 @@ static int identify(void *opaque, struct nbd_link *link, struct session_identity
 		.can_fua = facts.can_fua,
 	};
 	memcpy(identity->instance, link->identity.instance, sizeof(identity->instance));
-	return 0;
+	return identify_disk(owner, link, identity, err);
 }
 
 static int start_session(struct nbd_target *owner, struct error *err)
@@ -496,6 +527,13 @@ static const struct target_ops session_ops = {
 bool target_is_nbd(const struct target *target)
 {
 	return target->ops == &nbd_ops || target->ops == &session_ops;
+}
+
+void target_nbd_set_identify(struct target *target, target_nbd_identify_fn *identify_fn,
+			     void *opaque)
+{
+	to_nbd(target)->identify = identify_fn;
+	to_nbd(target)->identify_opaque = opaque;
 }
 
 void target_nbd_hurry(struct target *target)
