@@ -10,9 +10,7 @@
  * Can the gain be had simpler? Not by what was measured (doc/performance.md has
  * the figures): helpers that aren't bound while they sleep gave nothing (0.99 and, of reads,
  * 0.87); a caller that yields after each piece lost 0.12 over four connections; a helper that
- * isn't asked again after coming late lost with one connection what it won with four. What is
- * long here is to heed what others set: that is a promise (taskset, cpusets), and not the
- * mechanism. */
+ * isn't asked again after coming late lost with one connection what it won with four. */
 #include "engine/helpers.h"
 
 #include <errno.h>
@@ -48,18 +46,13 @@ struct helper {
 	struct helpers *all;
 	struct cipher *cipher;
 	pthread_t thread;
-	int cpu;         /* of those below, that it sleeps on; changed with the lock held */
-	cpu_set_t awake; /* where it may run while it doesn't sleep; likewise */
-	cpu_set_t set;   /* where it was let run last; its own */
-	bool idle;       /* may be asked */
+	int cpu;   /* that it sleeps on; changed with the lock held */
+	bool idle; /* may be asked */
 	sem_t asked;
 };
 
 struct helpers {
 	struct volume *volume;
-	cpu_set_t cores; /* that the process may use at the start */
-	cpu_set_t
-		process; /* and its first thread, when that was looked at last; with the lock held */
 	pthread_mutex_t lock;
 	struct job *job; /* that helpers may join, or NULL */
 	bool closing;
@@ -119,54 +112,30 @@ static int nth_core(const cpu_set_t *cores, unsigned nth)
 	return cpu;
 }
 
-/* Somebody may have set where this thread may run (taskset(1), a cpuset), or where the process
- * may: that stays. With the lock held. */
-static void heed_affinity(struct helper *helper)
+/* Where the process's first thread may run: whoever says where the process may (taskset(1), a
+ * cpuset) has said so of that one. */
+static bool find_cores(cpu_set_t *cores)
 {
-	struct helpers *all = helper->all;
-	cpu_set_t own, process;
-
-	if (sched_getaffinity(0, sizeof(own), &own) < 0 ||
-	    sched_getaffinity(getpid(), sizeof(process), &process) < 0)
-		return;
-	if (!CPU_EQUAL(&process, &all->process)) {
-		all->process = process;
-		for (unsigned i = 0; i < all->count; i++)
-			all->helper[i].awake = process;
-	}
-	if (!CPU_EQUAL(&own, &helper->set))
-		helper->awake = own;
-	if (!CPU_ISSET(helper->cpu, &helper->awake))
-		helper->cpu = nth_core(&helper->awake, 0);
-}
-
-static void set_affinity(struct helper *helper, const cpu_set_t *set)
-{
-	if (sched_setaffinity(0, sizeof(*set), set) == 0)
-		helper->set = *set;
+	return sched_getaffinity(getpid(), sizeof(*cores), cores) == 0;
 }
 
 /* It is bound to its core only while it sleeps, so that it is woken there. Awake it may have a
  * caller's chunk, or the lock: if then something takes that core that outranks it, it has to
- * get on elsewhere. Where a core has just been taken away, the scheduler's choice is as good.
- * With the lock held, but while it sleeps. */
+ * get on elsewhere. With the lock held, but while it sleeps. */
 static void sleep_on_core(struct helper *helper)
 {
-	pthread_mutex_t *lock = &helper->all->lock;
-	cpu_set_t bound, awake;
+	cpu_set_t cores, bound;
 
-	heed_affinity(helper);
+	if (find_cores(&cores) && !CPU_ISSET(helper->cpu, &cores))
+		helper->cpu = nth_core(&cores, 0);
 	CPU_ZERO(&bound);
 	CPU_SET(helper->cpu, &bound);
-	pthread_mutex_unlock(lock);
-	set_affinity(helper, &bound);
+	pthread_mutex_unlock(&helper->all->lock);
+	sched_setaffinity(0, sizeof(bound), &bound);
 	thread_wait(&helper->asked);
-	pthread_mutex_lock(lock);
-	heed_affinity(helper);
-	awake = helper->awake;
-	pthread_mutex_unlock(lock);
-	set_affinity(helper, &awake);
-	pthread_mutex_lock(lock);
+	if (find_cores(&cores))
+		sched_setaffinity(0, sizeof(cores), &cores);
+	pthread_mutex_lock(&helper->all->lock);
 }
 
 static void *helper_main(void *opaque)
@@ -264,7 +233,7 @@ static int start(struct helpers *all, int cpu, struct error *err)
 	const struct luks *luks = &all->volume->luks;
 	struct helper *helper = &all->helper[all->count];
 
-	*helper = (struct helper){ .all = all, .cpu = cpu, .awake = all->cores, .set = all->cores };
+	*helper = (struct helper){ .all = all, .cpu = cpu };
 	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
 	if (!helper->cipher)
 		return -EINVAL;
@@ -279,14 +248,14 @@ static int start(struct helpers *all, int cpu, struct error *err)
 }
 
 /* Spread over all cores, and not from the same one in every process. */
-static int start_all(struct helpers *all, struct error *err)
+static int start_all(struct helpers *all, const cpu_set_t *cores, struct error *err)
 {
-	unsigned cores = CPU_COUNT(&all->cores);
-	unsigned count = min_u64(cores, MAX_HELPERS);
+	unsigned nr_cores = CPU_COUNT(cores);
+	unsigned count = nr_cores < 2 ? 0 : min_u64(nr_cores, MAX_HELPERS);
 	int ret = 0;
 
 	for (unsigned i = 0; i < count && ret == 0; i++)
-		ret = start(all, nth_core(&all->cores, (getpid() + i * cores / count) % cores),
+		ret = start(all, nth_core(cores, (getpid() + i * nr_cores / count) % nr_cores),
 			    err);
 	return ret;
 }
@@ -294,16 +263,15 @@ static int start_all(struct helpers *all, struct error *err)
 int helpers_open(struct volume *volume, struct helpers **result, struct error *err)
 {
 	struct helpers *all = calloc(1, sizeof(*all));
+	cpu_set_t cores;
 	int ret = 0;
 
 	if (!all)
 		return error_set(err, ENOMEM, "no memory for threads that help to encrypt");
 	all->volume = volume;
 	mutex_init_short(&all->lock);
-	if (sched_getaffinity(0, sizeof(all->cores), &all->cores) == 0 &&
-	    sched_getaffinity(getpid(), sizeof(all->process), &all->process) == 0 &&
-	    CPU_COUNT(&all->cores) >= 2)
-		ret = start_all(all, err);
+	if (find_cores(&cores))
+		ret = start_all(all, &cores, err);
 	if (ret < 0)
 		helpers_close(all);
 	else
