@@ -28,38 +28,31 @@
 struct channel {
 	struct volume *volume;
 	struct target_queue *queue;
-	struct cipher *cipher;        /* NULL without a key */
-	struct helpers *helpers;      /* NULL without */
-	size_t piece_len;             /* bytes, at the most */
-	struct ndio_subrequest *subs; /* all of them, each with its piece of the bounce memory */
-	struct ndio_subrequest *idle; /* those not in flight; the last one's piece is the warmest */
-	unsigned nr_subs, nr_idle;
+	struct cipher *cipher;             /* NULL without a key */
+	struct helpers *helpers;           /* NULL without */
+	size_t piece_len;                  /* bytes, at the most */
+	atomic_bool canceled;              /* told by any thread */
+	struct ndio_request *first, **end; /* started and not all split off, oldest first */
 	struct ndio_subrequest *landed; /* at the last wait, still to be decrypted or sent again */
-	atomic_bool canceled;           /* told by any thread */
-	bool keep_unsent;
-	struct ndio_request *first, *last; /* started and not all split off, oldest first */
+	struct ndio_subrequest *idle;   /* the last one's piece is the warmest */
+	unsigned nr_busy;               /* those that aren't idle */
+	struct ndio_subrequest sub[];   /* all, each with its piece of the bounce memory */
 };
 
 /* ---- one piece of the unencrypted side, against its sectors at io_base ---- */
-
-static uint64_t unit_of(const struct volume *volume, uint64_t offset)
-{
-	return offset / 512 + volume->luks.iv_offset;
-}
 
 static int run_cipher(struct channel *channel, cipher_fn *fn, uint64_t offset, const void *in,
 		      void *out, size_t len)
 {
 	return helpers_crypt(channel->helpers, fn, channel->cipher,
-			     unit_of(channel->volume, offset), in, out, len);
+			     offset / 512 + channel->volume->luks.iv_offset, in, out, len);
 }
 
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
  * caller's memory allows; a sector that straddles two runs is gathered first. */
 static int fill(struct channel *channel, struct ndio_subrequest *sub)
 {
-	const struct volume *volume = channel->volume;
-	size_t sector = volume->sector;
+	size_t sector = channel->volume->sector;
 	uint8_t *out = sub->io_base;
 	uint64_t offset = sub->offset;
 	int ret = 0;
@@ -73,13 +66,13 @@ static int fill(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = round_down(run.len, sector);
 
 		if (whole) {
-			ret = run_cipher(channel, cipher_encrypt, offset, run.base, out, whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
 			iter_copy_from(&sub->iter, out, whole);
-			ret = run_cipher(channel, cipher_encrypt, offset, out, out, whole);
+			run.base = out;
 		}
+		ret = run_cipher(channel, cipher_encrypt, offset, run.base, out, whole);
 		out += whole;
 		offset += whole;
 	}
@@ -107,21 +100,18 @@ static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, ui
  * read into the caller's memory. */
 static int drain(struct channel *channel, struct ndio_subrequest *sub)
 {
-	const struct volume *volume = channel->volume;
-	size_t sector = volume->sector;
-	uint8_t *in = sub->io_base;
-	uint64_t offset = sub->offset;
-	size_t lead = sub->lead;
+	size_t sector = channel->volume->sector;
+	size_t lead = sub->lead, passed_over = channel->cipher ? round_down(lead, sector) : 0;
+	uint8_t *in = (uint8_t *)sub->io_base + passed_over;
+	uint64_t offset = sub->offset + passed_over;
 	int ret = 0;
 
+	lead -= passed_over;
 	if (!channel->cipher) {
 		if (sub->bounced)
 			iter_copy_to(&sub->iter, in + lead, sub->iter.left);
 		return 0;
 	}
-	in += round_down(lead, sector);
-	offset += round_down(lead, sector);
-	lead -= round_down(lead, sector);
 	while (sub->iter.left && ret == 0) {
 		struct bvec run = iter_run(&sub->iter, sub->iter.left);
 		size_t whole = lead ? 0 : round_down(run.len, sector);
@@ -211,15 +201,13 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 	}
 	sub->len = round_up(sub->lead + bytes, block);
 	if (direct) {
-		request->io_iter = request->iter;
+		sub->io_base = iter_run(&request->iter, direct).base;
 		stat_add(&channel->volume->stats, zero_copy, 1);
 	} else {
 		sub->bounced = true;
-		request->io_bv = (struct bvec){ sub->bounce, sub->len };
-		request->io_iter = iter_over(&request->io_bv, sub->len);
+		sub->io_base = sub->bounce;
 		stat_add(&channel->volume->stats, bounced, 1);
 	}
-	sub->io_base = iter_run(&request->io_iter, sub->len).base;
 	sub->iter = request->iter;
 	sub->iter.left = bytes;
 	iter_advance(&request->iter, bytes);
@@ -298,7 +286,7 @@ static void retire(struct channel *channel, struct ndio_subrequest *sub)
 {
 	sub->next = channel->idle;
 	channel->idle = sub;
-	channel->nr_idle++;
+	channel->nr_busy--;
 }
 
 /* Can another piece of it be sent now? Extents are told in order, so one at a time. */
@@ -330,7 +318,7 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	int ret = 0;
 
 	channel->idle = sub->next;
-	channel->nr_idle--;
+	channel->nr_busy++;
 	split(channel, request, sub);
 	if (sub->op == OP_WRITE && sub->bounced)
 		ret = fill(channel, sub);
@@ -345,16 +333,16 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 
 static bool is_unsent(const struct ndio_request *request)
 {
-	return request->split == 0 && request->nr_outstanding == 0 && !request_all_split(request);
+	return request->split == 0 && !request_all_split(request);
 }
 
-bool channel_send(struct channel *channel)
+bool channel_send(struct channel *channel, bool keep_unsent)
 {
 	struct ndio_request *request;
 	bool ended = false;
 
 	while ((request = channel->first)) {
-		if (channel->keep_unsent && is_unsent(request) && !channel_is_up(channel))
+		if (keep_unsent && is_unsent(request) && !channel_is_up(channel))
 			return true;
 		while (has_turn(channel, request)) {
 			send_piece(channel, request);
@@ -369,11 +357,13 @@ bool channel_send(struct channel *channel)
 	return ended;
 }
 
-/* Only of one that carries data. */
-static void move_base(struct ndio_subrequest *sub, int64_t by)
+/* Back where by is negative. */
+static void move_on(struct ndio_subrequest *sub, int64_t by)
 {
-	if (sub->io_base)
-		sub->io_base = (uint8_t *)sub->io_base + by;
+	sub->before += by;
+	sub->start += by;
+	sub->len -= by;
+	sub->io_base = (uint8_t *)sub->io_base + by;
 }
 
 /* The target took fewer bytes than asked: asks for the rest. */
@@ -383,29 +373,20 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 
 	if (got == 0)
 		return false;
-	sub->before += got;
-	sub->start += got;
-	sub->len -= got;
-	move_base(sub, got);
+	move_on(sub, got);
 	issue(channel, sub);
 	return true;
 }
 
-static void unwind_rests(struct ndio_subrequest *sub)
-{
-	sub->start -= sub->before;
-	sub->len += sub->before;
-	move_base(sub, -(int64_t)sub->before);
-	sub->before = 0;
-}
-
 static void fail(struct ndio_subrequest *sub, int error)
 {
-	/* A FUA write may read its block first, and then nothing was synced yet. */
-	if (sub->request->is_sync && sub->op != OP_READ)
-		request_fail_sync(sub->request, error);
-	else
-		request_fail(sub->request, error);
+	struct ndio_request *request = sub->request;
+
+	request_fail(request, error);
+	/* A FUA write may read its block first, and then nothing was synced yet; what can't be
+	 * done at all lost nothing. */
+	if (request->is_sync && !request->sync_error && sub->op != OP_READ && error != -EOPNOTSUPP)
+		request->sync_error = error;
 }
 
 static void write_block_back(struct channel *channel, struct ndio_subrequest *sub)
@@ -433,7 +414,8 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		fail(sub, -EIO); /* the file is shorter than it was */
 		return false;
 	}
-	unwind_rests(sub);
+	if (sub->before)
+		move_on(sub, -(int64_t)sub->before);
 	if (sub->reads_block) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
@@ -454,11 +436,8 @@ void channel_start(struct channel *channel, struct ndio_request *request)
 	if (channel->canceled)
 		request_fail(request, -ECANCELED);
 	request->next = NULL;
-	if (channel->first)
-		channel->last->next = request;
-	else
-		channel->first = request;
-	channel->last = request;
+	*(channel->first ? channel->end : &channel->first) = request;
+	channel->end = &request->next;
 }
 
 void channel_wait(struct channel *channel, bool sleep, int wake_fd)
@@ -469,7 +448,7 @@ void channel_wait(struct channel *channel, bool sleep, int wake_fd)
 
 bool channel_all_read(const struct channel *channel)
 {
-	unsigned in_flight = channel->nr_subs - channel->nr_idle;
+	unsigned in_flight = channel->nr_busy;
 
 	for (struct ndio_subrequest *sub = channel->landed; sub; sub = sub->next)
 		in_flight--;
@@ -507,31 +486,23 @@ bool channel_is_up(const struct channel *channel)
 	return !is_up || is_up(channel->queue);
 }
 
-void channel_keep_unsent(struct channel *channel, bool keep)
-{
-	channel->keep_unsent = keep;
-}
-
 struct ndio_request *channel_take_unsent(struct channel *channel)
 {
 	struct ndio_request *taken = NULL, **taken_end = &taken;
-	struct ndio_request *request = channel->first, *next;
+	struct ndio_request **at = &channel->first, *request;
 
-	channel->first = channel->last = NULL;
-	for (; request; request = next) {
-		next = request->next;
-		request->next = NULL;
+	while ((request = *at)) {
 		if (is_unsent(request)) {
 			request_unbegin(request);
+			*at = request->next;
 			*taken_end = request;
 			taken_end = &request->next;
-		} else if (channel->first) {
-			channel->last->next = request;
-			channel->last = request;
 		} else {
-			channel->first = channel->last = request;
+			at = &request->next;
 		}
 	}
+	channel->end = at;
+	*taken_end = NULL;
 	return taken;
 }
 
@@ -548,28 +519,18 @@ size_t channel_bounce_len(const struct channel_options *options)
 	return options->pieces * round_up(options->piece_len, sysconf(_SC_PAGESIZE));
 }
 
-static int make_subrequests(struct channel *channel, const struct channel_options *options,
-			    struct bvec bounce)
-{
-	size_t share = round_up(options->piece_len, sysconf(_SC_PAGESIZE));
-
-	assert(channel_bounce_len(options) <= bounce.len);
-	channel->subs = calloc(options->pieces, sizeof(*channel->subs));
-	if (!channel->subs)
-		return -ENOMEM;
-	channel->nr_subs = options->pieces;
-	for (unsigned i = options->pieces; i-- > 0;) {
-		channel->subs[i].bounce = (uint8_t *)bounce.base + i * share;
-		retire(channel, &channel->subs[i]);
-	}
-	return 0;
-}
-
 static int open_parts(struct channel *channel, const struct channel_options *options,
 		      struct bvec bounce, struct error *err)
 {
+	size_t share = channel_bounce_len(options) / options->pieces;
 	struct volume *volume = channel->volume;
 
+	assert(channel_bounce_len(options) <= bounce.len);
+	channel->nr_busy = options->pieces;
+	for (unsigned i = options->pieces; i-- > 0;) {
+		channel->sub[i].bounce = (uint8_t *)bounce.base + i * share;
+		retire(channel, &channel->sub[i]);
+	}
 	channel->piece_len =
 		round_down(min_u64(options->piece_len, volume->target->max_len), volume->block);
 	if (channel->piece_len == 0)
@@ -577,8 +538,6 @@ static int open_parts(struct channel *channel, const struct channel_options *opt
 				 "%s: takes no more than %" PRIu64 " bytes at a time, "
 				 "less than a sector",
 				 volume->target->name, volume->target->max_len);
-	if (make_subrequests(channel, options, bounce) < 0)
-		return error_set(err, ENOMEM, "no memory for a channel");
 	if (volume->encrypted) {
 		channel->cipher = cipher_new(volume->luks.cipher, volume->luks.key,
 					     volume->luks.key_len, volume->luks.sector, err);
@@ -593,7 +552,8 @@ static int open_parts(struct channel *channel, const struct channel_options *opt
 int channel_open(struct volume *volume, const struct channel_options *options, struct bvec bounce,
 		 struct channel **result, struct error *err)
 {
-	struct channel *channel = calloc(1, sizeof(*channel));
+	struct channel *channel =
+		calloc(1, sizeof(*channel) + options->pieces * sizeof(channel->sub[0]));
 	int ret;
 
 	assert(options->pieces > 0);
@@ -617,6 +577,5 @@ void channel_close(struct channel *channel)
 	if (channel->queue)
 		channel->volume->target->ops->queue_close(channel->queue);
 	cipher_free(channel->cipher);
-	free(channel->subs);
 	free(channel);
 }

@@ -39,10 +39,11 @@ void channel_close(struct channel *channel); /* idle; NULL is fine */
 void channel_start(struct channel *channel, struct ndio_request *request);
 
 /* Sends pieces while there are any and room for them. All but the last are sent off at once,
- * so that the target works while the next is encrypted. True if the caller has something to do
- * before anything lands: a request has ended with nothing in flight (an empty one, or a failed
- * one), or there are some to be taken back. */
-bool channel_send(struct channel *channel);
+ * so that the target works while the next is encrypted. Where the way to the target is lost,
+ * requests of which nothing was sent yet fail; or wait, with keep_unsent, until they are taken
+ * back. True if the caller has something to do before anything lands: a request has ended with
+ * nothing in flight (an empty one, or a failed one), or there are some to be taken back. */
+bool channel_send(struct channel *channel, bool keep_unsent);
 
 /* Reaps what has landed. With sleep it waits until something does, if anything is in flight,
  * or until wake_fd, unless it is -1, can be read. */
@@ -62,10 +63,8 @@ void channel_expect_cancel(struct channel *channel);
 /* Is the way to the target there? */
 bool channel_is_up(const struct channel *channel);
 
-/* While this is set, requests of which nothing was sent yet wait where the way to the target
- * is lost; channel_take_unsent() takes them back, for another channel, oldest first and linked
- * by ->next, each with REF_CHANNEL. Without it they fail. */
-void channel_keep_unsent(struct channel *channel, bool keep);
+/* Takes back those of which nothing was sent yet, for another channel: oldest first and linked
+ * by ->next, each with REF_CHANNEL. */
 struct ndio_request *channel_take_unsent(struct channel *channel);
 
 /* Ends every request that was started, with -ECANCELED where it isn't done; go on until

@@ -262,7 +262,7 @@ int lender_run(struct lender *lender, struct ndio_request *request)
 	request_get(request, REF_CHANNEL);
 	channel_start(channel, request);
 	while (request->state == REQUEST_RUNNING) {
-		channel_send(channel);
+		channel_send(channel, false);
 		channel_wait(channel, true, -1);
 		/* Before it is decrypted, so that the target isn't idle meanwhile. */
 		if (depth && channel_all_read(channel)) {

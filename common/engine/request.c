@@ -67,7 +67,7 @@ static struct ndio_request *request_alloc(struct request_cache *cache)
 	if (!request)
 		request = malloc(sizeof(*request));
 	if (request) {
-		memset(request, 0, offsetof(struct ndio_request, io_bv));
+		memset(request, 0, offsetof(struct ndio_request, inline_bv));
 		request->debug_id = debug_id;
 	}
 	return request;
@@ -279,14 +279,6 @@ void request_fail(struct ndio_request *request, int error)
 	if (request->error == 0)
 		request->error = error;
 	PROBE2(request_fail, request->debug_id, error);
-}
-
-void request_fail_sync(struct ndio_request *request, int error)
-{
-	request_fail(request, error);
-	/* What can't be done at all lost nothing. */
-	if (request->sync_error == 0 && error != -EOPNOTSUPP)
-		request->sync_error = error;
 }
 
 bool request_all_split(const struct ndio_request *request)

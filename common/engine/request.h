@@ -90,10 +90,8 @@ struct ndio_request {
 	size_t direct_bv_count;
 	bool direct_bv_unpin; /* this request pinned it */
 
-	struct iter iter;    /* the unencrypted side: what isn't split off yet */
-	struct iter io_iter; /* the encrypted side of the piece split off last: bounce memory, or,
-				where none is needed, the same memory as iter */
-	uint64_t split;      /* bytes split off into subrequests so far */
+	struct iter iter;        /* the unencrypted side: what isn't split off yet */
+	uint64_t split;          /* bytes split off into subrequests so far */
 	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
 	int error;               /* the first one, negative, or 0 */
 
@@ -120,7 +118,6 @@ struct ndio_request {
 	void *extent_opaque;
 
 	/* From here on nothing is zeroed when it is made. */
-	struct bvec io_bv; /* what io_iter is over where it is bounce memory */
 	struct bvec inline_bv[REQUEST_INLINE_BVECS];
 };
 
@@ -145,9 +142,6 @@ void request_unpin(struct ndio_request *request);
 
 /* Takes the first error; later ones are ignored. error is negative. */
 void request_fail(struct ndio_request *request, int error);
-
-/* Likewise of a subrequest whose success would have said that data are safe. */
-void request_fail_sync(struct ndio_request *request, int error);
 
 /* Nothing left to split off, by success or by failure. */
 bool request_all_split(const struct ndio_request *request);

@@ -162,8 +162,6 @@ static void look_whether_up(struct worker *worker)
 		atomic_store(&worker->down, down);
 	if (down)
 		hand_on_unsent(worker);
-	/* If it's down, a round in which those fail that nobody takes. */
-	channel_keep_unsent(worker->channel, !down);
 }
 
 /* Takes what was handed over, oldest first. */
@@ -230,7 +228,8 @@ static void *worker_main(void *opaque)
 		}
 		if (may_end(worker, closing))
 			break;
-		if (channel_send(worker->channel) || atomic_load(&worker->inbox))
+		/* If it's down, those fail that nobody took. */
+		if (channel_send(worker->channel, !is_down(worker)) || atomic_load(&worker->inbox))
 			channel_wait(worker->channel, false, worker->wake_fd);
 		else
 			wait_for_work(worker, closing);

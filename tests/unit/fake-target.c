@@ -559,7 +559,7 @@ void fake_start(struct channel *channel, struct ndio_request *request)
 
 void fake_drive(struct channel *channel, bool wait, int wake_fd)
 {
-	bool ended = channel_send(channel);
+	bool ended = channel_send(channel, false);
 
 	channel_wait(channel, wait && !ended, wake_fd);
 	channel_land(channel);

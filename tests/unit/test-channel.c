@@ -569,7 +569,7 @@ static void a_channel_tells_that_all_is_read_before_it_decrypts(void **state)
 	while (!job.done) {
 		bool landed;
 
-		channel_send(channel);
+		channel_send(channel, false);
 		channel_wait(channel, true, -1);
 		waits++;
 		landed = channel_all_read(channel);
@@ -597,7 +597,7 @@ static void a_channel_tells_that_all_is_read_when_a_read_fails(void **state)
 		job.may_fail = true;
 		job_start(&job);
 		while (!job.done) {
-			channel_send(channel);
+			channel_send(channel, false);
 			channel_wait(channel, true, -1);
 			all_read = channel_all_read(channel);
 			channel_land(channel);
