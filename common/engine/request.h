@@ -18,7 +18,6 @@
 #include "engine/syncs.h"
 
 struct volume;
-struct worker;
 
 enum op {
 	OP_READ,
@@ -95,9 +94,8 @@ struct ndio_request {
 	unsigned nr_outstanding; /* subrequests in flight; only the channel's thread touches it */
 	int error;               /* the first one, negative, or 0 */
 
-	struct worker *worker; /* who runs it, if a worker does */
-	atomic_uint *load;     /* the worker's count of requests that aren't complete */
-	struct range range;    /* held from before it starts until it completes, if has_range */
+	atomic_uint *load;  /* the worker's count of requests that aren't complete */
+	struct range range; /* held from before it starts until it completes, if has_range */
 	bool has_range;
 	bool is_sync;     /* a flush, or a change with FUA: */
 	struct sync sync; /* under way from when a channel takes it until it ends */

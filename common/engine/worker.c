@@ -1,7 +1,7 @@
 /* Workers: threads that own a channel each. A request is handed over by pushing it to a
  * worker's inbox, by whoever submits it, or by whoever gives it what it waited for: its range,
- * or, at its end, other syncs. A worker's round: take the inbox, send pieces, wait, land what
- * has come; then those of the library's callbacks run that were put off (after_round).
+ * or, at its end, other syncs. A worker's round: send pieces, wait, land what has come, take the
+ * inbox; then those of the library's callbacks run that were put off (after_round).
  *
  * States: OPEN, then DRAIN or CANCEL, by workers_close(). One that is down (its connection is
  * lost) gets no more requests, and hands on what it hasn't begun, while another is up.
@@ -30,7 +30,6 @@
 struct worker {
 	struct workers *all;
 	struct channel *channel;
-	void (*after_round)(void);
 	pthread_t thread;
 	int wake_fd; /* an eventfd */
 
@@ -48,8 +47,9 @@ enum closing {
 };
 
 struct workers {
-	struct bounce bounce; /* of all channels */
-	unsigned count;       /* running */
+	void (*after_round)(void); /* or NULL */
+	struct bounce bounce;      /* of all channels */
+	unsigned count;            /* running */
 	struct worker worker[];
 };
 
@@ -80,16 +80,6 @@ static void push(struct worker *worker, struct ndio_request *request)
 
 /* ---- handing on ---- */
 
-static unsigned load_of(const struct worker *worker)
-{
-	return atomic_load_explicit(&worker->load, memory_order_relaxed);
-}
-
-static bool is_down(const struct worker *worker)
-{
-	return atomic_load_explicit(&worker->down, memory_order_relaxed);
-}
-
 /* The least loaded of those that can send, or of all if none can. */
 static struct worker *least_loaded(struct workers *workers)
 {
@@ -97,9 +87,9 @@ static struct worker *least_loaded(struct workers *workers)
 
 	for (unsigned i = 1; i < workers->count; i++) {
 		struct worker *each = &workers->worker[i];
-		bool down = is_down(each);
+		bool down = each->down;
 
-		if (down == is_down(best) ? load_of(each) < load_of(best) : !down)
+		if (down == best->down ? each->load < best->load : !down)
 			best = each;
 	}
 	return best;
@@ -110,7 +100,7 @@ static bool hand_on(struct worker *worker, struct ndio_request *request)
 {
 	struct worker *to = least_loaded(worker->all);
 
-	if (is_down(to))
+	if (to->down)
 		return false;
 	/* It ends when it is told to and its load is 0: either it sees this one, or this sees that it
 	 * was told. */
@@ -120,37 +110,25 @@ static bool hand_on(struct worker *worker, struct ndio_request *request)
 		wake(to); /* it may have gone to sleep over that */
 		return false;
 	}
-	request->worker = to;
+	request->waiter = to;
 	request->load = &to->load;
 	atomic_fetch_sub(&worker->load, 1);
 	push(to, request);
 	return true;
 }
 
-static void take_one(struct worker *worker, struct ndio_request *request)
+/* Those that were handed over, or taken back, start here, or, if this one is down, elsewhere: if there
+ * is nobody, they fail. Those that had to wait for other flushes come back at their end. */
+static void take(struct worker *worker, struct ndio_request *first)
 {
-	if (is_down(worker) && hand_on(worker, request))
-		return;
-	channel_start(worker->channel, request);
-}
+	struct ndio_request *next;
 
-/* One that was handed over starts; one that had to wait for other flushes comes back at its end. */
-static void take(struct worker *worker, struct ndio_request *request)
-{
-	if (request->state == REQUEST_ENDED)
-		request_finish(request);
-	else
-		take_one(worker, request);
-}
-
-/* What it has taken and not begun goes to others, or, if there are none, fails. */
-static void hand_on_unsent(struct worker *worker)
-{
-	struct ndio_request *request = channel_take_unsent(worker->channel), *next;
-
-	for (; request; request = next) {
-		next = request->next;
-		take_one(worker, request);
+	for (; first; first = next) {
+		next = first->next;
+		if (first->state == REQUEST_ENDED)
+			request_finish(first);
+		else if (!worker->down || !hand_on(worker, first))
+			channel_start(worker->channel, first);
 	}
 }
 
@@ -158,10 +136,10 @@ static void look_whether_up(struct worker *worker)
 {
 	bool down = !channel_is_up(worker->channel);
 
-	if (down != is_down(worker))
-		atomic_store(&worker->down, down);
+	if (down != worker->down)
+		worker->down = down;
 	if (down)
-		hand_on_unsent(worker);
+		take(worker, channel_take_unsent(worker->channel));
 }
 
 /* Takes what was handed over, oldest first. */
@@ -175,10 +153,7 @@ static void take_inbox(struct worker *worker)
 		stack->next = oldest;
 		oldest = stack;
 	}
-	for (; oldest; oldest = next) {
-		next = oldest->next;
-		take(worker, oldest);
-	}
+	take(worker, oldest);
 }
 
 static bool may_end(const struct worker *worker, int closing)
@@ -203,12 +178,6 @@ static void wait_for_work(struct worker *worker, int closing)
 			;
 }
 
-static void end_round(struct worker *worker)
-{
-	if (worker->after_round)
-		worker->after_round();
-}
-
 static void *worker_main(void *opaque)
 {
 	struct worker *worker = opaque;
@@ -219,25 +188,24 @@ static void *worker_main(void *opaque)
 		int closing;
 
 		take_inbox(worker);
-		/* One that came back at its end has completed, and what follows may sleep. */
-		end_round(worker);
+		/* All that has completed can be told of, and what follows may sleep. */
+		if (worker->all->after_round)
+			worker->all->after_round();
 		closing = atomic_load(&worker->closing);
 		if (closing == CANCEL && !canceled) {
 			channel_cancel(worker->channel);
 			canceled = true;
 		}
 		if (may_end(worker, closing))
-			break;
+			return NULL;
 		/* If it's down, those fail that nobody took. */
-		if (channel_send(worker->channel, !is_down(worker)) || atomic_load(&worker->inbox))
+		if (channel_send(worker->channel, !worker->down) || atomic_load(&worker->inbox))
 			channel_wait(worker->channel, false, worker->wake_fd);
 		else
 			wait_for_work(worker, closing);
 		channel_land(worker->channel);
 		look_whether_up(worker);
-		end_round(worker);
 	}
-	return NULL;
 }
 
 /* ---- opening and closing ---- */
@@ -275,12 +243,12 @@ int workers_open(struct volume *volume, unsigned count, const struct channel_opt
 	workers = calloc(1, sizeof(*workers) + count * sizeof(workers->worker[0]));
 	if (!workers)
 		return error_set(err, ENOMEM, "no memory for %u workers", count);
+	workers->after_round = after_round;
 	ret = bounce_init(&workers->bounce, count * share, options->huge_pages, err);
 	while (workers->count < count && ret == 0) {
 		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
 
 		workers->worker[workers->count].all = workers;
-		workers->worker[workers->count].after_round = after_round;
 		ret = worker_open(&workers->worker[workers->count], volume, options, bounce, err);
 		if (ret == 0)
 			workers->count++;
@@ -328,7 +296,7 @@ bool workers_are_pinned(const struct workers *workers)
 
 static void hand_over(struct ndio_request *request)
 {
-	push(request->worker, request);
+	push(request->waiter, request);
 }
 
 /* The least loaded. But a worker that submits from a completion keeps the request, unless
@@ -338,7 +306,7 @@ static struct worker *choose_worker(struct workers *workers)
 	struct worker *best = least_loaded(workers);
 
 	if (self >= workers->worker && self < workers->worker + workers->count &&
-	    (!is_down(self) || is_down(best)) && load_of(self) <= load_of(best) + OWN_WORK)
+	    (!self->down || best->down) && self->load <= best->load + OWN_WORK)
 		best = self;
 	return best;
 }
@@ -348,7 +316,7 @@ void workers_submit(struct workers *workers, struct ndio_request *request)
 	struct worker *worker = choose_worker(workers);
 
 	request_get(request, REF_CHANNEL);
-	request->worker = worker;
+	request->waiter = worker;
 	request->load = &worker->load;
 	atomic_fetch_add(&worker->load, 1);
 	request->resume = hand_over;
