@@ -5,8 +5,8 @@
 #include "engine/depth.h"
 
 #include <assert.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/mutex.h"
 
 #define DECAY 128 /* the part of what was added that goes with each that enters */
@@ -29,20 +29,6 @@ static bool has_room(const struct depth *depth, uint64_t len)
 	return depth->bytes == 0 || depth->bytes + len <= depth->max;
 }
 
-static struct timespec after(unsigned ms)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += ms / 1000;
-	at.tv_nsec += ms % 1000 * 1000000L;
-	if (at.tv_nsec >= 1000000000L) {
-		at.tv_nsec -= 1000000000L;
-		at.tv_sec++;
-	}
-	return at;
-}
-
 static void take_out(struct depth *depth, struct depth_waiter *waiter)
 {
 	struct depth_waiter **at = &depth->first;
@@ -57,15 +43,14 @@ static void take_out(struct depth *depth, struct depth_waiter *waiter)
 /* With the mutex held, but for the time asleep. */
 static void wait_for_turn(struct depth *depth, struct depth_waiter *waiter)
 {
-	const struct timespec deadline = after(depth->patience);
+	const int64_t until = clock_ms() + depth->patience;
 	int ret = 0;
 
 	pthread_cond_init(&waiter->turn, NULL);
 	*depth->end = waiter;
 	depth->end = &waiter->next;
 	while (!waiter->entered && ret == 0)
-		ret = pthread_cond_clockwait(&waiter->turn, &depth->lock, CLOCK_MONOTONIC,
-					     &deadline);
+		ret = clock_wait(&waiter->turn, &depth->lock, until);
 	if (!waiter->entered) {
 		take_out(depth, waiter);
 		depth->bytes += waiter->len;

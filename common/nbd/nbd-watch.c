@@ -6,21 +6,15 @@
 #include <assert.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/thread.h"
 
 void nbd_watch_init(struct nbd_watch *watch)
 {
-	pthread_condattr_t attr;
-
 	memset(watch, 0, sizeof(*watch));
 	pthread_mutex_init(&watch->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&watch->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&watch->changed, NULL);
 }
 
 void nbd_watch_destroy(struct nbd_watch *watch)
@@ -55,14 +49,11 @@ static void watch_look(struct nbd_watch *watch, int64_t now, int64_t ms)
 static void *watch_run(void *opaque)
 {
 	struct nbd_watch *watch = opaque;
-	int64_t before = clock_ms(), next, now;
-	struct timespec at;
+	int64_t before = clock_ms(), now;
 
 	pthread_mutex_lock(&watch->lock);
 	while (!watch->stop) {
-		next = before + NBD_WATCH_MS;
-		at = (struct timespec){ .tv_sec = next / 1000, .tv_nsec = next % 1000 * 1000000 };
-		pthread_cond_timedwait(&watch->changed, &watch->lock, &at);
+		clock_wait(&watch->changed, &watch->lock, before + NBD_WATCH_MS);
 		now = clock_ms();
 		watch_look(watch, now, now - before);
 		before = now;
