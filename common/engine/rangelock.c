@@ -29,8 +29,7 @@ bool range_lock_is_idle(struct range_lock *ranges)
 	bool idle;
 
 	pthread_mutex_lock(&ranges->lock);
-	idle = !ranges->in_regions && !ranges->across.root[RANGE_READ] &&
-	       !ranges->across.root[RANGE_WRITE] && !ranges->across.root[RANGE_PARTIAL];
+	idle = ranges->arrived == ranges->released;
 	pthread_mutex_unlock(&ranges->lock);
 	return idle;
 }
@@ -45,22 +44,22 @@ void range_lock_destroy(struct range_lock *ranges)
 
 static bool is_before(const struct range *a, const struct range *b)
 {
-	return a->start != b->start ? a->start < b->start : a->number < b->number;
+	return a->start != b->start ? a->start < b->start :
+				      a->rank[RANGE_LATEST] < b->rank[RANGE_LATEST];
 }
 
 static void sum_up(struct range *range)
 {
 	range->max_end = range->end;
-	range->min_number = range->max_number = range->number;
+	memcpy(range->max_rank, range->rank, sizeof(range->rank));
 	for (unsigned side = 0; side < 2; side++) {
 		const struct range *child = range->child[side];
 
 		if (!child)
 			continue;
-		range->max_end = child->max_end > range->max_end ? child->max_end : range->max_end;
-		range->min_number = min_u64(range->min_number, child->min_number);
-		if (child->max_number > range->max_number)
-			range->max_number = child->max_number;
+		range->max_end = max_u64(range->max_end, child->max_end);
+		for (unsigned by = 0; by < 2; by++)
+			range->max_rank[by] = max_u64(range->max_rank[by], child->max_rank[by]);
 	}
 }
 
@@ -122,80 +121,46 @@ static void erase(struct range_lock *ranges, struct range **tree, struct range *
 	sum_up(*tree);
 }
 
-/* A range that somebody looks for: of those that it conflicts with, the latest that arrived,
- * or, with earliest, the earliest before it. */
+/* Of those that a range conflicts with, the one that ranks highest, and higher than the least. */
 struct search {
 	const struct range *of;
-	bool earliest;
-	struct range *found; /* so far, or NULL */
+	enum range_rank by;
+	uint64_t least;
+	struct range *found; /* so far, or NULL: of the least rank */
 };
-
-/* May the tree have one that is better than what was found? */
-static bool may_improve(const struct search *search, const struct range *tree)
-{
-	const struct range *found = search->found;
-
-	if (!tree || tree->max_end <= search->of->start)
-		return false;
-	if (search->earliest)
-		return tree->min_number < (found ? found : search->of)->number;
-	return !found || tree->max_number > found->number;
-}
-
-static bool improves(const struct search *search, const struct range *range)
-{
-	const struct range *found = search->found;
-
-	if (range->start >= search->of->end || range->end <= search->of->start)
-		return false;
-	if (search->earliest)
-		return range->number < (found ? found : search->of)->number;
-	return !found || range->number > found->number;
-}
-
-/* Which of two children to look at first: then there is mostly nothing to find on the other side. */
-static unsigned better_side(const struct search *search, const struct range *tree)
-{
-	const struct range *left = tree->child[0], *right = tree->child[1];
-
-	if (!left || !right)
-		return 0;
-	return search->earliest ? right->min_number < left->min_number :
-				  right->max_number > left->max_number;
-}
 
 static void find(struct range_lock *ranges, struct range *tree, struct search *search)
 {
-	unsigned first;
+	const struct range *of = search->of, *left, *right;
+	unsigned by = search->by, first;
 
-	if (!may_improve(search, tree))
+	if (!tree || tree->max_end <= of->start || tree->max_rank[by] <= search->least)
 		return;
 	ranges->steps++;
-	if (improves(search, tree))
+	if (tree->rank[by] > search->least && tree->start < of->end && tree->end > of->start) {
 		search->found = tree;
-	first = better_side(search, tree);
+		search->least = tree->rank[by];
+	}
+	/* The better side first: then there is mostly nothing to find on the other one. */
+	left = tree->child[0];
+	right = tree->child[1];
+	first = left && right && right->max_rank[by] > left->max_rank[by];
 	for (unsigned i = 0; i < 2; i++) {
 		unsigned side = first ^ i;
 
-		if (side == 0 || tree->start < search->of->end)
+		if (side == 0 || tree->start < of->end)
 			find(ranges, tree->child[side], search);
 	}
 }
 
 /* ---- which trees ---- */
 
-static bool is_across(const struct range *range)
-{
-	return range->start / REGION != (range->end - 1) / REGION;
-}
-
 static struct range **tree_of(struct range_lock *ranges, const struct range *range)
 {
-	struct range_tree *tree = is_across(range) ?
-					  &ranges->across :
-					  &ranges->region[range->start / REGION % RANGE_REGIONS];
+	uint64_t region = range->start / REGION;
+	bool is_across = region != (range->end - 1) / REGION;
 
-	return &tree->root[range->mode];
+	return &ranges->trees[is_across ? RANGE_REGIONS : region % RANGE_REGIONS][range->mode];
 }
 
 static bool conflict(enum range_mode a, enum range_mode b)
@@ -203,25 +168,26 @@ static bool conflict(enum range_mode a, enum range_mode b)
 	return a == RANGE_PARTIAL || b == RANGE_PARTIAL || (a == RANGE_WRITE && b == RANGE_WRITE);
 }
 
-static void find_in(struct range_lock *ranges, const struct range_tree *tree, struct search *search)
+static void find_in(struct range_lock *ranges, unsigned region, struct search *search)
 {
 	for (unsigned mode = 0; mode < RANGE_MODES; mode++)
 		if (conflict(mode, search->of->mode))
-			find(ranges, tree->root[mode], search);
+			find(ranges, ranges->trees[region][mode], search);
 }
 
-/* One of those before it that it conflicts with, or NULL. */
+/* The latest of all that are there and conflict with it, or the earliest of those that came before
+ * it; or NULL. */
 static struct range *find_blocker(struct range_lock *ranges, const struct range *range,
-				  bool earliest)
+				  enum range_rank by)
 {
 	uint64_t first = range->start / REGION, count = (range->end - 1) / REGION - first + 1;
-	struct search search = { .of = range, .earliest = earliest };
+	struct search search = { .of = range, .by = by };
 
-	find_in(ranges, &ranges->across, &search);
-	if (ranges->in_regions == 0)
-		return search.found;
+	if (by == RANGE_EARLIEST)
+		search.least = range->rank[by];
+	find_in(ranges, RANGE_REGIONS, &search);
 	for (uint64_t i = 0; i < min_u64(count, RANGE_REGIONS); i++)
-		find_in(ranges, &ranges->region[(first + i) % RANGE_REGIONS], &search);
+		find_in(ranges, (first + i) % RANGE_REGIONS, &search);
 	return search.found;
 }
 
@@ -239,11 +205,8 @@ static void wait_for(struct range *range, struct range *blocker)
 {
 	range->blocker = blocker;
 	range->next = NULL;
-	if (blocker->first_waiting)
-		blocker->last_waiting->next = range;
-	else
-		blocker->first_waiting = range;
-	blocker->last_waiting = range;
+	*(blocker->first_waiting ? blocker->end_waiting : &blocker->first_waiting) = range;
+	blocker->end_waiting = &range->next;
 }
 
 bool range_acquire(struct range_lock *ranges, struct range *range)
@@ -251,15 +214,15 @@ bool range_acquire(struct range_lock *ranges, struct range *range)
 	struct range *blocker;
 
 	pthread_mutex_lock(&ranges->lock);
-	range->number = ranges->arrived++;
-	range->priority = scramble(range->number);
+	range->rank[RANGE_LATEST] = ++ranges->arrived;
+	range->rank[RANGE_EARLIEST] = ~ranges->arrived;
+	range->priority = scramble(ranges->arrived);
 	range->blocker = range->first_waiting = NULL;
 	range->child[0] = range->child[1] = NULL;
-	blocker = find_blocker(ranges, range, false);
+	blocker = find_blocker(ranges, range, RANGE_LATEST);
 	if (blocker)
 		wait_for(range, blocker);
 	insert(ranges, tree_of(ranges, range), range);
-	ranges->in_regions += !is_across(range);
 	pthread_mutex_unlock(&ranges->lock);
 	return !blocker;
 }
@@ -271,11 +234,11 @@ void range_release(struct range_lock *ranges, struct range *range)
 	pthread_mutex_lock(&ranges->lock);
 	assert(!range->blocker);
 	erase(ranges, tree_of(ranges, range), range);
-	ranges->in_regions -= !is_across(range);
+	ranges->released++;
 	/* granted() runs under the mutex: once it has run, the range may be released and its memory
 	 * reused by another thread. */
 	for (waiting = range->first_waiting; waiting; waiting = next) {
-		struct range *blocker = find_blocker(ranges, waiting, true);
+		struct range *blocker = find_blocker(ranges, waiting, RANGE_EARLIEST);
 
 		ranges->steps++;
 		next = waiting->next;

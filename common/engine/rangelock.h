@@ -23,31 +23,30 @@ struct range {
 	void (*granted)(struct range *range);
 
 	/* Private. */
-	uint64_t number;       /* in the order of arrival */
+	uint64_t rank[2];      /* by enum range_rank */
 	struct range *blocker; /* the one that it waits for now, or NULL: it is held */
 	struct range *next;    /* of those that wait for the same one */
-	struct range *first_waiting, *last_waiting;
+	struct range *first_waiting, **end_waiting;
 
-	/* In the tree, a treap: by start and number, and no child's priority above its parent's. */
+	/* In the tree, a treap: by start and arrival, and no child's priority above its parent's. */
 	struct range *child[2];
 	uint64_t priority;
-	uint64_t max_end, min_number, max_number; /* of it and all below it */
+	uint64_t max_end, max_rank[2]; /* of it and all below it */
 };
+
+/* Who arrived latest has the highest: a number that counts up from 1. Or who arrived earliest: its
+ * complement. */
+enum range_rank { RANGE_LATEST, RANGE_EARLIEST };
 
 #define RANGE_REGIONS 1024
 
-struct range_tree {
-	struct range *root[RANGE_MODES];
-};
-
 struct range_lock {
 	pthread_mutex_t lock;
-	uint64_t arrived;
-	/* A tree for each region of the volume, by its number modulo RANGE_REGIONS, and one of the
-	 * ranges that don't lie in one. */
-	struct range_tree region[RANGE_REGIONS], across;
-	uint64_t in_regions; /* ranges in all of the former */
-	uint64_t steps;      /* ranges that were looked at, ever: what it costs */
+	uint64_t arrived, released;
+	uint64_t steps; /* ranges that were looked at, ever: what it costs */
+	/* Trees for each region of the volume, by its number modulo RANGE_REGIONS, and behind them
+	 * those of the ranges that don't lie in one. */
+	struct range *trees[RANGE_REGIONS + 1][RANGE_MODES];
 };
 
 void range_lock_init(struct range_lock *ranges);
