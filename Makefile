@@ -363,7 +363,7 @@ $(B)/%.o: %.c $(B)/config.mk
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) $(FEATURES) $(LIB_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-# clang wants a prototype of the function that NBDKIT_REGISTER_PLUGIN defines; and no callback has a use
+# clang wants a prototype of the function that NBDKIT_REGISTER_PLUGIN defines; and few callbacks have a use
 # for its client's handle.
 $(B)/server/plugin.o: BASE += -Wno-missing-prototypes -Wno-unused-parameter
 $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter

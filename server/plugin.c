@@ -2,9 +2,10 @@
  *
  * In their order: load, config for each parameter, config_complete, get_ready; the fork; after_fork;
  * then open for each client, what it asks of the export, and its requests, in nbdkit's threads, many
- * at once; and unload. What is more than an answer is in parameters, start and requests.
+ * at once; close when these have ended; and unload. What is more than an answer is in parameters,
+ * start and requests.
  *
- * No state is a connection's: every client sees the one volume. */
+ * Every client sees the one volume; a connection's own is only the fence. */
 #include <inttypes.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
@@ -46,29 +47,42 @@ static void ndio_dump_plugin(void)
 #endif
 }
 
+/* May wait for what older connections run. nbdkit has a thread for each, and lets others in. */
 static void *ndio_open(int readonly)
 {
 	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 	const bool later = config.open.file && config.open.locking == LOCK_IMAGE_LATER;
+	const char *name = nbdkit_export_name();
+	struct fence_handle *handle;
 	struct error err;
-	int ret;
+	int ret = 0;
 
+	if (!name)
+		return NULL;
 	/* nbdkit itself refuses writes of clients that may only read. */
-	if (readonly || volume->readonly || !later)
-		return NBDKIT_HANDLE_NOT_NEEDED;
-	pthread_mutex_lock(&mutex);
-	ret = target_file_lock(volume->target, &err);
-	pthread_mutex_unlock(&mutex);
+	if (!readonly && !volume->readonly && later) {
+		pthread_mutex_lock(&mutex);
+		ret = target_file_lock(volume->target, &err);
+		pthread_mutex_unlock(&mutex);
+	}
+	if (ret == 0)
+		ret = fence_open(&fences, name, &handle, &err);
 	if (ret < 0)
 		nbdkit_error("%s", err.text);
-	return ret < 0 ? NULL : NBDKIT_HANDLE_NOT_NEEDED;
+	return ret < 0 ? NULL : handle;
+}
+
+static void ndio_close(void *handle)
+{
+	fence_close(handle);
 }
 
 static const char *ndio_export_description(void *handle)
 {
-	return volume->encrypted ? nbdkit_printf_intern(VOLUME_DESCRIPTION, volume->luks.version,
-							volume->sector) :
-				   NULL;
+	if (!volume->encrypted)
+		return fences.identity;
+	return nbdkit_printf_intern(VOLUME_DESCRIPTION "; %s", volume->luks.version, volume->sector,
+				    fences.identity);
 }
 
 static int64_t ndio_get_size(void *handle)
@@ -110,33 +124,34 @@ static unsigned flags_of(uint32_t nbdkit_flags)
 
 static int ndio_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	return requests_run(OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
+	return requests_run(handle, OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
 }
 
 static int ndio_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 		       uint32_t flags)
 {
-	return requests_run(OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL, NULL);
+	return requests_run(handle, OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL,
+			    NULL);
 }
 
 static int ndio_flush(void *handle, uint32_t flags)
 {
-	return requests_run(OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
+	return requests_run(handle, OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
 }
 
 static int ndio_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	return requests_run(OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(handle, OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	return requests_run(OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(handle, OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int ndio_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	return requests_run(OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
+	return requests_run(handle, OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
 }
 
 static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
@@ -147,7 +162,8 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type
 static int ndio_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
 			struct nbdkit_extents *extents)
 {
-	return requests_run(OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent, extents);
+	return requests_run(handle, OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent,
+			    extents);
 }
 
 static struct nbdkit_plugin plugin = {
@@ -165,6 +181,7 @@ static struct nbdkit_plugin plugin = {
 	.get_ready = start_get_ready,
 	.after_fork = start_after_fork,
 	.open = ndio_open,
+	.close = ndio_close,
 	.export_description = ndio_export_description,
 	.get_size = ndio_get_size,
 	.block_size = ndio_block_size,

@@ -36,29 +36,40 @@ static const char *sync_consequence(enum op op, unsigned flags)
 	return "; " SYNCS_FAILED;
 }
 
-int requests_run(enum op op, unsigned flags, uint64_t offset, uint32_t count, void *buf,
-		 extent_fn *extent, void *opaque)
+/* 0, or a negative errno that has been told. */
+static int run(enum op op, unsigned flags, uint64_t offset, const struct iovec *iov,
+	       extent_fn *extent, void *opaque)
 {
-	const struct iovec iov = { buf, count };
 	struct ndio_request *request;
-	int ret;
+	int ret = request_make(volume, op, flags, offset, iov->iov_len, iov, 1, &request);
 
-	if (config.pin && buf)
-		flags |= REQ_PIN;
-	ret = request_make(volume, op, flags, offset, count, &iov, 1, &request);
 	if (ret == 0) {
 		request->extent = extent;
 		request->extent_opaque = opaque;
 		ret = start_run(request);
 		request_put(request, REF_CALLER);
 	}
+	/* For these nbdkit falls back to something else, or tells the client by the errno alone. */
+	if (ret < 0 && ret != -EOPNOTSUPP)
+		nbdkit_error("%s: %s of %zu bytes at %" PRIu64 ": %s%s", volume->target->name,
+			     op_names[op], iov->iov_len, offset,
+			     target_reason(volume->target, -ret), sync_consequence(op, flags));
+	return ret;
+}
+
+int requests_run(struct fence_handle *handle, enum op op, unsigned flags, uint64_t offset,
+		 uint32_t count, void *buf, extent_fn *extent, void *opaque)
+{
+	const struct iovec iov = { buf, count };
+	int ret = fence_enter(handle);
+
+	if (ret == 0) {
+		ret = run(op, config.pin && buf ? flags | REQ_PIN : flags, offset, &iov, extent,
+			  opaque);
+		fence_leave(handle);
+	}
 	if (ret == 0)
 		return 0;
-	/* For these nbdkit falls back to something else, or tells the client by the errno alone. */
-	if (ret != -EOPNOTSUPP)
-		nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s",
-			     volume->target->name, op_names[op], count, offset,
-			     target_reason(volume->target, -ret), sync_consequence(op, flags));
 	nbdkit_set_error(client_errno(-ret));
 	return -1;
 }

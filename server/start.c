@@ -32,6 +32,7 @@
 __attribute__((visibility("default"))) int ndio_debug_stats;
 
 struct volume *volume;
+struct fences fences = FENCES_INIT;
 static struct lender *lender;   /* of a file's channels; or else */
 static struct workers *workers; /* each with its connection to the server */
 
@@ -183,8 +184,11 @@ static int start_for_good(void)
 	const struct notice nobody = { .tell = NULL }; /* all was told before */
 	const struct lender_options *before = memory_of_file;
 	const char *uri = config.open.uri;
+	struct error err;
 
 	report_forked();
+	if (fences_identify(&fences, &err) < 0)
+		return FAIL("%s", err.text);
 	if (lock_key_again("after the fork") < 0)
 		return -1;
 	/* What a change of user (nbdkit --user) has undone. */
@@ -207,6 +211,7 @@ int start_after_fork(void)
 void start_unload(void)
 {
 	stop_hurrier();
+	fences_clear(&fences);
 	close_channels(true);
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);

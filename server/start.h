@@ -4,9 +4,13 @@
 
 #include "engine/request.h"
 #include "engine/volume.h"
+#include "nbd/fence.h"
 
 /* From start_get_ready() to start_unload(). */
 extern struct volume *volume;
+
+/* Of all connections, which are between the last two of these: */
+extern struct fences fences;
 
 /* nbdkit's get_ready, after_fork and unload. */
 int start_get_ready(void);
