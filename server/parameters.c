@@ -150,6 +150,7 @@ static const struct parameter table[] = {
 	{ "reconnect", SERVER_ONLY, take_count, &config.open.reconnect, 0, NBD_ANSWER_TIMEOUT_MAX },
 	{ "unflushed", SERVER_ONLY, take_size, &config.open.unflushed, TARGET_UNFLUSHED_MIN,
 	  INT64_MAX },
+	{ "wait", SERVER_ONLY, take_count, &config.open.wait, 0, NBD_ANSWER_TIMEOUT_MAX },
 	{ "passphrase", ANY, take_key, &config.passphrase, 0, 0 },
 	{ "ask", ANY, take_key, &config.ask, 0, 0 },
 	{ "keyfile", ANY, take_key, &config.keyfile, 0, 0 },
@@ -174,6 +175,7 @@ const char parameters_help[] =
 	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n"
 	"reconnect=<SECONDS> One that is away is waited for so long (default: 0).\n"
 	"unflushed=<SIZE>    What is kept for its return, at the most (default: 64M).\n"
+	"wait=<SECONDS>      One that isn't there yet is waited for so long (default: 0).\n"
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"
 	"ask=<FD>            Unlock it with what a program sends that is asked.\n"
 	"keyfile=<PATH>      Unlock it with all bytes of a file; -FD or - as well.\n"

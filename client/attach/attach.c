@@ -16,6 +16,7 @@
 #include "attach/kernel-device.h"
 #include "locator/locator.h"
 #include "locator/same.h"
+#include "nbd/nbd-server.h"
 #include "nbd/nbd-uri.h"
 #include "terminal/device-users.h"
 #include "terminal/interrupt.h"
@@ -126,12 +127,31 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 		.unlock = spec->unlock,
 		.connections = spec->connections,
 		.answer_timeout = spec->answer_timeout,
+		.reconnect = spec->reconnect,
+		.unflushed = spec->unflushed,
+		.wait = spec->wait_first ? spec->reconnect : 0,
 		.read_only = spec->read_only,
 		.discard = spec->discard,
 	};
 	int ret = gateway_start(&gateway, err);
 
 	return ret < 0 && asking.ret == 0 ? step_failed(ret, "starting the gateway", err) : ret;
+}
+
+/* Seconds. A file is never away. */
+static unsigned reconnect_of(const struct attach_spec *spec)
+{
+	return locator_is_uri(spec->locator) ? spec->reconnect : 0;
+}
+
+/* Seconds. What the gateway holds isn't the kernel's to fail: it comes to nothing, or to an error,
+ * when the server has been silent and then away for as long as it may. */
+static unsigned kernel_timeout(const struct attach_spec *spec)
+{
+	unsigned answer = spec->answer_timeout ? spec->answer_timeout : NBD_ANSWER_TIMEOUT;
+	unsigned reconnect = reconnect_of(spec);
+
+	return spec->timeout + (reconnect ? answer + reconnect : 0);
 }
 
 static int save_facts(const struct attach_spec *spec, const struct attachment *attachment,
@@ -143,6 +163,7 @@ static int save_facts(const struct attach_spec *spec, const struct attachment *a
 		.locator = path ? path : (char *)spec->locator,
 		.connections = spec->connections,
 		.timeout = spec->timeout,
+		.reconnect = reconnect_of(spec),
 	};
 	int ret;
 
@@ -161,7 +182,7 @@ static int connect_kernel(const struct attach_spec *spec, const struct attachmen
 		.socket = attachment->socket,
 		.connections = spec->connections,
 		.block_size = block_size,
-		.timeout = spec->timeout,
+		.timeout = kernel_timeout(spec),
 	};
 
 	return kernel_device_connect(attachment->index, &connect, err);

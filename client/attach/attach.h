@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "terminal/key-input.h"
@@ -17,6 +18,8 @@
 #define ATTACH_TIMEOUT         90 /* seconds */
 #define ATTACH_TIMEOUT_MIN     5
 #define ATTACH_TIMEOUT_MAX     86400
+#define ATTACH_RECONNECT       300 /* seconds */
+#define ATTACH_RECONNECT_MAX   86400
 
 struct attach_spec {
 	const char *locator;
@@ -27,8 +30,12 @@ struct attach_spec {
 	unsigned connections;    /* to the server, and of the kernel to the gateway */
 	unsigned block_size;     /* bytes; 0: the volume's sector */
 	unsigned timeout;        /* seconds until the kernel gives a connection up that doesn't
-			       * answer, and sends what waits over the next one */
+			       * answer, and sends what waits over the next one; besides those
+			       * that the gateway waits for a server */
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
+	unsigned reconnect;      /* seconds that one which is away is waited for; 0: it is lost */
+	uint64_t unflushed;      /* bytes kept for its return; 0: the usual */
+	bool wait_first;         /* it may also be away now */
 	bool read_only, discard;
 };
 

@@ -189,6 +189,7 @@ int attachment_save(const struct attachment *attachment, const struct attachment
 	json_add_text(object, "since", since);
 	json_add_number(object, "connections", facts->connections);
 	json_add_number(object, "timeout", facts->timeout);
+	json_add_number(object, "reconnect", facts->reconnect);
 	json_add_number(object, "reads_before", facts->before.reads);
 	json_add_number(object, "read_bytes_before", facts->before.read_bytes);
 	json_add_number(object, "writes_before", facts->before.writes);
@@ -230,6 +231,7 @@ int attachment_load(const struct attachment *attachment, struct attachment_facts
 	snprintf(facts->since, sizeof(facts->since), "%s", text_of(object, "since"));
 	facts->connections = number_of(object, "connections");
 	facts->timeout = number_of(object, "timeout");
+	facts->reconnect = number_of(object, "reconnect");
 	facts->before.reads = number_of(object, "reads_before");
 	facts->before.read_bytes = number_of(object, "read_bytes_before");
 	facts->before.writes = number_of(object, "writes_before");

@@ -22,7 +22,7 @@ struct attachment_facts {
 	char *locator;  /* NULL where there are no facts */
 	char since[32]; /* RFC 3339 */
 	unsigned connections;
-	unsigned timeout;                   /* seconds */
+	unsigned timeout, reconnect;        /* seconds */
 	struct kernel_device_counts before; /* what the kernel had counted then */
 };
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libnbd.h>
 #include <limits.h>
 #include <openssl/crypto.h>
@@ -151,6 +152,10 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit, 
 		add(args, "connections=%u", spec->connections);
 		if (spec->answer_timeout)
 			add(args, "answer=%u", spec->answer_timeout);
+		add(args, "reconnect=%u", spec->reconnect);
+		if (spec->unflushed)
+			add(args, "unflushed=%" PRIu64, spec->unflushed);
+		add(args, "wait=%u", spec->wait);
 	} else {
 		add(args, "file=%s", spec->locator);
 	}
@@ -230,8 +235,11 @@ static int wait_until_started(struct start *start, struct error *err)
 {
 	struct program_output output;
 	const char *reason;
-	int ret = program_end(&start->program, &output, err);
+	int ret;
 
+	while (!program_ends_within(&start->program, INTERRUPT_MS) && !interrupt_caught())
+		pass_on_output(start);
+	ret = program_end(&start->program, &output, err);
 	if (ret < 0)
 		return ret;
 	reason = read_output(&output, start->told);

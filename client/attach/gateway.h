@@ -4,6 +4,7 @@
 #define NDIO_GATEWAY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -24,6 +25,9 @@ struct gateway_spec {
 	struct unlock_options unlock;
 	unsigned connections;
 	unsigned answer_timeout; /* seconds, or 0 */
+	unsigned reconnect;      /* likewise */
+	uint64_t unflushed;      /* bytes, or 0 */
+	unsigned wait;           /* seconds for a server that isn't there yet */
 	bool read_only, discard;
 };
 

@@ -14,7 +14,7 @@
 #include "attach/kernel-device.h"
 #include "base/align.h"
 #include "locator/locator.h"
-#include "nbd/nbd-server.h"
+#include "nbd/target-nbd.h"
 #include "terminal/number.h"
 #include "terminal/unlock.h"
 
@@ -48,6 +48,8 @@ static const struct tab_option {
 	{ "slot", MEMBER(slot), OPTION_NUMBER, 0, UNLOCK_MAX_SLOT },
 	{ "max-kdf-time", MEMBER(max_kdf_time), OPTION_NUMBER, 1, UINT_MAX },
 	{ "answer-timeout", MEMBER(answer_timeout), OPTION_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX },
+	{ "reconnect", MEMBER(reconnect), OPTION_NUMBER, 0, ATTACH_RECONNECT_MAX },
+	{ "unflushed", MEMBER(unflushed), OPTION_SIZE, TARGET_UNFLUSHED_MIN, INT64_MAX },
 	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -236,7 +238,11 @@ static int read_file(struct tab *tab, struct error *err)
 
 static int add_line(struct tab *tab, char *line, unsigned number, struct error *why)
 {
-	struct ndiotab_entry entry = { .line = number, .slot = LUKS_ANY_SLOT };
+	struct ndiotab_entry entry = {
+		.line = number,
+		.slot = LUKS_ANY_SLOT,
+		.reconnect = NDIOTAB_USUAL,
+	};
 	struct ndiotab_entry *other, *entries;
 	int ret = parse_line(&entry, line, why);
 

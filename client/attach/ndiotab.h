@@ -2,12 +2,16 @@
 #ifndef NDIO_NDIOTAB_H
 #define NDIO_NDIOTAB_H
 
+#include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "memory/key-file.h"
 
 #define NDIOTAB_PATH "/etc/ndiotab"
+
+#define NDIOTAB_USUAL UINT_MAX
 
 /* A line. What isn't given is NULL, false or 0. The strings live in text. */
 struct ndiotab_entry {
@@ -23,6 +27,8 @@ struct ndiotab_entry {
 	int slot;                /* of the key, 0 to 31; or LUKS_ANY_SLOT */
 	unsigned max_kdf_time;   /* seconds */
 	unsigned answer_timeout; /* seconds, 1 to 86400 */
+	unsigned reconnect;      /* seconds, 0 to 86400; NDIOTAB_USUAL where it isn't given */
+	uint64_t unflushed;      /* bytes */
 	unsigned line;           /* in the file, from 1 */
 	char *text;
 };

@@ -7,6 +7,7 @@
 #include "attach/ndiotab.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
+#include "nbd/target-nbd.h"
 #include "terminal/number.h"
 
 const char help_attach[] =
@@ -32,6 +33,8 @@ const char help_attach[] =
 	"                       a request fails when all of them are\n"
 	"  --answer-timeout SECONDS\n"
 	"                       a server that is silent for so long is lost (default 30)\n"
+	"  --reconnect SECONDS  one that is away is waited for so long (default 300)\n"
+	"  --unflushed SIZE     memory for what it may lose when it is restarted (default 64M)\n"
 	"  --tab                attach it as its line in /etc/ndiotab says\n"
 	"  --tab-file FILE      or in this file\n"
 	"  -h, --help           show this\n"
@@ -45,6 +48,8 @@ enum {
 	OPT_CONNECTIONS,
 	OPT_BLOCK_SIZE,
 	OPT_TIMEOUT,
+	OPT_RECONNECT,
+	OPT_UNFLUSHED,
 	OPT_TAB,
 	OPT_TAB_FILE
 };
@@ -59,6 +64,8 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					   OPT_CONNECTIONS },
 					 { "block-size", required_argument, NULL, OPT_BLOCK_SIZE },
 					 { "timeout", required_argument, NULL, OPT_TIMEOUT },
+					 { "reconnect", required_argument, NULL, OPT_RECONNECT },
+					 { "unflushed", required_argument, NULL, OPT_UNFLUSHED },
 					 { "tab", no_argument, NULL, OPT_TAB },
 					 { "tab-file", required_argument, NULL, OPT_TAB_FILE },
 					 OPEN_OPTION_ANSWER_TIMEOUT,
@@ -112,6 +119,15 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
 			       NULL :
 			       "--timeout takes seconds, from 5 to 86400";
+	case OPT_RECONNECT:
+		return take_number(value, 0, ATTACH_RECONNECT_MAX, &spec->reconnect) ?
+			       NULL :
+			       "--reconnect takes seconds, from 0 to 86400";
+	case OPT_UNFLUSHED:
+		return parse_size(value, &spec->unflushed) &&
+				       spec->unflushed >= TARGET_UNFLUSHED_MIN ?
+			       NULL :
+			       "--unflushed takes a size, 1M or more";
 	default:
 		return open_option(&open, option, value);
 	}
@@ -189,6 +205,10 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	if (entry.connections)
 		spec->connections = entry.connections;
 	spec->answer_timeout = entry.answer_timeout;
+	if (entry.reconnect != NDIOTAB_USUAL)
+		spec->reconnect = entry.reconnect;
+	spec->unflushed = entry.unflushed;
+	spec->wait_first = true;
 	if (entry.timeout)
 		spec->timeout = entry.timeout;
 	status = attach_disk(spec);
@@ -205,6 +225,7 @@ int cmd_attach(int argc, char **argv)
 			.index = ATTACH_ANY,
 			.connections = ATTACH_CONNECTIONS,
 			.timeout = ATTACH_TIMEOUT,
+			.reconnect = ATTACH_RECONNECT,
 		},
 		.tab_file = NDIOTAB_PATH,
 	};

@@ -113,6 +113,7 @@ static struct json_object *json_row(const struct row *row)
 	json_add_number(object, "written_bytes", row->device.counts.written_bytes);
 	json_add_number(object, "gateway_pid", row->gateway);
 	json_add_number(object, "timeout", row->facts.timeout);
+	json_add_number(object, "reconnect", row->facts.reconnect);
 	json_add_number(object, "connections", row->facts.connections);
 	return object;
 }

@@ -125,6 +125,16 @@ void program_printed(const struct program *program, struct program_output *outpu
 	output->text[n > 0 ? n : 0] = '\0';
 }
 
+bool program_ends_within(const struct program *program, unsigned ms)
+{
+	struct pollfd ended = { .fd = pidfd_open(program->pid, 0), .events = POLLIN };
+	bool has_ended = ended.fd < 0 || poll(&ended, 1, ms) == 1;
+
+	if (ended.fd >= 0)
+		close(ended.fd);
+	return has_ended;
+}
+
 int program_end(struct program *program, struct program_output *output, struct error *err)
 {
 	int ret = wait_for(program->pid, program->undoing, err);

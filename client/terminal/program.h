@@ -33,6 +33,9 @@ int program_start(const char *const argv[], int fd, struct program *program, str
 /* What it has printed so far. */
 void program_printed(const struct program *program, struct program_output *output);
 
+/* Has it ended, or does it within so many milliseconds? */
+bool program_ends_within(const struct program *program, unsigned ms);
+
 /* Waits for its end. An interrupt (interrupt.h) ends it, unless it came before the start.
  *
  * Its exit status, 128 and the number of a signal that killed it; or a negative errno with a

@@ -25,9 +25,10 @@
 
 /* What a connection beyond the first may take: a server that lets in no more clients may also just
  * not answer. */
-#define MORE_MS  3000
-#define AGAIN_MS 250 /* between tries to reach a server again before it is used */
-#define DOWN_MS  250 /* how often a queue whose connection is lost looks for another */
+#define MORE_MS      3000
+#define AGAIN_MS     250  /* between tries to reach a server again before it is used */
+#define PAUSE_MAX_MS 4000 /* of these when it isn't there at first: each is twice as long */
+#define DOWN_MS      250  /* how often a queue whose connection is lost looks for another */
 
 struct nbd_target {
 	struct target target;
@@ -611,6 +612,25 @@ static int name_session(struct nbd_target *owner, struct error *err)
 	return 0;
 }
 
+/* The first connection. Where only nobody is there yet, he may come. */
+static int dial_first(struct nbd_target *owner, unsigned wait, struct error *err)
+{
+	const int64_t deadline = clock_ms() + wait * INT64_C(1000);
+	unsigned pause = AGAIN_MS;
+	int ret;
+
+	while ((ret = connect_spare(owner, INT64_MAX, err)) < 0 && ret != -EACCES &&
+	       clock_ms() < deadline) {
+		if (pause == AGAIN_MS)
+			notice_tell(&owner->server.notice,
+				    "%s: waiting for the server, %u second%s at the most",
+				    err->text, wait, wait == 1 ? "" : "s");
+		usleep(pause * 1000);
+		pause = min_u64(2 * pause, PAUSE_MAX_MS);
+	}
+	return ret;
+}
+
 static int open_first(struct nbd_target *owner, const struct target_nbd_options *options,
 		      struct error *err)
 {
@@ -621,7 +641,7 @@ static int open_first(struct nbd_target *owner, const struct target_nbd_options 
 	if (ret == 0 && owner->reconnect)
 		ret = name_session(owner, err);
 	if (ret == 0)
-		ret = connect_spare(owner, INT64_MAX, err);
+		ret = dial_first(owner, options->wait, err);
 	return ret < 0 ? ret : read_facts(owner, err);
 }
 

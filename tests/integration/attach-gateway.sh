@@ -185,6 +185,40 @@ like "no terminal" "$said" "^ndio: no terminal to ask for the key at"
 types "noecho Passphrase for $T/copy: => $pass" "$T/copy"
 like "typed for a file" "$said" "no such luck"
 
+# ---- a server that isn't there yet ----
+
+# A line of the table is for the boot, where it may come later than we do.
+imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
+late="nbd+unix:///?socket=$T/late.sock"
+waits="late.sock: .*: waiting for the server, [0-9]+ seconds? at the most"
+await_said() {
+	await grep -qE "$waits" "$T/out"
+}
+
+echo "nbd0 $late $T/pass reconnect=60" >"$T/tab"
+"$ndio" attach --tab-file "$T/tab" nbd0 >"$T/out" 2>&1 &
+pid=$!
+ok "no server at boot: it is waited for, which is told" await_said
+start_nbdkit late "$NDIO_PLUGIN" "$T/volume" lock-image=off
+wait $pid
+like "no server at boot: it comes" "$(cat "$T/out")" "no such luck$"
+is "no server at boot: it was told once" "$(grep -cE "$waits" "$T/out")" 1
+stop_server late
+echo "nbd0 $late $T/pass reconnect=1" >"$T/tab"
+attach --tab-file "$T/tab" nbd0
+like "no server at boot, nor later" "$said" "$waits"$'\n'"ndio: starting the gateway: .*late.sock: "
+echo "nbd0 $late $T/pass" >"$T/tab"
+"$ndio" attach --tab-file "$T/tab" nbd0 >"$T/out" 2>&1 &
+pid=$!
+ok "no server at boot: it is waited for again" await_said
+kill -TERM $pid
+wait $pid
+is "no server at boot: interrupted" $? 143
+echo "nbd0 $late $T/pass reconnect=0" >"$T/tab"
+attach --tab-file "$T/tab" nbd0
+like "no server at boot, and reconnect=0" "$said" "^ndio: starting the gateway: [^"$'\n'"]*late.sock: "
+ok "no server at boot: nothing is left" nothing_left
+
 # ---- interrupts ----
 
 # From its start on the server answers nothing, to nobody.

@@ -79,6 +79,8 @@ options() {
 		beside "takes json, or a descriptor" $action --progress=x "$T/disk" "$T/raw"
 	done
 	beside "--discard is nothing" attach --read-only --discard "$T/disk"
+	beside "--reconnect takes seconds" attach --reconnect 86401 "$T/disk"
+	beside "--unflushed takes a size" attach --unflushed 1023K "$T/disk"
 	ok "plugin: connections= of a file" refused "connections= is for uri=" "$T/raw" connections=3
 	ok "plugin: answer= of a file" refused "answer= is for uri=" "$T/raw" answer=3
 	ok "plugin: direct= of a server" refused "direct= is for a file" direct=on uri=nbd://localhost

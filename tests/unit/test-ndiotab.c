@@ -109,6 +109,8 @@ static void a_line_of_three_fields_leaves_the_rest_open(void **state)
 	assert_int_equal(entry.timeout, 0);
 	assert_int_equal(entry.slot, LUKS_ANY_SLOT);
 	assert_int_equal(entry.max_kdf_time, 0);
+	assert_int_equal(entry.reconnect, NDIOTAB_USUAL);
+	assert_int_equal(entry.unflushed, 0);
 	assert_int_equal(entry.line, 1);
 	ndiotab_entry_clear(&entry);
 	assert_null(entry.text);
@@ -123,7 +125,7 @@ static void every_option_is_taken(void **state)
 		  "\n"
 		  "  /dev/nbd12\t/srv/disk.luks \t /etc/key   "
 		  "read-only,connections=64,block-size=4096,timeout=5,header=/a=b,discard,slot=0,"
-		  "max-kdf-time=600 \n");
+		  "max-kdf-time=600,reconnect=0,unflushed=1M \n");
 	entry = found("/dev/nbd12");
 	assert_string_equal(entry.device, "nbd12");
 	assert_string_equal(entry.locator, "/srv/disk.luks");
@@ -135,6 +137,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(entry.timeout, 5);
 	assert_int_equal(entry.slot, 0);
 	assert_int_equal(entry.max_kdf_time, 600);
+	assert_int_equal(entry.reconnect, 0);
+	assert_int_equal(entry.unflushed, 1048576);
 	assert_int_equal(entry.line, 3);
 	ndiotab_entry_clear(&entry);
 }
@@ -224,10 +228,14 @@ static void a_wrong_option_is_named(void **state)
 static void numbers_have_their_ranges(void **state)
 {
 	static const struct {
-		const char *name, *range, *bad[6];
+		const char *name, *range, *bad[7];
 	} numbers[] = {
 		{ "connections", "a number from 1 to 64", { "", "0", "65", "-1", "4k" } },
 		{ "timeout", "a number from 5 to 86400", { "4", "86401", "90s", "+9", "0x9" } },
+		{ "reconnect", "a number from 0 to 86400", { "", "86401", "-1", "5m" } },
+		{ "unflushed",
+		  "a size from 1048576 to 9223372036854775807 bytes",
+		  { "", "0", "1048575", "1023K", "8E", "x" } },
 		{ "block-size",
 		  "a power of two from 512 to 4096",
 		  { "511", "1000", "4097", "8192", "18446744073709552128" } },

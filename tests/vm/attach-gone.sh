@@ -2,7 +2,8 @@
 # What `ndio attach` has made goes away under load: the gateway or the server is killed, or stops
 # to answer. Programs get their errors within the timeout, nothing hangs, `ndio list` tells what
 # is wrong, `ndio detach --force` clears it away, and after a new attach the file system's
-# journal recovers all that was acknowledged. A short stop isn't even noticed.
+# journal recovers all that was acknowledged. A short stop isn't even noticed. With --reconnect 0:
+# that a server is waited for is attach-survives.sh's.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=lib-load.sh
@@ -23,8 +24,8 @@ loaded() {
 
 	make_luks2 "$T/volume" 64M
 	ok "$name: is served" serve disk "$T/volume" || return
-	ok "$name: attach" ndio_attach --timeout $TIMEOUT --connections "$2" "$(locator disk)" nbd0 ||
-		return
+	ok "$name: attach" ndio_attach --timeout $TIMEOUT --reconnect 0 --connections "$2" \
+		"$(locator disk)" nbd0 || return
 	ok "$name: load" guest start_load
 	gateway=$(listed /dev/nbd0 gateway_pid)
 }

@@ -22,7 +22,7 @@ ok "an export that takes requests for zeroes: attach it" guest "attach ${ports[p
 ok "an export that takes requests for zeroes: the kernel would make large ones" guest "
 	[ \$(cat /sys/block/nbd1/queue/write_zeroes_max_bytes) -gt $((1024 * MIB)) ] && detach /dev/nbd1"
 stop_server plain
-is "attach" "$(ndio_attach --timeout 10 --connections 1 "$(locator slow)" nbd0)" /dev/nbd0
+is "attach" "$(ndio_attach --timeout 10 --reconnect 0 --connections 1 "$(locator slow)" nbd0)" /dev/nbd0
 is "none are asked for" "$(guest cat $queue/write_zeroes_max_bytes)" 0
 # As many as the server takes within the timeout; 128 requests of a mebibyte would be too many for
 # it, whatever they hold.
