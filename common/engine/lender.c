@@ -48,9 +48,7 @@ struct stock {
 	struct bounce bounce;    /* of all of them */
 	size_t piece_len, share; /* of a channel; and its bounce memory */
 	pthread_mutex_t lock;
-	unsigned count; /* opened */
-	unsigned nr_free;
-	struct channel **channels;     /* all of them */
+	unsigned count, nr_free;       /* opened; and not lent */
 	struct channel **free;         /* a stack: the channel used last has the warmest memory */
 	struct borrower *first, **end; /* who waits, longest first */
 };
@@ -64,12 +62,6 @@ struct lender {
 
 /* ---- opening and closing ---- */
 
-static void stock_init(struct stock *stock)
-{
-	stock->end = &stock->first;
-	mutex_init_short(&stock->lock);
-}
-
 static int stock_open(struct stock *stock, unsigned count, const struct channel_options *options,
 		      struct volume *volume, struct error *err)
 {
@@ -77,31 +69,26 @@ static int stock_open(struct stock *stock, unsigned count, const struct channel_
 
 	stock->piece_len = options->piece_len;
 	stock->share = channel_bounce_len(options);
-	stock->channels = calloc(count, sizeof(*stock->channels));
 	stock->free = calloc(count, sizeof(*stock->free));
-	if (!stock->channels || !stock->free)
+	if (!stock->free)
 		return error_set(err, ENOMEM, "no memory for %u channels", count);
 	ret = bounce_init(&stock->bounce, count * stock->share, options->huge_pages, err);
 	while (ret == 0 && stock->count < count) {
-		struct channel **channel = &stock->channels[stock->count];
-
 		ret = channel_open(volume, options,
 				   bounce_share(&stock->bounce, stock->count, stock->share),
-				   channel, err);
-		if (ret == 0) {
-			stock->free[stock->nr_free++] = *channel;
-			stock->count++;
-		}
+				   &stock->free[stock->count], err);
+		if (ret == 0)
+			stock->nr_free = ++stock->count;
 	}
 	return ret;
 }
 
 static void stock_close(struct stock *stock)
 {
+	assert(stock->nr_free == stock->count);
 	for (unsigned i = 0; i < stock->count; i++)
-		channel_close(stock->channels[i]);
+		channel_close(stock->free[i]);
 	bounce_destroy(&stock->bounce);
-	free(stock->channels);
 	free(stock->free);
 	pthread_mutex_destroy(&stock->lock);
 }
@@ -134,8 +121,8 @@ int lender_open(struct volume *volume, const struct lender_options *options, str
 		return error_set(err, ENOMEM, "no memory for a lender of channels");
 	lender->small_read = turns->small;
 	depth_init(&lender->reads, turns->depth, turns->patience);
-	stock_init(&lender->wide);
-	stock_init(&lender->narrow);
+	mutex_init_short(&lender->wide.lock);
+	mutex_init_short(&lender->narrow.lock);
 	ret = open_stocks(lender, volume, options, err);
 	if (ret < 0)
 		lender_close(lender);
@@ -169,7 +156,7 @@ static struct channel *wait_for_channel(struct stock *stock)
 	struct borrower borrower = { .next = NULL };
 
 	sem_init(&borrower.handed, 0, 0);
-	*stock->end = &borrower;
+	*(stock->first ? stock->end : &stock->first) = &borrower;
 	stock->end = &borrower.next;
 	pthread_mutex_unlock(&stock->lock);
 	thread_wait(&borrower.handed);
@@ -195,13 +182,10 @@ static void give_back(struct stock *stock, struct channel *channel)
 
 	pthread_mutex_lock(&stock->lock);
 	borrower = stock->first;
-	if (borrower) {
+	if (borrower)
 		stock->first = borrower->next;
-		if (!stock->first)
-			stock->end = &stock->first;
-	} else {
+	else
 		stock->free[stock->nr_free++] = channel;
-	}
 	pthread_mutex_unlock(&stock->lock);
 	if (borrower) {
 		borrower->channel = channel;
