@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/align.h"
+
 /* Aligned for direct I/O, and constant: a stray write into it must not end up on every disk. */
 static const unsigned char zero_bytes[64 << 10] __attribute__((aligned(4096)));
 
@@ -58,10 +60,7 @@ struct bvec iter_run(const struct iter *it, size_t max)
 		run.base = (char *)it->bv->base + it->skip;
 		run.len = it->bv->len - it->skip;
 	}
-	if (run.len > max)
-		run.len = max;
-	if (run.len > it->left)
-		run.len = it->left;
+	run.len = min_u64(run.len, min_u64(max, it->left));
 	return run;
 }
 

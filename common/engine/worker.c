@@ -219,17 +219,15 @@ static int worker_open(struct worker *worker, struct volume *volume,
 	if (worker->wake_fd < 0)
 		return error_set(err, errno, "no descriptor for a worker: %s", strerror(errno));
 	ret = channel_open(volume, options, bounce, &worker->channel, err);
-	if (ret < 0) {
-		close(worker->wake_fd);
-		return ret;
-	}
-	ret = thread_start(&worker->thread, worker_main, worker);
-	if (ret) {
-		channel_close(worker->channel);
-		close(worker->wake_fd);
-		return error_set(err, ret, "no thread for a worker: %s", strerror(ret));
-	}
-	return 0;
+	if (ret == 0)
+		ret = -thread_start(&worker->thread, worker_main, worker);
+	if (ret == 0)
+		return 0;
+	if (worker->channel)
+		error_set(err, -ret, "no thread for a worker: %s", strerror(-ret));
+	channel_close(worker->channel);
+	close(worker->wake_fd);
+	return ret;
 }
 
 int workers_open(struct volume *volume, unsigned count, const struct channel_options *options,
