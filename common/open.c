@@ -247,7 +247,6 @@ static void set_capabilities(struct volume *volume, const struct volume_options 
 	volume->can_trim = target->can_trim && (!volume->encrypted || may_discard(volume, options));
 	volume->can_fast_zero = !volume->encrypted && target->can_fast_zero;
 	volume->can_extents = !volume->encrypted && target->can_extents;
-	volume->can_cache = target->can_cache;
 	volume->reads_tear = volume_reads_tear(volume);
 }
 

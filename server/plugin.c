@@ -112,7 +112,7 @@ ANSWER(can_trim, volume->can_trim)
 ANSWER(can_fast_zero, volume->can_fast_zero)
 ANSWER(can_extents, volume->can_extents)
 ANSWER(can_fua, volume->target->can_fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE)
-ANSWER(can_cache, volume->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE)
+ANSWER(can_cache, volume->target->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE)
 ANSWER(can_multi_conn, 1) /* nothing is cached here: a flush on one covers the writes of all */
 
 static unsigned flags_of(uint32_t nbdkit_flags)

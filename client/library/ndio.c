@@ -332,7 +332,7 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 	       (target->can_fua ? NDIO_CAN_FUA : 0) | (volume->can_trim ? NDIO_CAN_TRIM : 0) |
 	       (volume->can_fast_zero ? NDIO_CAN_FAST_ZERO : 0) |
 	       (volume->can_extents ? NDIO_CAN_EXTENTS : 0) |
-	       (volume->can_cache ? NDIO_CAN_CACHE : 0) |
+	       (target->can_cache ? NDIO_CAN_CACHE : 0) |
 	       (facts.multi_conn ? NDIO_CAN_MULTI_CONN : 0);
 }
 

@@ -32,10 +32,8 @@ const char *const op_names[] = {
 
 void request_cache_init(struct request_cache *cache)
 {
+	*cache = (struct request_cache){ .first = NULL };
 	mutex_init_short(&cache->lock);
-	cache->first = NULL;
-	cache->count = 0;
-	cache->last_debug_id = 0;
 }
 
 void request_cache_destroy(struct request_cache *cache)
@@ -97,7 +95,8 @@ static int check(const struct volume *volume, enum op op, unsigned flags, uint64
 	if ((op == OP_TRIM && !volume->can_trim) ||
 	    (op == OP_FLUSH && !volume->target->can_flush) ||
 	    ((flags & REQ_FUA) && !volume->target->can_fua) ||
-	    (op == OP_CACHE && !volume->can_cache) || (op == OP_EXTENTS && !volume->can_extents) ||
+	    (op == OP_CACHE && !volume->target->can_cache) ||
+	    (op == OP_EXTENTS && !volume->can_extents) ||
 	    (op == OP_ZERO && (flags & REQ_FAST_ZERO) && !volume->can_fast_zero))
 		return -EOPNOTSUPP;
 	if (start > volume->size || len > volume->size - start)

@@ -26,7 +26,7 @@ struct volume {
 	uint64_t data_offset; /* bytes, of the volume's first byte on the target */
 	uint64_t size;        /* bytes, whole blocks */
 	bool readonly;
-	bool can_trim, can_fast_zero, can_extents, can_cache;
+	bool can_trim, can_fast_zero, can_extents;
 	bool reads_tear; /* see volume_reads_tear() */
 
 	/* Written by each request, on every core; what is above only read. */

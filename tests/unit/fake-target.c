@@ -436,7 +436,7 @@ struct volume *fake_volume(const struct fake_options *options, struct fake_targe
 	assert_true(is_aligned(options->size, volume->block));
 	volume->data_offset = options->data_offset;
 	volume->size = options->size;
-	volume->can_trim = volume->can_cache = true;
+	volume->can_trim = true;
 	volume->can_fast_zero = volume->can_extents = !options->cipher;
 	volume->reads_tear = volume_reads_tear(volume);
 	return volume;

@@ -234,7 +234,7 @@ static void what_a_volume_cannot_do_is_refused(void **state)
 	volume->can_fast_zero = false;
 	assert_taken(OP_ZERO, 0, 0, 512);
 	assert_refused(OP_ZERO, REQ_FAST_ZERO, 0, 512, -EOPNOTSUPP);
-	volume->can_trim = volume->can_cache = volume->can_extents = false;
+	volume->can_trim = volume->target->can_cache = volume->can_extents = false;
 	assert_refused(OP_TRIM, 0, 0, 512, -EOPNOTSUPP);
 	assert_refused(OP_CACHE, 0, 0, 512, -EOPNOTSUPP);
 	assert_refused(OP_EXTENTS, 0, 0, 512, -EOPNOTSUPP);
