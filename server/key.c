@@ -2,24 +2,28 @@
  *
  * It is read once all parameters are known and go together, so that nobody is asked in vain, and lies
  * in locked memory until the volume is unlocked; core dumps are off before its first byte comes. Only
- * who is asked by asker is asked later, when the header has been checked.
+ * another program, which asks somebody for it (ask=), is asked later, when the header has been checked.
  *
  * All of it happens before the fork, in nbdkit's main thread. */
 #include "key.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-#include "asker.h"
+#include "memory/ask.h"
 #include "parameters.h"
 #include "report.h"
 
 static struct key key; /* until the volume is open */
+static int asker;      /* a socket to the program that asks, if config.open.asker is set */
 
 static int read_passphrase(void)
 {
@@ -72,6 +76,36 @@ static int read_keyfile(void)
 	return ret < 0 ? FAIL("%s", err.text) : 0;
 }
 
+static int ask(void *opaque, struct key *asked, struct error *err)
+{
+	char name[32];
+
+	(void)opaque;
+	snprintf(name, sizeof(name), "ask=%d", asker);
+	return ask_key(asker, name, asked, err);
+}
+
+/* It is closed in what is run from now on. */
+static int open_asker(void)
+{
+	static const struct luks_asker luks_asker = { .ask = ask };
+	socklen_t len = sizeof(int);
+	int type;
+
+	if (nbdkit_parse_int("ask", config.ask, &asker) < 0)
+		return -1;
+	if (asker <= STDERR_FILENO)
+		return FAIL("ask=%d: must be above %d", asker, STDERR_FILENO);
+	if (getsockopt(asker, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+		return FAIL("ask=%d: %s", asker, strerror(errno));
+	if (type != SOCK_SEQPACKET)
+		return FAIL("ask=%d: not a socket of type SOCK_SEQPACKET", asker);
+	if (fcntl(asker, F_SETFD, FD_CLOEXEC) < 0)
+		return FAIL("ask=%d: %s", asker, strerror(errno));
+	config.open.asker = &luks_asker;
+	return 0;
+}
+
 int key_get(void)
 {
 	int ret;
@@ -80,7 +114,7 @@ int key_get(void)
 		return 0;
 	secret_no_dumps();
 	if (config.ask)
-		return asker_open(config.ask);
+		return open_asker();
 	ret = config.keyfile ? read_keyfile() : read_passphrase();
 	config.open.pass = key.data;
 	config.open.pass_len = key.len;
@@ -92,5 +126,7 @@ void key_forget(void)
 	key_clear(&key);
 	config.open.pass = NULL;
 	config.open.pass_len = 0;
-	asker_close();
+	if (config.open.asker)
+		close(asker);
+	config.open.asker = NULL;
 }

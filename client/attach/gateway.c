@@ -17,13 +17,13 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "engine/volume.h"
 #include "locator/locator.h"
+#include "memory/ask.h"
 #include "terminal/interrupt.h"
 #include "terminal/program.h"
 #include "terminal/say.h"
@@ -32,9 +32,8 @@
 #define FIRST_MS     60000 /* until it must answer for the first time */
 #define STOP_MS      30000 /* until it must have ended: it waits for the server */
 #define KILL_MS      10000
-#define BLOCK        512  /* bytes that are read to see whether it answers */
-#define ASKED_MAX    4095 /* bytes, see ask= */
-#define INTERRUPT_MS 100  /* how often it is looked whether one came meanwhile */
+#define BLOCK        512 /* bytes that are read to see whether it answers */
+#define INTERRUPT_MS 100 /* how often it is looked whether one came meanwhile */
 
 /* ---- the key's way into nbdkit ---- */
 
@@ -265,7 +264,6 @@ static int start_with_key(const struct gateway_spec *spec, const char *nbdkit, s
 static int is_asking(struct start *start, struct error *err)
 {
 	struct pollfd asker = { .fd = start->asker, .events = POLLIN };
-	ssize_t n;
 
 	while (poll(&asker, 1, INTERRUPT_MS) != 1) {
 		if (interrupt_caught())
@@ -273,25 +271,16 @@ static int is_asking(struct start *start, struct error *err)
 		pass_on_output(start);
 	}
 	pass_on_output(start); /* above the next prompt */
-	n = recv(start->asker, err->text, sizeof(err->text), 0);
-	if (n <= 0)
-		return 0;
-	err->text[n - 1] = '\0'; /* a newline */
-	return 1;
+	return ask_next(start->asker, err);
 }
 
 static int try_key(void *opaque, const struct key *key, struct error *err)
 {
-	struct iovec parts[] = { { key->data, key->len }, { (void *)"\n", 1 } };
-	const struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 	struct start *start = opaque;
-	int ret;
+	int ret = ask_answer(start->asker, key, err);
 
-	if (key->len > ASKED_MAX)
-		return error_set(err, EFBIG, "a passphrase that is asked for has at most %d bytes",
-				 ASKED_MAX);
-	if (sendmsg(start->asker, &message, MSG_NOSIGNAL) < 0)
-		return error_set(err, errno, "passing the passphrase on: %s", strerror(errno));
+	if (ret < 0)
+		return ret;
 	ret = is_asking(start, err);
 	return ret > 0 ? -EPERM : ret;
 }

@@ -1,0 +1,79 @@
+#include "memory/ask.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+static int send_why(int fd, const struct error *why)
+{
+	char text[sizeof(why->text) + 1];
+	int len = snprintf(text, sizeof(text), "%s\n", why->text);
+
+	/* Who has gone sends nothing, either. */
+	return send(fd, text, len, MSG_NOSIGNAL) < 0 && errno != EPIPE ? -errno : 0;
+}
+
+/* Bytes of the packet, even if there is no room for all; 0 at the end. */
+static ssize_t receive(int fd, void *packet, size_t room)
+{
+	ssize_t n;
+
+	/* The user's end may have made it one that doesn't block. */
+	do {
+		n = poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, -1);
+		if (n > 0)
+			n = recv(fd, packet, room, MSG_TRUNC);
+	} while (n < 0 && (errno == EINTR || errno == EAGAIN));
+	return n < 0 ? -errno : n;
+}
+
+int ask_key(int fd, const char *name, struct key *key, struct error *err)
+{
+	ssize_t n = send_why(fd, err);
+	int ret;
+
+	if (n < 0)
+		return error_set(err, -n, "%s: %s", name, strerror(-n));
+	ret = key_make(key, ASK_MAX + 1, err);
+	if (ret < 0)
+		return ret;
+	n = receive(fd, key->data, ASK_MAX + 1);
+	if (n < 0)
+		return error_set(err, -n, "%s: %s", name, strerror(-n));
+	if (n > ASK_MAX + 1)
+		return error_set(err, EFBIG, "%s: a passphrase has at most %d bytes", name,
+				 ASK_MAX);
+	if (n > 0 && ((char *)key->data)[n - 1] != '\n')
+		return error_set(err, EINVAL, "%s: no newline behind the passphrase", name);
+	if (n == 0)
+		return err->text[0] ? -ENODATA :
+				      error_set(err, ENODATA, "%s: no passphrase came", name);
+	key->len = n - 1;
+	return 0;
+}
+
+bool ask_next(int fd, struct error *why)
+{
+	ssize_t n = recv(fd, why->text, sizeof(why->text), 0);
+
+	if (n <= 0)
+		return false;
+	why->text[n - 1] = '\0'; /* a newline */
+	return true;
+}
+
+int ask_answer(int fd, const struct key *key, struct error *err)
+{
+	struct iovec parts[] = { { key->data, key->len }, { (void *)"\n", 1 } };
+	const struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+	if (key->len > ASK_MAX)
+		return error_set(err, EFBIG, "a passphrase that is asked for has at most %d bytes",
+				 ASK_MAX);
+	if (sendmsg(fd, &message, MSG_NOSIGNAL) < 0)
+		return error_set(err, errno, "passing the passphrase on: %s", strerror(errno));
+	return 0;
+}

@@ -1,0 +1,29 @@
+/* ask: how one program has another one ask somebody for a passphrase.
+ *
+ * Between them is a socket that keeps packets apart (SOCK_SEQPACKET). A question is a packet that
+ * says why the passphrase before opens nothing, at first nothing; an answer is one with a
+ * passphrase. A newline ends either: it tells an empty passphrase from the end. Who has no answer
+ * hangs up, and so does who has no question any more. */
+#ifndef NDIO_ASK_H
+#define NDIO_ASK_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "memory/secret.h"
+
+#define ASK_MAX 4095 /* bytes; with the newline, what a key has room for from the start */
+
+/* Asks, and waits for the answer; name is the socket's, for messages. err says why the one before
+ * opens nothing. 0, or a negative errno with a message: where no answer comes, that one. key_clear()
+ * is due either way. */
+int ask_key(int fd, const char *name, struct key *key, struct error *err);
+
+/* Takes the next question. True: why says why the one before opens nothing. False: there is none, nor
+ * will be. */
+bool ask_next(int fd, struct error *why);
+
+/* 0, or a negative errno with a message. */
+int ask_answer(int fd, const struct key *key, struct error *err);
+
+#endif
