@@ -18,7 +18,7 @@
 #include "report.h"
 
 struct config config = {
-	.open = { .connections = 4, .slot = LUKS_ANY_SLOT },
+	.open = { .connections = 4, .reconnect = NBD_RECONNECT, .slot = LUKS_ANY_SLOT },
 	.lock_image = 1,
 	.discard = -1,
 };
@@ -173,7 +173,7 @@ const char parameters_help[] =
 	"uri=<URI>           another NBD server's export.\n"
 	"connections=<N>     To that server, if it allows several (default: 4).\n"
 	"answer=<SECONDS>    A server that is silent for so long is lost (default: 30).\n"
-	"reconnect=<SECONDS> One that is away is waited for so long (default: 0).\n"
+	"reconnect=<SECONDS> One that is away is waited for so long (default: 60).\n"
 	"unflushed=<SIZE>    What is kept for its return, at the most (default: 64M).\n"
 	"wait=<SECONDS>      One that isn't there yet is waited for so long (default: 0).\n"
 	"passphrase=<SECRET> Unlock it as LUKS; +FILE, -FD or - as usual.\n"

@@ -58,7 +58,6 @@ struct target_queue {
 	unsigned number; /* of its link */
 	int nudge_fd;    /* others have given it something to do */
 	uint64_t epoch;  /* of the link */
-	bool is_lost;    /* and the session knows */
 	struct landed landed;
 	unsigned depth, nr_pending;
 	struct pending *pendings, *idle_pendings;
@@ -194,7 +193,6 @@ static void take_fresh(struct target_queue *queue)
 	queue->wire.link = seat->fresh;
 	queue->wire.link->nudge_fd = queue->nudge_fd;
 	queue->epoch = queue->lasting->session.epoch;
-	queue->is_lost = false;
 	seat->fresh = NULL;
 }
 
@@ -344,16 +342,21 @@ static void tell_session(struct target_queue *queue, struct ndio_subrequest *lan
 		}
 		empty(queue, parcel);
 	}
-	if (up || queue->is_lost)
+	if (up)
 		return;
-	queue->is_lost = true;
 	note_why(queue->lasting, queue->wire.link);
 	session_lost(session, queue->number, queue->epoch, now);
 }
 
+/* Has its connection come to an end by itself? */
+static bool is_cut(const struct target_queue *queue)
+{
+	return queue->wire.link && !nbd_link_is_up(queue->wire.link);
+}
+
 static void collect(struct target_queue *queue)
 {
-	bool up = !queue->wire.link || nbd_link_is_up(queue->wire.link);
+	bool up = !is_cut(queue);
 	struct ndio_subrequest *landed = landed_take(&queue->wire.landed);
 
 	copy_for_log(queue, landed);
@@ -393,41 +396,44 @@ void lasting_submit(struct target_queue *queue)
 		nbd_link_submit(queue->wire.link);
 }
 
-/* True: wake_fd can be read. */
-static bool look(struct target_queue *queue, bool sleep, int wake_fd)
+/* True: wake_fd can be read. *nudged: others have given it something to do. */
+static bool look(struct target_queue *queue, bool sleep, int wake_fd, bool *nudged)
 {
 	struct pollfd fds[2] = {
 		{ .fd = wake_fd, .events = POLLIN },
 		{ .fd = queue->nudge_fd, .events = POLLIN },
 	};
 	struct nbd_link *link = queue->wire.link;
-	bool nudged, awake;
 	uint64_t count;
+	bool awake;
 
 	/* What was lost or has landed while it was sent. */
-	if (link && (!nbd_link_is_up(link) || queue->wire.landed.first))
+	if (is_cut(queue) || queue->wire.landed.first)
 		sleep = false;
-	if (link && !queue->is_lost) {
+	if (link) {
 		awake = nbd_link_look(link, sleep ? -1 : 0, wake_fd);
-		nudged = link->nudged;
+		*nudged = link->nudged;
 		wire_go_on(&queue->wire);
 	} else {
 		awake = poll(fds, 2, sleep ? -1 : 0) > 0 && fds[0].revents;
-		nudged = fds[1].revents;
+		*nudged = fds[1].revents;
 	}
-	if (nudged && read(queue->nudge_fd, &count, sizeof(count)) < 0)
+	if (*nudged && read(queue->nudge_fd, &count, sizeof(count)) < 0)
 		assert(errno == EAGAIN || errno == EINTR);
 	return awake;
 }
 
 struct ndio_subrequest *lasting_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
-	bool sleep, awake;
+	bool sleep, awake, nudged;
 
 	do {
 		sleep = wait && !queue->landed.first && (queue->nr_pending || wake_fd >= 0);
-		awake = look(queue, sleep, wake_fd);
-		collect(queue);
+		awake = nudged = false;
+		if (sleep || queue->nr_parcels)
+			awake = look(queue, sleep, wake_fd, &nudged);
+		if (nudged || queue->wire.landed.first || is_cut(queue))
+			collect(queue);
 	} while (sleep && !awake && !queue->landed.first);
 	return landed_take(&queue->landed);
 }
@@ -596,7 +602,14 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	session_init(&lasting->session, &session, clock_ms());
 	ret = session_memory_init(&lasting->memory, options->unflushed, options->max_len, err);
 	if (ret == 0)
+		ret = nbd_watch_start(&options->server->watch, err);
+	if (ret == 0) {
 		ret = begin(lasting, links, err);
+		nbd_watch_stop(&options->server->watch);
+	} else {
+		for (unsigned i = 0; i < options->links; i++)
+			nbd_link_close(links[i]);
+	}
 	if (ret < 0)
 		lasting_close(lasting);
 	else

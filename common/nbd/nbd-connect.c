@@ -197,10 +197,19 @@ static int can_choose(struct nbd_handle *nbd)
 	return nbd_aio_is_negotiating(nbd) || nbd_aio_is_ready(nbd);
 }
 
-static int asked(void *opaque, int *error)
+/* What the server said to an option, and the words for it. */
+struct answer {
+	int errnum; /* positive; 0: it is granted, or not answered yet */
+	struct error err;
+};
+
+static int answered(void *opaque, int *error)
 {
-	(void)opaque;
-	(void)error;
+	struct answer *answer = opaque;
+
+	answer->errnum = *error;
+	if (*error)
+		error_set(&answer->err, *error, "%s", libnbd_reason());
 	return 1; /* libnbd forgets it */
 }
 
@@ -225,29 +234,37 @@ static void read_identity(struct nbd_link *link)
 /* Who it is; a server that can't be asked says nothing. What it refuses here it refuses again. */
 static int ask_who(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
-	const nbd_completion_callback done = { .callback = asked };
+	struct answer answer = { 0 };
+	const nbd_completion_callback done = { .callback = answered, .user_data = &answer };
 	int ret;
 
 	if (nbd_aio_opt_info(link->nbd, done) < 0)
 		return not_connected(link, err);
 	ret = link_reach(link, can_choose, deadline, err);
-	if (ret == 0)
+	if (ret == 0 && answer.errnum == 0)
 		read_identity(link);
 	return ret;
 }
 
-static int choose_export(struct nbd_link *link, uint64_t epoch, struct error *err)
+static int choose_export(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
+			 struct error *err)
 {
 	const struct nbd_server *server = link->server;
-	const nbd_completion_callback done = { .callback = asked };
+	struct answer answer = { 0 };
+	const nbd_completion_callback done = { .callback = answered, .user_data = &answer };
 	char name[NBD_MAX_STRING];
 	int len = snprintf(name, sizeof(name), "%s" NBD_SESSION "%s.%" PRIx64,
 			   server->uri.export_name, server->session, epoch);
+	int ret;
 
 	link->identity.fences &= len < (int)sizeof(name);
 	if (link->identity.fences && nbd_set_export_name(link->nbd, name) < 0)
 		return not_connected(link, err);
-	return nbd_aio_opt_go(link->nbd, done) < 0 ? not_connected(link, err) : 0;
+	if (nbd_aio_opt_go(link->nbd, done) < 0)
+		return not_connected(link, err);
+	ret = link_reach(link, can_choose, deadline, err);
+	return ret == 0 && answer.errnum ? error_set(err, answer.errnum, "%s", answer.err.text) :
+					   ret;
 }
 
 static int join_session(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
@@ -259,7 +276,7 @@ static int join_session(struct nbd_link *link, uint64_t epoch, const struct dead
 	if (ret < 0 || nbd_aio_is_ready(link->nbd))
 		return ret;
 	ret = ask_who(link, deadline, err);
-	return ret < 0 ? ret : choose_export(link, epoch, err);
+	return ret < 0 ? ret : choose_export(link, epoch, deadline, err);
 }
 
 static int connect_link(struct nbd_link *link, const char *context, uint64_t epoch,

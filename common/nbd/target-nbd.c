@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "base/align.h"
 #include "base/clock.h"
@@ -353,23 +352,17 @@ static int dial_again(struct nbd_target *owner)
 	return is_same_export(owner, owner->spare[0], &err) ? 0 : -ESTALE;
 }
 
-/* Nothing has been written yet: a server that was away and is back is as good as before. */
-static int read_until(struct nbd_target *owner, int64_t deadline, void *buf, size_t len,
-		      uint64_t offset)
+/* Nothing has been written yet: a server that was away meanwhile, while a passphrase was typed, and is
+ * back is as good as before. That is tried once: somebody waits. */
+static int read_or_again(struct nbd_target *owner, void *buf, size_t len, uint64_t offset)
 {
 	int ret = owner->nr_spare ? read_over(owner->spare[0], buf, len, offset) : -ENOTCONN;
 
-	while (ret < 0 && (!owner->nr_spare || !nbd_link_is_up(owner->spare[0])) &&
-	       clock_ms() < deadline) {
-		ret = dial_again(owner);
-		if (ret == -ESTALE)
-			break;
-		if (ret == 0)
-			ret = read_over(owner->spare[0], buf, len, offset);
-		else
-			usleep(AGAIN_MS * 1000);
-	}
-	return ret;
+	if (ret == 0 || !owner->reconnect || ret == -ETIMEDOUT ||
+	    (owner->nr_spare && nbd_link_is_up(owner->spare[0])))
+		return ret;
+	ret = dial_again(owner);
+	return ret < 0 ? ret : read_over(owner->spare[0], buf, len, offset);
 }
 
 static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t offset)
@@ -384,7 +377,7 @@ static int64_t nbd_read(struct target *target, void *buf, size_t len, uint64_t o
 	ret = nbd_watch_start(&owner->server.watch, NULL);
 	if (ret < 0)
 		return ret;
-	ret = read_until(owner, clock_ms() + owner->reconnect * INT64_C(1000), buf, len, offset);
+	ret = read_or_again(owner, buf, len, offset);
 	nbd_watch_stop(&owner->server.watch);
 	return ret < 0 ? ret : (int64_t)len;
 }
@@ -500,6 +493,8 @@ static int start_session(struct nbd_target *owner, struct error *err)
 	};
 
 	owner->nr_spare = 0;
+	error_set(&owner->silent, ETIMEDOUT, "the server has been away for %u second%s",
+		  owner->reconnect, owner->reconnect == 1 ? "" : "s");
 	return lasting_open(&options, owner->spare, &owner->lasting, err);
 }
 
@@ -670,11 +665,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		return ret;
 	}
 	nbd_server_is_silent(&owner->server, &silent);
-	if (owner->reconnect)
-		error_set(&owner->silent, ETIMEDOUT, "the server has been away for %u second%s",
-			  owner->reconnect, owner->reconnect == 1 ? "" : "s");
-	else
-		error_set(&owner->silent, ETIMEDOUT, "%s", reason_alone(owner, &silent));
+	error_set(&owner->silent, ETIMEDOUT, "%s", reason_alone(owner, &silent));
 	owner->target.timed_out = owner->silent.text;
 	owner->target.readonly |= options->readonly;
 	*target = &owner->target;

@@ -18,6 +18,7 @@
 #include "nbd/lasting.h"
 #include "nbd/nbd-group.h"
 
+#define NBD_RECONNECT        60 /* seconds, where nothing else is asked for */
 #define TARGET_UNFLUSHED     (64 * 1024 * 1024)
 #define TARGET_UNFLUSHED_MIN (1024 * 1024)
 

@@ -72,7 +72,7 @@ all_give_up slow-chunks
 
 # All that is in flight, over every connection, and what comes later: no request waits twice.
 against mute-after 40
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" answer=1
+start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" answer=1 reconnect=0
 ok "a gateway's clients get an error, all of them" py_within 20 gate '
 import time
 bufs = [nbd.Buffer(4096) for _ in range(120)]

@@ -112,7 +112,7 @@ has_read() {
 }
 
 against multi
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
 ok "all is well" reads 40
 kill -USR1 "${server_pids[bad]}"
 ok "one is lost: the others go on" reads 200
@@ -129,7 +129,7 @@ end_server bad
 
 # Many at once while connections come and go: what was in flight on one fails, and nothing else does.
 against multi
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
 ok "what was in flight on it fails, the rest doesn't" py_within 60 gate "
 import signal
 errors = good = 0
@@ -149,7 +149,7 @@ end_server bad
 
 # Nothing waits for a server that doesn't answer the next one.
 against mute-later 4
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "the next one isn't answered: the others go on" reads 200
@@ -160,7 +160,7 @@ ok "soon" test $((SECONDS - before)) -lt 8
 end_server bad
 
 against grown-later 4
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)"
+start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "another export answers the next one: that is told" await said_quietly gate \
@@ -181,7 +181,7 @@ keeps_alive() {
 }
 
 start_tcp_nbdkit disk memory 1M
-start_gate "$NDIO_PLUGIN" uri="nbd://localhost:$(cat "$T/disk.port")/"
+start_gate "$NDIO_PLUGIN" uri="nbd://localhost:$(cat "$T/disk.port")/" reconnect=0
 py gate 'h.pread(512, 0)'
 ok "keepalive, for routers on the way" await keeps_alive "$(cat "$T/disk.port")"
 stop_server gate
@@ -190,7 +190,7 @@ end_server disk
 # ---- the end, with a server that is silent ----
 
 start_stock inner --filter=delay memory 8M
-start_gate "$NDIO_PLUGIN" uri="$(uri inner)"
+start_gate "$NDIO_PLUGIN" uri="$(uri inner)" reconnect=0
 kill -STOP "${server_pids[inner]}"
 py gate "
 open('$T/connected', 'w').close()

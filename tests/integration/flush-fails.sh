@@ -87,7 +87,7 @@ fi
 # A server that fails once.
 gateway() { # MODE...
 	start_server bad /usr/bin/python3 "$hostile" "$T/bad.sock" "$@" &&
-		start_nbdkit gateway "$NDIO_PLUGIN" uri="$(uri bad)" connections=3
+		start_nbdkit gateway "$NDIO_PLUGIN" uri="$(uri bad)" connections=3 reconnect=0
 }
 
 end_gateway() {

@@ -107,7 +107,7 @@ paths_and_notices() {
 	(cd "$T" && SYSLOG_FILE=$T/syslog \
 		LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/preload/syslog-to-file.so" \
 		nbdkit --unix "$T/later.sock" --pidfile "$T/later.pid" "$NDIO_PLUGIN" \
-		uri="nbd+unix:///?socket=inner.sock" >"$T/later.log" 2>&1 </dev/null)
+		uri="nbd+unix:///?socket=inner.sock" reconnect=0 >"$T/later.log" 2>&1 </dev/null)
 	ok "in the background, with a relative path: it starts" test $? = 0
 	until [ -s "$T/later.pid" ] || [ $SECONDS -gt $deadline ]; do
 		sleep 0.02
@@ -167,7 +167,7 @@ same(h.pread(512, 0), bytes(512))'
 	stop_server inner
 
 	start_stock inner --readonly memory $size
-	gateway gate uri="$(uri inner)"
+	gateway gate uri="$(uri inner)" reconnect=0
 	ok "a server that is read-only" py gate '
 assert h.is_read_only()
 h.pread(512, 0)'
@@ -199,7 +199,7 @@ server_dies() {
 
 	start_stock inner --filter=delay memory 8M rdelay=20ms
 	pid=${server_pids[inner]}
-	gateway gate uri="$(uri inner)" connections=2
+	gateway gate uri="$(uri inner)" connections=2 reconnect=0
 	ok "the server dies: clients get EIO and nothing hangs" py_within 30 gate "
 bufs = [nbd.Buffer(65536) for _ in range(64)]
 cookies = [h.aio_pread(buf, i * 65536) for i, buf in enumerate(bufs)]

@@ -106,7 +106,7 @@ server_goes() {
 
 	start_stock disk --tls=require --tls-psk="$psk" --filter=delay memory 8M rdelay=50ms
 	pid=${server_pids[disk]}
-	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" connections=2
+	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" connections=2 reconnect=0
 	ok "its server dies: clients get EIO" py gate "
 import os, signal
 h.pread(512, 0)
