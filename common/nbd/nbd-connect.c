@@ -197,19 +197,13 @@ static int can_choose(struct nbd_handle *nbd)
 	return nbd_aio_is_negotiating(nbd) || nbd_aio_is_ready(nbd);
 }
 
-/* What the server said to an option, and the words for it. */
-struct answer {
-	int errnum; /* positive; 0: it is granted, or not answered yet */
-	struct error err;
-};
-
 static int answered(void *opaque, int *error)
 {
-	struct answer *answer = opaque;
+	struct nbd_link *link = opaque;
 
-	answer->errnum = *error;
+	link->refused = *error;
 	if (*error)
-		error_set(&answer->err, *error, "%s", libnbd_reason());
+		error_set(&link->why_refused, *error, "%s", libnbd_reason());
 	return 1; /* libnbd forgets it */
 }
 
@@ -234,14 +228,13 @@ static void read_identity(struct nbd_link *link)
 /* Who it is; a server that can't be asked says nothing. What it refuses here it refuses again. */
 static int ask_who(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
-	struct answer answer = { 0 };
-	const nbd_completion_callback done = { .callback = answered, .user_data = &answer };
+	const nbd_completion_callback done = { .callback = answered, .user_data = link };
 	int ret;
 
 	if (nbd_aio_opt_info(link->nbd, done) < 0)
 		return not_connected(link, err);
 	ret = link_reach(link, can_choose, deadline, err);
-	if (ret == 0 && answer.errnum == 0)
+	if (ret == 0 && !link->refused)
 		read_identity(link);
 	return ret;
 }
@@ -250,8 +243,7 @@ static int choose_export(struct nbd_link *link, uint64_t epoch, const struct dea
 			 struct error *err)
 {
 	const struct nbd_server *server = link->server;
-	struct answer answer = { 0 };
-	const nbd_completion_callback done = { .callback = answered, .user_data = &answer };
+	const nbd_completion_callback done = { .callback = answered, .user_data = link };
 	char name[NBD_MAX_STRING];
 	int len = snprintf(name, sizeof(name), "%s" NBD_SESSION "%s.%" PRIx64,
 			   server->uri.export_name, server->session, epoch);
@@ -263,8 +255,9 @@ static int choose_export(struct nbd_link *link, uint64_t epoch, const struct dea
 	if (nbd_aio_opt_go(link->nbd, done) < 0)
 		return not_connected(link, err);
 	ret = link_reach(link, can_choose, deadline, err);
-	return ret == 0 && answer.errnum ? error_set(err, answer.errnum, "%s", answer.err.text) :
-					   ret;
+	return ret == 0 && link->refused ?
+		       error_set(err, link->refused, "%s", link->why_refused.text) :
+		       ret;
 }
 
 static int join_session(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,

@@ -40,6 +40,8 @@ struct nbd_link {
 	struct silence silence;
 	struct nbd_watched watched;
 	struct nbd_identity identity; /* of a session's connection */
+	int refused; /* what its server said to the last option: a positive errno, or 0 */
+	struct error why_refused;
 };
 
 /* Connects, up to where commands can be sent. With an epoch, it is a connection of the server's

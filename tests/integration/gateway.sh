@@ -178,7 +178,7 @@ h.pread(512, 0)'
 errors() {
 	start_stock inner --filter=error memory 8M error-pwrite=ENOSPC error-pwrite-rate=100% \
 		error-pread=EIO error-pread-file="$T/inject" error-pread-rate=100%
-	gateway gate uri="$(uri inner)"
+	gateway gate uri="$(uri inner)" reconnect=0
 	ok "errors of the server reach the client" py gate '
 h.pread(4096, 0)
 fails("ENOSPC", h.pwrite, bytes(4096), 0)'
