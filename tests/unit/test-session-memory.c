@@ -1,0 +1,156 @@
+/* A session's log memory: what it gives out never overlaps, comes back in any order, and is the same
+ * memory again and again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "nbd/session-memory.h"
+
+#define SPACE   (64 * 1024)
+#define MAX_LEN (8 * 1024)
+#define HELD    64
+
+static struct session_memory memory;
+
+static int set_up(void **state)
+{
+	struct error err;
+
+	(void)state;
+	return session_memory_init(&memory, SPACE, MAX_LEN, &err);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	session_memory_destroy(&memory);
+	return 0;
+}
+
+static bool is_in_ring(const struct session_record *record)
+{
+	const uint8_t *at = (const uint8_t *)record;
+
+	return at >= memory.base && at < memory.base + memory.size;
+}
+
+static void it_is_used_again_from_its_start(void **state)
+{
+	struct session_record *first = session_memory_take(&memory, 100), *again;
+
+	(void)state;
+	assert_non_null(first);
+	session_memory_give(&memory, first);
+	again = session_memory_take(&memory, 5000);
+	assert_ptr_equal(again, first);
+	session_memory_give(&memory, again);
+}
+
+static void in_order_it_goes_round_without_the_heap(void **state)
+{
+	struct session_record *held[4] = { NULL };
+
+	(void)state;
+	for (unsigned i = 0; i < 1000; i++) {
+		uint64_t len = 1 + i * 7919 % MAX_LEN;
+
+		if (held[i % 4])
+			session_memory_give(&memory, held[i % 4]);
+		held[i % 4] = session_memory_take(&memory, len);
+		assert_true(is_in_ring(held[i % 4]));
+		memset(held[i % 4]->op.data, i, len);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		session_memory_give(&memory, held[i]);
+	assert_int_equal(memory.used, 0);
+}
+
+/* As much as a session lets it hold, by what it counts for each. */
+static void all_that_is_counted_has_room(void **state)
+{
+	const uint64_t cost = 1000 + SESSION_OVERHEAD;
+	struct session_record *held[SPACE / 1256];
+
+	(void)state;
+	for (unsigned turn = 0; turn < 20; turn++) {
+		for (unsigned i = 0; i < SPACE / cost; i++) {
+			held[i] = session_memory_take(&memory, 1000);
+			assert_true(is_in_ring(held[i]));
+		}
+		for (unsigned i = 0; i < SPACE / cost; i++)
+			session_memory_give(&memory, held[i]);
+	}
+}
+
+static void zeroes_cost_no_data(void **state)
+{
+	struct session_record *record = session_memory_take(&memory, 0);
+
+	(void)state;
+	assert_non_null(record);
+	assert_true(memory.used <= SESSION_OVERHEAD);
+	session_memory_give(&memory, record);
+}
+
+struct held {
+	struct session_record *record;
+	uint64_t len;
+	uint8_t value;
+};
+
+static void check_and_give(struct held *held)
+{
+	const uint8_t *bytes;
+
+	if (!held->record)
+		return;
+	bytes = held->record->op.data;
+	for (uint64_t i = 0; i < held->len; i++)
+		assert_int_equal(bytes[i], held->value);
+	session_memory_give(&memory, held->record);
+	held->record = NULL;
+}
+
+/* More than the ring holds, too: the heap has the rest. */
+static void nothing_overlaps_in_any_order(void **state)
+{
+	struct held held[HELD] = { 0 };
+	unsigned from_heap = 0;
+
+	(void)state;
+	srand(1);
+	for (unsigned i = 0; i < 20000; i++) {
+		struct held *one = &held[rand() % HELD];
+
+		check_and_give(one);
+		*one = (struct held){ .len = rand() % MAX_LEN, .value = i };
+		one->record = session_memory_take(&memory, one->len);
+		assert_non_null(one->record);
+		from_heap += !is_in_ring(one->record);
+		memset(one->record->op.data, one->value, one->len);
+	}
+	for (unsigned i = 0; i < HELD; i++)
+		check_and_give(&held[i]);
+	assert_int_equal(memory.used, 0);
+	assert_true(from_heap > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(it_is_used_again_from_its_start, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(in_order_it_goes_round_without_the_heap, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(all_that_is_counted_has_room, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(zeroes_cost_no_data, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_overlaps_in_any_order, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
