@@ -308,7 +308,7 @@ static void copy_for_log(struct target_queue *queue, struct ndio_subrequest *lan
 
 		if (sub->op == OP_WRITE && sub->result >= 0 && pending &&
 		    pending->op.record != &pending->place)
-			memcpy(pending->op.record->op.data, pending->op.data, pending->op.len);
+			session_memory_fill(pending->op.record, pending->op.data, pending->op.len);
 	}
 }
 

@@ -26,6 +26,8 @@ void session_memory_destroy(struct session_memory *memory); /* harmless on a zer
 
 /* A record with room for len bytes of data at op.data; the rest of it is zeroes. NULL: no memory. */
 struct session_record *session_memory_take(struct session_memory *memory, uint64_t len);
+/* Fills it with that many bytes. Any thread, without the lock. */
+void session_memory_fill(struct session_record *record, const void *data, size_t len);
 void session_memory_give(struct session_memory *memory, struct session_record *record);
 
 #endif

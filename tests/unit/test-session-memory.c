@@ -117,6 +117,29 @@ static void check_and_give(struct held *held)
 	held->record = NULL;
 }
 
+/* Long and short, and from anywhere. */
+static void it_holds_what_it_was_filled_with(void **state)
+{
+	static uint8_t source[MAX_LEN * 8];
+	struct session_memory large;
+	struct error err;
+
+	(void)state;
+	srand(2);
+	for (size_t i = 0; i < sizeof(source); i++)
+		source[i] = rand();
+	assert_int_equal(session_memory_init(&large, 8 * sizeof(source), sizeof(source), &err), 0);
+	for (unsigned i = 0; i < 500; i++) {
+		size_t skip = rand() % 100, len = rand() % (sizeof(source) - skip);
+		struct session_record *record = session_memory_take(&large, len);
+
+		session_memory_fill(record, source + skip, len);
+		assert_memory_equal(record->op.data, source + skip, len);
+		session_memory_give(&large, record);
+	}
+	session_memory_destroy(&large);
+}
+
 /* More than the ring holds, too: the heap has the rest. */
 static void nothing_overlaps_in_any_order(void **state)
 {
@@ -149,6 +172,7 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(all_that_is_counted_has_room, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(zeroes_cost_no_data, set_up, tear_down),
+		cmocka_unit_test(it_holds_what_it_was_filled_with),
 		cmocka_unit_test_setup_teardown(nothing_overlaps_in_any_order, set_up, tear_down),
 	};
 
