@@ -24,7 +24,8 @@ boot() {
 	: >"$T/console"
 	"$root/tests/vm/make-initramfs" "$kernel" "$T/initramfs" nbd-client "$@" || exit 1
 	mkfifo "$T/guest.in" "$T/guest.out"
-	exec {to_guest}<>"$T/guest.in" {from_guest}<>"$T/guest.out"
+	# Once qemu alone may write there, its end is the end of what is read.
+	exec {to_guest}<>"$T/guest.in" {both}<>"$T/guest.out" {from_guest}<"$T/guest.out"
 	start_server vm nice qemu-system-x86_64 -accel tcg -cpu max -smp "$cpus" -m 512M \
 		-nodefaults -no-user-config -display none -no-reboot -pidfile "$T/vm.pid" \
 		-kernel "$kernel/vmlinuz" -initrd "$T/initramfs" \
@@ -33,30 +34,28 @@ boot() {
 		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
 		-device virtio-serial-pci -chardev "pipe,id=guest,path=$T/guest" \
 		-device virtserialport,chardev=guest || exit 1
+	exec {both}>&-
 	ok "the machine boots" guest 'uname -r; grep MemTotal /proc/meminfo' || exit 1
 	rm "$T/initramfs"
 }
 
 # guest COMMAND...: runs it in the guest, and prints what it prints. A guest that doesn't answer
-# is stopped.
+# is stopped. Its line is read at once, not in parts: when the time of bash's read is up just as
+# the newline comes, the newline is gone, and the read says that it has waited in vain.
 guest() {
-	local part='' reply='' deadline=$((SECONDS + GUEST_TIMEOUT))
+	local reply
 
 	[ -n "${server_pids[vm]:-}" ] || { echo "there is no guest any more"; return 125; }
 	printf '%s\n' "$(printf '%s' "$*" | base64 -w 0)" >&"$to_guest"
-	until IFS= read -r -t 1 -u "$from_guest" part; do
-		reply+=$part
-		if ! kill -0 "${server_pids[vm]}" 2>/dev/null || [ $SECONDS -gt $deadline ]; then
-			echo "no answer from the guest to: $*"
-			{
-				kill -KILL "${server_pids[vm]}"
-				wait "${server_pids[vm]}"
-			} 2>/dev/null
-			unset "server_pids[vm]"
-			return 124
-		fi
-	done
-	reply+=$part
+	IFS= read -r -t "$GUEST_TIMEOUT" -u "$from_guest" reply || {
+		echo "no answer from the guest to: $*"
+		{
+			kill -KILL "${server_pids[vm]}"
+			wait "${server_pids[vm]}"
+		} 2>/dev/null
+		unset "server_pids[vm]"
+		return 124
+	}
 	base64 -d <<<"${reply#* }"
 	return "${reply%% *}"
 }
