@@ -10,6 +10,7 @@
 . "$root/tests/lib/nbd.sh"
 : "${kernel:=$root/build/vm/kernel}"
 
+# Of what takes half as long init tells on the console where it hangs.
 GUEST_TIMEOUT=120
 declare -A ports=()
 key=passphrase=+$T/pass
@@ -29,7 +30,8 @@ boot() {
 	start_server vm nice qemu-system-x86_64 -accel tcg -cpu max -smp "$cpus" -m 512M \
 		-nodefaults -no-user-config -display none -no-reboot -pidfile "$T/vm.pid" \
 		-kernel "$kernel/vmlinuz" -initrd "$T/initramfs" \
-		-append "console=ttyS0 loglevel=6 panic=-1 random.trust_cpu=on" \
+		-append "console=ttyS0 loglevel=6 panic=-1 random.trust_cpu=on \
+			GUEST_TIMEOUT=$GUEST_TIMEOUT" \
 		-serial "file:$T/console" \
 		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
 		-device virtio-serial-pci -chardev "pipe,id=guest,path=$T/guest" \
