@@ -2,18 +2,16 @@
 # Clients that vanish, talk nonsense, or come and go by the hundred cost nobody else anything,
 # and leave nothing behind in the server.
 . "$(dirname "$0")/../lib/lib.sh"
+. "$root/tests/lib/nbd.sh"
 
 clients=$NDIO_BUILD/tests/clients
 vanishing=20 nonsense=210 quick=300
 [ -z "$NDIO_SANITIZE" ] || vanishing=8 nonsense=70 quick=60
 ulimit -l unlimited 2>/dev/null
 
-# nbdkit before 1.34 aborts, whatever the plugin, when a client leaves while two of its threads
-# still answer it (connections.c: raw_send_socket: Assertion `sock >= 0'): one thread a
-# connection is safe there, and the many requests at once are those of many connections.
+# With one thread a connection, many requests at once are those of many connections.
 threads=8 connections=3 depth=8
-IFS=' .' read -r _ major minor _ < <(nbdkit --version)
-if [ "$major" = 1 ] && [ "$minor" -lt 34 ]; then
+if aborts_on_leave; then
 	threads=1 connections=20 depth=2
 fi
 

@@ -13,6 +13,7 @@
 # Of what takes half as long init tells on the console where it hangs.
 GUEST_TIMEOUT=120
 declare -A ports=()
+nbdkit_options=() # for all that is served
 key=passphrase=+$T/pass
 
 # boot CPUS [PROGRAM...]: with these beside nbd-client.
@@ -90,7 +91,8 @@ serve_preloaded() { # NAME PRELOAD NBDKIT-ARG...
 
 	shift 2
 	start_server "$name" env LD_PRELOAD="$preload" nbdkit --foreground \
-		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" "$@" || return
+		--exit-with-parent --ipaddr 127.0.0.1 --port 0 --pidfile "$T/$name.pid" \
+		"${nbdkit_options[@]}" "$@" || return
 	ports[$name]=$(port_of "$name")
 }
 
