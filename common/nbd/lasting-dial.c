@@ -63,7 +63,8 @@ static void try_once(struct lasting *lasting, unsigned number)
 	ret = dial(lasting, epoch, &link, &identity, &err);
 	pthread_mutex_lock(&lasting->lock);
 	lasting->dial_epoch = 0;
-	if (ret == -EACCES || ret == -ESTALE) {
+	/* A certificate or key that is refused is so the next time. */
+	if (ret == -EACCES && lasting->options.server->tls) {
 		lasting->why = err;
 		session_end(&lasting->session, ret, clock_ms());
 	} else if (ret < 0) {

@@ -5,6 +5,7 @@
 . "$(dirname "$0")/../lib/lib.sh"
 . "$(dirname "$0")/../lib/nbd.sh"
 . "$(dirname "$0")/../lib/command.sh"
+. "$(dirname "$0")/../lib/tls.sh"
 
 # LeakSanitizer (clang 14) crashes by itself in nbdkit where a thread that dialled has ended.
 export ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
@@ -103,6 +104,24 @@ iterations=4 pbkdf=(--pbkdf argon2id --pbkdf-memory 32 --pbkdf-parallel 1)
 luks LUKS2 make_luks2
 iterations=1000 pbkdf=()
 luks LUKS1 make_luks1
+
+# ---- a server that doesn't know the key any more ----
+
+make_psk "$psk" alice
+make_psk "$bad_psk" alice
+truncate -s 16M "$T/disk"
+start_stock disk --tls=require --tls-psk="$psk" file "$T/disk"
+start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" reconnect=60
+ok "by TLS: a write" py gate 'h.pwrite(data(65536), 0)'
+kill_disk
+start_stock disk --tls=require --tls-psk="$psk" file "$T/disk"
+ok "by TLS: goes on" await_said gate "the server is back after"
+kill_disk
+start_stock disk --tls=require --tls-psk="$bad_psk" file "$T/disk"
+ok "another key: given up at once" await_said gate "the server is given up: .*key"
+ok "another key: a read fails" py_within 30 gate 'fails("EIO", h.pread, 4096, 0)'
+stop_server gate
+stop_server disk
 
 # ---- nobody comes back ----
 
