@@ -73,7 +73,7 @@ under_load() {
 	loaded "$name" "$4" || return
 	strike "$victim" "$signal"
 	ok "$name: errors come within $limit seconds" errors_within "$limit"
-	ok "$name: is listed as $state, soon" lists_within 8 "$state"
+	ok "$name: is listed as $state, soon" lists_within 20 "$state"
 	[ "$victim $signal" != "server KILL" ] ||
 		ok "$name: the gateway's log says what failed" guest \
 			"grep 'nbdkit.*: \(read\|write\) of .*: ' /run/messages"
