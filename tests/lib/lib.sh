@@ -166,16 +166,20 @@ start_server() {
 	done
 }
 
-# start_nbdkit NAME ARG...: for instance start_nbdkit disk "$NDIO_PLUGIN" "$T/disk.luks"
-start_nbdkit() {
-	local name=$1 preload=
-
-	shift
+# preload_for NBDKIT-ARG...: what nbdkit has to load first.
+preload_for() {
 	# A server that doesn't load our plugin has only its own leaks to tell of.
 	case " $* " in
-	*" $NDIO_PLUGIN "*) preload=$NDIO_PRELOAD ;;
+	*" $NDIO_PLUGIN "*) echo "$NDIO_PRELOAD" ;;
 	esac
-	start_server "$name" env LD_PRELOAD="$preload" nbdkit --foreground \
+}
+
+# start_nbdkit NAME ARG...: for instance start_nbdkit disk "$NDIO_PLUGIN" "$T/disk.luks"
+start_nbdkit() {
+	local name=$1
+
+	shift
+	start_server "$name" env LD_PRELOAD="$(preload_for "$@")" nbdkit --foreground \
 		--exit-with-parent --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$@"
 }
 

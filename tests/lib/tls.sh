@@ -130,7 +130,8 @@ start_tcp_nbdkit() {
 	local name=$1
 
 	shift
-	listening "$name" nbdkit --foreground --exit-with-parent --pidfile "$T/$name.pid" "$@"
+	listening "$name" env LD_PRELOAD="$(preload_for "$@")" nbdkit --foreground \
+		--exit-with-parent --pidfile "$T/$name.pid" "$@"
 }
 
 # start_tcp_qemu_nbd NAME ARG...
