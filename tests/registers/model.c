@@ -279,8 +279,9 @@ static void judge(uint64_t number, const struct found *found, uint64_t floor, bo
 		mixed++;
 }
 
-/* What was read can't be unread: of zeroes only if it is clear which. */
-static void raise_floor(struct block *block, const struct found *found)
+/* What was read can't be unread: of zeroes only if it is clear which, of all that might have been
+ * returned. */
+static void raise_floor(struct block *block, const struct found *found, uint64_t floor)
 {
 	uint64_t version = 0;
 
@@ -288,7 +289,7 @@ static void raise_floor(struct block *block, const struct found *found)
 		return;
 	if (!found->zeroes)
 		version = found->low;
-	else if (!found->stamps && block->prev_zero < block->floor)
+	else if (!found->stamps && block->prev_zero < floor)
 		version = block->last_zero;
 	if (version > block->floor &&
 	    (version <= block->acked || (block->writing && version == block->newest)))
@@ -307,7 +308,7 @@ static void end_read(struct slot *slot, const struct found *found)
 		if (block->floor < floor)
 			floor = block->floor; /* a write that it had seen has failed */
 		judge(slot->first + i, &found[i], floor, doubt, loose, slot->begun);
-		raise_floor(block, &found[i]);
+		raise_floor(block, &found[i], floor);
 	}
 }
 
