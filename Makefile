@@ -139,7 +139,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-vm check-speed check-format format check-abi abi fuzz sim \
+.PHONY: all unit check check-survival check-vm check-speed check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -153,6 +153,12 @@ check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
+
+# 1,000 of each: 250, for two clients and two transports. It takes hours.
+SURVIVE ?= 250
+check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,000 times to break disks whose servers go away and come back, and see how others fare
+	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
+		--exec tests/tools/run-one $(call chosen,$(wildcard tests/integration/survive-*.sh tests/survival/*.sh))
 
 check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
@@ -356,6 +362,7 @@ $(B)/config.mk: FORCE | $(first_deps)
 	echo; } >$@.new; \
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
+$(B)/tests/registers/%.o: BASE += $(shell grep -q 'unsigned reconnect;' client/library/ndio.h && echo -DHAVE_RECONNECT)
 $(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient -Iclient/library
 
 $(B)/%.o: %.c $(B)/config.mk

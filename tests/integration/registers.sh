@@ -17,13 +17,13 @@ stock=("${nbdkit[@]}" file "$T/disk")
 
 # uses NAME ARG...: two thousand operations, of which none may fail.
 uses() {
-	start_registers "${@:2}" && goes_on 2000
+	start_registers "$registers" "${@:2}" && goes_on 2000
 	ok "$1: nothing is wrong" end_registers || diag "$(tail -n 20 "$T/registers.said")"
 }
 
 # convicted NAME REGEX ARG...: there are violations, of this kind.
 convicted() {
-	start_registers --may-fail "${@:3}" && goes_on 3000
+	start_registers "$registers" --may-fail "${@:3}" && goes_on 3000
 	end_registers
 	is "$1: status 1" $? 1
 	ok "$1: it says what is wrong" grep -qE "^violation=($2) " "$T/registers.said"
@@ -33,7 +33,8 @@ convicted() {
 
 truncate -s 16M "$T/disk"
 serve=("${ours[@]}")
-start_disk '' || exit 1
+disk_preload=
+start_disk || exit 1
 uses "libnbd" --nbd "$(uri disk)"
 uses "the library" "$(uri disk)"
 uses "the library, registers of 512 bytes" --block 512 --size 1M --start 12800 "$(uri disk)"
@@ -43,7 +44,7 @@ is "all kinds of operations were done" "$(value read | grep -c '[1-9]')$(value w
 ok "what the file holds is right" "$registers" --verify --state "$T/state" "$T/disk"
 ok "the server ends well" stop_server disk
 make_luks2 "$T/disk" 24M --sector-size 4096
-start_disk '' || exit 1
+start_disk || exit 1
 uses "LUKS here" --key "$T/pass" --discard "$(uri disk)"
 ok "LUKS: what the file holds is right" "$registers" --verify --state "$T/state" --key "$T/pass" "$T/disk"
 kill_disk
@@ -53,8 +54,8 @@ kill_disk
 : >"$T/disk"
 truncate -s 16M "$T/disk"
 serve=("${nbdkit[@]}" --filter=error file "$T/disk" error=EIO error-rate=1 error-file="$T/fails")
-start_disk '' || exit 1
-start_registers --nbd "$(uri disk)" && touch "$T/fails" && goes_on 100 && rm "$T/fails" && goes_on
+start_disk || exit 1
+start_registers "$registers" --nbd "$(uri disk)" && touch "$T/fails" && goes_on 100 && rm "$T/fails" && goes_on
 end_registers
 is "errors: status 2" $? 2
 is "errors: no violation" "$(value violations)" 0
@@ -69,6 +70,8 @@ ok "what hangs is named" grep -q '^stuck=' "$T/hangs.said"
 kill_disk
 
 # ---- liars ----
+
+disk_preload=$volatile
 
 liar() { # LIE REGEX
 	export VOLATILE_DISK_LIE=$1
@@ -90,7 +93,7 @@ liar zero stale
 # killed_both: checker and server, at once.
 killed_both() {
 	start_disk || return
-	start_registers --no-trim --nbd "$(uri disk)" && goes_on 1000
+	start_registers "$registers" --no-trim --nbd "$(uri disk)" && goes_on 1000
 	kill -KILL "${server_pids[registers]}" "${server_pids[disk]}"
 	kill_disk
 	end_talker registers 2>/dev/null

@@ -28,19 +28,31 @@ start_talker() {
 	hear_fd[$name]=$out
 }
 
+# In a shell of its own, which SIGPIPE may end.
 say() { # NAME LINE
-	echo "$2" >&"${say_fd[$1]}"
+	(echo "$2" >&"${say_fd[$1]}")
 }
 
-# hear NAME REGEX: reads lines until one matches; others stay in $T/NAME.said.
+# hear NAME REGEX [COMMAND...]: reads lines until one matches; all are added to $T/NAME.said. The
+# command is run now and then meanwhile.
 hear() {
-	local line
+	local name=$1 regex=$2 line='' part status deadline=$((SECONDS + survive_limit))
 
-	while IFS= read -r -t "$survive_limit" -u "${hear_fd[$1]}" line; do
-		echo "$line" >>"$T/$1.said"
-		[[ ! $line =~ $2 ]] || return 0
+	shift 2
+	while [ $SECONDS -le $deadline ]; do
+		IFS= read -r -t 0.1 -u "${hear_fd[$name]}" part
+		status=$?
+		line=$line$part # when time is up, half of one
+		if [ $status = 0 ]; then
+			echo "$line" >>"$T/$name.said"
+			[[ ! $line =~ $regex ]] || return 0
+			line=
+		elif [ $status -le 128 ]; then
+			break # it has ended
+		fi
+		[ $# = 0 ] || "$@" || return
 	done
-	echo "$1 doesn't say '$2': $(tail -n 5 "$T/$1.said" "$T/$1.err" 2>&1)"
+	echo "$name doesn't say '$regex': $(tail -n 5 "$T/$name.said" "$T/$name.err" 2>&1)"
 	return 1
 }
 
@@ -69,14 +81,27 @@ own_address() {
 	echo "127.$((1 + RANDOM % 254)).$((BASHPID / 254 % 256)).$((1 + BASHPID % 254))"
 }
 
-# What is preloaded into the server: so what it doesn't flush is forgotten, and it can be stalled.
-forgets=$volatile
-
-# start_disk [PRELOAD]: $serve is a command that has --foreground and --pidfile "$T/disk.pid" among
-# its arguments.
+# start_disk: $serve is a command that has --foreground and --pidfile "$T/disk.pid" among its
+# arguments. What it doesn't flush is forgotten when it is killed, and it can be stalled, unless
+# $disk_preload is "".
+disk_preload=$volatile
 start_disk() {
-	start_server disk env LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }${1-$forgets}" \
+	start_server disk env LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$disk_preload" \
 		VOLATILE_DISK="$T/disk" VOLATILE_DISK_STALL="$T/stall" "${serve[@]}"
+}
+
+# nbdkit may end by an assertion of its own when a client resets a connection whose replies several
+# threads are sending. Then it is started again, as systemd would do it. Nothing else may end it.
+nbdkit_failures=0
+mind_disk() {
+	! kill -0 "${server_pids[disk]}" 2>/dev/null || return 0
+	if ! grep -q 'connections.c:.*raw_send_.*Assertion' "$T/disk.log"; then
+		echo "the server has ended: $(tail -n 40 "$T/disk.log")"
+		return 1
+	fi
+	nbdkit_failures=$((nbdkit_failures + 1))
+	kill_disk
+	start_disk
 }
 
 kill_disk() {
@@ -100,10 +125,10 @@ start_network() { # a TCP port, $T/network.port, in front of $T/disk.sock
 
 # ---- the program ----
 
-# start_registers ARG...
+# start_registers COMMAND...: $registers with arguments, and perhaps something in front.
 start_registers() {
 	rm -f "$T/registers.said"
-	start_talker registers "$registers" --state "$T/state" "$@" && hear registers '^begun'
+	start_talker registers "$@" --state "$T/state" && hear registers '^begun'
 }
 
 mark() { # NAME
@@ -114,9 +139,9 @@ up() {
 	say registers up
 }
 
-# goes_on [OPERATIONS=200]: so many operations begin and end, and all before them.
+# goes_on [OPERATIONS=100]: so many operations begin and end, and all before them.
 goes_on() {
-	say registers "wait ${1:-200}" && hear registers '^ready'
+	say registers "wait ${1:-100}" && hear registers '^ready' mind_disk
 }
 
 # end_registers: 0 if there was no violation and no error.
@@ -132,26 +157,16 @@ value() {
 
 # ---- faults ----
 
-# Killed, and what it hadn't flushed is forgotten, or not: that depends on how it was started, which
-# the next one is the other way.
-next_preload=
+# What the server had written stays.
 fault_kill() {
-	local name=kill
-
-	[ -n "$next_preload" ] || name=forget
-	mark $name
+	mark kill
 	kill_disk
-	start_disk "$next_preload" || return
-	if [ -n "$next_preload" ]; then
-		next_preload=
-	else
-		next_preload=$forgets
-	fi
+	start_disk || return
 	up
 	goes_on
 }
 
-# Every time with what wasn't flushed.
+# The same with a server that is preloaded: what it hadn't flushed is forgotten.
 fault_forget() {
 	mark forget
 	kill_disk
@@ -160,7 +175,7 @@ fault_forget() {
 	goes_on
 }
 
-# fault_stop SECONDS
+# fault_stop SECONDS: the server is stopped for so long.
 fault_stop() {
 	mark stop
 	kill -STOP "${server_pids[disk]}"
@@ -258,4 +273,123 @@ again() {
 			return 1
 		}
 	done
+}
+
+# shorter_and_longer COUNT COMMAND SHORT LONG: a fault that takes a while, most times SHORT seconds.
+shorter_and_longer() {
+	again $(($1 - $1 / 5)) "$2" "$3" && again $(($1 / 5)) "$2" "$4"
+}
+
+# ---- a disk by libndio, or by a gateway with it ----
+
+# How a client reaches the server at this address and port.
+survive_locator() { # TRANSPORT ADDRESS PORT
+	if [ "$1" = tls ]; then
+		echo "nbds://alice@$2:$3/?tls-psk-file=$psk"
+	else
+		echo "nbd://$2:$3/"
+	fi
+}
+
+# start_client CLIENT LOCATOR: registers uses it, through the library or a gateway; $in_space is put
+# before what talks to the server. A server that is silent for a second is lost.
+in_space=()
+start_client() {
+	if [ "$1" = library ]; then
+		start_registers "${in_space[@]}" "$registers" --reconnect 60 --answer 1 --discard \
+			--key "$T/pass" "$2"
+		return
+	fi
+	start_server gateway "${in_space[@]}" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
+		--exit-with-parent --unix "$T/gateway.sock" --pidfile "$T/gateway.pid" \
+		"$NDIO_PLUGIN" uri="$2" reconnect=60 answer=1 discard=on passphrase=+"$T/pass" &&
+		start_registers "$registers" --nbd "$(uri gateway)"
+}
+
+# survives NAME CLIENT LOCATOR COMMAND...: while the command does things to the server, there is no
+# violation and no error; and in the end the disk has what it should have.
+survives() {
+	local name=$1 client=$2
+
+	if ok "$name: a client starts" start_client "$client" "$3"; then
+		ok "$name: it goes on" "${@:4}"
+		ok "$name: no violation, no error" end_registers || diag "$(tail -n 30 "$T/registers.said")"
+		diag "$name: $(grep '^fault=' "$T/registers.said")"
+	fi
+	[ "$client" = library ] || ok "$name: the gateway ends well" stop_server gateway
+	kill_disk
+	ok "$name: what the disk has is right" "$registers" --verify --state "$T/state" \
+		--key "$T/pass" "$T/disk"
+}
+
+# Or the test is over.
+needs_library_option() {
+	truncate -s 1M "$T/probe"
+	if "$registers" --reconnect 1 --size 64K --seconds 0.01 "$T/probe" 2>&1 | grep -q 'has no reconnect'; then
+		skip_all "the library has no option for that"
+	fi
+}
+
+# How the server is called, at a Unix socket or an address; and what it wants to see, by TLS.
+serve_at() { # TRANSPORT NBDKIT-OPTION...
+	local tls=()
+
+	[ "$1" != tls ] || tls=(--tls=require --tls-psk "$psk")
+	serve=(nbdkit --foreground --exit-with-parent --pidfile "$T/disk.pid" "${tls[@]}" "${@:2}"
+		"$NDIO_PLUGIN" "$T/disk")
+}
+
+kills_and_stops() { # COUNT
+	again "$1" fault_kill && shorter_and_longer "$1" fault_stop 0.1 1.6
+}
+
+networks() { # COUNT
+	again "$1" fault_late && shorter_and_longer "$1" fault_stall 0.2 2 &&
+		again $(($1 / 2)) fault_cut && again $(($1 / 5)) fault_lose
+}
+
+links() { # COUNT
+	shorter_and_longer "$1" fault_link 0.1 1.6
+}
+
+# survives_all CLIENT TRANSPORT COUNT: so many faults of each kind. The disk is one of LUKS, and it is
+# the client that has the key.
+survives_all() {
+	local client=$1 transport=$2 count=$3 name="$1, $2" address port
+
+	rm -f "$T/disk"
+	make_luks2 "$T/disk" 24M --sector-size 4096
+	address=$(own_address)
+	serve_at "$transport" --ipaddr "$address" --port 10809
+	disk_preload=
+	start_disk || return
+	survives "$name, killed and stopped" "$client" "$(survive_locator "$transport" "$address" 10809)" \
+		kills_and_stops "$count"
+	disk_preload=$volatile
+	start_disk || return
+	survives "$name, killed and it forgets" "$client" \
+		"$(survive_locator "$transport" "$address" 10809)" again "$count" fault_forget
+
+	serve_at "$transport" --unix "$T/disk.sock"
+	start_disk && start_network || return
+	port=$(cat "$T/network.port")
+	survives "$name, a bad network and a disk that stalls" "$client" \
+		"$(survive_locator "$transport" 127.0.0.1 "$port")" networks "$count"
+	end_talker network
+	survives_links "$client" "$transport" "$count"
+}
+
+survives_links() {
+	local name="$1, $2, a link that goes down"
+
+	if [ "$(id -u)" != 0 ] || ! make_link 2>/dev/null; then
+		skip "no name space for a network here" 4
+		return
+	fi
+	serve_at "$2" --ipaddr "$link_address" --port 10809
+	in_space=(ip netns exec "$space")
+	start_disk &&
+		survives "$name" "$1" "$(survive_locator "$2" "$link_address" 10809)" links "$3"
+	in_space=()
+	remove_link
 }
