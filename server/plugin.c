@@ -18,6 +18,7 @@
 
 #include "captive.h"
 #include "memory.h"
+#include "nbd/lasting-words.h"
 #include "parameters.h"
 #include "requests.h"
 #include "start.h"
@@ -77,12 +78,18 @@ static void ndio_close(void *handle)
 	fence_close(handle);
 }
 
+/* Also who this is, and of a gateway how its server is. */
 static const char *ndio_export_description(void *handle)
 {
+	struct lasting_facts facts;
+	char server[128] = "";
+
+	if (target_nbd_lasting(volume->target, &facts))
+		lasting_say(&facts, server, sizeof(server));
 	if (!volume->encrypted)
-		return fences.identity;
-	return nbdkit_printf_intern(VOLUME_DESCRIPTION "; %s", volume->luks.version, volume->sector,
-				    fences.identity);
+		return nbdkit_printf_intern("%s%s", fences.identity, server);
+	return nbdkit_printf_intern(VOLUME_DESCRIPTION "; %s%s", volume->luks.version,
+				    volume->sector, fences.identity, server);
 }
 
 static int64_t ndio_get_size(void *handle)

@@ -24,6 +24,7 @@
 #include "engine/volume.h"
 #include "locator/locator.h"
 #include "memory/ask.h"
+#include "nbd/lasting-words.h"
 #include "terminal/interrupt.h"
 #include "terminal/program.h"
 #include "terminal/say.h"
@@ -494,19 +495,29 @@ static enum gateway_health wait_until(struct nbd_handle *nbd,
 	return ret > 0 ? GATEWAY_WELL : GATEWAY_FAILING;
 }
 
+static enum gateway_health reach(struct nbd_handle *nbd, const char *socket, int64_t deadline)
+{
+	if (nbd_aio_connect_unix(nbd, socket) < 0)
+		return GATEWAY_FAILING;
+	return wait_until(nbd, is_connected, 0, deadline);
+}
+
 static enum gateway_health read_block(struct nbd_handle *nbd, const char *socket, void *block,
 				      int64_t deadline)
 {
-	enum gateway_health health;
+	enum gateway_health health = reach(nbd, socket, deadline);
 	int64_t cookie;
 
-	if (nbd_aio_connect_unix(nbd, socket) < 0)
-		return GATEWAY_FAILING;
-	health = wait_until(nbd, is_connected, 0, deadline);
 	if (health != GATEWAY_WELL || nbd_get_size(nbd) < BLOCK)
 		return health;
 	cookie = nbd_aio_pread(nbd, block, BLOCK, 0, NBD_NULL_COMPLETION, 0);
 	return cookie < 0 ? GATEWAY_FAILING : wait_until(nbd, is_answered, cookie, deadline);
+}
+
+/* One that isn't there doesn't answer either. */
+static enum gateway_health or_gone(enum gateway_health health, const char *socket)
+{
+	return health == GATEWAY_FAILING && gateway_find(socket) == 0 ? GATEWAY_GONE : health;
 }
 
 enum gateway_health gateway_check(const char *socket, unsigned ms)
@@ -520,23 +531,46 @@ enum gateway_health gateway_check(const char *socket, unsigned ms)
 	health = read_block(nbd, socket, block, clock_ms() + ms);
 	nbd_close(nbd); /* and what is in flight is forgotten */
 	OPENSSL_cleanse(block, sizeof(block));
-	if (health == GATEWAY_FAILING && gateway_find(socket) == 0)
-		health = GATEWAY_GONE;
-	return health;
+	return or_gone(health, socket);
+}
+
+/* What it says of the disk and of itself, or NULL. */
+static char *describe(const char *socket, unsigned ms, enum gateway_health *health)
+{
+	struct nbd_handle *nbd = nbd_create();
+	char *description = NULL;
+
+	*health = GATEWAY_FAILING;
+	if (!nbd)
+		return NULL;
+	if (nbd_set_full_info(nbd, true) == 0)
+		*health = reach(nbd, socket, clock_ms() + ms);
+	if (*health == GATEWAY_WELL)
+		description = nbd_get_export_description(nbd);
+	nbd_close(nbd);
+	*health = or_gone(*health, socket);
+	return description;
+}
+
+bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *server,
+		    enum gateway_health *health)
+{
+	char *description = describe(socket, ms, health);
+	bool tells = description && lasting_parse(description, server);
+
+	free(description);
+	return tells;
 }
 
 int gateway_sector(const char *socket, unsigned *sector, struct error *err)
 {
-	struct nbd_handle *nbd = nbd_create();
-	char *description = NULL;
+	enum gateway_health health;
+	char *description = describe(socket, FIRST_MS, &health);
 	unsigned version;
 	int ret = 0;
 
-	if (nbd && nbd_set_full_info(nbd, true) == 0 && nbd_connect_unix(nbd, socket) == 0)
-		description = nbd_get_export_description(nbd);
 	if (!description || sscanf(description, VOLUME_DESCRIPTION, &version, sector) != 2)
 		ret = error_set(err, EPROTO, "it doesn't tell what sectors the disk has");
 	free(description);
-	nbd_close(nbd);
 	return ret;
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "nbd/lasting.h"
 #include "terminal/key-try.h"
 #include "terminal/unlock.h"
 
@@ -52,6 +53,11 @@ enum gateway_health {
 /* Reads the first block through it, waiting for at most ms milliseconds. An interrupt
  * (interrupt.h) ends the wait: GATEWAY_SILENT. */
 enum gateway_health gateway_check(const char *socket, unsigned ms);
+
+/* How the server is that it waits for when that is away: false where it doesn't say so in time, or
+ * waits for none. health: how the gateway itself is, as far as that shows. Waits as above. */
+bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *server,
+		    enum gateway_health *health);
 
 /* The sector of the disk's cipher, in bytes, as a gateway that is well tells it. 0 or a negative errno
  * with a message. */

@@ -1,5 +1,6 @@
 /* cmd-list: ndio list. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "attach/gateway.h"
 #include "attach/kernel-device.h"
 #include "command/cmd.h"
+#include "nbd/lasting-words.h"
 #include "terminal/json.h"
 #include "terminal/number.h"
 #include "terminal/say.h"
@@ -26,18 +28,37 @@ const char help_list[] = "Usage: ndio list [OPTION...]\n"
 struct row {
 	unsigned index;
 	const char *state;
-	pid_t gateway; /* or 0 */
+	pid_t gateway;               /* or 0 */
+	bool tells;                  /* the gateway, of its server: */
+	struct lasting_facts server; /* that */
 	struct attachment_facts facts;
 	struct kernel_device_facts device;
 };
 
-static const char *state_of(const struct attachment *attachment)
+/* While the server is away a read would only wait. */
+static enum gateway_health look_at_gateway(const char *socket, struct row *row)
 {
+	enum gateway_health health;
+
+	row->tells = gateway_server(socket, ANSWER_MS, &row->server, &health);
+	if (health != GATEWAY_WELL || (row->tells && row->server.state != SESSION_UP))
+		return health;
+	return gateway_check(socket, ANSWER_MS);
+}
+
+static const char *state_of(const struct attachment *attachment, struct row *row)
+{
+	enum gateway_health health = look_at_gateway(attachment->socket, row);
+
 	if (!kernel_device_attached(attachment->index))
 		return "detached";
-	switch (gateway_check(attachment->socket, ANSWER_MS)) {
+	switch (health) {
 	case GATEWAY_WELL:
-		return kernel_device_readers(attachment->index) > 0 ? "attached" : "failing";
+		if (kernel_device_readers(attachment->index) == 0)
+			return "failing";
+		return row->tells && row->server.state != SESSION_UP ?
+			       lasting_state_word(row->server.state) :
+			       "attached";
 	case GATEWAY_GONE:
 		return "no gateway";
 	case GATEWAY_SILENT:
@@ -69,30 +90,67 @@ static int read_row(unsigned index, struct row *row, struct error *err)
 	if (ret < 0 && (ret != -ENOENT || !attachment_exists(&attachment)))
 		return ret;
 	row->index = index;
-	row->state = state_of(&attachment);
+	row->state = state_of(&attachment, row);
 	row->gateway = gateway_find(attachment.socket);
 	kernel_device_facts(index, &row->device);
 	subtract(&row->device.counts, &row->facts.before);
 	return 0;
 }
 
+#define COLUMNS "%-8s %-10s %-13s %-20s %10s %10s  %-11s %5s %10s  "
+
 static void print_head(void)
 {
-	printf("%-8s %-10s %-13s %-20s %10s %10s  %s\n", "DEVICE", "SIZE", "STATE", "SINCE", "READ",
-	       "WRITTEN", "LOCATOR");
+	printf(COLUMNS "LOCATOR\n", "DEVICE", "SIZE", "STATE", "SINCE", "READ", "WRITTEN",
+	       "SURVIVES", "LOST", "UNFLUSHED");
+}
+
+/* What the promise for its server is, and what that has come to. */
+static void server_words(const struct row *row, char grade[16], char lost[24], char unflushed[16])
+{
+	snprintf(grade, 16, "%s", row->tells ? lasting_grade_word(row->server.fences) : "-");
+	snprintf(lost, 24, "-");
+	snprintf(unflushed, 16, "-");
+	if (!row->tells)
+		return;
+	snprintf(lost, 24, "%" PRIu64, row->server.times_lost);
+	size_text(row->server.unflushed, unflushed);
+}
+
+/* "waiting 12 s" */
+static const char *state_words(const struct row *row, char text[40])
+{
+	if (strcmp(row->state, lasting_state_word(SESSION_WAITING)) != 0)
+		return row->state;
+	snprintf(text, 40, "%s %" PRIi64 " s", row->state, row->server.lost_ms / 1000);
+	return text;
 }
 
 static void print_row(const struct row *row)
 {
 	char name[16], size[16], read[16], written[16], locator[1024];
+	char state[40], grade[16], lost[24], unflushed[16];
 
 	snprintf(name, sizeof(name), "nbd%u", row->index);
-	printf("%-8s %-10s %-13s %-20s %10s %10s  %s%s\n", name, size_text(row->device.size, size),
-	       row->state, row->facts.locator ? row->facts.since : "?",
+	server_words(row, grade, lost, unflushed);
+	printf(COLUMNS "%s%s\n", name, size_text(row->device.size, size), state_words(row, state),
+	       row->facts.locator ? row->facts.since : "?",
 	       size_text(row->device.counts.read_bytes, read),
-	       size_text(row->device.counts.written_bytes, written),
+	       size_text(row->device.counts.written_bytes, written), grade, lost, unflushed,
 	       row->facts.locator ? say_clean(row->facts.locator, locator, sizeof(locator)) : "?",
 	       row->device.read_only ? " (read-only)" : "");
+}
+
+static struct json_object *json_server(const struct lasting_facts *server)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_text(object, "state", lasting_state_word(server->state));
+	json_add_number(object, "away", server->lost_ms / 1000);
+	json_add_number(object, "times_lost", server->times_lost);
+	json_add_number(object, "unflushed", server->unflushed);
+	json_add_text(object, "survives", lasting_grade_word(server->fences));
+	return object;
 }
 
 static struct json_object *json_row(const struct row *row)
@@ -115,6 +173,8 @@ static struct json_object *json_row(const struct row *row)
 	json_add_number(object, "timeout", row->facts.timeout);
 	json_add_number(object, "reconnect", row->facts.reconnect);
 	json_add_number(object, "connections", row->facts.connections);
+	if (row->tells)
+		json_object_object_add(object, "server", json_server(&row->server));
 	return object;
 }
 

@@ -86,6 +86,48 @@ ok "the gateway has a session of its own" not cmp "$T/session" "$T/our.session"
 is "and nothing of ours is open" "$(grep "^$T/" "$T/files" | grep -v "^$T/run/nbd0/socket")" ""
 ok "(it was looked at)" grep -q memfd:ndio-key "$T/files"
 
+# ---- what it tells of its server ----
+
+# While the server is stopped a read would wait for it.
+imitate nbd-client "
+list() {
+	\"$ndio\" list --json | tr -d ' \n' | sed 's/.*\"server\"://' >>$T/listed
+	echo >>$T/listed
+}
+
+list_until() {
+	local deadline=\$((SECONDS + 60))
+
+	until list; tail -n 1 $T/listed | grep \$1 || [ \$SECONDS -gt \$deadline ]; do
+		:
+	done
+}
+
+list
+kill -KILL ${server_pids[disk]}
+list_until waiting
+\"$ndio\" list >$T/table
+list_until given
+exit 1"
+attach --key-file "$T/pass" --reconnect 2 "$disk"
+is "the server is up" "$(head -n 1 "$T/listed")" \
+	'{"state":"up","away":0,"times_lost":0,"unflushed":0,"survives":"fenced"}}]'
+like "the server is waited for" "$(grep -m 1 waiting "$T/listed")" \
+	'^."state":"waiting","away":[0-2],"times_lost":1,"unflushed":0,"survives":"fenced"...'
+like "the server is given up" "$(grep given "$T/listed")" \
+	'^."state":"givenup","away":[0-9]+,"times_lost":1,"unflushed":0,"survives":"fenced"...$'
+like "for people" "$(cat "$T/table")" \
+	"SURVIVES +LOST +UNFLUSHED +LOCATOR"$'\n'"nbd0 .* fenced +1 +0 bytes +nbd\+unix:.*/disk.sock$"
+{
+	wait "${server_pids[disk]}"
+	unset "server_pids[disk]"
+} 2>/dev/null
+start_nbdkit disk "$NDIO_PLUGIN" "$T/volume" || exit 1
+imitate nbd-client "\"$ndio\" list --json >$T/listed; echo 'Error: no such luck' >&2; exit 1"
+attach --key-file "$T/pass" --reconnect 0 "$disk"
+is "one that isn't waited for: nothing is told" "$(grep -c server "$T/listed")" 0
+imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
+
 # ---- keys ----
 
 : >"$T/empty"
@@ -188,7 +230,6 @@ like "typed for a file" "$said" "no such luck"
 # ---- a server that isn't there yet ----
 
 # A line of the table is for the boot, where it may come later than we do.
-imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
 late="nbd+unix:///?socket=$T/late.sock"
 waits="late.sock: .*: waiting for the server, [0-9]+ seconds? at the most"
 await_said() {
