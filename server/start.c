@@ -187,7 +187,7 @@ static int start_for_good(void)
 	struct error err;
 
 	report_forked();
-	if (fences_identify(&fences, &err) < 0)
+	if (fences_identify(&fences, !uri, &err) < 0)
 		return FAIL("%s", err.text);
 	if (lock_key_again("after the fork") < 0)
 		return -1;

@@ -78,7 +78,7 @@ bool fence_parse(const char *name, uint8_t session[FENCE_SESSION], uint64_t *epo
 	return true;
 }
 
-int fences_identify(struct fences *fences, struct error *err)
+int fences_identify(struct fences *fences, bool last, struct error *err)
 {
 	uint64_t instance[2];
 
@@ -86,8 +86,8 @@ int fences_identify(struct fences *fences, struct error *err)
 		return error_set(err, errno, "no random number to tell this server from others: %s",
 				 strerror(errno));
 	snprintf(fences->identity, sizeof(fences->identity),
-		 "ndio " NDIO_VERSION " instance=%016" PRIx64 "%016" PRIx64 " fences", instance[0],
-		 instance[1]);
+		 "ndio " NDIO_VERSION " instance=%016" PRIx64 "%016" PRIx64 "%s", instance[0],
+		 instance[1], last ? " fences" : "");
 	return 0;
 }
 

@@ -31,7 +31,7 @@ struct fences {
 	pthread_mutex_t mutex;
 	pthread_cond_t changed; /* what fence_open() waits for */
 	struct fence_handle *handles;
-	char identity[96]; /* who the server is: "ndio VERSION instance=HEX32 fences" */
+	char identity[96]; /* who the server is: "ndio VERSION instance=HEX32[ fences]" */
 };
 
 #define FENCES_INIT                                                                                \
@@ -39,9 +39,10 @@ struct fences {
 		.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER            \
 	}
 
-/* By the process that serves: draws the instance by lot, which no other process has. 0, or a
- * negative errno. */
-int fences_identify(struct fences *fences, struct error *err);
+/* By the process that serves: draws the instance by lot, which no other process has. That it fences it
+ * tells only if it is the last one before the disk: what a gateway that was killed had sent on may
+ * still be run behind it, and the next one's fence knows nothing of that. 0, or a negative errno. */
+int fences_identify(struct fences *fences, bool last, struct error *err);
 
 /* Frees the handles that were left open. Nobody may use one any more. */
 void fences_clear(struct fences *fences);

@@ -152,14 +152,15 @@ static void an_identity_of_its_own(void **state)
 	struct fences other = FENCES_INIT;
 	char instance[2][33], rest[2][16];
 
-	assert_int_equal(fences_identify(&fences, NULL), 0);
-	assert_int_equal(fences_identify(&other, NULL), 0);
+	assert_int_equal(fences_identify(&fences, true, NULL), 0);
+	assert_int_equal(fences_identify(&other, false, NULL), 0);
 	assert_int_equal(sscanf(fences.identity, "ndio " NDIO_VERSION " instance=%32[0-9a-f] %15s",
 				instance[0], rest[0]),
 			 2);
-	assert_int_equal(sscanf(other.identity, "ndio " NDIO_VERSION " instance=%32[0-9a-f] %15s",
+	/* One that isn't the last before the disk doesn't say that it fences. */
+	assert_int_equal(sscanf(other.identity, "ndio " NDIO_VERSION " instance=%32[0-9a-f]%15s",
 				instance[1], rest[1]),
-			 2);
+			 1);
 	assert_int_equal(strlen(instance[0]), 32);
 	assert_string_equal(rest[0], "fences");
 	assert_string_not_equal(instance[0], instance[1]);
