@@ -45,6 +45,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .reconnect = options->reconnect,
 					       .unflushed = options->unflushed,
 					       .wait = options->wait,
+					       .listener = options->listener,
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);

@@ -24,7 +24,8 @@ struct volume_options {
 	unsigned reconnect;      /* seconds that one which is away is waited for; 0: it is lost */
 	uint64_t unflushed;      /* bytes kept for its return; 0: the usual. See target-nbd */
 	unsigned wait;           /* seconds that one which isn't there yet is waited for */
-	const char *header;      /* path of a detached LUKS header, or NULL */
+	struct lasting_listener listener; /* of its loss and return, with reconnect */
+	const char *header;               /* path of a detached LUKS header, or NULL */
 	bool unlock;      /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass; /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;

@@ -63,12 +63,13 @@ static void try_once(struct lasting *lasting, unsigned number)
 	ret = dial(lasting, epoch, &link, &identity, &err);
 	pthread_mutex_lock(&lasting->lock);
 	lasting->dial_epoch = 0;
+	if (ret < 0)
+		error_set(&lasting->why, -ret, "%s",
+			  nbd_server_reason(lasting->options.server, &err));
 	/* A certificate or key that is refused is so the next time. */
 	if (ret == -EACCES && lasting->options.server->tls) {
-		lasting->why = err;
 		session_end(&lasting->session, ret, clock_ms());
 	} else if (ret < 0) {
-		lasting->why = err;
 		session_lost(&lasting->session, number, epoch, clock_ms());
 	} else if (seat_link(lasting, number, epoch, link, &identity)) {
 		lasting_nudge(&lasting->seat[number]);
@@ -104,6 +105,14 @@ static void say_lost(const struct lasting *lasting, struct error *text)
 		  lasting->options.reconnect == 1 ? "" : "s");
 }
 
+static void say_given_up(const struct lasting *lasting, struct error *text)
+{
+	error_set(text, 0,
+		  "the server has been away for %u second%s (%s): requests fail until it is back",
+		  lasting->options.reconnect, lasting->options.reconnect == 1 ? "" : "s",
+		  lasting->why.text);
+}
+
 static void say_back(struct lasting *lasting, struct error *text)
 {
 	const struct session *session = &lasting->session;
@@ -130,10 +139,22 @@ static void say_ended(const struct lasting *lasting, struct error *text)
 		error_set(text, 0, "the server is given up: %s", lasting->why.text);
 }
 
+/* Without the lock. */
+static void tell_all(const struct lasting *lasting, enum session_state state, const char *text)
+{
+	const struct nbd_server *server = lasting->options.server;
+	const struct lasting_listener *listener = &lasting->options.listener;
+	struct error message;
+
+	error_set(&message, 0, "%s: %s", server->name, text);
+	notice_tell(&server->notice, "%s", message.text);
+	if (listener->tell)
+		listener->tell(listener->opaque, state, message.text);
+}
+
 /* True: the lock was let go meanwhile, since who is told may take his time. */
 static bool tell_news(struct lasting *lasting)
 {
-	const struct nbd_server *server = lasting->options.server;
 	struct error text = { 0 };
 	enum session_state state;
 
@@ -144,15 +165,12 @@ static bool tell_news(struct lasting *lasting)
 	else if (state == SESSION_UP)
 		say_back(lasting, &text);
 	else if (state == SESSION_GIVEN_UP)
-		error_set(&text, 0,
-			  "the server has been away for %u seconds (%s): requests fail until it is "
-			  "back",
-			  lasting->options.reconnect, lasting->why.text);
+		say_given_up(lasting, &text);
 	else
 		say_ended(lasting, &text);
 	pthread_mutex_unlock(&lasting->lock);
 	if (text.text[0])
-		notice_tell(&server->notice, "%s: %s", server->name, text.text);
+		tell_all(lasting, state, text.text);
 	pthread_mutex_lock(&lasting->lock);
 	return true;
 }

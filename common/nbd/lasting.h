@@ -13,6 +13,13 @@
 
 struct lasting;
 
+/* Who is told what has become of the server: away (SESSION_WAITING), back (UP), given up or lost for
+ * good (ENDED), each with a sentence, in the thread that dials: nothing is dialled until he returns. */
+struct lasting_listener {
+	void (*tell)(void *opaque, enum session_state state, const char *message); /* or NULL */
+	void *opaque;
+};
+
 struct lasting_options {
 	struct nbd_server *server;
 	const char *context;
@@ -22,6 +29,7 @@ struct lasting_options {
 	uint64_t secret;    /* see wire_secret() */
 	unsigned reconnect; /* seconds */
 	uint64_t unflushed; /* bytes */
+	struct lasting_listener listener;
 
 	/* What a new connection leads to. May use it. 0, or a negative errno with a message. */
 	int (*identify)(void *opaque, struct nbd_link *link, struct session_identity *identity,

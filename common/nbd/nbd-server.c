@@ -45,6 +45,16 @@ void nbd_server_clear(struct nbd_server *server)
 	server->tls = NULL;
 }
 
+const char *nbd_server_reason(const struct nbd_server *server, const struct error *err)
+{
+	size_t len = strlen(server->name);
+
+	return strncmp(err->text, server->name, len) == 0 &&
+			       strncmp(err->text + len, ": ", 2) == 0 ?
+		       err->text + len + 2 :
+		       err->text;
+}
+
 int nbd_server_is_silent(const struct nbd_server *server, struct error *err)
 {
 	return error_set(err, ETIMEDOUT, "%s: the server has not answered for %u second%s",

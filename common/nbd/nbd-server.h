@@ -35,6 +35,9 @@ int nbd_server_init(struct nbd_server *server, const char *name, unsigned answer
 		    const struct notice *notice, struct error *err);
 void nbd_server_clear(struct nbd_server *server);
 
+/* A message without the name that it starts with. */
+const char *nbd_server_reason(const struct nbd_server *server, const struct error *err);
+
 /* "URI: the server has not answered for 30 seconds". Returns -ETIMEDOUT. */
 int nbd_server_is_silent(const struct nbd_server *server, struct error *err);
 

@@ -41,8 +41,9 @@ struct nbd_target {
 	struct target_nbd_facts facts;
 	struct error silent; /* in words, without the URI */
 
-	unsigned reconnect;               /* seconds, or 0 */
-	uint64_t unflushed;               /* bytes */
+	unsigned reconnect; /* seconds, or 0 */
+	uint64_t unflushed; /* bytes */
+	struct lasting_listener listener;
 	struct lasting *lasting;          /* from the first queue on, with reconnect */
 	target_nbd_identify_fn *identify; /* or NULL */
 	void *identify_opaque;
@@ -489,6 +490,7 @@ static int start_session(struct nbd_target *owner, struct error *err)
 		.secret = owner->secret,
 		.reconnect = owner->reconnect,
 		.unflushed = owner->unflushed,
+		.listener = owner->listener,
 		.identify = identify,
 		.opaque = owner,
 	};
@@ -557,17 +559,6 @@ void target_nbd_facts(const struct target *target, struct target_nbd_facts *fact
 	*facts = to_nbd(target)->facts;
 }
 
-/* A message without the URI that it starts with. */
-static const char *reason_alone(const struct nbd_target *owner, const struct error *err)
-{
-	size_t len = strlen(owner->target.name);
-
-	return strncmp(err->text, owner->target.name, len) == 0 &&
-			       strncmp(err->text + len, ": ", 2) == 0 ?
-		       err->text + len + 2 :
-		       err->text;
-}
-
 int target_nbd_connect(struct target *target, struct error *err)
 {
 	struct nbd_target *owner = to_nbd(target);
@@ -590,7 +581,8 @@ int target_nbd_connect(struct target *target, struct error *err)
 			    "%s: the server lets in %u connection%s and not "
 			    "%u: going on with %s (the next one: %s)",
 			    target->name, owner->nr_spare, owner->nr_spare == 1 ? "" : "s", wanted,
-			    owner->nr_spare == 1 ? "that" : "those", reason_alone(owner, &why));
+			    owner->nr_spare == 1 ? "that" : "those",
+			    nbd_server_reason(&owner->server, &why));
 	return 0;
 }
 
@@ -659,6 +651,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 	owner->connections = options->connections;
 	owner->reconnect = options->reconnect;
 	owner->unflushed = options->unflushed ? options->unflushed : TARGET_UNFLUSHED;
+	owner->listener = options->listener;
 	owner->secret = wire_secret();
 	ret = open_first(owner, options, err);
 	if (ret < 0) {
@@ -666,7 +659,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		return ret;
 	}
 	nbd_server_is_silent(&owner->server, &silent);
-	error_set(&owner->silent, ETIMEDOUT, "%s", reason_alone(owner, &silent));
+	error_set(&owner->silent, ETIMEDOUT, "%s", nbd_server_reason(&owner->server, &silent));
 	owner->target.timed_out = owner->silent.text;
 	owner->target.readonly |= options->readonly;
 	*target = &owner->target;

@@ -19,6 +19,7 @@
 #include "nbd/nbd-group.h"
 
 #define NBD_RECONNECT        60 /* seconds, where nothing else is asked for */
+#define NBD_RECONNECT_MAX    86400
 #define TARGET_UNFLUSHED     (64 * 1024 * 1024)
 #define TARGET_UNFLUSHED_MIN (1024 * 1024)
 
@@ -26,9 +27,10 @@ struct target_nbd_options {
 	unsigned connections; /* how many queues there may be at the most; at least 1 */
 	bool readonly;
 	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
-	unsigned reconnect;   /* seconds that a server which is away is waited for; 0: it is lost */
-	uint64_t unflushed;   /* bytes kept for that, TARGET_UNFLUSHED_MIN or more; 0: the usual */
-	unsigned wait;        /* seconds that one which isn't there yet is waited for */
+	unsigned reconnect; /* seconds that a server which is away is waited for; 0: it is lost */
+	uint64_t unflushed; /* bytes kept for that, TARGET_UNFLUSHED_MIN or more; 0: the usual */
+	unsigned wait;      /* seconds that one which isn't there yet is waited for */
+	struct lasting_listener listener; /* with reconnect */
 	struct notice notice; /* told why a connection was lost, in the thread that uses it */
 };
 
