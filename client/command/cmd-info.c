@@ -184,7 +184,8 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 		.key = key->data,
 		.key_len = key->len,
 		.header = report->request->header,
-		.flags = NDIO_OPEN_READONLY | (unlock_by_one_slot(how) ? NDIO_OPEN_KEY_SLOT : 0),
+		.flags = NDIO_OPEN_READONLY | NDIO_OPEN_NO_RECONNECT |
+			 (unlock_by_one_slot(how) ? NDIO_OPEN_KEY_SLOT : 0),
 		.key_slot = how->slot,
 		.max_kdf_time = how->max_kdf_time,
 		.connections = 1,

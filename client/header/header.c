@@ -26,7 +26,7 @@ static int open_volume(struct header *header, bool readonly)
 	const struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.flags = (readonly ? NDIO_OPEN_READONLY : 0) |
-			 (header->no_lock ? NDIO_OPEN_NO_LOCK : 0),
+			 (header->no_lock ? NDIO_OPEN_NO_LOCK : 0) | NDIO_OPEN_NO_RECONNECT,
 		.direct = NDIO_DIRECT_OFF, /* so that a file of any size is seen whole */
 		.connections = 1,
 		.file_size = header->file_size,

@@ -2,6 +2,7 @@
 #include "library/ndio.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
@@ -38,15 +39,17 @@
 /* All that there are. */
 #define OPEN_FLAGS                                                                                 \
 	((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK |                   \
-		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD))
+		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD | NDIO_OPEN_NO_RECONNECT))
 
 struct ndio_volume {
 	struct volume *volume;
 	struct workers *workers;
 	unsigned connections;
+	unsigned reconnect; /* seconds, or 0 */
 	size_t copy_memory;
 	_Atomic size_t copy_used;
-	struct notice notice;   /* the program's */
+	struct notice notice;                                         /* the program's, */
+	void (*event)(void *opaque, int server, const char *message); /* likewise, or NULL */
 	atomic_bool closing;    /* callbacks make no more requests, */
 	atomic_uint submitting; /* except for these */
 
@@ -121,6 +124,37 @@ static void tell_notice(void *opaque, const char *message)
 	callback_leave();
 }
 
+static enum ndio_server server_state(enum session_state state)
+{
+	switch (state) {
+	case SESSION_UP:
+		return NDIO_SERVER_UP;
+	case SESSION_GIVEN_UP:
+		return NDIO_SERVER_GIVEN_UP;
+	case SESSION_ENDED:
+		return NDIO_SERVER_ENDED;
+	default:
+		return NDIO_SERVER_AWAY;
+	}
+}
+
+static void tell_event(void *opaque, enum session_state state, const char *message)
+{
+	const struct ndio_volume *handle = opaque;
+
+	callback_enter();
+	handle->event(handle->notice.opaque, server_state(state), message);
+	callback_leave();
+}
+
+/* Seconds; 0: it isn't waited for. */
+static unsigned reconnect_time(const struct ndio_options *options)
+{
+	if (options->flags & NDIO_OPEN_NO_RECONNECT)
+		return 0;
+	return options->reconnect ? options->reconnect : NBD_RECONNECT;
+}
+
 static struct volume_options engine_options(struct ndio_volume *handle, const char *locator,
 					    const struct ndio_options *options)
 {
@@ -131,6 +165,9 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 		.uri = nbd ? locator : NULL,
 		.connections = handle->connections,
 		.answer_timeout = options->answer_timeout,
+		.reconnect = handle->reconnect,
+		.unflushed = options->unflushed,
+		.listener = { options->event ? tell_event : NULL, handle },
 		.header = options->header,
 		.unlock = options->key,
 		.pass = options->key,
@@ -179,6 +216,24 @@ static int open_engine(struct ndio_volume *handle, const char *locator,
 	return ret < 0 ? message_set(-ret, "%s", err.text) : 0;
 }
 
+static int check_server_options(const struct ndio_options *options)
+{
+	if (options->connections > MAX_CONNECTIONS)
+		return message_set(EINVAL, "%u connections are more than %u", options->connections,
+				   MAX_CONNECTIONS);
+	if (options->answer_timeout > NBD_ANSWER_TIMEOUT_MAX)
+		return message_set(EINVAL, "%u seconds to answer are more than %u",
+				   options->answer_timeout, NBD_ANSWER_TIMEOUT_MAX);
+	if (options->reconnect > NBD_RECONNECT_MAX)
+		return message_set(EINVAL, "%u seconds to come back are more than %u",
+				   options->reconnect, NBD_RECONNECT_MAX);
+	if (options->unflushed && options->unflushed < TARGET_UNFLUSHED_MIN)
+		return message_set(EINVAL,
+				   "%" PRIu64 " bytes for what isn't flushed are fewer than %u",
+				   options->unflushed, TARGET_UNFLUSHED_MIN);
+	return 0;
+}
+
 /* What is there of them makes sense; the others keep their defaults. */
 static int read_options(const struct ndio_options *options, struct ndio_options *all)
 {
@@ -196,17 +251,11 @@ static int read_options(const struct ndio_options *options, struct ndio_options 
 		return message_set(EINVAL, "there is no open flag 0x%x", all->flags & ~OPEN_FLAGS);
 	if (all->direct < NDIO_DIRECT_AUTO || all->direct > NDIO_DIRECT_OFF)
 		return message_set(EINVAL, "there is no way of direct I/O number %d", all->direct);
-	if (all->connections > MAX_CONNECTIONS)
-		return message_set(EINVAL, "%u connections are more than %u", all->connections,
-				   MAX_CONNECTIONS);
-	if (all->answer_timeout > NBD_ANSWER_TIMEOUT_MAX)
-		return message_set(EINVAL, "%u seconds to answer are more than %u",
-				   all->answer_timeout, NBD_ANSWER_TIMEOUT_MAX);
 	if (all->reserved)
 		return message_set(EINVAL, "the reserved option is %d, not 0", all->reserved);
 	if (!all->key && all->key_len)
 		return message_set(EINVAL, "a key of %zu bytes that is NULL", all->key_len);
-	return 0;
+	return check_server_options(all);
 }
 
 int ndio_open(const char *locator, const struct ndio_options *options, struct ndio_volume **volume)
@@ -238,6 +287,8 @@ int ndio_open(const char *locator, const struct ndio_options *options, struct nd
 	handle->connections = all.connections ? all.connections : DEFAULT_CONNECTIONS;
 	handle->copy_memory = all.copy_memory ? all.copy_memory : DEFAULT_COPY_MEMORY;
 	handle->notice = (struct notice){ all.notice, all.opaque };
+	handle->event = all.event;
+	handle->reconnect = reconnect_time(&all);
 	ret = open_engine(handle, locator, &all);
 	if (ret < 0)
 		close_volume(handle);
@@ -336,9 +387,11 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 	       (facts.multi_conn ? NDIO_CAN_MULTI_CONN : 0);
 }
 
-static void tell_server(const struct target *target, struct ndio_info *info)
+static void tell_server(const struct ndio_volume *handle, struct ndio_info *info)
 {
+	const struct target *target = handle->volume->target;
 	struct target_nbd_facts facts;
+	struct lasting_facts lasting = { 0 };
 
 	target_nbd_facts(target, &facts);
 	info->nbd = 1;
@@ -347,6 +400,10 @@ static void tell_server(const struct target *target, struct ndio_info *info)
 	info->block_preferred = facts.block_preferred;
 	info->block_maximum = facts.block_maximum;
 	info->structured_replies = facts.structured_replies;
+	if (!target_nbd_lasting(target, &lasting))
+		return;
+	info->reconnect = handle->reconnect;
+	info->fences = lasting.fences;
 	snprintf(info->protocol, sizeof(info->protocol), "%s", facts.protocol);
 	snprintf(info->tls_version, sizeof(info->tls_version), "%s", facts.tls_facts.version);
 	snprintf(info->tls_cipher, sizeof(info->tls_cipher), "%s", facts.tls_facts.cipher);
@@ -378,9 +435,21 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 	}
 	if (target_is_nbd(v->target)) {
 		all.connections = volume->workers ? workers_count(volume->workers) : 0;
-		tell_server(v->target, &all);
+		tell_server(volume, &all);
 	}
 	return give(info, &all, sizeof(all));
+}
+
+static void tell_state(const struct target *target, struct ndio_stats *stats)
+{
+	struct lasting_facts facts;
+
+	if (!target_nbd_lasting(target, &facts))
+		return;
+	stats->server = server_state(facts.state);
+	stats->away_ms = facts.lost_ms;
+	stats->times_lost = facts.times_lost;
+	stats->unflushed = facts.unflushed;
 }
 
 int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
@@ -405,7 +474,7 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 		.in_flight = stat_get(s, in_flight),
 		.errors = stat_get(s, errors),
 	};
-
+	tell_state(volume->volume->target, &all);
 	return give(stats, &all, sizeof(all));
 }
 

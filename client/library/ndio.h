@@ -2,8 +2,8 @@
  * export, encrypted and decrypted on this side as LUKS. See ndio(3).
  *
  * Every function may be called from any thread at any time, except where it says otherwise, and
- * except in a callback (of a completion, of extents, of a notice): what would wait there fails with
- * -EDEADLK, since its thread may be the one that all wait for.
+ * except in a callback (of a completion, of extents, of a notice, of an event): what would wait there
+ * fails with -EDEADLK, since its thread may be the one that all wait for.
  * Functions that can fail return a negative errno, and ndio_error() has the sentence to show.
  * -EINVAL: NULL where something is needed, a negative count, a flag or a number that isn't known;
  * -EFAULT: bytes at the address NULL. Then nothing was done.
@@ -42,12 +42,24 @@ enum ndio_open_flag {
 	NDIO_OPEN_NO_LOCK = 1 << 2,    /* don't take the lock that keeps other writers off a file */
 	NDIO_OPEN_KEY_SLOT = 1 << 3,   /* only options.key_slot is tried */
 	NDIO_OPEN_NO_DISCARD = 1 << 4, /* pass no trims of one through, even where it does */
+	NDIO_OPEN_NO_RECONNECT = 1 << 5, /* a server whose connections are lost is lost at once */
 };
 
 enum ndio_direct {
 	NDIO_DIRECT_AUTO, /* O_DIRECT, or the page cache where the file system refuses */
 	NDIO_DIRECT_ON,   /* O_DIRECT or an error */
 	NDIO_DIRECT_OFF,
+};
+
+/* What has become of the server of a disk that was opened without NDIO_OPEN_NO_RECONNECT. */
+enum ndio_server {
+	NDIO_SERVER_UP,
+	NDIO_SERVER_AWAY,     /* it is dialled again, and requests wait for it */
+	NDIO_SERVER_GIVEN_UP, /* dialled on, but for longer than options.reconnect: requests fail
+				 with -ETIMEDOUT until it is up */
+	NDIO_SERVER_ENDED,    /* for good: all requests fail, until the disk is opened anew: with
+				 -ESTALE if it has another disk now, or has lost what it had
+				 acknowledged; with -EACCES if it isn't who it was, by TLS */
 };
 
 struct ndio_options {
@@ -78,6 +90,17 @@ struct ndio_options {
 	unsigned max_kdf_time;
 	unsigned answer_timeout; /* seconds, up to 86400: an NBD server that owes an answer and is
 				  * silent for so long is lost. 0: 30 */
+	/* Bytes of what an NBD server has acknowledged and not flushed yet, that are kept in memory
+	 * to be sent again to one that was restarted: at least 1 MiB. 0: 64 MiB */
+	uint64_t unflushed;
+	/* Told what becomes of the server (enum ndio_server), once for each time, in order, and in
+	 * one sentence: in a thread of the library's, which dials only when it has returned, and
+	 * perhaps before ndio_open() has. It is a callback: see struct ndio_completion. The notice is
+	 * told the same. NULL: nobody is. */
+	void (*event)(void *opaque, int server, const char *message);
+	unsigned reconnect; /* seconds, up to 86400: requests wait so long for an NBD server that is
+			     * away, and then fail with -ETIMEDOUT. 0: 60. See
+			     * NDIO_OPEN_NO_RECONNECT */
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -148,6 +171,8 @@ struct ndio_info {
 	char tls_cipher[48];  /* "TLS_AES_128_GCM_SHA256" */
 	char tls_peer[256];   /* "user NAME", or the subject of the server's certificate; "": it
 				 isn't verified */
+	uint64_t reconnect;   /* seconds, that it is waited for when it is away; 0: it isn't */
+	int fences;           /* then: it ends what it was asked for over lost connections */
 };
 
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);
@@ -161,6 +186,10 @@ struct ndio_stats {
 	uint64_t pins, unpins;
 	uint64_t in_flight;
 	uint64_t errors;
+	uint64_t server;  /* enum ndio_server; this and the rest are 0 where none is waited for */
+	uint64_t away_ms; /* milliseconds, that it has been away for now */
+	uint64_t times_lost; /* also if it came back */
+	uint64_t unflushed;  /* bytes, that are kept to be sent again */
 };
 
 int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats);

@@ -208,6 +208,10 @@ static void test_open(void)
 	WRONG_OPTION(reserved, -1);
 	WRONG_OPTION(connections, 65);
 	WRONG_OPTION(connections, UINT_MAX);
+	WRONG_OPTION(answer_timeout, 86401);
+	WRONG_OPTION(reconnect, 86401);
+	WRONG_OPTION(unflushed, 1);
+	WRONG_OPTION(unflushed, (1 << 20) - 1);
 	WRONG_OPTION(key_len, 5);
 	WRONG_OPTION(header, opening.locator);
 	ndio_close(NULL, NDIO_CLOSE_WAIT);

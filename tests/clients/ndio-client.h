@@ -45,6 +45,10 @@ struct opening {
 	size_t copy_memory;
 	const char *slot; /* the only key slot to try, or NULL */
 	unsigned answer_timeout;
+	bool waits; /* for a server that goes away, so long: */
+	unsigned reconnect;
+	void (*event)(void *opaque, int server, const char *message);
+	void *opaque;
 };
 
 static inline int try_open(const struct opening *opening, struct ndio_volume **volume)
@@ -53,10 +57,14 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 		.struct_size = sizeof(options),
 		.header = opening->header,
 		.connections = opening->connections,
-		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0),
+		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0) |
+			 (opening->waits ? 0 : NDIO_OPEN_NO_RECONNECT),
 		.copy_memory = opening->copy_memory,
 		.key_slot = opening->slot ? strtoul(opening->slot, NULL, 10) : 0,
 		.answer_timeout = opening->answer_timeout,
+		.reconnect = opening->reconnect,
+		.event = opening->event,
+		.opaque = opening->opaque,
 	};
 	char key[512];
 	FILE *file;
