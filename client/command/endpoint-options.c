@@ -20,6 +20,7 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 		&spec->answer_timeout,
 		spec == source ? "a key comes from one --src-key-file or --src-key-fd" :
 				 "a key comes from one --dst-key-file or --dst-key-fd",
+		&spec->reconnect,
 	};
 	int which = option & ~OPEN_OTHER;
 	const char *wrong;
@@ -34,6 +35,7 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 	/* These are of both. */
 	destination->how.max_kdf_time = source->how.max_kdf_time;
 	destination->answer_timeout = source->answer_timeout;
+	destination->reconnect = source->reconnect;
 	return wrong;
 }
 

@@ -6,6 +6,7 @@
 
 #include "command/open-options.h"
 #include "copy/endpoint.h"
+#include "nbd/target-nbd.h"
 
 /* For --help; the first names the source, those of the destination follow. */
 #define ENDPOINT_HELP                                                                              \
@@ -20,6 +21,7 @@
 	"                        how long deriving the keys of a side may take (default 120)\n"    \
 	"  --answer-timeout=SECONDS\n"                                                             \
 	"                        a server that is silent for so long is lost (default 30)\n"       \
+	"  --reconnect=SECONDS   one that is lost is waited for so long; 0: not (default 60)\n"    \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"                \
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
 
@@ -36,12 +38,12 @@ enum {
 /* For cmd_options(). */
 #define ENDPOINT_OPTIONS                                                                           \
 	ENDPOINT_SIDE("src", 0), ENDPOINT_SIDE("dst", OPEN_OTHER), OPEN_OPTION_MAX_KDF_TIME,       \
-		OPEN_OPTION_ANSWER_TIMEOUT
+		OPEN_OPTION_ANSWER_TIMEOUT, OPEN_OPTION_RECONNECT
 
 /* Of both sides, before the first option. */
 #define ENDPOINT_SPEC_NONE                                                                         \
 	{                                                                                          \
-		.key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT                                      \
+		.key = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT, .reconnect = NBD_RECONNECT          \
 	}
 
 /* Takes one of these options, as a cmd_take_fn does. */

@@ -20,6 +20,8 @@ const char *open_option(const struct open_options *to, int option, const char *v
 	case OPEN_HEADER:
 		*to->header = value;
 		return NULL;
+	case OPEN_RECONNECT:
+		return parse_reconnect(value, to->reconnect) ? NULL : RECONNECT_WRONG;
 	default:
 		return parse_answer_timeout(value, to->answer_timeout) ? NULL :
 									 ANSWER_TIMEOUT_WRONG;

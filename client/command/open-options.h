@@ -1,5 +1,5 @@
 /* open-options: what a command line says of how a volume is opened: where its header is, the key for it,
- * and how long a server may be silent. */
+ * and how long a server may be silent, or away. */
 #ifndef NDIO_OPEN_OPTIONS_H
 #define NDIO_OPEN_OPTIONS_H
 
@@ -17,6 +17,7 @@ enum {
 	OPEN_MAX_KDF_TIME,
 	OPEN_HEADER,
 	OPEN_ANSWER_TIMEOUT,
+	OPEN_RECONNECT,
 	OPEN_OTHER = 1024, /* added to one of these: it is of another key or disk */
 };
 
@@ -44,6 +45,10 @@ enum {
 	{                                                                                          \
 		"answer-timeout", required_argument, NULL, OPEN_ANSWER_TIMEOUT                     \
 	}
+#define OPEN_OPTION_RECONNECT                                                                      \
+	{                                                                                          \
+		"reconnect", required_argument, NULL, OPEN_RECONNECT                               \
+	}
 
 /* Where their values go; NULL where a command has no such option. */
 struct open_options {
@@ -52,6 +57,7 @@ struct open_options {
 	const char **header;
 	unsigned *answer_timeout;
 	const char *twice; /* what to say of a second key */
+	unsigned *reconnect;
 };
 
 /* Takes one of them. NULL, or what is wrong. */

@@ -461,6 +461,13 @@ static void handle_events(struct compare *compare)
 		}
 }
 
+/* For a server, as long as it may take. */
+static bool is_waiting(const struct compare *compare)
+{
+	return atomic_load(&compare->side[0].endpoint->away) ||
+	       atomic_load(&compare->side[1].endpoint->away);
+}
+
 /* One round: makes requests, sleeps until there is something to do, and does it. False when it is
  * over. */
 static bool compare_once(struct compare *compare, struct progress *progress)
@@ -475,7 +482,7 @@ static bool compare_once(struct compare *compare, struct progress *progress)
 	if (compare_is_over(compare))
 		return false;
 	wait_for_streams(compare, fds);
-	progress_update(progress, compare->done, total(compare));
+	progress_update(progress, compare->done, total(compare), is_waiting(compare));
 	if (poll(fds, 4, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[3].revents)

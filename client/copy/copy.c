@@ -142,6 +142,12 @@ static void copy_check_signal(struct copy *copy)
 		copy_stop(copy, -EINTR, "stopped by signal %d (%s)", number, strsignal(number));
 }
 
+/* For a server, as long as it may take. */
+static bool is_waiting(const struct copy *copy)
+{
+	return atomic_load(&copy->src->away) || atomic_load(&copy->dst->away);
+}
+
 /* One round: sleeps until there is something to do, for at most timeout_ms, and does it. False
  * when the copy is over. */
 static bool copy_once(struct copy *copy, struct progress *progress)
@@ -164,7 +170,7 @@ static bool copy_once(struct copy *copy, struct progress *progress)
 	pthread_mutex_unlock(&copy->lock);
 	if (over)
 		return false;
-	progress_update(progress, done, copy->src->size);
+	progress_update(progress, done, copy->src->size, is_waiting(copy));
 	if (poll(fds, 3, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[0].revents)
@@ -237,13 +243,13 @@ static void copy_all(struct copy *copy, struct progress *progress, struct copy_r
 	copy_flush(copy, progress);
 }
 
-/* The copy was stopped: lets what is in flight land, but not for long. */
+/* The copy was stopped: lets what is in flight land, but not for long, and not if it waits for a server. */
 static void wait_for_landing(struct copy *copy)
 {
 	int64_t end = clock_ms() + GRACE_MS, left;
 	bool landed = false;
 
-	while (!landed && (left = end - clock_ms()) > 0) {
+	while (!landed && !is_waiting(copy) && (left = end - clock_ms()) > 0) {
 		struct pollfd fd = { .fd = copy->wake_fd, .events = POLLIN };
 
 		pthread_mutex_lock(&copy->lock);

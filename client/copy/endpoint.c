@@ -116,6 +116,14 @@ static void look_for_writer(const char *locator)
 	close(fd);
 }
 
+static void note_event(void *opaque, int server, const char *message)
+{
+	struct endpoint *endpoint = opaque;
+
+	(void)message; /* as a notice, too */
+	atomic_store(&endpoint->away, server == NDIO_SERVER_AWAY);
+}
+
 static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
 		     const struct key *key, uint64_t file_size, struct error *err)
 {
@@ -124,14 +132,18 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.key = key->data,
 		.key_len = key->len,
 		.header = spec->header,
-		.flags = flags | (unlock_by_one_slot(&spec->how) ? NDIO_OPEN_KEY_SLOT : 0),
+		.flags = flags | (unlock_by_one_slot(&spec->how) ? NDIO_OPEN_KEY_SLOT : 0) |
+			 (spec->reconnect ? 0 : NDIO_OPEN_NO_RECONNECT),
 		.key_slot = spec->how.slot,
 		.max_kdf_time = spec->how.max_kdf_time,
 		.direct = direct_for(spec, flags, file_size),
 		.file_size = file_size,
 		.connections = spec->connections,
 		.answer_timeout = spec->answer_timeout,
+		.reconnect = spec->reconnect,
 		.notice = wants_notices(spec) ? say_notice : NULL,
+		.event = note_event,
+		.opaque = endpoint,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
 	int ret = ndio_open(spec->locator, &options, &endpoint->volume);

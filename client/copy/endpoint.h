@@ -3,6 +3,7 @@
 #ifndef NDIO_ENDPOINT_H
 #define NDIO_ENDPOINT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@ struct endpoint_spec {
 	struct unlock_options how;
 	unsigned connections;    /* to a server; 0: as many as the library likes */
 	unsigned answer_timeout; /* see struct ndio_options */
+	unsigned reconnect;      /* seconds that a server is waited for; 0: it isn't */
 	bool ask;                /* by an option of its own */
 	bool unlock;             /* with a key, asked for at the terminal if there is no other */
 };
@@ -32,6 +34,7 @@ struct endpoint {
 	const struct endpoint_ops *ops;
 	const char *name;           /* for messages: the locator, or "standard input" */
 	struct ndio_volume *volume; /* or NULL */
+	atomic_bool away;           /* its server is, and waited for */
 	int fd; /* of a stream, which doesn't block where that could be had; or -1 */
 	struct image_lock *lock; /* of a plain file that the copy writes */
 	bool plain;              /* a stream to a file, which is emptied first */

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "nbd/nbd-server.h"
+#include "nbd/target-nbd.h"
 
 /* strtoull takes signs and spaces too. */
 static bool read_digits(const char *text, uint64_t *number, const char **rest)
@@ -55,6 +55,16 @@ bool parse_answer_timeout(const char *text, unsigned *seconds)
 	uint64_t number;
 
 	if (!parse_number(text, NBD_ANSWER_TIMEOUT_MAX, &number) || number == 0)
+		return false;
+	*seconds = number;
+	return true;
+}
+
+bool parse_reconnect(const char *text, unsigned *seconds)
+{
+	uint64_t number;
+
+	if (!parse_number(text, NBD_RECONNECT_MAX, &number))
 		return false;
 	*seconds = number;
 	return true;

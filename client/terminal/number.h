@@ -12,6 +12,10 @@ bool parse_number(const char *text, uint64_t max, uint64_t *number);
 bool parse_answer_timeout(const char *text, unsigned *seconds);
 #define ANSWER_TIMEOUT_WRONG "--answer-timeout takes seconds, from 1 to 86400"
 
+/* Likewise of --reconnect. */
+bool parse_reconnect(const char *text, unsigned *seconds);
+#define RECONNECT_WRONG "--reconnect takes seconds, up to 86400; 0: not at all"
+
 /* Bytes, with a unit: K, M, G, T, P, E or KiB, MiB, ... for powers of 1024, KB, MB, ... for powers of
  * 1000, in capitals or not. At most INT64_MAX. */
 bool parse_size(const char *text, uint64_t *bytes);

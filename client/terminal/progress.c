@@ -133,29 +133,39 @@ static double time_left(const struct progress *progress, uint64_t done, uint64_t
 	return left < LEFT_MAX ? left : -1;
 }
 
-/* "42%  420 MiB of 1 GiB, 120 MiB/s, 0:05 left", or at its end ", in 0:09". */
+/* "120 MiB/s, 0:05 left", or at its end "..., in 0:09". */
+static void describe_pace(const struct progress *progress, double left, bool ended, char *text,
+			  size_t size)
+{
+	bool total = ended || left < 0;
+	char rate[16], when[32];
+
+	if (progress->waiting && !ended) {
+		snprintf(text, size, "waiting for the server");
+		return;
+	}
+	size_text(progress->rate, rate);
+	time_text(total ? progress->sampled - progress->start : left, when);
+	snprintf(text, size, "%s/s, %s%s%s", rate,
+		 ended ? "in " :
+		 total ? "after " :
+			 "",
+		 when, total ? "" : " left");
+}
+
+/* "42%  420 MiB of 1 GiB", and how fast that is. */
 static void describe(const struct progress *progress, uint64_t done, uint64_t total, bool ended,
 		     char *text, size_t size)
 {
-	double left = time_left(progress, done, total);
-	char amount[16], all[16], rate[16], when[32];
+	char amount[16], all[16], pace[64];
 
 	size_text(done, amount);
-	size_text(progress->rate, rate);
-	if (ended || left < 0)
-		time_text(progress->sampled - progress->start, when);
-	else
-		time_text(left, when);
+	describe_pace(progress, time_left(progress, done, total), ended, pace, sizeof(pace));
 	if (total == UINT64_MAX)
-		snprintf(text, size, "%s, %s/s, %s %s", amount, rate, ended ? "in" : "after", when);
+		snprintf(text, size, "%s, %s", amount, pace);
 	else
-		snprintf(text, size, "%3u%%  %s of %s, %s/s, %s%s%s",
-			 (unsigned)(part_of(done, total) * 100), amount, size_text(total, all),
-			 rate,
-			 ended    ? "in " :
-			 left < 0 ? "after " :
-				    "",
-			 when, ended || left < 0 ? "" : " left");
+		snprintf(text, size, "%3u%%  %s of %s, %s", (unsigned)(part_of(done, total) * 100),
+			 amount, size_text(total, all), pace);
 }
 
 static void draw(const struct progress *progress, uint64_t done, uint64_t total, bool ended)
@@ -163,11 +173,14 @@ static void draw(const struct progress *progress, uint64_t done, uint64_t total,
 	char text[128];
 
 	describe(progress, done, total, ended, text, sizeof(text));
+	flockfile(stderr);
 	fputc('\r', stderr);
 	if (total != UINT64_MAX)
 		draw_bar(part_of(done, total), strlen(text));
 	fprintf(stderr, "%s\033[K%s", text, ended ? "\n" : "");
 	fflush(stderr);
+	say_over(!ended);
+	funlockfile(stderr);
 }
 
 static void say_line(const struct progress *progress, uint64_t done, uint64_t total, bool ended)
@@ -175,8 +188,6 @@ static void say_line(const struct progress *progress, uint64_t done, uint64_t to
 	char text[128];
 
 	describe(progress, done, total, ended, text, sizeof(text));
-	if (progress->options.how == PROGRESS_TEXT && progress->terminal)
-		fputs("\r\033[K", stderr); /* where the bar is */
 	say_error("%s", text + strspn(text, " "));
 }
 
@@ -196,7 +207,7 @@ static struct json_object *as_json(const struct progress *progress, uint64_t don
 	}
 	json_add_number(object, "rate", progress->rate);
 	json_add_number(object, "seconds", progress->sampled - progress->start);
-	if (left >= 0)
+	if (left >= 0 && !progress->waiting)
 		json_add_number(object, "left", left + 0.5);
 	return object;
 }
@@ -269,7 +280,7 @@ static void take_sample(struct progress *progress, double time, uint64_t done)
 static void tell(struct progress *progress, uint64_t done, uint64_t total)
 {
 	if (progress->options.how == PROGRESS_JSON) {
-		tell_script(progress, done, total, "running", 0);
+		tell_script(progress, done, total, progress->waiting ? "waiting" : "running", 0);
 	} else if (progress->terminal) {
 		draw(progress, done, total, false);
 	} else {
@@ -280,10 +291,11 @@ static void tell(struct progress *progress, uint64_t done, uint64_t total)
 	}
 }
 
-void progress_update(struct progress *progress, uint64_t done, uint64_t total)
+void progress_update(struct progress *progress, uint64_t done, uint64_t total, bool waiting)
 {
 	double time = progress_now();
 
+	progress->waiting = waiting;
 	if (time - progress->sampled >= INTERVAL_MS / 1e3 || asked)
 		take_sample(progress, time, done);
 	if (asked) {

@@ -28,7 +28,8 @@ struct progress {
 	bool told;      /* lines that aren't a bar */
 	double sampled; /* when done was last looked at, */
 	uint64_t sampled_done;
-	double rate; /* and bytes a second, of late */
+	double rate;  /* and bytes a second, of late */
+	bool waiting; /* for a server, which is away */
 };
 
 /* What --progress takes: nothing (NULL), "json" (on stderr), or the number of a descriptor that is
@@ -46,8 +47,9 @@ void progress_start(struct progress *progress, const struct progress_options *op
 /* How long a poll may sleep before progress_update() is worth calling: milliseconds, or -1. */
 int progress_timeout(const struct progress *progress);
 
-/* done of total bytes; a total of UINT64_MAX isn't known. Tells when it is time to. */
-void progress_update(struct progress *progress, uint64_t done, uint64_t total);
+/* done of total bytes; a total of UINT64_MAX isn't known. waiting: a server is away. Tells when it is time
+ * to. */
+void progress_update(struct progress *progress, uint64_t done, uint64_t total, bool waiting);
 
 /* Tells a last time, and whether all of it was done. Before any message is printed. */
 void progress_end(struct progress *progress, uint64_t done, uint64_t total, bool whole);

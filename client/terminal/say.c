@@ -23,6 +23,15 @@ char *say_clean(const char *text, char *to, size_t size)
 	return to;
 }
 
+static bool has_line; /* under stderr's lock */
+
+void say_over(bool line)
+{
+	flockfile(stderr);
+	has_line = line;
+	funlockfile(stderr);
+}
+
 /* In one write, so that the lines of several programs don't mix. */
 void say_as(const char *who, const char *fmt, va_list args)
 {
@@ -30,7 +39,10 @@ void say_as(const char *who, const char *fmt, va_list args)
 
 	vsnprintf(text, sizeof(text), fmt, args);
 	fflush(stdout);
-	fprintf(stderr, "%s: %s\n", who, say_clean(text, clean, sizeof(clean)));
+	flockfile(stderr);
+	fprintf(stderr, "%s%s: %s\n", has_line ? "\r\033[K" : "", who,
+		say_clean(text, clean, sizeof(clean)));
+	funlockfile(stderr);
 }
 
 void say_error(const char *fmt, ...)

@@ -6,6 +6,7 @@
 #define NDIO_SAY_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Prints "ndio: ..." and a newline. */
@@ -13,6 +14,10 @@ void say_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* The same, with another name in front of the colon. */
 void say_as(const char *who, const char *fmt, va_list args) __attribute__((format(printf, 2, 0)));
+
+/* From now on there is a line on the terminal that has no newline yet, or isn't: what is said comes in
+ * its place. Who draws that line holds stderr's lock (flockfile) meanwhile. */
+void say_over(bool line);
 
 /* For ndio_options.notice: prints it as say_error() does, unless it is what it printed last. opaque
  * is unused. */

@@ -45,9 +45,9 @@ all_give_up() {
 	gives_up list "$ndio" key list "${limit[@]}" "$uri" & pids+=($!)
 	gives_up add "$ndio" key add "${limit[@]}" --key-file "$T/pass" --new-key-file "$T/new" \
 		"${cheap[@]}" "$uri" & pids+=($!)
-	gives_up copy "$ndio" copy "${limit[@]}" "$uri" null: & pids+=($!)
-	gives_up compare "$ndio" compare "${limit[@]}" "$uri" "$T/disk" & pids+=($!)
-	gives_up decrypt "$ndio" copy "${limit[@]}" --src-key-file "$T/pass" "$uri" null: & pids+=($!)
+	gives_up copy "$ndio" copy --reconnect 0 "${limit[@]}" "$uri" null: & pids+=($!)
+	gives_up compare "$ndio" compare --reconnect 0 "${limit[@]}" "$uri" "$T/disk" & pids+=($!)
+	gives_up decrypt "$ndio" copy --reconnect 0 "${limit[@]}" --src-key-file "$T/pass" "$uri" null: & pids+=($!)
 	gives_up format "$ndio" format --yes "${limit[@]}" --key-file "$T/pass" "${cheap[@]}" "$uri" &
 	pids+=($!)
 	wait "${pids[@]}"
@@ -89,7 +89,7 @@ end_bad
 stopped() { # NAME SRC DST [OPTION...]
 	local name=$1 pid
 
-	"$ndio" copy --answer-timeout 1 --progress=json "${@:2}" 2>"$T/copied" &
+	"$ndio" copy --reconnect 0 --answer-timeout 1 --progress=json "${@:2}" 2>"$T/copied" &
 	pid=$!
 	until grep -q '"done": *[1-9]' "$T/copied" || ! kill -0 $pid 2>/dev/null; do
 		sleep 0.02

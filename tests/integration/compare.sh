@@ -172,7 +172,7 @@ exec 7<>"$T/fifo"
 like "SIGTERM while nothing comes" "$(interrupt SIGTERM "$catches" "$ndio" compare "$T/data" "$T/fifo")" \
 	"stopped by signal 15.*ended by SIGTERM\$"
 exec 7<&-
-"$ndio" compare --progress=json "$T/data" "$(uri slow)" >"$T/out" 2>"$T/err" &
+"$ndio" compare --reconnect 0 --progress=json "$T/data" "$(uri slow)" >"$T/out" 2>"$T/err" &
 compare=$!
 until [ "$(ls "/proc/$compare/task" | wc -l)" -ge 4 ]; do sleep 0.02; done
 { kill -KILL "${server_pids[slow]}" && wait "${server_pids[slow]}"; } 2>/dev/null

@@ -256,7 +256,7 @@ ended() {
 
 rm -f "$T/new"
 slow dies "$T/big"
-started "$(uri dies)" "$T/new"
+started --reconnect 0 "$(uri dies)" "$T/new"
 end_server dies
 ended "the source's server dies" 1 "socket=$T/dies.sock: read at [0-9]+: "
 ok "it is written as far as it says" is_written "$T/big" "$T/new"
@@ -265,12 +265,12 @@ is "and no byte more" "$(stat -c %s "$T/new")" "$(below)"
 
 cp "$T/big" "$T/target"
 slow dies "$T/target"
-started "$T/big" "$(uri dies)"
+started --reconnect 0 "$T/big" "$(uri dies)"
 end_server dies
 ended "the destination's server dies" 1 "socket=$T/dies.sock: write at [0-9]+: "
 
 slow dies "$T/bigvol"
-started --dst-key-file "$key" "$T/big" "$(uri dies)"
+started --reconnect 0 --dst-key-file "$key" "$T/big" "$(uri dies)"
 end_server dies
 ended "with a key" 1 "socket=$T/dies.sock: write at [0-9]+: "
 

@@ -34,7 +34,7 @@ says() {
 	while [ "$1" != -- ]; do shift; done
 	shift
 	start_tcp_tls_server bad backend -k "$psk" "$@" # where there are resets
-	timeout 30 "$ndio" copy "$(tcp_with_psk bad)$parameter" null: >"$T/said" 2>&1
+	timeout 30 "$ndio" copy --reconnect 0 "$(tcp_with_psk bad)$parameter" null: >"$T/said" 2>&1
 	is "$name: a copy fails" $? 1
 	like "$name: and says why" "$(cat "$T/said")" "$regex"
 	end_server bad
@@ -70,7 +70,7 @@ stalls() {
 	local pid start ticks
 
 	start_tls_server bad backend -k "$psk" -x stall@done+300000
-	"$ndio" copy "$(with_psk bad)" null: >"$T/said" 2>&1 &
+	"$ndio" copy --reconnect 0 "$(with_psk bad)" null: >"$T/said" 2>&1 &
 	pid=$!
 	sleep 2
 	ok "a server that says nothing more is waited for" kill -0 $pid
