@@ -15,7 +15,7 @@
  *
  * Lines on stdin:
  *
- *   mark NAME    something is about to be done to the server
+ *   mark NAME    something is about to be done to the server; answers "marked"
  *   up           the server is well again: how long until all goes on?
  *   wait N       answers "ready" when N more operations, and all that are in flight, have ended
  *   end          stop; flush; look at all there is once more. So does the end of the file
@@ -43,48 +43,33 @@ static struct disk disk;
 
 /* ---- options ---- */
 
-enum {
-	NBD = 256,
-	KEY,
-	CONNECTIONS,
-	RECONNECT,
-	ANSWER,
-	DISCARD,
-	LANES,
-	DEPTH,
-	START,
-	SIZE,
-	BLOCK,
-	SEED,
-	NO_TRIM,
-	SECONDS,
-	STUCK,
-	STATE,
-	VERIFY,
-	MAY_FAIL,
-};
+enum type { FLAG, TEXT, NUMBER, BYTES, TIME };
 
-static const struct option long_options[] = {
-	{ "nbd", no_argument, NULL, NBD },
-	{ "key", required_argument, NULL, KEY },
-	{ "connections", required_argument, NULL, CONNECTIONS },
-	{ "reconnect", required_argument, NULL, RECONNECT },
-	{ "answer", required_argument, NULL, ANSWER },
-	{ "discard", no_argument, NULL, DISCARD },
-	{ "lanes", required_argument, NULL, LANES },
-	{ "depth", required_argument, NULL, DEPTH },
-	{ "start", required_argument, NULL, START },
-	{ "size", required_argument, NULL, SIZE },
-	{ "block", required_argument, NULL, BLOCK },
-	{ "seed", required_argument, NULL, SEED },
-	{ "no-trim", no_argument, NULL, NO_TRIM },
-	{ "seconds", required_argument, NULL, SECONDS },
-	{ "stuck", required_argument, NULL, STUCK },
-	{ "state", required_argument, NULL, STATE },
-	{ "verify", no_argument, NULL, VERIFY },
-	{ "may-fail", no_argument, NULL, MAY_FAIL },
-	{ NULL, 0, NULL, 0 },
+static const struct {
+	const char *name;
+	enum type type;
+	void *to;
+} known[] = {
+	{ "nbd", FLAG, &options.by_nbd },
+	{ "discard", FLAG, &options.discard },
+	{ "no-trim", FLAG, &options.no_trim },
+	{ "verify", FLAG, &options.verify },
+	{ "may-fail", FLAG, &options.may_fail },
+	{ "key", TEXT, &options.key_path },
+	{ "state", TEXT, &options.state_path },
+	{ "connections", NUMBER, &options.connections },
+	{ "reconnect", NUMBER, &options.reconnect },
+	{ "answer", NUMBER, &options.answer },
+	{ "lanes", NUMBER, &options.lanes },
+	{ "depth", NUMBER, &options.depth },
+	{ "stuck", NUMBER, &options.stuck },
+	{ "start", BYTES, &options.start },
+	{ "size", BYTES, &options.size },
+	{ "block", BYTES, &options.block },
+	{ "seed", BYTES, &options.seed },
+	{ "seconds", TIME, &options.seconds },
 };
+#define NR_KNOWN (sizeof(known) / sizeof(known[0]))
 
 /* Bytes, or with K or M. */
 static uint64_t number(const char *text)
@@ -99,103 +84,74 @@ static uint64_t number(const char *text)
 	return value;
 }
 
-static void set_flag(int option)
+static void set_option(int which, const char *value)
 {
-	switch (option) {
-	case NBD:
-		options.by_nbd = true;
+	switch (known[which].type) {
+	case FLAG:
+		*(bool *)known[which].to = true;
 		break;
-	case DISCARD:
-		options.discard = true;
+	case TEXT:
+		*(const char **)known[which].to = value;
 		break;
-	case NO_TRIM:
-		options.no_trim = true;
+	case NUMBER:
+		*(unsigned *)known[which].to = number(value);
 		break;
-	case VERIFY:
-		options.verify = true;
+	case BYTES:
+		*(uint64_t *)known[which].to = number(value);
 		break;
-	case MAY_FAIL:
-		options.may_fail = true;
+	case TIME:
+		*(double *)known[which].to = strtod(value, NULL);
 		break;
-	default:
-		fail("registers: see the start of main.c");
 	}
 }
 
-static void set_option(int option, const char *value)
+static bool is_sound(void)
 {
-	switch (option) {
-	case KEY:
-		options.key_path = value;
-		break;
-	case CONNECTIONS:
-		options.connections = number(value);
-		break;
-	case RECONNECT:
-		options.reconnect = number(value);
-		break;
-	case ANSWER:
-		options.answer = number(value);
-		break;
-	case LANES:
-		options.lanes = number(value);
-		break;
-	case DEPTH:
-		options.depth = number(value);
-		break;
-	case START:
-		options.start = number(value);
-		break;
-	case SIZE:
-		options.size = number(value);
-		break;
-	case BLOCK:
-		options.block = number(value);
-		break;
-	case SEED:
-		options.seed = number(value);
-		break;
-	case SECONDS:
-		options.seconds = strtod(value, NULL);
-		break;
-	case STUCK:
-		options.stuck = number(value);
-		break;
-	case STATE:
-		options.state_path = value;
-		break;
-	default:
-		set_flag(option);
-	}
+	return options.lanes >= 1 && options.lanes <= MAX_LANES && options.depth >= 1 &&
+	       options.depth <= MAX_DEPTH && options.block >= SECTOR &&
+	       options.block % SECTOR == 0 && options.block <= 64 * 1024 &&
+	       (!options.verify || options.state_path);
 }
 
 static void parse(int argc, char **argv)
 {
-	int option;
+	struct option all[NR_KNOWN + 1] = { 0 };
+	int which;
 
-	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
-		set_option(option, optarg);
-	if (optind + 1 != argc || options.lanes < 1 || options.lanes > MAX_LANES ||
-	    options.depth < 1 || options.depth > MAX_DEPTH || options.block < SECTOR ||
-	    options.block % SECTOR || options.block > 64 * 1024 ||
-	    (options.verify && !options.state_path))
+	for (unsigned i = 0; i < NR_KNOWN; i++)
+		all[i] = (struct option){
+			.name = known[i].name,
+			.has_arg = known[i].type == FLAG ? no_argument : required_argument,
+		};
+	for (int option; (option = getopt_long(argc, argv, "", all, &which)) != -1;) {
+		if (option != 0)
+			fail("registers: see the start of main.c");
+		set_option(which, optarg);
+	}
+	if (optind + 1 != argc || !is_sound())
 		fail("registers: see the start of main.c");
 	options.locator = argv[optind];
 }
 
 /* ---- commands ---- */
 
+static void answer(const char *word)
+{
+	printf("%s violations=%llu\n", word, (unsigned long long)model_violations());
+	fflush(stdout);
+}
+
 /* False: it is to end. */
 static bool obey(const char *line)
 {
 	if (strncmp(line, "mark ", 5) == 0) {
 		pauses_mark(line + 5);
+		answer("marked");
 	} else if (strcmp(line, "up") == 0) {
 		pauses_up();
 	} else if (strncmp(line, "wait ", 5) == 0) {
 		lanes_wait(number(line + 5));
-		printf("ready violations=%llu\n", (unsigned long long)model_violations());
-		fflush(stdout);
+		answer("ready");
 	} else if (strcmp(line, "end") == 0) {
 		return false;
 	} else {

@@ -117,11 +117,6 @@ void pauses_up(void)
 	pthread_mutex_unlock(&mutex);
 }
 
-double pauses_longest(void)
-{
-	return longest;
-}
-
 static int compare(const void *a, const void *b)
 {
 	double first = *(const double *)a, second = *(const double *)b;

@@ -133,7 +133,6 @@ void pauses_ended(const struct slot *slot);
 void pauses_mark(const char *name); /* something is done to the server now */
 void pauses_up(void);               /* and it is as it was before */
 void pauses_print(void);
-double pauses_longest(void);
 
 /* ---- lanes ---- */
 

@@ -32,10 +32,13 @@ start_program() {
 	esac
 }
 
-# Rounds in which reads began to be wrong.
+# Rounds in which reads began to be wrong, or which were seen to be so before the next.
 damaged() {
-	sed -n 's/^ready violations=//p' "$T/registers.said" |
-		awk '$1 > before { rounds++ } { before = $1 } END { print rounds + 0 }'
+	sed -n 's/^\(marked\|ready\) violations=/\1 /p; s/^violations=\([0-9]*\) .*/end \1/p' "$T/registers.said" |
+		awk '$2 > before && !seen { rounds++; seen = 1 }
+			$1 == "marked" { seen = 0 }
+			{ before = $2 }
+			END { print rounds + 0 }'
 }
 
 # How long operations waited, most of all: ms.
