@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host.h"
 #include "key.h"
 #include "locator/locator.h"
 #include "locator/same.h"
-#include "read-only.h"
 #include "report.h"
 
 struct config config = {
@@ -66,19 +66,24 @@ static int take_uri(const struct parameter *parameter, const char *value)
 	return FAIL("uri=%s: not an NBD URI (nbd://, nbds://, nbd+unix://, ...)", value);
 }
 
-static int take_count(const struct parameter *parameter, const char *value)
+static int check_range(const struct parameter *parameter, const char *value, int64_t number)
 {
-	unsigned *number = parameter->into;
-
-	if (nbdkit_parse_unsigned(parameter->name, value, number) < 0)
-		return -1;
-	if (*number >= parameter->min && *number <= parameter->max)
+	if (number >= parameter->min && number <= parameter->max)
 		return 0;
 	if (parameter->max == UINT_MAX)
 		return FAIL("%s=%s: must be at least %" PRIi64, parameter->name, value,
 			    parameter->min);
 	return FAIL("%s=%s: must be from %" PRIi64 " to %" PRIi64, parameter->name, value,
 		    parameter->min, parameter->max);
+}
+
+static int take_count(const struct parameter *parameter, const char *value)
+{
+	unsigned *number = parameter->into;
+
+	return nbdkit_parse_unsigned(parameter->name, value, number) < 0 ?
+		       -1 :
+		       check_range(parameter, value, *number);
 }
 
 static int take_size(const struct parameter *parameter, const char *value)
@@ -107,12 +112,9 @@ static int take_key_slot(const struct parameter *parameter, const char *value)
 {
 	int *slot = parameter->into;
 
-	if (nbdkit_parse_int(parameter->name, value, slot) < 0)
-		return -1;
-	if (*slot < parameter->min || *slot > parameter->max)
-		return FAIL("slot=%s: must be from %" PRIi64 " to %" PRIi64, value, parameter->min,
-			    parameter->max);
-	return 0;
+	return nbdkit_parse_int(parameter->name, value, slot) < 0 ?
+		       -1 :
+		       check_range(parameter, value, *slot);
 }
 
 static int take_direct(const struct parameter *parameter, const char *value)
@@ -243,9 +245,9 @@ int parameters_complete(void)
 	config.open.one_slot = config.open.slot != LUKS_ANY_SLOT;
 	config.open.discard = config.discard == 1;
 	config.open.no_discard = config.discard == 0;
-	config.open.locking = !config.lock_image   ? LOCK_IMAGE_OFF :
-			      read_only_looks_so() ? LOCK_IMAGE_LATER :
-						     LOCK_IMAGE;
+	config.open.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
+			      host_looks_read_only() ? LOCK_IMAGE_LATER :
+						       LOCK_IMAGE;
 	config.open.notice = report_notice;
 	return check_key_file() < 0 || check_disks() < 0 ? -1 : key_get();
 }

@@ -16,7 +16,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "captive.h"
+#include "host.h"
 #include "memory.h"
 #include "nbd/lasting-words.h"
 #include "parameters.h"
@@ -29,7 +29,7 @@ static void ndio_load(void)
 {
 	struct sigaction now;
 
-	captive_loaded();
+	host_loaded();
 	/* Writing a file beyond ulimit -f is the client's error then, and not the server's end. */
 	if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
 		signal(SIGXFSZ, SIG_IGN);
@@ -146,20 +146,15 @@ static int ndio_flush(void *handle, uint32_t flags)
 	return requests_run(handle, OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
 }
 
-static int ndio_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
-{
-	return requests_run(handle, OP_TRIM, flags_of(flags), offset, count, NULL, NULL, NULL);
-}
+#define WITHOUT_DATA(name, op)                                                                     \
+	static int ndio_##name(void *handle, uint32_t count, uint64_t offset, uint32_t flags)      \
+	{                                                                                          \
+		return requests_run(handle, op, flags_of(flags), offset, count, NULL, NULL, NULL); \
+	}
 
-static int ndio_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
-{
-	return requests_run(handle, OP_ZERO, flags_of(flags), offset, count, NULL, NULL, NULL);
-}
-
-static int ndio_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
-{
-	return requests_run(handle, OP_CACHE, flags_of(flags), offset, count, NULL, NULL, NULL);
-}
+WITHOUT_DATA(trim, OP_TRIM)
+WITHOUT_DATA(zero, OP_ZERO)
+WITHOUT_DATA(cache, OP_CACHE)
 
 static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {

@@ -50,8 +50,8 @@ broken "a server that knows the client" arrows \
 	"server/plugin.c: includes client/terminal/progress.h: server -> client/terminal: $ends" \
 	server/plugin.c '#include "../client/terminal/progress.h"'
 broken "a client that knows the server" arrows \
-	"client/copy/copy.c: includes server/read-only.h: client/copy -> server: $ends" \
-	client/copy/copy.c '#include "../../server/read-only.h"'
+	"client/copy/copy.c: includes server/host.h: client/copy -> server: $ends" \
+	client/copy/copy.c '#include "../../server/host.h"'
 broken "common/ that knows the client" arrows \
 	"common/base/error.c: includes client/library/ndio.h: common/base -> client/library: upwards" \
 	common/base/error.c '#include "../../client/library/ndio.h"'
