@@ -17,9 +17,9 @@
 #include <sys/mman.h>
 
 #include "base/thread.h"
-#include "captive.h"
 #include "engine/bounce.h"
 #include "engine/worker.h"
+#include "host.h"
 #include "key.h"
 #include "luks/luks-memfd.h"
 #include "memory.h"
@@ -191,9 +191,7 @@ static int start_for_good(void)
 		return FAIL("%s", err.text);
 	if (lock_key_again("after the fork") < 0)
 		return -1;
-	/* What a change of user (nbdkit --user) has undone. */
-	if (config.open.unlock || (uri && strncmp(uri, "nbds", 4) == 0))
-		secret_no_dumps();
+	secret_after_fork(); /* what a change of user (nbdkit --user) has undone */
 	if (ready_memory(&nobody) < 0 || open_channels(memory_of_file != before) < 0)
 		return -1;
 	return uri ? start_hurrier() : 0;
@@ -204,7 +202,7 @@ int start_after_fork(void)
 	int ret = start_for_good();
 
 	if (ret < 0)
-		captive_refuse();
+		host_refuse_clients();
 	return ret;
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -175,7 +176,16 @@ void key_clear(struct key *key)
 	*key = (struct key){ .data = NULL };
 }
 
+static atomic_bool no_dumps;
+
 void secret_no_dumps(void)
 {
+	atomic_store(&no_dumps, true);
 	prctl(PR_SET_DUMPABLE, 0);
+}
+
+void secret_after_fork(void)
+{
+	if (atomic_load(&no_dumps))
+		secret_no_dumps();
 }

@@ -58,4 +58,7 @@ void key_clear(struct key *key);
  * key in ordinary heap. Call before a key is unlocked. Idempotent. */
 void secret_no_dumps(void);
 
+/* Turns them off again in a fork's child, where a change of user may have undone it; if they were. */
+void secret_after_fork(void);
+
 #endif
