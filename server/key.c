@@ -96,12 +96,11 @@ static int open_asker(void)
 		return -1;
 	if (asker <= STDERR_FILENO)
 		return FAIL("ask=%d: must be above %d", asker, STDERR_FILENO);
-	if (getsockopt(asker, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+	if (getsockopt(asker, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+	    fcntl(asker, F_SETFD, FD_CLOEXEC) < 0)
 		return FAIL("ask=%d: %s", asker, strerror(errno));
 	if (type != SOCK_SEQPACKET)
 		return FAIL("ask=%d: not a socket of type SOCK_SEQPACKET", asker);
-	if (fcntl(asker, F_SETFD, FD_CLOEXEC) < 0)
-		return FAIL("ask=%d: %s", asker, strerror(errno));
 	config.open.asker = &luks_asker;
 	return 0;
 }

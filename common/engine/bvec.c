@@ -13,9 +13,8 @@ int bvec_measure(const struct iovec *iov, size_t iov_count, size_t *bv_count, ui
 {
 	size_t kept = 0;
 	uint64_t sum = 0;
-	size_t i;
 
-	for (i = 0; i < iov_count; i++) {
+	for (size_t i = 0; i < iov_count; i++) {
 		if (iov[i].iov_len > INT64_MAX - sum)
 			return -EINVAL;
 		sum += iov[i].iov_len;
@@ -28,9 +27,7 @@ int bvec_measure(const struct iovec *iov, size_t iov_count, size_t *bv_count, ui
 
 void bvec_snapshot(struct bvec *bv, const struct iovec *iov, size_t iov_count)
 {
-	size_t i;
-
-	for (i = 0; i < iov_count; i++)
+	for (size_t i = 0; i < iov_count; i++)
 		if (iov[i].iov_len > 0)
 			*bv++ = (struct bvec){ iov[i].iov_base, iov[i].iov_len };
 }

@@ -166,13 +166,6 @@ static size_t direct_len(const struct channel *channel, const struct ndio_reques
 	return run.len >= min_u64(request->iter.left, channel->piece_len) ? run.len : 0;
 }
 
-static void read_block_first(struct channel *channel, struct ndio_subrequest *sub)
-{
-	sub->reads_block = true;
-	sub->op = OP_READ;
-	stat_add(&channel->volume->stats, partial, 1);
-}
-
 /* The piece of the request at its split-off point: its bytes go to sub->iter, and its blocks,
  * of which the caller's bytes may be only a part, to sub->offset and sub->len. */
 static void split_data(struct channel *channel, struct ndio_request *request,
@@ -187,14 +180,13 @@ static void split_data(struct channel *channel, struct ndio_request *request,
 	sub->lead = pos - round_down(pos, block);
 	sub->offset = pos - sub->lead;
 	direct = sub->lead ? 0 : direct_len(channel, request);
-	if (direct)
-		bytes = direct;
-	else
-		bytes = min_u64(left, channel->piece_len - sub->lead);
+	bytes = direct ? direct : min_u64(left, channel->piece_len - sub->lead);
 	if (sub->op == OP_WRITE) {
 		if (sub->lead || left < block) {
 			bytes = min_u64(left, block - sub->lead);
-			read_block_first(channel, sub);
+			sub->reads_block = true;
+			sub->op = OP_READ;
+			stat_add(&channel->volume->stats, partial, 1);
 		} else {
 			bytes = round_down(bytes, block);
 		}
@@ -389,13 +381,6 @@ static void fail(struct ndio_subrequest *sub, int error)
 		request->sync_error = error;
 }
 
-static void write_block_back(struct channel *channel, struct ndio_subrequest *sub)
-{
-	sub->reads_block = false;
-	sub->op = OP_WRITE;
-	issue(channel, sub);
-}
-
 /* What follows when a subrequest has landed. True: it went out again. */
 static bool land(struct channel *channel, struct ndio_subrequest *sub)
 {
@@ -419,7 +404,9 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 	if (sub->reads_block) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
-			write_block_back(channel, sub);
+			sub->reads_block = false;
+			sub->op = OP_WRITE;
+			issue(channel, sub);
 			return true;
 		}
 	} else if (sub->op == OP_READ) {

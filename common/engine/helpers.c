@@ -247,22 +247,10 @@ static int start(struct helpers *all, int cpu, struct error *err)
 	return 0;
 }
 
-/* Spread over all cores, and not from the same one in every process. */
-static int start_all(struct helpers *all, const cpu_set_t *cores, struct error *err)
-{
-	unsigned nr_cores = CPU_COUNT(cores);
-	unsigned count = nr_cores < 2 ? 0 : min_u64(nr_cores, MAX_HELPERS);
-	int ret = 0;
-
-	for (unsigned i = 0; i < count && ret == 0; i++)
-		ret = start(all, nth_core(cores, (getpid() + i * nr_cores / count) % nr_cores),
-			    err);
-	return ret;
-}
-
 int helpers_open(struct volume *volume, struct helpers **result, struct error *err)
 {
 	struct helpers *all = calloc(1, sizeof(*all));
+	unsigned nr_cores, count;
 	cpu_set_t cores;
 	int ret = 0;
 
@@ -270,8 +258,12 @@ int helpers_open(struct volume *volume, struct helpers **result, struct error *e
 		return error_set(err, ENOMEM, "no memory for threads that help to encrypt");
 	all->volume = volume;
 	mutex_init_short(&all->lock);
-	if (find_cores(&cores))
-		ret = start_all(all, &cores, err);
+	nr_cores = find_cores(&cores) ? CPU_COUNT(&cores) : 0;
+	count = nr_cores < 2 ? 0 : min_u64(nr_cores, MAX_HELPERS);
+	/* Spread over all cores, and not from the same one in every process. */
+	for (unsigned i = 0; i < count && ret == 0; i++)
+		ret = start(all, nth_core(&cores, (getpid() + i * nr_cores / count) % nr_cores),
+			    err);
 	if (ret < 0)
 		helpers_close(all);
 	else

@@ -150,30 +150,26 @@ bool lender_is_pinned(const struct lender *lender)
 
 /* ---- borrowing ---- */
 
-/* With the mutex held, which it lets go. */
-static struct channel *wait_for_channel(struct stock *stock)
-{
-	struct borrower borrower = { .next = NULL };
-
-	sem_init(&borrower.handed, 0, 0);
-	*(stock->first ? stock->end : &stock->first) = &borrower;
-	stock->end = &borrower.next;
-	pthread_mutex_unlock(&stock->lock);
-	thread_wait(&borrower.handed);
-	sem_destroy(&borrower.handed);
-	return borrower.channel;
-}
-
 static struct channel *borrow(struct stock *stock)
 {
-	struct channel *channel;
+	struct borrower borrower = { .next = NULL };
+	bool waits;
 
 	pthread_mutex_lock(&stock->lock);
-	if (stock->nr_free == 0)
-		return wait_for_channel(stock);
-	channel = stock->free[--stock->nr_free];
+	waits = stock->nr_free == 0;
+	if (waits) {
+		sem_init(&borrower.handed, 0, 0);
+		*(stock->first ? stock->end : &stock->first) = &borrower;
+		stock->end = &borrower.next;
+	} else {
+		borrower.channel = stock->free[--stock->nr_free];
+	}
 	pthread_mutex_unlock(&stock->lock);
-	return channel;
+	if (waits) {
+		thread_wait(&borrower.handed);
+		sem_destroy(&borrower.handed);
+	}
+	return borrower.channel;
 }
 
 static void give_back(struct stock *stock, struct channel *channel)

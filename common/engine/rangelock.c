@@ -100,14 +100,11 @@ static struct range *join(struct range_lock *ranges, struct range *before, struc
 
 static void insert(struct range_lock *ranges, struct range **tree, struct range *range)
 {
-	ranges->steps++;
-	if (!*tree || range->priority > (*tree)->priority) {
-		part(ranges, *tree, range, &range->child[0], &range->child[1]);
-		*tree = range;
-	} else {
-		insert(ranges, &(*tree)->child[is_before(*tree, range)], range);
-	}
-	sum_up(*tree);
+	struct range *before, *behind;
+
+	sum_up(range);
+	part(ranges, *tree, range, &before, &behind);
+	*tree = join(ranges, join(ranges, before, range), behind);
 }
 
 static void erase(struct range_lock *ranges, struct range **tree, struct range *range)

@@ -164,21 +164,14 @@ static void set_range(struct ndio_request *request)
 {
 	const struct volume *volume = request->volume;
 	uint64_t end = request->start + request->len;
+	bool changes = op_changes_data(request->op);
+	bool reads = request->op == OP_READ && volume->reads_tear;
+	bool is_whole = is_aligned(request->start, volume->block) && is_aligned(end, volume->block);
 
-	if (request->len == 0 || volume->block == 1)
+	request->has_range = (changes || reads) && request->len && volume->block > 1;
+	if (!request->has_range)
 		return;
-	if (request->op == OP_READ) {
-		if (!volume->reads_tear)
-			return;
-		request->range.mode = RANGE_READ;
-	} else if (!op_changes_data(request->op)) {
-		return;
-	} else if (is_aligned(request->start, volume->block) && is_aligned(end, volume->block)) {
-		request->range.mode = RANGE_WRITE;
-	} else {
-		request->range.mode = RANGE_PARTIAL;
-	}
-	request->has_range = true;
+	request->range.mode = reads ? RANGE_READ : is_whole ? RANGE_WRITE : RANGE_PARTIAL;
 	request->range.start = round_down(request->start, volume->block);
 	request->range.end = round_up(end, volume->block);
 }
@@ -291,6 +284,7 @@ bool request_all_split(const struct ndio_request *request)
 static void request_complete(struct ndio_request *request)
 {
 	struct stats *stats = &request->volume->stats;
+	uint64_t bytes = request->error ? 0 : request->len;
 
 	assert(request->state == REQUEST_ENDED && request->nr_outstanding == 0);
 	request->state = REQUEST_COMPLETED;
@@ -298,12 +292,10 @@ static void request_complete(struct ndio_request *request)
 		range_release(&request->volume->ranges, &request->range);
 	if (request->op == OP_READ) {
 		stat_add(stats, reads, 1);
-		if (!request->error)
-			stat_add(stats, bytes_read, request->len);
+		stat_add(stats, bytes_read, bytes);
 	} else if (request->op == OP_WRITE) {
 		stat_add(stats, writes, 1);
-		if (!request->error)
-			stat_add(stats, bytes_written, request->len);
+		stat_add(stats, bytes_written, bytes);
 	} else {
 		stat_add(stats, others, 1);
 	}

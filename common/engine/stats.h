@@ -41,9 +41,8 @@ static inline struct stat_counters *stats_here(struct stats *stats)
 /* name is a member of stat_counters. */
 #define stat_add(stats, name, n)                                                                   \
 	atomic_fetch_add_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
-#define stat_sub(stats, name, n)                                                                   \
-	atomic_fetch_sub_explicit(&stats_here(stats)->name, (n), memory_order_relaxed)
-#define stat_get(stats, name) stats_sum((stats), offsetof(struct stat_counters, name))
+#define stat_sub(stats, name, n) stat_add(stats, name, -(uint64_t)(n))
+#define stat_get(stats, name)    stats_sum((stats), offsetof(struct stat_counters, name))
 
 /* Of a counter, by its place in stat_counters. */
 uint64_t stats_sum(const struct stats *stats, size_t offset);

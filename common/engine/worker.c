@@ -58,13 +58,11 @@ static _Thread_local struct worker *self;
 
 static void wake(struct worker *worker)
 {
-	const uint64_t one = 1;
-
 	/* It is in a completion, and looks at its inbox before it sleeps again. */
 	if (worker == self)
 		return;
 	if (atomic_exchange(&worker->asleep, false))
-		while (write(worker->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		while (eventfd_write(worker->wake_fd, 1) < 0 && errno == EINTR)
 			;
 }
 
@@ -166,7 +164,7 @@ static bool may_end(const struct worker *worker, int closing)
 static void wait_for_work(struct worker *worker, int closing)
 {
 	bool sleep;
-	uint64_t count;
+	eventfd_t count;
 
 	atomic_store(&worker->asleep, true);
 	sleep = !atomic_load(&worker->inbox) && atomic_load(&worker->closing) == closing &&
@@ -174,7 +172,7 @@ static void wait_for_work(struct worker *worker, int closing)
 	channel_wait(worker->channel, sleep, worker->wake_fd);
 	/* Whoever has lowered the flag writes to the descriptor, or is about to. */
 	if (!atomic_exchange(&worker->asleep, false))
-		while (read(worker->wake_fd, &count, sizeof(count)) < 0 && errno == EINTR)
+		while (eventfd_read(worker->wake_fd, &count) < 0 && errno == EINTR)
 			;
 }
 
@@ -244,12 +242,10 @@ int workers_open(struct volume *volume, unsigned count, const struct channel_opt
 	workers->after_round = after_round;
 	ret = bounce_init(&workers->bounce, count * share, options->huge_pages, err);
 	while (workers->count < count && ret == 0) {
-		struct bvec bounce = bounce_share(&workers->bounce, workers->count, share);
-
 		workers->worker[workers->count].all = workers;
-		ret = worker_open(&workers->worker[workers->count], volume, options, bounce, err);
-		if (ret == 0)
-			workers->count++;
+		ret = worker_open(&workers->worker[workers->count], volume, options,
+				  bounce_share(&workers->bounce, workers->count, share), err);
+		workers->count += ret == 0;
 	}
 	if (ret < 0)
 		workers_close(workers, false);
