@@ -45,7 +45,7 @@ PATHS = {"common": ["common"], "server": ["common"], "client": ["common", "clien
 
 # What someone reads who wants to know the engine: the engine and the plugin.
 TO_READ = ["common/engine/*.[ch]", "server/*.[ch]"]
-LINES = 5275  # not yet 5000
+LINES = 5000
 
 # Headers that the engine's don't need.
 FOREIGN = ["libnbd.h", "openssl/ssl.h"]
