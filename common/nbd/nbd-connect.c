@@ -221,7 +221,9 @@ static void read_identity(struct nbd_link *link)
 	identity->has_instance =
 		OPENSSL_hexstr2buf_ex(identity->instance, NBD_ID_LEN, &len, hex, '\0') &&
 		len == NBD_ID_LEN;
-	identity->fences = identity->has_instance && strstr(at, NBD_FENCES);
+	identity->fences =
+		identity->has_instance && strncmp(at + strlen(NBD_INSTANCE) + 2 * NBD_ID_LEN,
+						  NBD_FENCES, strlen(NBD_FENCES)) == 0;
 	free(text);
 }
 
