@@ -9,8 +9,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/align.h"
 #include "base/clock.h"
 #include "base/thread.h"
+
+/* What a server that is busy with its start may take, though it has to answer sooner later. */
+#define DIAL_MS 5000
 
 /* ---- dialling ---- */
 
@@ -20,7 +24,8 @@ static int dial(struct lasting *lasting, uint64_t epoch, struct nbd_link **link,
 {
 	const struct lasting_options *options = &lasting->options;
 	const struct deadline deadline = {
-		.at = clock_ms() + options->server->answer_timeout * INT64_C(1000),
+		.at = clock_ms() +
+		      max_u64(options->server->answer_timeout * INT64_C(1000), DIAL_MS),
 		.stop = &lasting->dial_over,
 	};
 	int ret = nbd_link_open(link, options->server, options->context, epoch, &deadline, err);

@@ -19,9 +19,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/align.h"
 #include "base/clock.h"
 #include "nbd/nbd-link.h"
 #include "nbd/starttls.h"
+
+/* What a socket may take to connect when it isn't the first: the kernel asks at longer and longer
+ * intervals, and would hear late that the way is there again. */
+#define AGAIN_MS 3000
 
 #define NBD_MAX_STRING   4097 /* bytes of a name, and its end */
 #define CLIENT_FLAGS_LEN 4    /* bytes: libnbd's answer to the greeting */
@@ -148,10 +153,15 @@ static int link_watch(struct nbd_link *link, int fd, const struct deadline *dead
 	return 0;
 }
 
-static int link_dial(struct nbd_link *link, const struct deadline *deadline, struct error *err)
+static int link_dial(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
+		     struct error *err)
 {
 	struct nbd_server *server = link->server;
-	int fd = nbd_dial(&server->uri, server->answer_timeout, deadline, err);
+	const struct deadline connected = {
+		.at = min_u64(deadline->at, epoch > 1 ? clock_ms() + AGAIN_MS : INT64_MAX),
+		.stop = deadline->stop,
+	};
+	int fd = nbd_dial(&server->uri, server->answer_timeout, &connected, err);
 	int ret;
 
 	if (fd < 0)
@@ -289,7 +299,7 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 	if (nbd_add_meta_context(link->nbd, context) < 0 ||
 	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
 		return not_connected(link, err);
-	ret = link_dial(link, deadline, err);
+	ret = link_dial(link, epoch, deadline, err);
 	if (ret == 0 && epoch)
 		ret = join_session(link, epoch, deadline, err);
 	if (ret == 0)
