@@ -12,6 +12,7 @@
 
 #include "attach/attachment.h"
 #include "attach/clash.h"
+#include "attach/flush.h"
 #include "attach/gateway.h"
 #include "attach/kernel-device.h"
 #include "locator/locator.h"
@@ -406,16 +407,18 @@ static bool is_unused(void *opaque)
 
 /* While fd is open nobody can mount it, and it only goes away when that is closed. Who has it open
  * without a claim, like qemu or dd, doesn't fail our own, but loses what he writes from now on. */
-static int flush_and_disconnect(unsigned index, int fd, struct error *err)
+static int flush_and_disconnect(const struct attachment *attachment, int fd, struct error *err)
 {
+	const unsigned index = attachment->index;
 	struct users users = { .index = index };
+	int ret;
 
 	if (!patience(UNUSED_MS, is_unused, &users))
 		return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open", index,
 				 users.one);
-	if (fsync(fd) < 0)
-		return error_set(err, errno, "/dev/nbd%u: flushing it: %s (see --force)", index,
-				 strerror(errno));
+	ret = flush_device(attachment, fd, err);
+	if (ret < 0)
+		return ret;
 	interrupt_defer(); /* or a gateway stays that serves nobody */
 	return kernel_device_disconnect(index, err);
 }
@@ -429,7 +432,7 @@ static int detach_gently(const struct attachment *attachment, struct error *err)
 		fd = kernel_device_claim(index, err);
 		if (fd < 0)
 			return fd;
-		ret = flush_and_disconnect(index, fd, err);
+		ret = flush_and_disconnect(attachment, fd, err);
 		close(fd);
 		if (ret == 0 && kernel_device_wait_free(index, FREE_MS) < 0)
 			ret = error_set(err, EBUSY,

@@ -95,6 +95,13 @@ void kernel_device_facts(unsigned index, struct kernel_device_facts *facts)
 	facts->counts.written_bytes = stat[6] * SECTOR;
 }
 
+bool kernel_device_idle(unsigned index)
+{
+	uint64_t counts[2]; /* of reads, and of writes */
+
+	return sysfs_numbers(index, "inflight", counts, 2) == 2 && counts[0] + counts[1] == 0;
+}
+
 int kernel_device_load_module(struct error *err)
 {
 	char path[PATH_MAX];

@@ -42,6 +42,9 @@ bool kernel_device_attached(unsigned index);
  * good, and every request fails. */
 unsigned kernel_device_readers(unsigned index);
 
+/* Is no request on its way to the gateway? */
+bool kernel_device_idle(unsigned index);
+
 /* Of one that isn't there all is 0. */
 void kernel_device_facts(unsigned index, struct kernel_device_facts *facts);
 
