@@ -130,6 +130,44 @@ paths_and_notices() {
 	kill "$(cat "$T/later.pid")"
 }
 
+await_in_log() { # WORDS
+	local deadline=$((SECONDS + 60))
+
+	until grep -qs "$1" "$T/syslog" || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	grep -o "inner.sock: .*$1.*" "$T/syslog"
+}
+
+# In the background, too, the log has when the server went, why, when it was back, and nothing else.
+away_and_back() {
+	truncate -s 1M "$T/small"
+	start_nbdkit inner "$NDIO_PLUGIN" "$T/small"
+	: >"$T/syslog"
+	rm -f "$T/later.pid"
+	SYSLOG_FILE=$T/syslog \
+		LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/preload/syslog-to-file.so" \
+		nbdkit --unix "$T/away.sock" --pidfile "$T/later.pid" "$NDIO_PLUGIN" uri="$(uri inner)" \
+		reconnect=60 >"$T/later.log" 2>&1 </dev/null
+	ok "in the background, waiting for its server: it serves" py away 'h.pwrite(b"x" * 512, 0)'
+	{
+		kill -KILL "${server_pids[inner]}"
+		wait "${server_pids[inner]}"
+		unset "server_pids[inner]"
+	} 2>/dev/null
+	like "the log says why it waits" "$(await_in_log "connection is lost")" \
+		"^inner.sock: the connection is lost \(.+\): waiting for the server, 60 seconds at the most$"
+	rm -f "$T/inner.sock"
+	start_nbdkit inner "$NDIO_PLUGIN" "$T/small"
+	like "and for how long that was" "$(await_in_log "server is back")" \
+		"^inner.sock: the server is back after [0-9]+\.[0-9] seconds: sent again: .* 1 that weren't flushed$"
+	ok "it goes on" py away 'assert h.pread(512, 0) == b"x" * 512'
+	is "once each" "$(wc -l <"$T/syslog")" 2
+	ok "and not as if they were errors" not grep -i error "$T/syslog"
+	kill "$(cat "$T/later.pid")"
+	stop_server inner
+}
+
 # In a folder whose name is longer than a socket's address may be.
 long_path() {
 	local dir
@@ -241,6 +279,7 @@ bad_starts() {
 stacks
 in_background
 paths_and_notices
+away_and_back
 long_path
 capabilities
 errors
