@@ -80,16 +80,19 @@ static int start_tls(int fd, struct starttls *starttls, const struct deadline *d
 	return 0;
 }
 
-/* Why a call of libnbd's failed; which one hears that the server wants TLS, is chance. */
-static int libnbd_failed(struct error *err)
+/* Why the server lets us down, in libnbd's words; which call hears that it wants TLS, is chance. */
+static int refused(int errnum, const char *reason, struct error *err)
 {
-	const char *reason = libnbd_reason();
-
 	if (strstr(reason, "requires TLS"))
 		return error_set(err, EACCES,
 				 "the server wants an encrypted connection: nbds:// or "
 				 "nbds+unix:// in place of nbd:// or nbd+unix://");
-	return error_set(err, nbd_link_errno(), "%s", reason);
+	return error_set(err, errnum, "%s", reason);
+}
+
+static int libnbd_failed(struct error *err)
+{
+	return refused(nbd_link_errno(), libnbd_reason(), err);
 }
 
 /* libnbd is played the greeting that the server gave us, and finds nothing that it would ask
@@ -267,9 +270,8 @@ static int choose_export(struct nbd_link *link, uint64_t epoch, const struct dea
 	if (nbd_aio_opt_go(link->nbd, done) < 0)
 		return not_connected(link, err);
 	ret = link_reach(link, can_choose, deadline, err);
-	return ret == 0 && link->refused ?
-		       error_set(err, link->refused, "%s", link->why_refused.text) :
-		       ret;
+	return ret == 0 && link->refused ? refused(link->refused, link->why_refused.text, err) :
+					   ret;
 }
 
 static int join_session(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
