@@ -58,7 +58,8 @@ truncate -s 0 "$T/disk"
 truncate -s $SIZE "$T/disk"
 lost "the connection to the server is lost" --reconnect 0
 ok "without waiting nothing is told of it" not grep -q "waiting" "$T/said"
-lost "the server has been away for 2 seconds" --reconnect 2
+lost "the server has been away for 2 seconds" --reconnect 2 --progress=json
+ok "the progress says that it waits" said_so '"state":"waiting"'
 ok "nobody there at first: said at once" timeout 10 bash -c '! "$1" copy "$2" null: 2>"$3"' - \
 	"$ndio" "$(uri disk)" "$T/said"
 ok "in words" said_so "disk.sock: connecting: No such file"

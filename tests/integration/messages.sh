@@ -73,6 +73,7 @@ options() {
 	for action in copy compare; do
 		beside "a key slot is a number from 0 to 31" $action --src-slot 99 "$T/disk" "$T/raw"
 		beside "--answer-timeout takes seconds" $action --answer-timeout x "$T/disk" "$T/raw"
+		beside "--reconnect takes seconds" $action --reconnect 86401 "$T/disk" "$T/raw"
 		beside "--max-kdf-time takes a number" $action --max-kdf-time x "$T/disk" "$T/raw"
 		beside "a key comes from one --dst-key-file or --dst-key-fd" $action \
 			--dst-key-file "$T/pass" --dst-key-file "$T/pass" "$T/disk" "$T/raw"
