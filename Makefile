@@ -362,7 +362,6 @@ $(B)/config.mk: FORCE | $(first_deps)
 	echo; } >$@.new; \
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-$(B)/tests/registers/%.o: BASE += $(shell grep -q 'unsigned reconnect;' client/library/ndio.h && echo -DHAVE_RECONNECT)
 $(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient -Iclient/library
 
 $(B)/%.o: %.c $(B)/config.mk

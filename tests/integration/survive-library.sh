@@ -11,10 +11,9 @@
 # shellcheck source=../lib/survive.sh
 . "$root/tests/lib/survive.sh"
 
-needs_library_option
 make_psk "$psk" alice
 for transport in tcp tls; do
-	survives_all library $transport "${SURVIVE:-10}"
+	survives_all library $transport "${SURVIVE:-4}"
 done
 [ "$nbdkit_failures" = 0 ] || diag "nbdkit ended by its own assertion $nbdkit_failures times"
 done_testing

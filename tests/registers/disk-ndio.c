@@ -28,17 +28,6 @@ static void read_key(struct ndio_options *to, char *key, size_t size)
 	fclose(file);
 }
 
-static void set_reconnect(struct ndio_options *to)
-{
-#ifdef HAVE_RECONNECT
-	to->reconnect = options.reconnect;
-#else
-	(void)to;
-	if (options.reconnect)
-		fail("registers: this library has no reconnect");
-#endif
-}
-
 static void disk_open(struct disk *disk)
 {
 	struct ndio_options to = {
@@ -47,6 +36,7 @@ static void disk_open(struct disk *disk)
 			 (options.verify ? NDIO_OPEN_READONLY : 0),
 		.connections = options.connections,
 		.answer_timeout = options.answer,
+		.reconnect = options.reconnect,
 		.notice = notice,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
@@ -54,7 +44,6 @@ static void disk_open(struct disk *disk)
 
 	if (options.key_path)
 		read_key(&to, key, sizeof(key));
-	set_reconnect(&to);
 	if (ndio_open(options.locator, &to, &volume) < 0 || ndio_get_info(volume, &info) < 0)
 		fail("registers: %s", ndio_error());
 	disk->size = info.size;

@@ -4,8 +4,8 @@
  *
  *   hold BYTES  what the clients of now send is kept; the answer comes when so much is
  *   part        reset the clients' ends of those: for them it is over, for the server it isn't
- *   release     deliver what is kept; the answer comes when the server is done with those that are
- *               parted
+ *   release     deliver what is kept; the answer comes when the server has read all of those that
+ *               are parted, and ended them; threads of it may still be at work
  *   cut         reset both ends of all
  *   lose        the connections of now transport nothing any more, and nobody is told
  *   drop        a cable is pulled: nothing moves, connections aren't answered
