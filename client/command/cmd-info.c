@@ -11,6 +11,7 @@
 #include "header/facts.h"
 #include "header/header.h"
 #include "locator/locator.h"
+#include "nbd/lasting-words.h"
 #include "terminal/json.h"
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
@@ -308,6 +309,8 @@ static void print_server(const struct report *report)
 		line("TLS peer:", "%s",
 		     disk->tls_peer[0] ? say_clean(disk->tls_peer, clean, sizeof(clean)) :
 					 "not verified");
+	line("survives:", "%s", lasting_grade_word(disk->fences));
+	line("instance:", "%s", disk->instance[0] ? disk->instance : "the server doesn't tell");
 	block_line("block minimum:", report->disk.block_minimum);
 	block_line("block preferred:", report->disk.block_preferred);
 	block_line("block maximum:", report->disk.block_maximum);
@@ -482,6 +485,8 @@ static struct json_object *json_server(const struct report *report)
 		json_add_text(object, "tls_peer", report->disk.tls_peer);
 	}
 	json_add_flag(object, "structured_replies", report->disk.structured_replies);
+	json_add_text(object, "survives", lasting_grade_word(report->disk.fences));
+	json_add_text(object, "instance", report->disk.instance);
 	json_add_number(object, "block_minimum", report->disk.block_minimum);
 	json_add_number(object, "block_preferred", report->disk.block_preferred);
 	json_add_number(object, "block_maximum", report->disk.block_maximum);

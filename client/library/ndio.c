@@ -400,10 +400,10 @@ static void tell_server(const struct ndio_volume *handle, struct ndio_info *info
 	info->block_preferred = facts.block_preferred;
 	info->block_maximum = facts.block_maximum;
 	info->structured_replies = facts.structured_replies;
-	if (!target_nbd_lasting(target, &lasting))
-		return;
-	info->reconnect = handle->reconnect;
-	info->fences = lasting.fences;
+	info->reconnect = target_nbd_lasting(target, &lasting) ? handle->reconnect : 0;
+	info->fences = facts.identity.fences;
+	for (unsigned i = 0; facts.identity.has_instance && i < NBD_ID_LEN; i++)
+		snprintf(info->instance + 2 * i, 3, "%02x", facts.identity.instance[i]);
 	snprintf(info->protocol, sizeof(info->protocol), "%s", facts.protocol);
 	snprintf(info->tls_version, sizeof(info->tls_version), "%s", facts.tls_facts.version);
 	snprintf(info->tls_cipher, sizeof(info->tls_cipher), "%s", facts.tls_facts.cipher);

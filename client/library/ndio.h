@@ -172,7 +172,8 @@ struct ndio_info {
 	char tls_peer[256];   /* "user NAME", or the subject of the server's certificate; "": it
 				 isn't verified */
 	uint64_t reconnect;   /* seconds, that it is waited for when it is away; 0: it isn't */
-	int fences;           /* then: it ends what it was asked for over lost connections */
+	int fences;           /* it ends what it was asked for over connections that are lost */
+	char instance[33];    /* of its process, an id in hexadecimal; "": it doesn't tell */
 };
 
 int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info);

@@ -294,10 +294,9 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 
 	/* Every read is counted (see chunk_read), so libnbd needn't clear the memory first. */
 	nbd_set_pread_initialize(link->nbd, false);
-	if (epoch) {
+	nbd_set_full_info(link->nbd, true); /* the description, too */
+	if (epoch)
 		nbd_set_opt_mode(link->nbd, true);
-		nbd_set_full_info(link->nbd, true);
-	}
 	if (nbd_add_meta_context(link->nbd, context) < 0 ||
 	    nbd_set_export_name(link->nbd, server->uri.export_name) < 0)
 		return not_connected(link, err);
@@ -308,6 +307,8 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 		ret = link_reach(link, nbd_aio_is_ready, deadline, err);
 	if (ret < 0)
 		return ret;
+	if (!epoch)
+		read_identity(link);
 	atomic_store(&link->watched.until, 0);
 	link->connected = true;
 	return 0;

@@ -39,7 +39,7 @@ struct nbd_link {
 	int64_t now;     /* when it was last looked at, while answers are due */
 	struct silence silence;
 	struct nbd_watched watched;
-	struct nbd_identity identity; /* of a session's connection */
+	struct nbd_identity identity;
 	int refused; /* what its server said to the last option: a positive errno, or 0 */
 	struct error why_refused;
 };

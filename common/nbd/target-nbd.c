@@ -72,6 +72,7 @@ static void read_export(const struct nbd_link *link, struct target_nbd_facts *fa
 		.size = nbd_get_size(nbd),
 		.protocol = nbd_get_protocol(nbd),
 		.tls = link->tls,
+		.identity = link->identity,
 		.structured_replies = nbd_get_structured_replies_negotiated(nbd) > 0,
 		.readonly = nbd_is_read_only(nbd) > 0,
 		.rotational = nbd_is_rotational(nbd) > 0,

@@ -68,6 +68,7 @@ struct target_nbd_facts {
 	const char *protocol; /* as libnbd names it */
 	bool tls;
 	struct tls_facts tls_facts; /* empty without */
+	struct nbd_identity identity;
 	bool structured_replies;
 	bool readonly, rotational, multi_conn;
 	bool can_flush, can_fua, can_trim, can_zero, can_fast_zero, can_extents, can_cache;

@@ -118,6 +118,19 @@ servers() {
 		"$(uri disk)")" True
 	is "nbdkit: for people" "$(shows server "$(uri disk)")" "NBD (newstyle-fixed), without TLS, structured replies"
 	is "nbdkit: with the key" "$(shows unlocked "$(uri disk)" --key-file "$T/pass")" yes
+	is "nbdkit: it doesn't fence" "$(shows survives "$(uri disk)")" "best effort"
+	is "nbdkit: nor tell which process it is" "$(json '[i["server"][n] for n in ("survives",
+		"instance")]' "$(uri disk)")" "['best effort', '']"
+	stop_server disk
+	start_nbdkit disk "$NDIO_PLUGIN" "$T/two"
+	is "our plugin: it fences" "$(shows survives "$(uri disk)")" fenced
+	like "our plugin: its process" "$(shows instance "$(uri disk)")" '^[0-9a-f]{32}$'
+	is "our plugin: the same each time" "$(shows instance "$(uri disk)")" \
+		"$(json 'i["server"]["instance"]' "$(uri disk)")"
+	stop_server disk
+	start_nbdkit disk --oldstyle memory 1M
+	is "an old server tells nothing" "$(shows survives "$(uri disk)"): $(shows instance "$(uri disk)")" \
+		"best effort: the server doesn't tell"
 	stop_server disk
 	start_nbdkit disk --readonly memory 1M
 	is "a read-only server" "$(shows read-only "$(uri disk)")" yes
