@@ -184,8 +184,9 @@ new = connected()
 new.pwrite(b"2" * 512, 0)
 assert new.pread(512, 0) == b"2" * 512
 say("release")
-while new.pread(512, 0) != b"1" * 512: # the server has read its end, but may still be at work
+while new.pread(512, 0) != b"1" * 512: # the server has it, but may still be at work
     pass
+say("close")
 say("drop")
 cookie = new.aio_pwrite(b"3" * 512, 0)
 assert new.poll(200) == 0

@@ -60,10 +60,12 @@ ask() { # NAME LINE
 	say "$1" "$2" && hear "$1" '^ok' mind_disk
 }
 
-# end_talker NAME: all that it still says goes to $T/NAME.said. Its status.
+# end_talker NAME: all that it still says goes to $T/NAME.said. Its status. It is told, since servers
+# that were started after it have its pipe open, too.
 end_talker() {
 	local name=$1 in=${say_fd[$1]} out=${hear_fd[$1]} status
 
+	say "$name" end 2>/dev/null
 	exec {in}>&-
 	timeout "$survive_limit" cat <&"$out" >>"$T/$name.said"
 	exec {out}<&-
@@ -146,7 +148,6 @@ goes_on() {
 
 # end_registers: 0 if there was no violation and no error.
 end_registers() {
-	say registers end
 	end_talker registers
 }
 
@@ -201,7 +202,7 @@ fault_late() {
 	held_for=0
 	say network 'hold 4096' && hear network '^ok' mind_hold && ask network part || return
 	up
-	goes_on && ask network release && goes_on
+	goes_on && ask network release && goes_on && ask network close && goes_on
 }
 
 # fault_stall SECONDS: writes hang in the disk, and everybody reconnects; if the server lets newer

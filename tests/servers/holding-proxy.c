@@ -4,12 +4,14 @@
  *
  *   hold BYTES  what the clients of now send is kept; the answer comes when so much is
  *   part        reset the clients' ends of those: for them it is over, for the server it isn't
- *   release     deliver what is kept; the answer comes when the server has read all of those that
- *               are parted, and ended them; threads of it may still be at work
+ *   release     deliver what is kept; the answer comes when the server has taken all of those that
+ *               are parted, which stay open: servers needn't do what a client doesn't wait for
+ *   close       close those; the answer comes when the server has, too
  *   cut         reset both ends of all
  *   lose        the connections of now transport nothing any more, and nobody is told
  *   drop        a cable is pulled: nothing moves, connections aren't answered
  *   forward     and plugged in: all goes on where it was
+ *   end         the proxy ends, as with the end of the file, without an answer
  *
  * One thread. Each connection has two buffers, of BUFFER bytes; of what is kept, HELD. With PORT-FILE it
  * listens on a port of 127.0.0.1 that the kernel picks. */
@@ -35,7 +37,8 @@ enum state {
 	FORWARD,
 	HOLD,
 	PARTED,   /* held, and without a client */
-	RELEASED, /* to be delivered and then closed */
+	RELEASED, /* to be delivered, and kept open */
+	CLOSED,   /* until the server closes it, too */
 	LOST,
 };
 
@@ -58,7 +61,8 @@ static const char *backend;
 static int listener;
 static bool dropped;
 static size_t hold_until; /* bytes, and then an answer is due; or 0 */
-static bool releasing;    /* an answer is due when nothing is RELEASED */
+static bool releasing;    /* an answer is due when all that is RELEASED is delivered */
+static bool closing;      /* or nothing is CLOSED */
 
 /* ---- buffers ---- */
 
@@ -215,13 +219,6 @@ static void move_client(struct connection *c, short events)
 		c->up.len = 0;
 }
 
-/* The server ends it when all of that is done. */
-static void end_if_delivered(const struct connection *c)
-{
-	if (c->state == RELEASED && c->up.len == 0)
-		shutdown(c->server, SHUT_WR);
-}
-
 static void move_server(struct connection *c, short events)
 {
 	if ((events & (POLLIN | POLLHUP | POLLERR)) && reads_server(c) &&
@@ -232,7 +229,6 @@ static void move_server(struct connection *c, short events)
 		c->closing = true;
 	if (c->state != FORWARD && c->state != HOLD)
 		c->down.len = 0;
-	end_if_delivered(c);
 }
 
 /* What is left goes to whom it is for, if he takes it. */
@@ -258,12 +254,20 @@ static size_t held_bytes(void)
 	return bytes;
 }
 
-static bool has(enum state state)
+static bool is_delivered(void)
 {
 	for (unsigned i = 0; i < nr; i++)
-		if (all[i].state == state)
-			return true;
-	return false;
+		if (all[i].state == RELEASED && all[i].up.len)
+			return false;
+	return true;
+}
+
+static bool is_closed(void)
+{
+	for (unsigned i = 0; i < nr; i++)
+		if (all[i].state == CLOSED)
+			return false;
+	return true;
 }
 
 /* ---- commands ---- */
@@ -301,9 +305,18 @@ static void release(void)
 			all[i].state = FORWARD;
 		else if (all[i].state == PARTED)
 			all[i].state = RELEASED;
-		end_if_delivered(&all[i]);
 	}
 	releasing = true;
+}
+
+static void close_released(void)
+{
+	for (unsigned i = 0; i < nr; i++)
+		if (all[i].state == RELEASED) {
+			all[i].state = CLOSED;
+			shutdown(all[i].server, SHUT_WR);
+		}
+	closing = true;
 }
 
 static void cut(void)
@@ -331,10 +344,14 @@ static void obey(const char *line)
 		part();
 	} else if (strcmp(line, "release") == 0) {
 		release();
+	} else if (strcmp(line, "close") == 0) {
+		close_released();
 	} else if (strcmp(line, "cut") == 0) {
 		cut();
 	} else if (strcmp(line, "lose") == 0) {
 		lose();
+	} else if (strcmp(line, "end") == 0) {
+		exit(0);
 	} else if (strcmp(line, "drop") == 0 || strcmp(line, "forward") == 0) {
 		dropped = line[0] == 'd';
 		answer();
@@ -369,8 +386,12 @@ static void answer_if_due(void)
 		hold_until = 0;
 		answer();
 	}
-	if (releasing && !has(RELEASED)) {
+	if (releasing && is_delivered()) {
 		releasing = false;
+		answer();
+	}
+	if (closing && is_closed()) {
+		closing = false;
 		answer();
 	}
 }
