@@ -19,6 +19,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,10 +316,12 @@ static void copy_for_log(struct target_queue *queue, struct ndio_subrequest *lan
 static void note_why(struct lasting *lasting, const struct nbd_link *link)
 {
 	const char *failure = link->tls ? tls_failure(link->tls) : NULL;
+	int64_t seconds = link->silence.limit / 1000;
 
 	if (link->silent)
-		error_set(&lasting->why, ETIMEDOUT, "the server has not answered for %lld seconds",
-			  (long long)(link->silence.limit / 1000));
+		error_set(&lasting->why, ETIMEDOUT,
+			  "the server has not answered for %" PRIi64 " second%s", seconds,
+			  seconds == 1 ? "" : "s");
 	else
 		error_set(&lasting->why, ENOTCONN, "%s", failure ? failure : "it was closed");
 }

@@ -9,7 +9,7 @@
 
 #define FIRST_MS 100  /* before the second try to dial: twice as long each time */
 #define MOST_MS  5000 /* up to this */
-#define CALM_MS  1000 /* up for so long, and the first try is made at once */
+#define CALM_MS  1000 /* up for so long, and the first try is made at once, else soon */
 #define WINDOW   64   /* records that are replayed at once */
 #define LOSSES   4 /* with how many connections an operation may be lost, however long it takes */
 #define SHARE    4 /* no write may take more of the log than one part in so many */
@@ -498,8 +498,7 @@ static void lose(struct session *session, int64_t now)
 	if (was_up) {
 		session->lost_at = now;
 		session->times_lost++;
-		if (now - session->up_at >= CALM_MS)
-			session->attempts = 0;
+		session->attempts = now - session->up_at >= CALM_MS ? 0 : 1;
 	}
 	end_links(session);
 	requeue_all(session, now);

@@ -13,7 +13,7 @@
 
 make_psk "$psk" alice
 for transport in tcp tls; do
-	survives_all gateway $transport "${SURVIVE:-4}"
+	survives_all gateway $transport "${SURVIVE:-10}"
 done
 [ "$nbdkit_failures" = 0 ] || diag "nbdkit ended by its own assertion $nbdkit_failures times"
 done_testing
