@@ -44,6 +44,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .answer_timeout = options->answer_timeout,
 					       .reconnect = options->reconnect,
 					       .unflushed = options->unflushed,
+					       .memory_ready = options->memory_ready,
 					       .wait = options->wait,
 					       .listener = options->listener,
 					       .notice = options->notice,

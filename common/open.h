@@ -23,6 +23,7 @@ struct volume_options {
 	unsigned answer_timeout; /* seconds until a silent server is lost; 0: the usual */
 	unsigned reconnect;      /* seconds that one which is away is waited for; 0: it is lost */
 	uint64_t unflushed;      /* bytes kept for its return; 0: the usual. See target-nbd */
+	bool memory_ready;       /* likewise */
 	unsigned wait;           /* seconds that one which isn't there yet is waited for */
 	struct lasting_listener listener; /* of its loss and return, with reconnect */
 	const char *header;               /* path of a detached LUKS header, or NULL */

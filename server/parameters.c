@@ -248,6 +248,8 @@ int parameters_complete(void)
 	config.open.locking = !config.lock_image     ? LOCK_IMAGE_OFF :
 			      host_looks_read_only() ? LOCK_IMAGE_LATER :
 						       LOCK_IMAGE;
+	/* Under a kernel device nothing may need memory that isn't there yet. */
+	config.open.memory_ready = config.lock;
 	config.open.notice = report_notice;
 	return check_key_file() < 0 || check_disks() < 0 ? -1 : key_get();
 }

@@ -603,7 +603,8 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	if (getrandom(&session.seed, sizeof(session.seed), 0) < 0)
 		session.seed = clock_ms();
 	session_init(&lasting->session, &session, clock_ms());
-	ret = session_memory_init(&lasting->memory, options->unflushed, options->max_len, err);
+	ret = session_memory_init(&lasting->memory, options->unflushed, options->max_len,
+				  options->memory_ready, err);
 	if (ret == 0)
 		ret = nbd_watch_start(&options->server->watch, err);
 	if (ret == 0) {

@@ -29,6 +29,7 @@ struct lasting_options {
 	uint64_t secret;    /* see wire_secret() */
 	unsigned reconnect; /* seconds */
 	uint64_t unflushed; /* bytes */
+	bool memory_ready;  /* these are taken at once */
 	struct lasting_listener listener;
 
 	/* What a new connection leads to. May use it. 0, or a negative errno with a message. */

@@ -5,6 +5,7 @@
 #ifndef NDIO_SESSION_MEMORY_H
 #define NDIO_SESSION_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,9 +19,9 @@ struct session_memory {
 	size_t used;       /* bytes from tail to head, what is free between them too */
 };
 
-/* For records that cost so many bytes in all, as a session counts, each with max_len at the most.
- * 0, or a negative errno with a message without a name. Memory is taken as it is used, and kept. */
-int session_memory_init(struct session_memory *memory, uint64_t bytes, uint64_t max_len,
+/* ready: all of it is taken now, and not as it is used. For records that cost so many bytes in all, as a session counts, each with max_len at the most.
+ * 0, or a negative errno with a message without a name. What was taken is kept. */
+int session_memory_init(struct session_memory *memory, uint64_t bytes, uint64_t max_len, bool ready,
 			struct error *err);
 void session_memory_destroy(struct session_memory *memory); /* harmless on a zeroed struct */
 

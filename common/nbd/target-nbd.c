@@ -43,6 +43,7 @@ struct nbd_target {
 
 	unsigned reconnect; /* seconds, or 0 */
 	uint64_t unflushed; /* bytes */
+	bool memory_ready;
 	struct lasting_listener listener;
 	struct lasting *lasting;          /* from the first queue on, with reconnect */
 	target_nbd_identify_fn *identify; /* or NULL */
@@ -480,17 +481,34 @@ static int identify(void *opaque, struct nbd_link *link, struct session_identity
 	return identify_disk(owner, link, identity, err);
 }
 
+/* As many as there will be queues: some may have been lost since. */
+static int fill_spares(struct nbd_target *owner, struct error *err)
+{
+	while (owner->nr_spare < owner->target.max_queues) {
+		int ret = connect_spare(owner, INT64_MAX, err);
+
+		if (ret < 0)
+			return ret;
+		if (is_same_export(owner, owner->spare[owner->nr_spare - 1], err))
+			continue;
+		nbd_link_close(owner->spare[--owner->nr_spare]);
+		return -ESTALE;
+	}
+	return 0;
+}
+
 static int start_session(struct nbd_target *owner, struct error *err)
 {
 	const struct lasting_options options = {
 		.server = &owner->server,
 		.context = NBD_CONTEXT,
-		.links = owner->nr_spare,
+		.links = owner->target.max_queues,
 		.can_fua = owner->facts.can_fua,
 		.max_len = owner->target.max_len,
 		.secret = owner->secret,
 		.reconnect = owner->reconnect,
 		.unflushed = owner->unflushed,
+		.memory_ready = owner->memory_ready,
 		.listener = owner->listener,
 		.identify = identify,
 		.opaque = owner,
@@ -508,7 +526,7 @@ static struct target_queue *session_queue_open(struct target *target, unsigned d
 	struct nbd_target *owner = to_nbd(target);
 
 	(void)bounce;
-	return owner->lasting || start_session(owner, err) == 0 ?
+	return owner->lasting || (fill_spares(owner, err) == 0 && start_session(owner, err) == 0) ?
 		       lasting_queue_open(owner->lasting, depth, err) :
 		       NULL;
 }
@@ -651,6 +669,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 	owner->target.ops = options->reconnect ? &session_ops : &nbd_ops;
 	owner->connections = options->connections;
 	owner->reconnect = options->reconnect;
+	owner->memory_ready = options->memory_ready;
 	owner->unflushed = options->unflushed ? options->unflushed : TARGET_UNFLUSHED;
 	owner->listener = options->listener;
 	owner->secret = wire_secret();

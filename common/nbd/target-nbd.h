@@ -29,6 +29,7 @@ struct target_nbd_options {
 	unsigned answer_timeout; /* seconds; 0: NBD_ANSWER_TIMEOUT */
 	unsigned reconnect; /* seconds that a server which is away is waited for; 0: it is lost */
 	uint64_t unflushed; /* bytes kept for that, TARGET_UNFLUSHED_MIN or more; 0: the usual */
+	bool memory_ready;  /* they are taken at once, and not as they are used */
 	unsigned wait;      /* seconds that one which isn't there yet is waited for */
 	struct lasting_listener listener; /* with reconnect */
 	struct notice notice; /* told why a connection was lost, in the thread that uses it */

@@ -23,7 +23,7 @@ static int set_up(void **state)
 	struct error err;
 
 	(void)state;
-	return session_memory_init(&memory, SPACE, MAX_LEN, &err);
+	return session_memory_init(&memory, SPACE, MAX_LEN, false, &err);
 }
 
 static int tear_down(void **state)
@@ -128,7 +128,8 @@ static void it_holds_what_it_was_filled_with(void **state)
 	srand(2);
 	for (size_t i = 0; i < sizeof(source); i++)
 		source[i] = rand();
-	assert_int_equal(session_memory_init(&large, 8 * sizeof(source), sizeof(source), &err), 0);
+	assert_int_equal(
+		session_memory_init(&large, 8 * sizeof(source), sizeof(source), false, &err), 0);
 	for (unsigned i = 0; i < 500; i++) {
 		size_t skip = rand() % 100, len = rand() % (sizeof(source) - skip);
 		struct session_record *record = session_memory_take(&large, len);

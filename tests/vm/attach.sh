@@ -27,7 +27,7 @@ lists() { # NAME
 	local now since
 
 	like "$1: ndio list" "$(guest ndio list)" \
-		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +LOCATOR"$'\n'"nbd0 +32 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
+		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +SURVIVES +LOST +UNFLUSHED +LOCATOR"$'\n'"nbd0 +32 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
 	is "$1: ndio list --json" \
 		"$(listed /dev/nbd0 locator state size read_only timeout connections)" \
 		"$disk attached $((32 * MIB)) False 90 4"
@@ -93,7 +93,7 @@ gateway_is_safe() {
 	ok "the gateway: what it has in memory is locked, and isn't much besides what isn't flushed" guest "
 		cat /proc/$pid/smaps_rollup
 		awk '{ kb[\$1] = \$2 }
-			END { exit !(kb[\"Locked:\"] > 0.95 * kb[\"Pss:\"] && kb[\"Rss:\"] < 65536 + 71680) }' \
+			END { exit !(kb[\"Locked:\"] > 0.95 * kb[\"Pss:\"] && kb[\"Rss:\"] > 65536 && kb[\"Rss:\"] < 65536 + 71680) }' \
 			/proc/$pid/smaps_rollup"
 	ok "the gateway: root reaches its socket" guest "ndio info '$socket' 2>&1 | grep 'not a LUKS volume'"
 	like "the gateway: nobody else does" "$(guest "/bin/setpriv --reuid 1000 --regid 1000 \
