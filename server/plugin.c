@@ -92,6 +92,12 @@ static const char *ndio_export_description(void *handle)
 				    volume->sector, fences.identity, server);
 }
 
+/* Whoever asks what there is learns who this is without opening it. */
+static int ndio_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
+{
+	return nbdkit_add_export(exports, "", fences.identity);
+}
+
 static int64_t ndio_get_size(void *handle)
 {
 	return volume->size;
@@ -184,6 +190,7 @@ static struct nbdkit_plugin plugin = {
 	.after_fork = start_after_fork,
 	.open = ndio_open,
 	.close = ndio_close,
+	.list_exports = ndio_list_exports,
 	.export_description = ndio_export_description,
 	.get_size = ndio_get_size,
 	.block_size = ndio_block_size,

@@ -3,8 +3,9 @@
  *	nbd_dial() -> libnbd's handshake                                              nbd
  *	nbd_dial() -> STARTTLS -> TLS -> a pair of sockets -> libnbd's handshake      nbds
  *
- * One of a session asks who the server is before it chooses the export (NBD_OPT_INFO, whose answer
- * has the description), since the name by which it chooses it depends on that.
+ * One of a session asks who the server is before it chooses the export, since the name by which it
+ * chooses it depends on that: by NBD_OPT_LIST, whose answer has descriptions. NBD_OPT_INFO would open
+ * the export once more, and a server may end when its first client has closed it.
  *
  * Each step has what is left of the deadline, also inside libnbd: it is watched once there is a
  * socket. tls_open() and libnbd take the socket over; nbd_link_close() ends what was reached. */
@@ -221,10 +222,8 @@ static int answered(void *opaque, int *error)
 }
 
 /* "... instance=HEX [fences]", which may stand behind other words. */
-static void read_identity(struct nbd_link *link)
+static void parse_identity(const char *text, struct nbd_identity *identity)
 {
-	struct nbd_identity *identity = &link->identity;
-	char *text = nbd_get_export_description(link->nbd);
 	const char *at = text ? strstr(text, NBD_INSTANCE) : NULL;
 	char hex[2 * NBD_ID_LEN + 1] = "";
 	size_t len = 0;
@@ -237,21 +236,27 @@ static void read_identity(struct nbd_link *link)
 	identity->fences =
 		identity->has_instance && strncmp(at + strlen(NBD_INSTANCE) + 2 * NBD_ID_LEN,
 						  NBD_FENCES, strlen(NBD_FENCES)) == 0;
-	free(text);
 }
 
-/* Who it is; a server that can't be asked says nothing. What it refuses here it refuses again. */
+static int listed(void *opaque, const char *name, const char *description)
+{
+	struct nbd_link *link = opaque;
+
+	(void)name;
+	if (!link->identity.has_instance)
+		parse_identity(description, &link->identity);
+	return 0;
+}
+
+/* Who it is; a server that can't be asked says nothing. */
 static int ask_who(struct nbd_link *link, const struct deadline *deadline, struct error *err)
 {
 	const nbd_completion_callback done = { .callback = answered, .user_data = link };
-	int ret;
+	const nbd_list_callback list = { .callback = listed, .user_data = link };
 
-	if (nbd_aio_opt_info(link->nbd, done) < 0)
+	if (nbd_aio_opt_list(link->nbd, list, done) < 0)
 		return not_connected(link, err);
-	ret = link_reach(link, can_choose, deadline, err);
-	if (ret == 0 && !link->refused)
-		read_identity(link);
-	return ret;
+	return link_reach(link, can_choose, deadline, err);
 }
 
 static int choose_export(struct nbd_link *link, uint64_t epoch, const struct deadline *deadline,
@@ -286,6 +291,18 @@ static int join_session(struct nbd_link *link, uint64_t epoch, const struct dead
 	return ret < 0 ? ret : choose_export(link, epoch, deadline, err);
 }
 
+/* It may tell now, though it wasn't asked or didn't let itself be asked before. But it fences only
+ * what has asked it to. */
+static void read_identity(struct nbd_link *link, bool of_session)
+{
+	bool asked_to_fence = link->identity.fences;
+	char *text = nbd_get_export_description(link->nbd);
+
+	parse_identity(text, &link->identity);
+	link->identity.fences &= asked_to_fence || !of_session;
+	free(text);
+}
+
 static int connect_link(struct nbd_link *link, const char *context, uint64_t epoch,
 			const struct deadline *deadline, struct error *err)
 {
@@ -307,8 +324,7 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 		ret = link_reach(link, nbd_aio_is_ready, deadline, err);
 	if (ret < 0)
 		return ret;
-	if (!epoch)
-		read_identity(link);
+	read_identity(link, epoch > 0);
 	atomic_store(&link->watched.until, 0);
 	link->connected = true;
 	return 0;

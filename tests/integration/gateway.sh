@@ -168,6 +168,25 @@ away_and_back() {
 	stop_server inner
 }
 
+# one_shot NAME NBDKIT-ARG...: one that ends with its first client. Who it is must not take opening it.
+one_shot() {
+	local name=$1
+
+	start_stock inner --filter=exitlast "${@:2}"
+	ok "a gateway to $name" gateway gate uri="$(uri inner)" reconnect=60
+	ok "$name: is read" py gate 'h.pread(512, 0)'
+	ok "$name: the gateway ends" stop_server gate
+	wait "${server_pids[inner]}"
+	is "$name: and so does the server" $? 0
+	unset "server_pids[inner]"
+}
+
+one_shots() {
+	truncate -s 1M "$T/small"
+	one_shot "a one-shot server" memory 1M
+	one_shot "one of ours" "$NDIO_PLUGIN" "$T/small"
+}
+
 # In a folder whose name is longer than a socket's address may be.
 long_path() {
 	local dir
@@ -280,6 +299,7 @@ stacks
 in_background
 paths_and_notices
 away_and_back
+one_shots
 long_path
 capabilities
 errors
