@@ -135,16 +135,35 @@ stop_server bad
 
 # ---- what isn't known ----
 
-serve_script bad $size '[ $((offset + count)) -le 1048576 ] || { echo EIO broken >&2; exit 1; };'
+# A server that is slow with its errors may be left before they have come, and nbdkit before version
+# 1.34 may end by that (an assertion): so each comparison has one of its own.
+broken() {
+	serve_script bad $size \
+		'[ $((offset + count)) -le 1048576 ] || { echo EIO broken >&2; exit 1; };'
+}
+
+no_more() {
+	{
+		kill -KILL "${server_pids[bad]}"
+		wait "${server_pids[bad]}"
+	} 2>/dev/null
+	unset "server_pids[bad]"
+}
+
+broken
 compares "what can't be read" 2 \
 	'bad.sock: read at 1048576: Input/output error.*everything below offset [0-9]+ is the same$' \
 	"$T/data" "$(uri bad)"
 cp "$T/data" "$T/other"
 differs 2000000 "$T/other"
+no_more
+broken
 compares "a difference behind what can't be read" 2 'read at 1048576' "$T/other" "$(uri bad)"
 differs 1000000 "$T/other"
+no_more
+broken
 compares "a difference before" 1 '^they differ, first at offset 1000000$' "$T/other" "$(uri bad)"
-stop_server bad
+no_more
 compares "no such file" 2 "$T/none: No such file" "$T/data" "$T/none"
 compares "not LUKS" 2 "$T/data: not a LUKS" "${src[@]}" "$T/data" "$T/same"
 compares "a wrong key" 2 "$T/luks2: " --src-key-file "$T/wrong" "$T/luks2" "$T/same"
