@@ -70,7 +70,7 @@ static int check_range(const struct parameter *parameter, const char *value, int
 {
 	if (number >= parameter->min && number <= parameter->max)
 		return 0;
-	if (parameter->max == UINT_MAX)
+	if (parameter->max >= UINT_MAX)
 		return FAIL("%s=%s: must be at least %" PRIi64, parameter->name, value,
 			    parameter->min);
 	return FAIL("%s=%s: must be from %" PRIi64 " to %" PRIi64, parameter->name, value,
@@ -90,14 +90,8 @@ static int take_size(const struct parameter *parameter, const char *value)
 {
 	int64_t size = nbdkit_parse_size(value);
 
-	if (size > parameter->max)
-		return FAIL("%s=%s: must be at most %" PRIi64, parameter->name, value,
-			    parameter->max);
-	if (size >= 0 && size < parameter->min)
-		return FAIL("%s=%s: must be at least %" PRIi64, parameter->name, value,
-			    parameter->min);
 	*(uint64_t *)parameter->into = size;
-	return size < 0 ? -1 : 0;
+	return size < 0 ? -1 : check_range(parameter, value, size);
 }
 
 static int take_switch(const struct parameter *parameter, const char *value)

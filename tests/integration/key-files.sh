@@ -45,7 +45,7 @@ plugin() {
 		keyfile="$T/middle" keyfile-offset=5000
 	ok "plugin: a part without a file" refused "need keyfile=" "$disk" passphrase=+"$T/pass" \
 		keyfile-size=3
-	ok "plugin: too large a part" refused "keyfile-size=9M: must be at most" "$disk" \
+	ok "plugin: too large a part" refused "keyfile-size=9M: must be from 0 to" "$disk" \
 		keyfile="$T/middle" keyfile-size=9M
 	ok "plugin: a descriptor that isn't open" refused "keyfile: -77: Bad file" "$disk" keyfile=-77
 	ok "plugin: a descriptor that is none" refused "keyfile=-2: no desc" "$disk" keyfile=-2
