@@ -160,7 +160,7 @@ check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,0
 	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
 		--exec tests/tools/run-one $(call chosen,$(wildcard tests/integration/survive-*.sh tests/survival/*.sh))
 
-check-vm: vm-deps all $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
+check-vm: vm-deps all $(SERVERS) $(PRELOADS) $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(VM)
 
