@@ -95,7 +95,7 @@ static void end_alone(struct lasting *lasting)
 			continue;
 		session_next(&lasting->session, i, &op, &record, clock_ms());
 		if (seat->fresh)
-			nbd_link_reset(seat->fresh);
+			lasting_end_link(lasting, seat->fresh);
 		seat->fresh = NULL;
 	}
 }

@@ -42,6 +42,10 @@ struct lasting {
 void lasting_nudge(const struct seat *seat);
 bool lasting_wake(struct lasting *lasting, unsigned own);
 
+/* With the lock held: nothing that was sent on it lands any more. One that isn't needed any more is told
+ * goodbye, and what is in doubt is reset. */
+void lasting_end_link(const struct lasting *lasting, struct nbd_link *link);
+
 /* With the first queue, and the last. 0, or a negative errno with a message. */
 int lasting_start_dialling(struct lasting *lasting, struct error *err);
 void lasting_stop_dialling(struct lasting *lasting);

@@ -156,11 +156,18 @@ static struct parcel *pack(struct target_queue *queue, struct session_op *op)
 
 /* ---- what the session wants done ---- */
 
-/* Nothing that was sent on it lands any more. */
+void lasting_end_link(const struct lasting *lasting, struct nbd_link *link)
+{
+	if (lasting->session.error == -ECANCELED)
+		nbd_link_close(link);
+	else
+		nbd_link_reset(link);
+}
+
 static void end_link(struct target_queue *queue)
 {
 	if (queue->wire.link)
-		nbd_link_reset(queue->wire.link);
+		lasting_end_link(queue->lasting, queue->wire.link);
 	queue->wire.link = NULL;
 	queue->wire.in_flight = 0;
 	queue->wire.landed = (struct landed){ 0 };
