@@ -172,7 +172,7 @@ away_and_back() {
 one_shot() {
 	local name=$1
 
-	start_stock inner --filter=exitlast "${@:2}"
+	start_nbdkit inner --filter=exitlast "${@:2}"
 	ok "a gateway to $name" gateway gate uri="$(uri inner)" reconnect=60
 	ok "$name: is read" py gate 'h.pread(512, 0)'
 	ok "$name: the gateway ends" stop_server gate
