@@ -84,7 +84,7 @@ static int check_apart(const struct volume *volume, struct error *err)
 			 volume->target->name, volume->luks.data_offset, volume->luks.header_len);
 }
 
-/* A header on the disk itself; after a reconnect it must still be that one. */
+/* A header on the disk itself: over every connection it must be the one that was unlocked. */
 static int identify(void *opaque, struct target *target, uint8_t *identity, struct error *err)
 {
 	const struct volume *volume = opaque;
@@ -127,7 +127,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 	if (ret == 0)
 		ret = luks_unlock(&source, &pass, &volume->luks, err);
 	if (ret == 0 && !source.detached && target_is_nbd(holder))
-		target_nbd_set_identify(holder, identify, volume);
+		target_nbd_set_identity(holder, volume->luks.identity, identify, volume);
 	return ret == 0 && same ? check_apart(volume, err) : ret;
 }
 

@@ -294,6 +294,84 @@ static int header_read(struct header *header, const struct luks_pass *pass, stru
 	return ret;
 }
 
+/* ---- which volume it is ---- */
+
+static int add_text(EVP_MD_CTX *sum, const char *text)
+{
+	return EVP_DigestUpdate(sum, text, strlen(text) + 1);
+}
+
+/* Key slots are named by a digest too, and change. */
+static int add_luks2(EVP_MD_CTX *sum, struct json_object *json)
+{
+	struct json_object *digests = luks_json_member(json, "digests");
+	struct json_object *segments = luks_json_member(json, "segments");
+	int ok = segments ? add_text(sum, json_object_to_json_string(segments)) : 0;
+
+	if (!json_object_is_type(digests, json_type_object))
+		return 0;
+	json_object_object_foreach(digests, number, digest)
+	{
+		ok = ok && add_text(sum, number) &&
+		     add_text(sum, luks_json_text(luks_json_member(digest, "salt"))) &&
+		     add_text(sum, luks_json_text(luks_json_member(digest, "digest")));
+	}
+	return ok;
+}
+
+static int add_header(struct header *header, EVP_MD_CTX *sum, struct error *err)
+{
+	const char *uuid = crypt_get_uuid(header->memfd.cd);
+	uint8_t fixed[LUKS1_FIXED];
+	struct json_object *json;
+	int ret, ok = add_text(sum, uuid ? uuid : "");
+
+	if (luks_memfd_version(&header->memfd) == 1) {
+		ok = ok && pread(header->memfd.fd, fixed, LUKS1_FIXED, 0) == LUKS1_FIXED &&
+		     EVP_DigestUpdate(sum, fixed, LUKS1_FIXED);
+	} else {
+		ret = luks_json_load(&header->memfd, &json, err);
+		if (ret)
+			return ret;
+		ok = ok && add_luks2(sum, json);
+		json_object_put(json);
+	}
+	return ok ? 0 : luks_memfd_damaged(&header->memfd, err);
+}
+
+static int identify(struct header *header, uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+{
+	EVP_MD_CTX *sum = EVP_MD_CTX_new();
+	int ret = 0;
+
+	if (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL))
+		ret = error_set(err, ENOMEM, "%s: no memory", header->source->name);
+	if (!ret)
+		ret = add_header(header, sum, err);
+	if (!ret && !EVP_DigestFinal_ex(sum, identity, NULL))
+		ret = luks_memfd_damaged(&header->memfd, err);
+	EVP_MD_CTX_free(sum);
+	return ret;
+}
+
+int luks_identify(const struct luks_source *source, uint64_t metadata_len,
+		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+{
+	struct header header = { .source = source };
+	int ret;
+
+	luks_memfd_init(&header.memfd, source->name);
+	ret = start_load(&header, metadata_len, err);
+	if (!ret)
+		ret = finish_load(&header, err);
+	if (!ret)
+		ret = identify(&header, identity, err);
+	luks_memfd_close(&header.memfd);
+	return ret;
+}
+
+/* ---- unlocking ---- */
+
 static int slots_open(struct header *header, const struct luks_pass *pass, struct luks *luks,
 		      struct error *err)
 {
@@ -332,6 +410,8 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	ret = header_load(&header, err);
 	if (!ret)
 		ret = header_read(&header, pass, luks, err);
+	if (!ret)
+		ret = identify(&header, luks->identity, err);
 	/* The key slots' material lies behind the header that was needed for loading. */
 	if (!ret)
 		ret = header_copy(&header, luks->header_len, err);
@@ -343,73 +423,6 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 		luks_clear(luks);
 	luks_memfd_close(&header.memfd);
 	return ret < 0 ? ret : 0;
-}
-
-/* ---- which volume it is ---- */
-
-static int add_text(EVP_MD_CTX *sum, const char *text)
-{
-	return EVP_DigestUpdate(sum, text, strlen(text) + 1);
-}
-
-/* Key slots are named by a digest too, and change. */
-static int add_luks2(EVP_MD_CTX *sum, struct json_object *json)
-{
-	struct json_object *digests = luks_json_member(json, "digests");
-	struct json_object *segments = luks_json_member(json, "segments");
-	int ok = segments ? add_text(sum, json_object_to_json_string(segments)) : 0;
-
-	if (!json_object_is_type(digests, json_type_object))
-		return 0;
-	json_object_object_foreach(digests, number, digest)
-	{
-		ok = ok && add_text(sum, number) &&
-		     add_text(sum, luks_json_text(luks_json_member(digest, "salt"))) &&
-		     add_text(sum, luks_json_text(luks_json_member(digest, "digest")));
-	}
-	return ok;
-}
-
-static int sum_up(struct header *header, EVP_MD_CTX *sum, struct error *err)
-{
-	const char *uuid = crypt_get_uuid(header->memfd.cd);
-	uint8_t fixed[LUKS1_FIXED];
-	struct json_object *json;
-	int ret, ok = add_text(sum, uuid ? uuid : "");
-
-	if (luks_memfd_version(&header->memfd) == 1) {
-		ok = ok && pread(header->memfd.fd, fixed, LUKS1_FIXED, 0) == LUKS1_FIXED &&
-		     EVP_DigestUpdate(sum, fixed, LUKS1_FIXED);
-	} else {
-		ret = luks_json_load(&header->memfd, &json, err);
-		if (ret)
-			return ret;
-		ok = ok && add_luks2(sum, json);
-		json_object_put(json);
-	}
-	return ok ? 0 : luks_memfd_damaged(&header->memfd, err);
-}
-
-int luks_identify(const struct luks_source *source, uint64_t metadata_len,
-		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
-{
-	struct header header = { .source = source };
-	EVP_MD_CTX *sum = EVP_MD_CTX_new();
-	int ret;
-
-	luks_memfd_init(&header.memfd, source->name);
-	ret = start_load(&header, metadata_len, err);
-	if (!ret)
-		ret = finish_load(&header, err);
-	if (!ret && (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL)))
-		ret = error_set(err, ENOMEM, "%s: no memory", source->name);
-	if (!ret)
-		ret = sum_up(&header, sum, err);
-	if (!ret && !EVP_DigestFinal_ex(sum, identity, NULL))
-		ret = luks_memfd_damaged(&header.memfd, err);
-	EVP_MD_CTX_free(sum);
-	luks_memfd_close(&header.memfd);
-	return ret;
 }
 
 void luks_clear(struct luks *luks)

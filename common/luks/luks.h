@@ -33,6 +33,10 @@ struct luks_asker {
 	void *opaque;
 };
 
+/* What makes a volume the one that it is, whatever becomes of its key slots: a hash of its UUID, the
+ * digest of its key, and where and how its data lie. */
+#define LUKS_IDENTITY_LEN 32
+
 /* What a header says of the data. Everything is checked: sector is 512 to 4096, the offset and
  * size are whole sectors and nothing overflows; the cipher is one that its user knows. That
  * the data lie within the device is for the caller to check. */
@@ -46,9 +50,10 @@ struct luks {
 	uint64_t header_len;   /* bytes from the start of the header's device that are its own */
 	uint64_t metadata_len; /* bytes of these that aren't key areas */
 	bool allow_discards;   /* the header's flag: trims may be passed on */
-	int slot;              /* the key slot that opened it */
-	void *key;             /* the volume key, from secret_alloc(); owned */
-	size_t key_len;        /* bytes */
+	uint8_t identity[LUKS_IDENTITY_LEN];
+	int slot;       /* the key slot that opened it */
+	void *key;      /* the volume key, from secret_alloc(); owned */
+	size_t key_len; /* bytes */
 };
 
 /* Loads the header and opens it. On success the caller owns luks->key; see luks_clear(). Errors,
@@ -59,10 +64,6 @@ struct luks {
  * slot; -EIO and so on from read(); -ENOMEM. */
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err);
-
-/* What makes a volume the one that it is, whatever becomes of its key slots: a hash of its UUID, the
- * digest of its key, and where and how its data lie. */
-#define LUKS_IDENTITY_LEN 32
 
 /* Reads the header anew, as far as luks says that it goes; metadata_len is that of luks_unlock(). 0,
  * or a negative errno with a message: it can't be read, or is none at the moment. */

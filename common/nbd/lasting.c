@@ -488,7 +488,7 @@ static struct target_queue *make_queue(struct lasting *lasting, unsigned depth)
 	for (unsigned i = 0; i < depth + OWN_PARCELS; i++)
 		add_idle(queue, &queue->parcels[i]);
 	queue->wire.secret = lasting->options.secret;
-	queue->wire.can_fua = lasting->options.can_fua;
+	queue->wire.can_fua = lasting->options.disk.can_fua;
 	return queue;
 }
 
@@ -580,6 +580,9 @@ static int begin(struct lasting *lasting, struct nbd_link **links, struct error 
 		else
 			lasting->seat[number].fresh = NULL;
 	}
+	if (ret == 0 && lasting->session.state == SESSION_ENDED)
+		ret = error_set(err, -lasting->session.error, "%s: %s", options->server->name,
+				error_reason(-lasting->session.error));
 	for (unsigned i = 0; i < options->links; i++)
 		nbd_link_close(links[i]);
 	return ret;
@@ -609,7 +612,7 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	pthread_condattr_destroy(&attr);
 	if (getrandom(&session.seed, sizeof(session.seed), 0) < 0)
 		session.seed = clock_ms();
-	session_init(&lasting->session, &session, clock_ms());
+	session_init(&lasting->session, &session, &options->disk, clock_ms());
 	ret = session_memory_init(&lasting->memory, options->unflushed, options->max_len,
 				  options->memory_ready, err);
 	if (ret == 0)

@@ -24,13 +24,14 @@ struct lasting_options {
 	struct nbd_server *server;
 	const char *context;
 	unsigned links;
-	bool can_fua;       /* the server */
 	uint64_t max_len;   /* bytes of a write at the most: no more than lasting_max_len() */
 	uint64_t secret;    /* see wire_secret() */
 	unsigned reconnect; /* seconds */
 	uint64_t unflushed; /* bytes */
 	bool memory_ready;  /* these are taken at once */
 	struct lasting_listener listener;
+
+	struct session_identity disk; /* what was opened */
 
 	/* What a new connection leads to. May use it. 0, or a negative errno with a message. */
 	int (*identify)(void *opaque, struct nbd_link *link, struct session_identity *identity,

@@ -26,7 +26,7 @@ struct nbd_member {
 };
 
 /* Is the server behind this link the one that it has to be? Told once if it isn't. */
-typedef bool nbd_group_check_fn(void *opaque, const struct nbd_link *link, struct error *err);
+typedef bool nbd_group_check_fn(void *opaque, struct nbd_link *link, struct error *err);
 
 struct nbd_group {
 	struct nbd_server *server;

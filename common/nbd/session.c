@@ -768,9 +768,6 @@ bool session_connected(struct session *session, unsigned link, uint64_t epoch,
 	if (epoch != session->epoch || !is_dialling(session) ||
 	    session->link[link].state != SESSION_LINK_DIALLING)
 		return false;
-	if (!session->has_identity)
-		session->identity = *identity;
-	session->has_identity = true;
 	if (!is_same_disk(&session->identity, identity)) {
 		session_end(session, -ESTALE, now);
 		return false;
@@ -980,7 +977,8 @@ bool session_news(struct session *session, enum session_state *state)
 
 /* ---- the session ---- */
 
-void session_init(struct session *session, const struct session_options *options, int64_t now)
+void session_init(struct session *session, const struct session_options *options,
+		  const struct session_identity *disk, int64_t now)
 {
 	assert(options->links > 0 && options->links <= SESSION_LINKS && options->reconnect > 0);
 	*session = (struct session){
@@ -992,6 +990,7 @@ void session_init(struct session *session, const struct session_options *options
 		.dial_at = now,
 		.attempts = 1,
 		.random = options->seed,
+		.identity = *disk,
 		.doubt_until = INT64_MIN,
 		.unfenced_until = INT64_MIN,
 	};

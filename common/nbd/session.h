@@ -165,8 +165,8 @@ struct session {
 	struct session_link link[SESSION_LINKS];
 	unsigned nr_up, nr_end; /* links that are up; that are to be told to end */
 
-	bool has_identity, verified;
-	struct session_identity identity;   /* of the first connection ever */
+	bool verified;
+	struct session_identity identity;   /* of what was opened */
 	struct session_identity seen;       /* of this epoch's */
 	uint8_t verifier[SESSION_INSTANCE]; /* if verified: who has all of the log */
 
@@ -204,9 +204,10 @@ struct session {
 	uint64_t times_lost, replayed, sent_again, reverted; /* for reports */
 };
 
-/* In WAITING: the first connections are dialled as later ones are. now is in ms, and never goes
- * back. */
-void session_init(struct session *session, const struct session_options *options, int64_t now);
+/* In WAITING: the first connections are dialled as later ones are. disk is what was opened: with it
+ * they are compared (but not who serves it). now is in ms, and never goes back. */
+void session_init(struct session *session, const struct session_options *options,
+		  const struct session_identity *disk, int64_t now);
 
 /* The bytes that one write may have, so that the log never waits for itself. */
 uint64_t session_max_len(const struct session *session);

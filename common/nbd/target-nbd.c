@@ -45,8 +45,9 @@ struct nbd_target {
 	uint64_t unflushed; /* bytes */
 	bool memory_ready;
 	struct lasting_listener listener;
-	struct lasting *lasting;          /* from the first queue on, with reconnect */
-	target_nbd_identify_fn *identify; /* or NULL */
+	struct lasting *lasting;               /* from the first queue on, with reconnect */
+	uint8_t identity[TARGET_NBD_IDENTITY]; /* of the disk, if there is: */
+	target_nbd_identify_fn *identify;      /* or NULL */
 	void *identify_opaque;
 };
 
@@ -133,8 +134,81 @@ static int read_facts(struct nbd_target *owner, struct error *err)
 	return 0;
 }
 
+/* ---- which disk is behind a connection ---- */
+
+/* Waits for a command, until the server has answered or is lost: then nothing lands in the caller's
+ * memory later. */
+static int finish_command(struct nbd_link *link, int64_t cookie)
+{
+	int ret;
+
+	while ((ret = nbd_aio_command_completed(link->nbd, cookie)) == 0)
+		nbd_link_look(link, -1, -1);
+	return ret > 0 ? 0 : link->silent ? -ETIMEDOUT : -nbd_link_errno();
+}
+
+static int read_over(struct nbd_link *link, void *buf, size_t len, uint64_t offset)
+{
+	int64_t cookie = nbd_aio_pread(link->nbd, buf, len, offset, NBD_NULL_COMPLETION, 0);
+	int ret;
+
+	if (cookie < 0)
+		return nbd_link_is_up(link) ? -nbd_link_errno() : -ENOTCONN;
+	nbd_link_asked(link, len);
+	ret = finish_command(link, cookie);
+	nbd_link_answered(link, len);
+	return ret;
+}
+
+/* A target that leads over one connection, and can only be read. */
+struct narrow {
+	struct target target;
+	struct nbd_link *link;
+};
+
+static int64_t narrow_read(struct target *target, void *buf, size_t len, uint64_t offset)
+{
+	struct narrow *narrow = (struct narrow *)target;
+	int ret;
+
+	if (offset >= target->size)
+		return 0;
+	len = min_u64(len, target->size - offset);
+	memset(buf, 0, len);
+	ret = read_over(narrow->link, buf, len, offset);
+	return ret < 0 ? ret : (int64_t)len;
+}
+
+static int read_identity(const struct nbd_target *owner, struct nbd_link *link, uint8_t *identity,
+			 struct error *err)
+{
+	static const struct target_ops ops = { .read = narrow_read };
+	struct narrow narrow = { .target = owner->target, .link = link };
+
+	if (!owner->identify)
+		return 0;
+	narrow.target.ops = &ops;
+	return owner->identify(owner->identify_opaque, &narrow.target, identity, err);
+}
+
+/* A session looks at that itself, whenever it takes a connection. */
+static bool has_same_identity(const struct nbd_target *owner, struct nbd_link *link,
+			      struct error *err)
+{
+	uint8_t identity[TARGET_NBD_IDENTITY] = { 0 };
+
+	if (owner->reconnect)
+		return true;
+	if (read_identity(owner, link, identity, err) < 0)
+		return false;
+	if (memcmp(identity, owner->identity, sizeof(identity)) == 0)
+		return true;
+	error_set(err, EPROTO, "%s: another disk is there than was opened", owner->target.name);
+	return false;
+}
+
 /* Is what is behind another connection the same export? */
-static bool is_same_export(void *opaque, const struct nbd_link *link, struct error *err)
+static bool is_same_export(void *opaque, struct nbd_link *link, struct error *err)
 {
 	const struct nbd_target *owner = opaque;
 	const struct target_nbd_facts *first = &owner->facts;
@@ -154,7 +228,7 @@ static bool is_same_export(void *opaque, const struct nbd_link *link, struct err
 	    facts.can_extents == first->can_extents && facts.can_cache == first->can_cache &&
 	    facts.block_minimum == first->block_minimum &&
 	    facts.block_maximum == first->block_maximum)
-		return true;
+		return has_same_identity(owner, link, err);
 	error_set(err, EPROTO, "%s: what it can has changed between two connections",
 		  owner->target.name);
 	return false;
@@ -320,30 +394,6 @@ static void nbd_queue_close(struct target_queue *queue)
 	free(queue);
 }
 
-/* Waits for a command, until the server has answered or is lost: then nothing lands in the caller's
- * memory later. */
-static int finish_command(struct nbd_link *link, int64_t cookie)
-{
-	int ret;
-
-	while ((ret = nbd_aio_command_completed(link->nbd, cookie)) == 0)
-		nbd_link_look(link, -1, -1);
-	return ret > 0 ? 0 : link->silent ? -ETIMEDOUT : -nbd_link_errno();
-}
-
-static int read_over(struct nbd_link *link, void *buf, size_t len, uint64_t offset)
-{
-	int64_t cookie = nbd_aio_pread(link->nbd, buf, len, offset, NBD_NULL_COMPLETION, 0);
-	int ret;
-
-	if (cookie < 0)
-		return nbd_link_is_up(link) ? -nbd_link_errno() : -ENOTCONN;
-	nbd_link_asked(link, len);
-	ret = finish_command(link, cookie);
-	nbd_link_answered(link, len);
-	return ret;
-}
-
 /* A connection in place of the first, with which all others are lost too. */
 static int dial_again(struct nbd_target *owner)
 {
@@ -431,35 +481,15 @@ static uint32_t sum_up(const struct target_nbd_facts *facts)
 	return sum;
 }
 
-/* A target that leads over one connection, and can only be read. */
-struct narrow {
-	struct target target;
-	struct nbd_link *link;
-};
-
-static int64_t narrow_read(struct target *target, void *buf, size_t len, uint64_t offset)
+/* What the server says of a disk. */
+static struct session_identity describe(const struct target_nbd_facts *facts)
 {
-	struct narrow *narrow = (struct narrow *)target;
-	int ret;
-
-	if (offset >= target->size)
-		return 0;
-	len = min_u64(len, target->size - offset);
-	memset(buf, 0, len);
-	ret = read_over(narrow->link, buf, len, offset);
-	return ret < 0 ? ret : (int64_t)len;
-}
-
-static int identify_disk(const struct nbd_target *owner, struct nbd_link *link,
-			 struct session_identity *identity, struct error *err)
-{
-	static const struct target_ops ops = { .read = narrow_read };
-	struct narrow narrow = { .target = owner->target, .link = link };
-
-	if (!owner->identify || identity->size != owner->target.size)
-		return 0;
-	narrow.target.ops = &ops;
-	return owner->identify(owner->identify_opaque, &narrow.target, identity->header, err);
+	return (struct session_identity){
+		.size = facts->size,
+		.facts = sum_up(facts),
+		.can_flush = facts->can_flush,
+		.can_fua = facts->can_fua,
+	};
 }
 
 static int identify(void *opaque, struct nbd_link *link, struct session_identity *identity,
@@ -469,16 +499,13 @@ static int identify(void *opaque, struct nbd_link *link, struct session_identity
 	struct target_nbd_facts facts;
 
 	read_export(link, &facts);
-	*identity = (struct session_identity){
-		.fences = link->identity.fences,
-		.has_instance = link->identity.has_instance,
-		.size = facts.size,
-		.facts = sum_up(&facts),
-		.can_flush = facts.can_flush,
-		.can_fua = facts.can_fua,
-	};
+	*identity = describe(&facts);
+	identity->fences = link->identity.fences;
+	identity->has_instance = link->identity.has_instance;
 	memcpy(identity->instance, link->identity.instance, sizeof(identity->instance));
-	return identify_disk(owner, link, identity, err);
+	return identity->size == owner->target.size ?
+		       read_identity(owner, link, identity->header, err) :
+		       0;
 }
 
 /* As many as there will be queues: some may have been lost since. */
@@ -499,21 +526,22 @@ static int fill_spares(struct nbd_target *owner, struct error *err)
 
 static int start_session(struct nbd_target *owner, struct error *err)
 {
-	const struct lasting_options options = {
+	struct lasting_options options = {
 		.server = &owner->server,
 		.context = NBD_CONTEXT,
 		.links = owner->target.max_queues,
-		.can_fua = owner->facts.can_fua,
 		.max_len = owner->target.max_len,
 		.secret = owner->secret,
 		.reconnect = owner->reconnect,
 		.unflushed = owner->unflushed,
 		.memory_ready = owner->memory_ready,
 		.listener = owner->listener,
+		.disk = describe(&owner->facts),
 		.identify = identify,
 		.opaque = owner,
 	};
 
+	memcpy(options.disk.header, owner->identity, sizeof(options.disk.header));
 	owner->nr_spare = 0;
 	error_set(&owner->silent, ETIMEDOUT, "the server has been away for %u second%s",
 		  owner->reconnect, owner->reconnect == 1 ? "" : "s");
@@ -547,11 +575,14 @@ bool target_is_nbd(const struct target *target)
 	return target->ops == &nbd_ops || target->ops == &session_ops;
 }
 
-void target_nbd_set_identify(struct target *target, target_nbd_identify_fn *identify_fn,
-			     void *opaque)
+void target_nbd_set_identity(struct target *target, const uint8_t ours[TARGET_NBD_IDENTITY],
+			     target_nbd_identify_fn *identify_fn, void *opaque)
 {
-	to_nbd(target)->identify = identify_fn;
-	to_nbd(target)->identify_opaque = opaque;
+	struct nbd_target *owner = to_nbd(target);
+
+	memcpy(owner->identity, ours, TARGET_NBD_IDENTITY);
+	owner->identify = identify_fn;
+	owner->identify_opaque = opaque;
 }
 
 void target_nbd_hurry(struct target *target)

@@ -45,15 +45,17 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 int target_nbd_connect(struct target *target, struct error *err);
 
 /* What makes the disk the one that it is, in TARGET_NBD_IDENTITY bytes, besides what its server says of
- * it: asked for with each connection of one with reconnect. target is another than the one that was
- * opened, which leads over that connection alone and can only be read. 0, or a negative errno with a
- * message: the connection is made again. */
+ * it: asked for with each further connection. target is another than the one that was opened, which
+ * leads over that connection alone and can only be read. 0, or a negative errno with a message: then the
+ * connection can't be used. */
 #define TARGET_NBD_IDENTITY SESSION_HEADER
 typedef int target_nbd_identify_fn(void *opaque, struct target *target, uint8_t *identity,
 				   struct error *err);
 
-/* Before queues are opened. opaque outlives the target. */
-void target_nbd_set_identify(struct target *target, target_nbd_identify_fn *identify, void *opaque);
+/* ours is that of the disk that was opened; a connection to another is none. Before queues are opened.
+ * opaque outlives the target. */
+void target_nbd_set_identity(struct target *target, const uint8_t ours[TARGET_NBD_IDENTITY],
+			     target_nbd_identify_fn *identify, void *opaque);
 
 /* From now on the server is lost when it owes an answer for some seconds: whoever uses it wants to
  * end. Any thread. */

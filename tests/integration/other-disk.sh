@@ -105,6 +105,62 @@ luks LUKS2 make_luks2
 iterations=1000 pbkdf=()
 luks LUKS1 make_luks1
 
+# ---- another disk while a passphrase is awaited ----
+
+# What counts is what was opened, not who is there when the first request comes.
+cat >"$T/answer.py" <<'PYTHON'
+import os, socket, subprocess, sys, time
+
+preload, plugin, folder, *parameters = sys.argv[1:]
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server = subprocess.Popen(
+    ["nbdkit", "-U", "-", plugin, *parameters, "ask=%d" % theirs.fileno(), "--run",
+     "echo served; qemu-io -f raw -c 'write -P 7 0 4096' $uri"],
+    pass_fds=[theirs.fileno()], env=dict(os.environ, LD_PRELOAD=preload),
+    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+theirs.close()
+ours.recv(4096)
+open(folder + "/asked", "w").close()
+for _ in range(600):
+    if os.path.exists(folder + "/go"):
+        break
+    time.sleep(0.1)
+ours.send(open(folder + "/pass", "rb").read() + b"\n")
+print(server.communicate(timeout=60)[0])
+sys.exit(server.returncode)
+PYTHON
+
+# meanwhile NAME WORDS PARAMETER...
+meanwhile() {
+	local name=$1 words=$2 before pid deadline=$((SECONDS + 60))
+
+	shift 2
+	rm -f "$T/asked" "$T/go"
+	start_stock disk file "$T/disk"
+	before=$(sha256sum <"$T/other")
+	python3 "$T/answer.py" "$NDIO_PRELOAD" "$NDIO_PLUGIN" "$T" uri="$(uri disk)" "$@" \
+		>"$T/said" 2>&1 &
+	pid=$!
+	until [ -e "$T/asked" ] || [ $SECONDS -gt $deadline ]; do
+		sleep 0.02
+	done
+	kill_disk
+	start_stock disk file "$T/other"
+	: >"$T/go"
+	wait $pid
+	like "$name: refused" "$(cat "$T/said")" "$words"
+	is "$name: nothing was written to it" "$(sha256sum <"$T/other")" "$before"
+	stop_server disk
+}
+
+make_luks2 "$T/disk" 20M
+make_luks2 "$T/other" 20M
+meanwhile "another disk, four connections" "disk.sock: .*another"
+meanwhile "another disk, one connection" "disk.sock: .*another" connections=1
+meanwhile "another disk, without reconnect" "disk.sock: .*(another|lost)" reconnect=0
+meanwhile "another disk, one connection, without reconnect" "disk.sock: .*(another|lost)" \
+	reconnect=0 connections=1
+
 # ---- a server that doesn't know the key any more ----
 
 make_psk "$psk" alice

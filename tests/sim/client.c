@@ -459,8 +459,11 @@ void client_start(struct client *client)
 		.seed = sim_random(sim, UINT64_MAX),
 	};
 
+	struct session_identity disk;
+
 	client->timer_at = NEVER;
-	session_init(&client->session, &options, sim->now);
+	server_identify(sim, &disk);
+	session_init(&client->session, &options, &disk, sim->now);
 	for (unsigned i = 0; i < sim->options.callers; i++) {
 		client->caller[i].client = client;
 		client->caller[i].left = sim->options.ops;

@@ -167,14 +167,6 @@ static struct event take_event(struct sim *s)
 
 /* ---- faults ---- */
 
-static bool may_swap(const struct sim *s)
-{
-	for (unsigned i = 0; i < s->options.clients; i++)
-		if (!s->client[i].session.has_identity)
-			return false;
-	return s->server.alive;
-}
-
 static void fault_happens(struct sim *s, void *unused, uint64_t unused2)
 {
 	enum fault fault = sim_random(s, FAULTS);
@@ -185,7 +177,7 @@ static void fault_happens(struct sim *s, void *unused, uint64_t unused2)
 	sim_at(s, s->now + 1 + sim_random(s, 2 * s->options.between), fault_happens, NULL, 0);
 	if (s->now >= s->options.until || !(s->options.faults >> fault & 1) || s->server.stranger)
 		return;
-	if (fault == FAULT_STRANGER && (!may_swap(s) || !sim_chance(s, 300)))
+	if (fault == FAULT_STRANGER && (!s->server.alive || !sim_chance(s, 300)))
 		return;
 	sim_note(s, "fault: %s", fault_names[fault]);
 	s->faults[fault]++;

@@ -54,7 +54,7 @@ static int begin(void **state)
 
 	(void)state;
 	now = 1000;
-	session_init(&session, &options, now);
+	session_init(&session, &options, &ours, now);
 	return 0;
 }
 
@@ -342,6 +342,21 @@ static void another_disk_is_refused(void **state)
 	}
 }
 
+/* Also when it is met first: what counts is what was opened. */
+static void another_disk_is_refused_at_once(void **state)
+{
+	struct session_identity stranger = ours;
+	struct write a;
+
+	begin(state);
+	issue(&a, OP_WRITE, 0, 0);
+	stranger.header[0] = 1;
+	assert_false(connect_to(&stranger));
+	expect(SESSION_DONE, &a.op);
+	assert_int_equal(a.op.result, -ESTALE);
+	expect(SESSION_NOTHING, NULL);
+}
+
 static void connections_come_together(void **state)
 {
 	struct session_options options = session.options;
@@ -349,7 +364,7 @@ static void connections_come_together(void **state)
 
 	(void)state;
 	options.links = 2;
-	session_init(&session, &options, now);
+	session_init(&session, &options, &ours, now);
 	assert_true(session_dial(&session, &link, now));
 	assert_int_equal(link, 0);
 	assert_false(session_dial(&session, &link, now)); /* does anybody answer? */
@@ -448,6 +463,7 @@ int main(void)
 		cmocka_unit_test_setup(time_runs_out_once, begin),
 		cmocka_unit_test_setup(gone_is_stale, begin),
 		cmocka_unit_test_setup(another_disk_is_refused, begin),
+		cmocka_unit_test_setup(another_disk_is_refused_at_once, begin),
 		cmocka_unit_test_setup(connections_come_together, begin),
 		cmocka_unit_test_setup(backs_off, begin),
 		cmocka_unit_test_setup(flushes_by_itself_and_waits_for_room, begin),
