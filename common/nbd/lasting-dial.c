@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/align.h"
 #include "base/clock.h"
@@ -192,16 +191,14 @@ static void hurry_up(struct lasting *lasting, int64_t now)
 static void sleep_a_while(struct lasting *lasting)
 {
 	int64_t at = session_wake_at(&lasting->session);
-	struct timespec ts;
 
 	if (lasting->session.state != SESSION_UP && lasting->hurry_at < at)
 		at = lasting->hurry_at;
 	lasting->asleep_until = at;
-	ts = (struct timespec){ .tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000 };
 	if (at == INT64_MAX)
 		pthread_cond_wait(&lasting->changed, &lasting->lock);
 	else
-		pthread_cond_timedwait(&lasting->changed, &lasting->lock, &ts);
+		clock_wait(&lasting->changed, &lasting->lock, at);
 	lasting->asleep_until = INT64_MIN;
 }
 

@@ -598,7 +598,6 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 		.quiesce = min_u64(options->server->answer_timeout * INT64_C(1000), QUIESCE_MS),
 	};
 	struct lasting *lasting = calloc(1, sizeof(*lasting));
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!lasting)
@@ -606,10 +605,7 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	lasting->options = *options;
 	lasting->asleep_until = lasting->hurry_at = INT64_MAX;
 	mutex_init_short(&lasting->lock);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&lasting->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&lasting->changed, NULL);
 	if (getrandom(&session.seed, sizeof(session.seed), 0) < 0)
 		session.seed = clock_ms();
 	session_init(&lasting->session, &session, &options->disk, clock_ms());

@@ -13,7 +13,6 @@
 #include "nbd/nbd-group.h"
 
 #include <assert.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/thread.h"
@@ -26,8 +25,6 @@
 void nbd_group_init(struct nbd_group *group, struct nbd_server *server, const char *context,
 		    nbd_group_check_fn *check, void *opaque)
 {
-	pthread_condattr_t attr;
-
 	*group = (struct nbd_group){
 		.server = server,
 		.context = context,
@@ -36,10 +33,7 @@ void nbd_group_init(struct nbd_group *group, struct nbd_server *server, const ch
 		.delay = FIRST_MS,
 	};
 	pthread_mutex_init(&group->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&group->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&group->changed, NULL);
 }
 
 /* Ends the thread, if one was started: not across a fork. */
@@ -75,10 +69,9 @@ static bool has_work(const struct nbd_group *group)
 static void sleep_before_try(struct nbd_group *group)
 {
 	int64_t at = clock_ms() + group->delay;
-	const struct timespec ts = { .tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000 };
 
 	while (has_work(group) && clock_ms() < at)
-		pthread_cond_timedwait(&group->changed, &group->lock, &ts);
+		clock_wait(&group->changed, &group->lock, at);
 }
 
 /* Without the lock. */
