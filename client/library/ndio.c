@@ -402,7 +402,7 @@ static void tell_server(const struct ndio_volume *handle, struct ndio_info *info
 	info->structured_replies = facts.structured_replies;
 	info->reconnect = target_nbd_lasting(target, &lasting) ? handle->reconnect : 0;
 	info->fences = facts.identity.fences;
-	for (unsigned i = 0; facts.identity.has_instance && i < NBD_ID_LEN; i++)
+	for (unsigned i = 0; facts.identity.has_instance && i < SESSION_ID; i++)
 		snprintf(info->instance + 2 * i, 3, "%02x", facts.identity.instance[i]);
 	snprintf(info->protocol, sizeof(info->protocol), "%s", facts.protocol);
 	snprintf(info->tls_version, sizeof(info->tls_version), "%s", facts.tls_facts.version);

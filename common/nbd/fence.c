@@ -25,7 +25,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define SUFFIX     ";ndio-session="
 #define HEX        "0123456789abcdef"
 #define CACHE_LINE 64 /* bytes */
 
@@ -39,7 +38,7 @@ struct fence_handle {
 	/* The rest is under the mutex. */
 	_Alignas(CACHE_LINE) struct fence_handle *next;
 	struct fence_handle **link; /* what points to it */
-	uint8_t session[FENCE_SESSION];
+	uint8_t session[SESSION_ID];
 	uint64_t epoch;  /* 0: no session */
 	uint64_t newest; /* the same in all handles of a session */
 };
@@ -55,16 +54,17 @@ static int parse_byte(const char *hex)
 	return low ? (int)((high - HEX) << 4 | (low - HEX)) : -1;
 }
 
-bool fence_parse(const char *name, uint8_t session[FENCE_SESSION], uint64_t *epoch)
+bool fence_parse(const char *name, uint8_t session[SESSION_ID], uint64_t *epoch)
 {
-	const size_t before = strlen(SUFFIX) + 2 * FENCE_SESSION; /* bytes before the dot */
+	const size_t before = strlen(SESSION_SUFFIX) + 2 * SESSION_ID; /* bytes before the dot */
 	const char *dot = strrchr(name, '.'), *hex;
 	size_t digits;
 
-	if (!dot || (size_t)(dot - name) < before || strncmp(dot - before, SUFFIX, strlen(SUFFIX)))
+	if (!dot || (size_t)(dot - name) < before ||
+	    strncmp(dot - before, SESSION_SUFFIX, strlen(SESSION_SUFFIX)))
 		return false;
-	hex = dot - 2 * FENCE_SESSION;
-	for (size_t i = 0; i < FENCE_SESSION; i++) {
+	hex = dot - 2 * SESSION_ID;
+	for (size_t i = 0; i < SESSION_ID; i++) {
 		int byte = parse_byte(hex + 2 * i);
 
 		if (byte < 0)
@@ -86,8 +86,8 @@ int fences_identify(struct fences *fences, bool last, struct error *err)
 		return error_set(err, errno, "no random number to tell this server from others: %s",
 				 strerror(errno));
 	snprintf(fences->identity, sizeof(fences->identity),
-		 "ndio " NDIO_VERSION " instance=%016" PRIx64 "%016" PRIx64 "%s", instance[0],
-		 instance[1], last ? " fences" : "");
+		 "ndio " NDIO_VERSION " " SAYS_INSTANCE "%016" PRIx64 "%016" PRIx64 "%s",
+		 instance[0], instance[1], last ? SAYS_FENCES : "");
 	return 0;
 }
 
@@ -113,7 +113,7 @@ static void take_out(struct fence_handle *handle)
 
 static bool same_session(const struct fence_handle *a, const struct fence_handle *b)
 {
-	return a->epoch && b->epoch && memcmp(a->session, b->session, FENCE_SESSION) == 0;
+	return a->epoch && b->epoch && memcmp(a->session, b->session, SESSION_ID) == 0;
 }
 
 /* Tells all of the handle's session of the newest epoch, itself too, and fences the older ones. */

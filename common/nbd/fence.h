@@ -3,12 +3,8 @@
  *
  * A client that survives the loss of its connections gives them all a session, which it has drawn
  * by lot, and an epoch that counts up with each coming back. Both are at the end of the export's
- * name that it asks for, behind the user's own name, which is anything:
- *
- *     NAME;ndio-session=HEX32.EPOCH
- *
- * of lower-case hexadecimal digits: 32 of the session, 1 to 16 of the epoch, which has no zero in
- * front. What doesn't end exactly so has no session, and is never fenced.
+ * name that it asks for (session-name.h). What doesn't end exactly so has no session, and is never
+ * fenced.
  *
  *     fence_open -> fence_enter, fence_leave ... (many at once) -> fence_close
  *
@@ -22,8 +18,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-
-#define FENCE_SESSION 16 /* bytes */
+#include "nbd/session-name.h"
 
 struct fence_handle; /* a connection, from its opening on */
 
@@ -48,7 +43,7 @@ int fences_identify(struct fences *fences, bool last, struct error *err);
 void fences_clear(struct fences *fences);
 
 /* The session and the epoch at the end of an export's name. False if it has none. */
-bool fence_parse(const char *name, uint8_t session[FENCE_SESSION], uint64_t *epoch);
+bool fence_parse(const char *name, uint8_t session[SESSION_ID], uint64_t *epoch);
 
 /* A connection to the export of this name. May block: as long as anything is run that an older
  * epoch of its session has entered, and no longer. 0; or -ESTALE if a newer epoch is known, or

@@ -224,18 +224,18 @@ static int answered(void *opaque, int *error)
 /* "... instance=HEX [fences]", which may stand behind other words. */
 static void parse_identity(const char *text, struct nbd_identity *identity)
 {
-	const char *at = text ? strstr(text, NBD_INSTANCE) : NULL;
-	char hex[2 * NBD_ID_LEN + 1] = "";
+	const char *at = text ? strstr(text, SAYS_INSTANCE) : NULL;
+	char hex[2 * SESSION_ID + 1] = "";
 	size_t len = 0;
 
 	if (at)
-		snprintf(hex, sizeof(hex), "%s", at + strlen(NBD_INSTANCE));
+		snprintf(hex, sizeof(hex), "%s", at + strlen(SAYS_INSTANCE));
 	identity->has_instance =
-		OPENSSL_hexstr2buf_ex(identity->instance, NBD_ID_LEN, &len, hex, '\0') &&
-		len == NBD_ID_LEN;
+		OPENSSL_hexstr2buf_ex(identity->instance, SESSION_ID, &len, hex, '\0') &&
+		len == SESSION_ID;
 	identity->fences =
-		identity->has_instance && strncmp(at + strlen(NBD_INSTANCE) + 2 * NBD_ID_LEN,
-						  NBD_FENCES, strlen(NBD_FENCES)) == 0;
+		identity->has_instance && strncmp(at + strlen(SAYS_INSTANCE) + 2 * SESSION_ID,
+						  SAYS_FENCES, strlen(SAYS_FENCES)) == 0;
 }
 
 static int listed(void *opaque, const char *name, const char *description)
@@ -265,7 +265,7 @@ static int choose_export(struct nbd_link *link, uint64_t epoch, const struct dea
 	const struct nbd_server *server = link->server;
 	const nbd_completion_callback done = { .callback = answered, .user_data = link };
 	char name[NBD_MAX_STRING];
-	int len = snprintf(name, sizeof(name), "%s" NBD_SESSION "%s.%" PRIx64,
+	int len = snprintf(name, sizeof(name), "%s" SESSION_SUFFIX "%s.%" PRIx64,
 			   server->uri.export_name, server->session, epoch);
 	int ret;
 

@@ -10,21 +10,14 @@
 #include "base/error.h"
 #include "nbd/nbd-dial.h"
 #include "nbd/nbd-server.h"
+#include "nbd/session-name.h"
 #include "nbd/silence.h"
 #include "tls/tls.h"
-
-/* How a server's process that fences says so in the export's description, and how a connection of a
- * session asks for the export NAME: NAME;ndio-session=ID.EPOCH. Both ids are NBD_ID_LEN bytes, in
- * hexadecimal. */
-#define NBD_INSTANCE "instance="
-#define NBD_FENCES   " fences"
-#define NBD_SESSION  ";ndio-session="
-#define NBD_ID_LEN   16
 
 /* Who is behind a connection, as far as he says. */
 struct nbd_identity {
 	bool has_instance, fences;
-	uint8_t instance[NBD_ID_LEN];
+	uint8_t instance[SESSION_ID];
 };
 
 struct nbd_link {

@@ -721,7 +721,7 @@ static bool is_verifier(const struct session *session)
 	if (HAS_BUG(BUG_NO_VERIFIER))
 		return true;
 	return session->verified && session->seen.has_instance &&
-	       memcmp(session->verifier, session->seen.instance, SESSION_INSTANCE) == 0;
+	       memcmp(session->verifier, session->seen.instance, SESSION_ID) == 0;
 }
 
 static void quiet(struct session *session, int64_t now)

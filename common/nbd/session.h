@@ -60,9 +60,9 @@
 #include <stdint.h>
 
 #include "engine/request.h"
+#include "nbd/session-name.h"
 
 #define SESSION_LINKS    64  /* connections at the most: one bit each */
-#define SESSION_INSTANCE 16  /* bytes */
 #define SESSION_HEADER   32  /* bytes */
 #define SESSION_OVERHEAD 256 /* bytes that a record is taken to cost besides its data */
 
@@ -89,7 +89,7 @@ struct session_options {
 struct session_identity {
 	bool fences;       /* it ends what older epochs run before it lets in a newer one */
 	bool has_instance; /* which process it is, as far as it says so */
-	uint8_t instance[SESSION_INSTANCE];
+	uint8_t instance[SESSION_ID];
 	uint64_t size;  /* bytes */
 	uint32_t facts; /* what it can, and is, as bits; compared alone */
 	bool can_flush; /* if it can't, what it acknowledges is taken to be safe */
@@ -166,9 +166,9 @@ struct session {
 	unsigned nr_up, nr_end; /* links that are up; that are to be told to end */
 
 	bool verified;
-	struct session_identity identity;   /* of what was opened */
-	struct session_identity seen;       /* of this epoch's */
-	uint8_t verifier[SESSION_INSTANCE]; /* if verified: who has all of the log */
+	struct session_identity identity; /* of what was opened */
+	struct session_identity seen;     /* of this epoch's */
+	uint8_t verifier[SESSION_ID];     /* if verified: who has all of the log */
 
 	struct session_list flying; /* told to be sent in this epoch, not landed */
 	struct session_list again;  /* were so in an earlier one */

@@ -639,7 +639,7 @@ int target_nbd_connect(struct target *target, struct error *err)
 /* An id that no other has, or can guess. */
 static int name_session(struct nbd_target *owner, struct error *err)
 {
-	uint8_t id[NBD_ID_LEN];
+	uint8_t id[SESSION_ID];
 
 	if (getrandom(id, sizeof(id), 0) != sizeof(id))
 		return error_set(err, errno, "%s: no random number: %s", owner->target.name,

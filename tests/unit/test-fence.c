@@ -86,11 +86,11 @@ static void names_that_have_a_session(void **state)
 		{ "d\303\251" OF_A "ffffffffffffffff", UINT64_MAX },
 		{ "x" OF_B "7" OF_A "8", 8 }, /* the first one is the user's */
 	};
-	const uint8_t want[FENCE_SESSION] = { 0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
-					      0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff };
+	const uint8_t want[SESSION_ID] = { 0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+					   0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff };
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-		uint8_t session[FENCE_SESSION] = { 0 };
+		uint8_t session[SESSION_ID] = { 0 };
 		uint64_t epoch = 0;
 
 		assert_true(fence_parse(good[i].name, session, &epoch));
@@ -139,7 +139,7 @@ static void names_that_are_the_users(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		uint8_t session[FENCE_SESSION];
+		uint8_t session[SESSION_ID];
 		uint64_t epoch;
 
 		if (fence_parse(bad[i], session, &epoch))
