@@ -81,15 +81,16 @@ static void ndio_close(void *handle)
 /* Also who this is, and of a gateway how its server is. */
 static const char *ndio_export_description(void *handle)
 {
+	static _Thread_local char text[3 * 128]; /* what nbdkit interns it keeps for good */
 	struct lasting_facts facts;
-	char server[128] = "";
+	int len = !volume->encrypted ? 0 :
+				       snprintf(text, 128, VOLUME_DESCRIPTION "; ",
+						volume->luks.version, volume->sector);
 
+	len += snprintf(text + len, 128, "%s", fences.identity);
 	if (target_nbd_lasting(volume->target, &facts))
-		lasting_say(&facts, server, sizeof(server));
-	if (!volume->encrypted)
-		return nbdkit_printf_intern("%s%s", fences.identity, server);
-	return nbdkit_printf_intern(VOLUME_DESCRIPTION "; %s%s", volume->luks.version,
-				    volume->sector, fences.identity, server);
+		lasting_say(&facts, text + len, 128);
+	return text;
 }
 
 /* Whoever asks what there is learns who this is without opening it. */

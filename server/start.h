@@ -6,10 +6,8 @@
 #include "engine/volume.h"
 #include "nbd/fence.h"
 
-/* From start_get_ready() to start_unload(). */
+/* From start_get_ready() to start_unload(); the fences are of all connections. */
 extern struct volume *volume;
-
-/* Of all connections, which are between the last two of these: */
 extern struct fences fences;
 
 /* nbdkit's get_ready, after_fork and unload. */
