@@ -8,6 +8,7 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+#include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,6 +162,7 @@ void session_memory_give(struct session_memory *memory, struct session_record *r
 	struct space *space = space_of(record);
 
 	if (space->on_heap) {
+		OPENSSL_cleanse(space, space->len); /* without a key it is plaintext */
 		free(space);
 		return;
 	}

@@ -19,16 +19,18 @@ struct session_memory {
 	size_t used;       /* bytes from tail to head, what is free between them too */
 };
 
-/* ready: all of it is taken now, and not as it is used. For records that cost so many bytes in all, as a session counts, each with max_len at the most.
- * 0, or a negative errno with a message without a name. What was taken is kept. */
+/* For records that cost so many bytes in all, as a session counts, each with max_len at the most.
+ * Memory is taken as it is used, and kept; ready: all of it at once. 0, or a negative errno with a
+ * message without a name. */
 int session_memory_init(struct session_memory *memory, uint64_t bytes, uint64_t max_len, bool ready,
 			struct error *err);
 void session_memory_destroy(struct session_memory *memory); /* harmless on a zeroed struct */
 
 /* A record with room for len bytes of data at op.data; the rest of it is zeroes. NULL: no memory. */
 struct session_record *session_memory_take(struct session_memory *memory, uint64_t len);
+void session_memory_give(struct session_memory *memory, struct session_record *record);
+
 /* Fills it with that many bytes. Any thread, without the lock. */
 void session_memory_fill(struct session_record *record, const void *data, size_t len);
-void session_memory_give(struct session_memory *memory, struct session_record *record);
 
 #endif
