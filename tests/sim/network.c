@@ -7,23 +7,14 @@ static int64_t delay(struct sim *sim)
 	return sim_chance(sim, 20) ? sim_random(sim, 40) : sim_random(sim, 3);
 }
 
-static void to_server(struct sim *sim, struct conn *conn, event_fn *run, void *what)
+/* Nothing overtakes what went the same way on this connection before, which arrives at *last. */
+static void send_on(struct sim *sim, int64_t *last, event_fn *run, void *what)
 {
 	int64_t at = sim->now + delay(sim);
 
-	if (at < conn->last_to_server)
-		at = conn->last_to_server;
-	conn->last_to_server = at;
-	sim_at(sim, at, run, what, 0);
-}
-
-static void to_client(struct sim *sim, struct conn *conn, event_fn *run, void *what)
-{
-	int64_t at = sim->now + delay(sim);
-
-	if (at < conn->last_to_client)
-		at = conn->last_to_client;
-	conn->last_to_client = at;
+	if (at < *last)
+		at = *last;
+	*last = at;
 	sim_at(sim, at, run, what, 0);
 }
 
@@ -117,35 +108,35 @@ struct conn *network_dial(struct sim *sim, struct client *client, unsigned link,
 		.client_open = true,
 		.ended = NEVER,
 	};
-	to_server(sim, conn, hello_arrives, conn);
+	send_on(sim, &conn->last_to_server, hello_arrives, conn);
 	return conn;
 }
 
 void network_send(struct sim *sim, struct command *command)
 {
-	to_server(sim, command->conn, request_arrives, command);
+	send_on(sim, &command->conn->last_to_server, request_arrives, command);
 }
 
 void network_answer(struct sim *sim, struct command *command)
 {
-	to_client(sim, command->conn, answer_arrives, command);
+	send_on(sim, &command->conn->last_to_client, answer_arrives, command);
 }
 
 void network_welcome(struct sim *sim, struct conn *conn)
 {
-	to_client(sim, conn, welcome_arrives, conn);
+	send_on(sim, &conn->last_to_client, welcome_arrives, conn);
 }
 
 void network_refuse(struct sim *sim, struct conn *conn)
 {
-	to_client(sim, conn, client_lost, conn);
+	send_on(sim, &conn->last_to_client, client_lost, conn);
 }
 
 void network_close(struct sim *sim, struct conn *conn)
 {
 	conn->client_open = false;
 	conn->ended = sim->now;
-	to_server(sim, conn, reset_arrives, conn);
+	send_on(sim, &conn->last_to_server, reset_arrives, conn);
 }
 
 /* ---- faults ---- */
