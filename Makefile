@@ -62,6 +62,7 @@ B       := build$(if $(filter-out gcc,$(VARIANT)),/$(VARIANT))
 
 COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c common/*/*.c))
 SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
+SERVE        := $(patsubst %.c,$(B)/%.o,$(wildcard server/serve/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
@@ -363,6 +364,8 @@ $(B)/config.mk: FORCE | $(first_deps)
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient -Iclient/library
+# Only for "": there is a <memory.h> too.
+$(B)/tests/%.o: BASE += -iquote server
 
 $(B)/%.o: %.c $(B)/config.mk
 	$(call say,CC,$<)
@@ -374,10 +377,11 @@ $(B)/%.o: %.c $(B)/config.mk
 $(B)/server/plugin.o: BASE += -Wno-missing-prototypes -Wno-unused-parameter
 $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 
-# The command's objects are here for its unit tests.
+# The objects of programs are here for their unit tests.
 $(B)/common.a: $(COMMON)
 $(B)/client.a: $(filter-out $(B)/client/command/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
-$(B)/common.a $(B)/client.a:
+$(B)/serve.a: $(filter-out $(B)/server/serve/main.o,$(SERVE))
+$(B)/common.a $(B)/client.a $(B)/serve.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
@@ -412,7 +416,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
-$(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/common.a
+$(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/serve.a $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) $(TEST_LDLIBS)
 
@@ -432,7 +436,7 @@ $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
-$(FUZZERS): %: %.o $(B)/common.a
+$(FUZZERS): %: %.o $(B)/serve.a $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(filter-out -shared-libsan,$(LINK)) -fsanitize=fuzzer $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS) -lm
 
@@ -469,6 +473,6 @@ $(MAN_NAMES):
 	$(Q)mkdir -p $(@D)
 	$(Q)echo '.so $(if $(filter %.3,$@),man3/ndio.3,man8/ndio-attach.8)' >$@
 
--include $(COMMON:.o=.d) $(SERVER:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
+-include $(COMMON:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
 	 $(REGISTERS_OBJECTS:.o=.d)
