@@ -289,7 +289,7 @@ size_t reply_extents(const struct transmission *t, const struct command *command
 	size_t i = 0, nr = 0;
 
 	assert(t->structured && size >= head + each);
-	while (told < command->len && size - (end - out) >= each) {
+	while (size - (end - out) >= each) {
 		struct reply_extent run = merge(extents, n, &i, command->len - told);
 
 		if (run.len == 0)

@@ -203,6 +203,9 @@ static void read_only(void **state)
 		assert_int_equal(refused(t, NBD_CMD_READ, 0, 0, 512), 0);
 		assert_int_equal(refused(t, NBD_CMD_FLUSH, 0, 0, 0), 0);
 	}
+	/* Also what isn't even offered. */
+	facts.flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY;
+	assert_int_equal(refused(&simple, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 512), NBD_EPERM);
 }
 
 static void ranges(void **state)
@@ -366,6 +369,10 @@ static void data(void **state)
 	     STRUCTURED "\0\0\0\1" COOKIES "\0\0\x10\x07" OFFSET("\2"));
 	SAID(reply_data(&extended, &command, 65538, 0xffe, true, out),
 	     EXTENDED "\0\1\0\1" COOKIES OFFSET("\1") "\0\0\0\0\0\0\x10\x06" OFFSET("\2"));
+	facts.max_block = UINT32_MAX;
+	ask_for(NBD_CMD_READ, 0, 65537, UINT32_MAX);
+	SAID(reply_data(&extended, &command, 65537, UINT32_MAX, true, out),
+	     EXTENDED "\0\1\0\1" COOKIES OFFSET("\1") "\0\0\0\1\0\0\0\7" OFFSET("\1"));
 }
 
 static void hole(void **state)
