@@ -147,26 +147,12 @@ static bool older_runs(const struct fence_handle *handle)
 	return false;
 }
 
-static int take_over(struct fence_handle *handle, struct error *err)
-{
-	fence_older(handle);
-	while (handle->newest == handle->epoch && older_runs(handle))
-		pthread_cond_wait(&handle->fences->changed, &handle->fences->mutex);
-	if (handle->newest == handle->epoch)
-		return 0;
-	return error_set(err, ESTALE,
-			 "a connection of a session's epoch %" PRIx64
-			 " comes after one of %" PRIx64,
-			 handle->epoch, handle->newest);
-}
-
 /* ---- handles ---- */
 
-int fence_open(struct fences *fences, const char *name, struct fence_handle **opened,
-	       struct error *err)
+int fence_begin(struct fences *fences, const char *name, struct fence_handle **begun,
+		struct error *err)
 {
 	struct fence_handle *handle = aligned_alloc(CACHE_LINE, sizeof(*handle));
-	int ret = 0;
 
 	if (!handle)
 		return error_set(err, ENOMEM, "no memory for a connection");
@@ -177,14 +163,41 @@ int fence_open(struct fences *fences, const char *name, struct fence_handle **op
 	pthread_mutex_lock(&fences->mutex);
 	insert(handle);
 	if (handle->epoch)
-		ret = take_over(handle, err);
-	if (ret < 0)
-		take_out(handle);
+		fence_older(handle);
 	pthread_mutex_unlock(&fences->mutex);
+	*begun = handle;
+	return 0;
+}
+
+int fence_ready(struct fence_handle *handle, bool wait, struct error *err)
+{
+	struct fences *fences = handle->fences;
+	int ret = 0;
+
+	pthread_mutex_lock(&fences->mutex);
+	while (handle->newest == handle->epoch && older_runs(handle) && wait)
+		pthread_cond_wait(&fences->changed, &fences->mutex);
+	if (handle->newest != handle->epoch)
+		ret = error_set(err, ESTALE,
+				"a connection of a session's epoch %" PRIx64
+				" comes after one of %" PRIx64,
+				handle->epoch, handle->newest);
+	else if (older_runs(handle))
+		ret = -EAGAIN;
+	pthread_mutex_unlock(&fences->mutex);
+	return ret;
+}
+
+int fence_open(struct fences *fences, const char *name, struct fence_handle **opened,
+	       struct error *err)
+{
+	int ret = fence_begin(fences, name, opened, err);
+
 	if (ret < 0)
-		free(handle);
-	else
-		*opened = handle;
+		return ret;
+	ret = fence_ready(*opened, true, err);
+	if (ret < 0)
+		fence_close(*opened);
 	return ret;
 }
 

@@ -51,6 +51,13 @@ bool fence_parse(const char *name, uint8_t session[SESSION_ID], uint64_t *epoch)
 int fence_open(struct fences *fences, const char *name, struct fence_handle **opened,
 	       struct error *err);
 
+/* The same in two steps, for who may not block: fence_begin() fences the older epochs, 0 or -ENOMEM; and
+ * what it gives may run requests once fence_ready() is 0. -EAGAIN, without wait: older epochs still run
+ * something, so ask again; -ESTALE. Either way it ends with fence_close(). */
+int fence_begin(struct fences *fences, const char *name, struct fence_handle **begun,
+		struct error *err);
+int fence_ready(struct fence_handle *handle, bool wait, struct error *err);
+
 /* Around each request: nothing may be done for it outside of the two. fence_enter() is 0, or
  * -ESHUTDOWN, and then it isn't left, if a newer epoch was opened. Any thread, many at once. */
 int fence_enter(struct fence_handle *handle);
