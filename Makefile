@@ -91,6 +91,7 @@ CMD_OBJECTS  := $(filter-out $(LIB_OBJECTS),$(patsubst %.c,$(B)/%.o,$(wildcard c
 SONAME       := libndio.so.0
 LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
 COMMAND      := $(B)/ndio
+SERVE_PROGRAM := $(B)/ndio-serve
 
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
@@ -146,7 +147,7 @@ say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
+all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(SERVE_PROGRAM) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -415,6 +416,10 @@ $(B)/ndio.pc: FORCE $(B)/config.mk
 $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
+
+$(SERVE_PROGRAM): $(SERVE) $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
 $(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/serve.a $(B)/common.a
 	$(call say,LINK,$@)

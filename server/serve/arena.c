@@ -1,0 +1,90 @@
+/* Spans follow each other from tail to head. One that is given back is marked, and the tail moves
+ * over those that are: so a slow one holds what is behind it, which its depth bounds anyway. Where
+ * what is left at the end of the ring is too short, it becomes a span that is free already. */
+#include "arena.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/align.h"
+
+struct arena_span {
+	unsigned pages; /* of one that starts here */
+	bool is_free;
+};
+
+int arena_init(struct arena *arena, size_t size)
+{
+	unsigned pages = size / ARENA_PAGE;
+	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct arena_span *spans = calloc(pages, sizeof(*spans));
+
+	if (base == MAP_FAILED || !spans) {
+		if (base != MAP_FAILED)
+			munmap(base, size);
+		free(spans);
+		return -ENOMEM;
+	}
+	madvise(base, size, MADV_DONTDUMP);
+	*arena = (struct arena){ .base = base, .spans = spans, .pages = pages };
+	return 0;
+}
+
+void arena_destroy(struct arena *arena)
+{
+	if (arena->base)
+		munmap(arena->base, (size_t)arena->pages * ARENA_PAGE);
+	free(arena->spans);
+	*arena = (struct arena){ 0 };
+}
+
+/* Pages at head in one piece. It isn't full. */
+static unsigned room(const struct arena *arena)
+{
+	return arena->head >= arena->tail ? arena->pages - arena->head : arena->tail - arena->head;
+}
+
+static void take(struct arena *arena, unsigned pages, bool is_free)
+{
+	arena->spans[arena->head] = (struct arena_span){ pages, is_free };
+	arena->used += pages;
+	arena->head += pages;
+	if (arena->head == arena->pages)
+		arena->head = 0;
+}
+
+void *arena_take(struct arena *arena, size_t len)
+{
+	unsigned pages = (len + ARENA_PAGE - 1) / ARENA_PAGE;
+	void *taken;
+
+	if (arena->used == arena->pages)
+		return NULL;
+	if (arena->used == 0)
+		arena->head = arena->tail = 0; /* the same, warm memory again */
+	if (room(arena) < pages && arena->head >= arena->tail && pages <= arena->tail)
+		take(arena, room(arena), true);
+	if (arena->used == arena->pages || room(arena) < pages)
+		return NULL;
+	taken = arena->base + (size_t)arena->head * ARENA_PAGE;
+	take(arena, pages, false);
+	return taken;
+}
+
+void arena_give(struct arena *arena, void *taken)
+{
+	struct arena_span *span = &arena->spans[((uint8_t *)taken - arena->base) / ARENA_PAGE];
+
+	assert(!span->is_free);
+	span->is_free = true;
+	while (arena->used > 0 && (span = &arena->spans[arena->tail])->is_free) {
+		arena->used -= span->pages;
+		arena->tail += span->pages;
+		if (arena->tail == arena->pages)
+			arena->tail = 0;
+	}
+}

@@ -1,0 +1,769 @@
+/* Received bytes go through the buffer `in` where they are heads, and from there, or at once, to the
+ * part that they are the data of. So while a part is being filled the buffer is empty.
+ *
+ *     in -> order -> part -> request ... done -> reply -> sent
+ *
+ * What can't go on for want of an order, a part or room in the arena is blocked: nothing more is
+ * received until something was sent.
+ *
+ * A read is replied to part by part where the client takes chunks. Where it doesn't, one that isn't
+ * longer than WHOLE_MAX is one part; a longer one runs part after part, and if a later one fails the
+ * connection ends: its reply has begun by then, and there is no other way to say so. */
+#include "connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "base/align.h"
+#include "say.h"
+
+#define ORDERS      128
+#define PARTS       128
+#define ARENA       (4 * 1024 * 1024)
+#define PART_MAX    (256 * 1024)
+#define WHOLE_MAX   (2 * 1024 * 1024)
+#define IN_SIZE     (64 * 1024)
+#define ROUND_MAX   (1024 * 1024) /* bytes received before others have their turn */
+#define IOVS        64
+#define EXTENTS_MAX 1024 /* told in one reply */
+#define EXTENTS_LEN (EXTENTS_MAX * sizeof(struct reply_extent))
+
+_Static_assert(CONNECTION_AHEAD <= IN_SIZE, "what came ahead has room");
+
+struct reply {
+	struct reply *next;
+	uint8_t head[REPLY_HEAD_MAX];
+	size_t head_len;
+	const uint8_t *data; /* behind it */
+	size_t len;
+	void *span;  /* of the arena, that is given back when it was sent; or NULL */
+	void *owner; /* a part or an order, idle then */
+	bool of_order;
+};
+
+struct order {
+	struct order *next; /* of the idle ones */
+	struct connection *connection;
+	struct command command;
+	uint64_t split;    /* bytes of which there are parts */
+	bool all_split;
+	bool is_whole;     /* one part */
+	bool one_by_one;   /* its parts run one after the other */
+	unsigned running;  /* parts */
+	int error;         /* the first one, negative, or 0 */
+	struct reply reply; /* the last word, where the last part isn't that */
+};
+
+struct part {
+	struct part *next; /* of the idle ones */
+	struct order *order;
+	struct ndio_request *request;
+	uint8_t *data; /* a span of the arena, or NULL */
+	uint64_t offset, len;
+	size_t filled; /* bytes of a write that have been received */
+	size_t nr_extents;
+	struct reply reply;
+};
+
+struct connection {
+	struct connection_options options;
+	struct connection_place place;
+	struct connection_links links;
+	struct arena arena;
+
+	uint8_t *in;
+	size_t in_at, in_end;
+	uint64_t skip;        /* bytes to come that nobody wants */
+	struct order *order;  /* the one that isn't all split */
+	struct part *filling; /* the one that the next bytes are for */
+	bool blocked;         /* for want of something */
+	bool may_receive;     /* the last try didn't find the socket empty */
+	bool has_ended;       /* no more requests are taken on */
+	bool is_broken;       /* nothing can be sent any more */
+
+	struct reply *replies, **replies_end;
+	size_t sent; /* bytes of the first of them */
+	bool send_blocked;
+
+	unsigned nr_orders; /* in use */
+	struct order *idle_orders;
+	struct part *idle_parts;
+	struct order orders[ORDERS];
+	struct part parts[PARTS];
+};
+
+/* ---- replies ---- */
+
+static void free_order(struct order *order)
+{
+	struct connection *connection = order->connection;
+
+	order->next = connection->idle_orders;
+	connection->idle_orders = order;
+	connection->nr_orders--;
+}
+
+static void free_part(struct part *part)
+{
+	struct connection *connection = part->order->connection;
+
+	part->next = connection->idle_parts;
+	connection->idle_parts = part;
+}
+
+/* It was sent, or never will be. */
+static void end_reply(struct connection *connection, struct reply *reply)
+{
+	if (reply->span)
+		arena_give(&connection->arena, reply->span);
+	if (reply->of_order)
+		free_order(reply->owner);
+	else
+		free_part(reply->owner);
+}
+
+static void add_reply(struct connection *connection, struct reply *reply)
+{
+	if (connection->is_broken) {
+		end_reply(connection, reply);
+		return;
+	}
+	reply->next = NULL;
+	*connection->replies_end = reply;
+	connection->replies_end = &reply->next;
+}
+
+/* Nothing can be sent any more. */
+static void break_off(struct connection *connection)
+{
+	struct reply *reply, *next;
+
+	connection->is_broken = connection->has_ended = true;
+	for (reply = connection->replies; reply; reply = next) {
+		next = reply->next;
+		end_reply(connection, reply);
+	}
+	connection->replies = NULL;
+	connection->replies_end = &connection->replies;
+	connection->sent = 0;
+}
+
+/* ---- orders that end ---- */
+
+static enum op op_of(const struct command *command)
+{
+	switch (command->type) {
+	case NBD_CMD_READ:
+		return OP_READ;
+	case NBD_CMD_WRITE:
+		return OP_WRITE;
+	case NBD_CMD_FLUSH:
+		return OP_FLUSH;
+	case NBD_CMD_TRIM:
+		return OP_TRIM;
+	case NBD_CMD_CACHE:
+		return OP_CACHE;
+	case NBD_CMD_WRITE_ZEROES:
+		return OP_ZERO;
+	default:
+		return OP_EXTENTS;
+	}
+}
+
+/* Its reply hasn't begun. */
+static void refuse(struct order *order, uint32_t nbd_error, const char *words)
+{
+	struct connection *connection = order->connection;
+	struct reply *reply = &order->reply;
+
+	*reply = (struct reply){ .owner = order, .of_order = true };
+	reply->head_len =
+		reply_error(&connection->options.wire, &order->command, nbd_error, words, NULL,
+			    reply->head);
+	add_reply(connection, reply);
+}
+
+static void tell_failure(const struct order *order)
+{
+	const struct connection *connection = order->connection;
+	const struct volume *volume = connection->options.volume;
+	enum op op = op_of(&order->command);
+
+	/* For these a client does something else. */
+	if (order->error == -EOPNOTSUPP)
+		return;
+	say("%s: %s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s%s", volume->target->name,
+	    connection->options.peer, op_names[op], order->command.len, order->command.offset,
+	    target_reason(volume->target, -order->error),
+	    (op == OP_FLUSH || (order->command.flags & NBD_CMD_FLAG_FUA)) &&
+			    syncs_error(&((struct volume *)volume)->syncs) ?
+		    "; " SYNCS_FAILED :
+		    "");
+}
+
+/* All its parts have ended; told: the last of them was the last word. */
+static void end_order(struct order *order, bool told)
+{
+	struct connection *connection = order->connection;
+	const struct transmission *wire = &connection->options.wire;
+	struct reply *reply = &order->reply;
+
+	fence_leave(connection->options.fence);
+	if (order->error && !connection->is_broken)
+		tell_failure(order);
+	if (told) {
+		free_order(order);
+	} else if (!order->error) {
+		*reply = (struct reply){ .owner = order, .of_order = true };
+		reply->head_len = reply_done(wire, &order->command, reply->head);
+		add_reply(connection, reply);
+	} else if (order->one_by_one && order->split > PART_MAX) {
+		free_order(order);
+		break_off(connection); /* and what is being received isn't waited for */
+	} else {
+		refuse(order, nbd_errno(-order->error), error_reason(-order->error));
+	}
+}
+
+/* ---- parts ---- */
+
+/* A read's. */
+static void reply_by_part(struct part *part, bool is_last)
+{
+	struct order *order = part->order;
+	struct connection *connection = order->connection;
+	const struct transmission *wire = &connection->options.wire;
+	struct reply *reply = &part->reply;
+
+	*reply = (struct reply){
+		.owner = part, .span = part->data, .data = part->data, .len = part->len
+	};
+	/* One whose parts follow each other is one chunk. */
+	if (!order->one_by_one)
+		reply->head_len = reply_data(wire, &order->command, part->offset, part->len,
+					     is_last, reply->head);
+	else if (part->offset == order->command.offset)
+		reply->head_len = reply_data(wire, &order->command, part->offset,
+					     order->command.len, true, reply->head);
+	add_reply(connection, reply);
+}
+
+static void reply_with_extents(struct part *part)
+{
+	struct order *order = part->order;
+	struct connection *connection = order->connection;
+	struct reply *reply = &part->reply;
+	uint8_t *encoded = part->data + EXTENTS_LEN;
+
+	*reply = (struct reply){ .owner = part, .span = part->data, .data = encoded };
+	reply->len = reply_extents(&connection->options.wire, &order->command,
+				   (struct reply_extent *)part->data, part->nr_extents, encoded,
+				   REPLY_EXTENTS_SIZE(EXTENTS_MAX));
+	add_reply(connection, reply);
+}
+
+/* What isn't split off yet needn't be; a write's data come all the same. */
+static void fail_order(struct order *order, int error)
+{
+	struct connection *connection = order->connection;
+
+	if (!order->error)
+		order->error = error;
+	order->all_split = true;
+	if (connection->order != order)
+		return;
+	connection->order = NULL;
+	if (order->command.type == NBD_CMD_WRITE)
+		connection->skip = order->command.len - order->split;
+}
+
+static void end_part(struct part *part, int error)
+{
+	struct order *order = part->order;
+	struct connection *connection = order->connection;
+	bool is_last, told = false;
+
+	order->running--;
+	if (error)
+		fail_order(order, error);
+	is_last = order->running == 0 && order->all_split;
+	if (!error && order->command.type == NBD_CMD_READ) {
+		told = is_last && !order->error;
+		reply_by_part(part, told);
+	} else if (!error && part->nr_extents) {
+		reply_with_extents(part);
+		told = true;
+	} else {
+		if (part->data)
+			arena_give(&connection->arena, part->data);
+		free_part(part);
+	}
+	if (is_last)
+		end_order(order, told);
+	connection->place.touched(connection->place.waiter, connection);
+}
+
+static void part_done(struct ndio_request *request)
+{
+	struct part *part = request->opaque;
+	int error = request->error;
+
+	part->request = NULL;
+	request_put(request, REF_CALLER);
+	end_part(part, error);
+}
+
+/* More than there is room for isn't told: the client asks again from there. */
+static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+{
+	struct part *part = opaque;
+	struct reply_extent *extents = (struct reply_extent *)part->data;
+
+	(void)offset;
+	if (part->nr_extents < EXTENTS_MAX)
+		extents[part->nr_extents++] = (struct reply_extent){ .len = len, .flags = type };
+	return 0;
+}
+
+static unsigned flags_of(const struct command *command)
+{
+	unsigned flags = command->flags & NBD_CMD_FLAG_FUA ? REQ_FUA : 0;
+
+	if (command->type == NBD_CMD_WRITE_ZEROES) {
+		flags |= command->flags & NBD_CMD_FLAG_NO_HOLE ? 0 : REQ_MAY_TRIM;
+		flags |= command->flags & NBD_CMD_FLAG_FAST_ZERO ? REQ_FAST_ZERO : 0;
+	}
+	return flags;
+}
+
+static void start_part(struct part *part)
+{
+	struct order *order = part->order;
+	struct connection *connection = order->connection;
+	const struct connection_place *place = &connection->place;
+	const struct iovec iov = { part->data, part->len };
+	enum op op = op_of(&order->command);
+	struct ndio_request *request;
+	int ret = request_make(connection->options.volume, op, flags_of(&order->command),
+			       part->offset, part->len, &iov, 1, &request);
+
+	if (ret < 0) {
+		end_part(part, ret);
+		return;
+	}
+	part->request = request;
+	request->done = part_done;
+	request->opaque = part;
+	request->extent = add_extent;
+	request->extent_opaque = part;
+	request->resume = place->resume;
+	request->waiter = place->waiter;
+	request_get(request, REF_CHANNEL);
+	if (request_take_range(request))
+		channel_start(place->channel, request);
+}
+
+/* Nobody is there any more: nothing else is begun. */
+static void abandon(struct connection *connection)
+{
+	struct order *order = connection->order;
+	struct part *part = connection->filling;
+
+	break_off(connection);
+	connection->may_receive = false;
+	connection->filling = NULL;
+	if (order)
+		fail_order(order, -ECONNRESET);
+	connection->skip = 0;
+	/* A write whose data never come. */
+	if (part)
+		end_part(part, -ECONNRESET);
+	else if (order && order->running == 0)
+		end_order(order, false);
+}
+
+/* ---- orders that begin ---- */
+
+/* The next part of the order: with memory for len bytes. NULL: blocked. */
+static struct part *take_part(struct connection *connection, uint64_t len, size_t memory)
+{
+	struct order *order = connection->order;
+	struct part *part = connection->idle_parts;
+	uint8_t *data = NULL;
+
+	if (part && memory)
+		data = arena_take(&connection->arena, memory);
+	if (!part || (memory && !data)) {
+		connection->blocked = true;
+		return NULL;
+	}
+	connection->idle_parts = part->next;
+	part->order = order;
+	part->data = data;
+	part->offset = order->command.offset + order->split;
+	part->len = len;
+	part->filled = 0;
+	part->nr_extents = 0;
+	order->split += len;
+	order->running++;
+	if (order->split == order->command.len) {
+		order->all_split = true;
+		connection->order = NULL;
+	}
+	return part;
+}
+
+static void start_filled(struct connection *connection, struct part *part)
+{
+	connection->filling = NULL;
+	start_part(part);
+}
+
+/* From the buffer; the rest is received to its place. */
+static void fill_part(struct connection *connection, struct part *part)
+{
+	size_t n = min_u64(part->len, connection->in_end - connection->in_at);
+
+	memcpy(part->data, connection->in + connection->in_at, n);
+	connection->in_at += n;
+	part->filled = n;
+	connection->filling = part;
+	if (n == part->len)
+		start_filled(connection, part);
+}
+
+/* True: some of it went on, or it is split. */
+static bool split_order(struct connection *connection)
+{
+	struct order *order = connection->order;
+	uint64_t left = order->command.len - order->split;
+	bool carries_data = op_carries_data(op_of(&order->command));
+	uint64_t len = order->is_whole ? left : min_u64(left, PART_MAX);
+	struct part *part;
+
+	if (order->one_by_one && order->running)
+		return false; /* its end goes on */
+	if (!carries_data)
+		part = take_part(connection, left,
+				 order->command.type == NBD_CMD_BLOCK_STATUS ?
+					 EXTENTS_LEN + REPLY_EXTENTS_SIZE(EXTENTS_MAX) :
+					 0);
+	else
+		part = take_part(connection, len, len);
+	if (!part)
+		return false;
+	if (order->command.type == NBD_CMD_WRITE)
+		fill_part(connection, part);
+	else
+		start_part(part);
+	return true;
+}
+
+static void begin(struct connection *connection, struct order *order)
+{
+	const struct command *command = &order->command;
+	bool one_chunk = command->type == NBD_CMD_READ &&
+			 (!connection->options.wire.structured ||
+			  (command->flags & NBD_CMD_FLAG_DF));
+	int ret;
+
+	order->is_whole = one_chunk && command->len <= WHOLE_MAX;
+	order->one_by_one = one_chunk && command->len > WHOLE_MAX;
+	if (command->refuse) {
+		connection->skip = command->payload;
+		refuse(order, command->refuse, command->why);
+		return;
+	}
+	ret = fence_enter(connection->options.fence);
+	if (ret < 0) {
+		connection->skip = command->payload;
+		refuse(order, nbd_errno(-ret), error_reason(-ret));
+		return;
+	}
+	connection->order = order;
+}
+
+/* False: blocked, more bytes are needed, or there will be none. */
+static bool begin_next(struct connection *connection)
+{
+	const struct transmission *wire = &connection->options.wire;
+	size_t head = transmission_request_size(wire);
+	struct order *order = connection->idle_orders;
+	struct command command;
+
+	if (connection->has_ended || connection->in_end - connection->in_at < head)
+		return false;
+	if (!order) {
+		connection->blocked = true;
+		return false;
+	}
+	if (transmission_parse(wire, connection->in + connection->in_at, &command) < 0) {
+		say("%s: what it sends is not NBD: its connection is ended",
+		    connection->options.peer);
+		abandon(connection);
+		return false;
+	}
+	connection->in_at += head;
+	if (command.type == NBD_CMD_DISC) {
+		connection->has_ended = true;
+		return false;
+	}
+	connection->idle_orders = order->next;
+	connection->nr_orders++;
+	order->command = command;
+	order->split = 0;
+	order->all_split = false;
+	order->running = 0;
+	order->error = 0;
+	begin(connection, order);
+	return true;
+}
+
+static bool skip(struct connection *connection)
+{
+	size_t n = min_u64(connection->skip, connection->in_end - connection->in_at);
+
+	connection->skip -= n;
+	connection->in_at += n;
+	return connection->skip == 0;
+}
+
+/* Whatever the buffer has. */
+static void take_on(struct connection *connection)
+{
+	bool goes_on = true;
+
+	connection->blocked = false;
+	while (goes_on && !connection->is_broken && !connection->filling) {
+		if (connection->skip)
+			goes_on = skip(connection);
+		else if (connection->order)
+			goes_on = split_order(connection);
+		else
+			goes_on = begin_next(connection);
+	}
+	if (connection->in_at == connection->in_end)
+		connection->in_at = connection->in_end = 0;
+}
+
+/* ---- the socket ---- */
+
+/* The client sends no more. It may still be listening. */
+static void end_of_stream(struct connection *connection)
+{
+	const struct order *order = connection->order;
+
+	connection->has_ended = true;
+	connection->may_receive = false;
+	connection->skip = 0;
+	if (connection->filling || (order && order->command.type == NBD_CMD_WRITE))
+		abandon(connection);
+}
+
+/* Bytes; 0: there are none now, or no more. */
+static size_t receive(struct connection *connection)
+{
+	struct part *part = connection->filling;
+	struct iovec iov[2];
+	size_t asked = 0;
+	unsigned count = 0;
+	ssize_t n;
+
+	if (connection->in_at > 0) {
+		memmove(connection->in, connection->in + connection->in_at,
+			connection->in_end - connection->in_at);
+		connection->in_end -= connection->in_at;
+		connection->in_at = 0;
+	}
+	if (part)
+		iov[count++] = (struct iovec){ part->data + part->filled, part->len - part->filled };
+	if (connection->in_end < IN_SIZE)
+		iov[count++] = (struct iovec){ connection->in + connection->in_end,
+					       IN_SIZE - connection->in_end };
+	for (unsigned i = 0; i < count; i++)
+		asked += iov[i].iov_len;
+	n = readv(connection->options.fd, iov, count);
+	connection->may_receive = (size_t)n == asked;
+	if (n <= 0) {
+		if (n == 0 || (errno != EAGAIN && errno != EINTR))
+			end_of_stream(connection);
+		connection->may_receive = n < 0 && errno == EINTR;
+		return 0;
+	}
+	if (part) {
+		size_t filled = min_u64(n, part->len - part->filled);
+
+		part->filled += filled;
+		connection->in_end += n - filled;
+		if (part->filled == part->len)
+			start_filled(connection, part);
+	} else {
+		connection->in_end += n;
+	}
+	return n;
+}
+
+static bool wants_bytes(const struct connection *connection)
+{
+	if (connection->is_broken || (connection->has_ended && !connection->filling &&
+				      !connection->order && !connection->skip))
+		return false;
+	return connection->filling || !connection->blocked;
+}
+
+/* Moves on over what was sent. */
+static void count_sent(struct connection *connection, size_t n)
+{
+	struct reply *reply;
+
+	connection->sent += n;
+	while ((reply = connection->replies) && connection->sent >= reply->head_len + reply->len) {
+		connection->sent -= reply->head_len + reply->len;
+		connection->replies = reply->next;
+		if (!connection->replies)
+			connection->replies_end = &connection->replies;
+		end_reply(connection, reply);
+	}
+}
+
+static size_t gather(const struct connection *connection, struct iovec iov[IOVS])
+{
+	size_t count = 0, passed = connection->sent;
+
+	for (struct reply *reply = connection->replies; reply && count + 2 <= IOVS;
+	     reply = reply->next) {
+		const struct iovec pieces[2] = { { reply->head, reply->head_len },
+						 { (void *)reply->data, reply->len } };
+
+		for (int i = 0; i < 2; i++) {
+			size_t cut = min_u64(passed, pieces[i].iov_len);
+
+			passed -= cut;
+			if (cut < pieces[i].iov_len)
+				iov[count++] = (struct iovec){ (uint8_t *)pieces[i].iov_base + cut,
+							       pieces[i].iov_len - cut };
+		}
+	}
+	return count;
+}
+
+static void send_replies(struct connection *connection)
+{
+	struct iovec iov[IOVS];
+
+	connection->send_blocked = false;
+	while (connection->replies) {
+		struct msghdr message = { .msg_iov = iov, .msg_iovlen = gather(connection, iov) };
+		ssize_t n = sendmsg(connection->options.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n >= 0) {
+			count_sent(connection, n);
+		} else if (errno == EAGAIN) {
+			connection->send_blocked = true;
+			return;
+		} else if (errno != EINTR) {
+			abandon(connection);
+		}
+	}
+}
+
+void connection_go_on(struct connection *connection)
+{
+	size_t received = 0, n;
+
+	connection->may_receive = true;
+	do {
+		take_on(connection);
+		if (connection->replies && !connection->send_blocked)
+			send_replies(connection);
+		n = wants_bytes(connection) && connection->may_receive ? receive(connection) : 0;
+		received += n;
+	} while (n && received < ROUND_MAX);
+	take_on(connection);
+	send_replies(connection);
+}
+
+/* ---- from its beginning to its end ---- */
+
+int connection_open(const struct connection_options *options, struct connection **result)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+	uint8_t *in = malloc(IN_SIZE);
+
+	assert(options->ahead_len <= CONNECTION_AHEAD);
+	if (!connection || !in || arena_init(&connection->arena, ARENA) < 0) {
+		free(connection);
+		free(in);
+		fence_close(options->fence);
+		close(options->fd);
+		return -ENOMEM;
+	}
+	connection->options = *options;
+	connection->in = in;
+	connection->in_end = options->ahead_len;
+	memcpy(in, options->ahead, options->ahead_len);
+	connection->replies_end = &connection->replies;
+	for (int i = 0; i < ORDERS; i++) {
+		connection->orders[i].connection = connection;
+		connection->orders[i].next = connection->idle_orders;
+		connection->idle_orders = &connection->orders[i];
+	}
+	for (int i = 0; i < PARTS; i++) {
+		connection->parts[i].next = connection->idle_parts;
+		connection->idle_parts = &connection->parts[i];
+	}
+	*result = connection;
+	return 0;
+}
+
+void connection_close(struct connection *connection)
+{
+	assert(connection->nr_orders == 0);
+	arena_destroy(&connection->arena);
+	OPENSSL_cleanse(connection->in, IN_SIZE);
+	free(connection->in);
+	fence_close(connection->options.fence);
+	close(connection->options.fd);
+	free(connection);
+}
+
+void connection_place(struct connection *connection, const struct connection_place *place)
+{
+	connection->place = *place;
+}
+
+void connection_stop(struct connection *connection, bool now)
+{
+	connection->has_ended = true;
+	if (now)
+		abandon(connection);
+}
+
+uint32_t connection_events(const struct connection *connection)
+{
+	return (wants_bytes(connection) ? (uint32_t)EPOLLIN : 0) |
+	       (connection->send_blocked ? (uint32_t)EPOLLOUT : 0);
+}
+
+bool connection_is_over(const struct connection *connection)
+{
+	return connection->has_ended && connection->nr_orders == 0 && !connection->replies;
+}
+
+int connection_fd(const struct connection *connection)
+{
+	return connection->options.fd;
+}
+
+struct connection_links *connection_links(struct connection *connection)
+{
+	return &connection->links;
+}

@@ -1,0 +1,450 @@
+/* A guest is a client whose handshake isn't over. It costs memory of a fixed size, and time until
+ * its patience ends. There are GUESTS at the most: one more, and the one that has been here longest
+ * goes, so that whoever opens connections and says nothing keeps nobody out. Where there are as many
+ * connections as are allowed, the next isn't taken in: it waits in the listener's queue.
+ *
+ *     accept -> greeting -> options ... -> OPEN: fence -> READY: a connection of a loop's
+ *
+ * One thread, which never waits for a guest. */
+#include "door.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "handshake.h"
+#include "say.h"
+
+#define GUESTS      64
+#define MAX_OPTIONS 128 /* in one handshake */
+#define EVENTS      64
+#define LOOK_MS     10  /* between looks whether a fence is ready, or a place is free again */
+#define PAUSE_MS    100 /* without descriptors or memory for another connection */
+
+struct guest {
+	struct guest *next, *before; /* the next is younger */
+	int fd;                      /* -1: the place is free */
+	int64_t until;               /* a time of clock_ms() */
+	uint32_t events;             /* of epoll(7) */
+	struct fence_handle *fence;  /* or NULL */
+	bool opening;                /* the fence isn't ready */
+	enum handshake_next step;
+	size_t in_end;
+	uint8_t in[CONNECTION_AHEAD];
+	char peer[PEER_NAME];
+	struct handshake handshake;
+};
+
+struct door {
+	struct door_options options;
+	int epoll_fd, stop_fd;
+	bool listens;         /* epoll is told of the listeners */
+	int64_t paused_until; /* no descriptors: don't listen before */
+	unsigned nr_guests, nr_opening;
+	struct guest *oldest, *youngest;
+	struct guest *idle;
+	struct guest guests[GUESTS];
+};
+
+/* ---- exports, as the handshake asks for them ---- */
+
+static const struct export_facts *list_export(void *opaque, size_t i)
+{
+	const struct exports *exports = opaque;
+
+	return i < exports->count ? &exports->export[i]->facts : NULL;
+}
+
+static const struct export_facts *find_export(void *opaque, const char *name)
+{
+	const struct export *export = exports_find(opaque, name);
+
+	return export ? &export->facts : NULL;
+}
+
+static struct export *export_of(const struct export_facts *facts)
+{
+	return (struct export *)((char *)facts - offsetof(struct export, facts));
+}
+
+/* ---- guests come and go ---- */
+
+/* The place alone: what was the guest's has gone, or has been handed on. */
+static void free_guest(struct door *door, struct guest *guest)
+{
+	*(guest->before ? &guest->before->next : &door->oldest) = guest->next;
+	*(guest->next ? &guest->next->before : &door->youngest) = guest->before;
+	guest->fd = -1;
+	guest->next = door->idle;
+	door->idle = guest;
+	door->nr_guests--;
+}
+
+static void send_away(struct door *door, struct guest *guest, const char *why)
+{
+	if (why)
+		say("%s: %s", guest->peer, why);
+	if (guest->fence)
+		fence_close(guest->fence);
+	door->nr_opening -= guest->opening;
+	close(guest->fd); /* which epoll forgets */
+	free_guest(door, guest);
+}
+
+static void name_peer(int fd, char name[PEER_NAME])
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	struct ucred who;
+	char host[64], port[16];
+
+	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0 &&
+	    address.ss_family != AF_UNIX &&
+	    getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+		snprintf(name, PEER_NAME, "client %s port %s", host, port);
+		return;
+	}
+	len = sizeof(who);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0)
+		snprintf(name, PEER_NAME, "client process %d of user %u", (int)who.pid, who.uid);
+	else
+		snprintf(name, PEER_NAME, "a client");
+}
+
+/* NULL: it couldn't be watched. */
+static struct guest *let_in(struct door *door, int fd)
+{
+	const struct handshake_options options = {
+		.list = list_export,
+		.find = find_export,
+		.opaque = door->options.exports,
+		.max_options = MAX_OPTIONS,
+	};
+	const int on = 1;
+	struct epoll_event event = { .events = EPOLLIN };
+	struct guest *guest;
+
+	if (!door->idle)
+		send_away(door, door->oldest,
+			  "it hasn't said what it wants, and others come: its connection is ended");
+	guest = door->idle;
+	door->idle = guest->next;
+	guest->fd = fd;
+	guest->until = clock_ms() + door->options.patience;
+	guest->events = EPOLLIN;
+	guest->fence = NULL;
+	guest->opening = false;
+	guest->step = HANDSHAKE_MORE;
+	guest->in_end = 0;
+	guest->next = NULL;
+	guest->before = door->youngest;
+	*(door->youngest ? &door->youngest->next : &door->oldest) = guest;
+	door->youngest = guest;
+	door->nr_guests++;
+	name_peer(fd, guest->peer);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* of a Unix socket: fails */
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	handshake_begin(&guest->handshake, &options);
+	event.data.ptr = guest;
+	if (epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
+		return guest;
+	send_away(door, guest, strerror(errno));
+	return NULL;
+}
+
+/* ---- what a guest says ---- */
+
+/* Or sends it away. */
+static void hand_on(struct door *door, struct guest *guest)
+{
+	const struct transmission *wire = &guest->handshake.transmission;
+	struct export *export = export_of(wire->facts);
+	struct connection_options options = {
+		.fd = guest->fd,
+		.volume = export->volume,
+		.wire = *wire,
+		.fence = guest->fence,
+		.ahead = guest->in,
+		.ahead_len = guest->in_end,
+	};
+	struct connection *connection;
+
+	memcpy(options.peer, guest->peer, sizeof(options.peer));
+	epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, guest->fd, NULL);
+	guest->fence = NULL;
+	if (connection_open(&options, &connection) < 0)
+		say("%s: no memory for its connection", guest->peer);
+	else
+		loops_add(export->loops, connection);
+	free_guest(door, guest);
+}
+
+/* 0, or a negative errno; -EAGAIN: what its older connections run hasn't ended. */
+static int take_fence(struct door *door, struct guest *guest, struct error *err)
+{
+	const char *name = guest->handshake.name;
+	int ret;
+
+	if (!guest->fence)
+		ret = fence_begin(&door->options.exports->fences, name, &guest->fence, err);
+	if (!guest->fence)
+		return ret;
+	ret = fence_ready(guest->fence, false, err);
+	if (ret < 0 && ret != -EAGAIN) {
+		fence_close(guest->fence);
+		guest->fence = NULL;
+	}
+	return ret;
+}
+
+/* False: not yet. */
+static bool open_export(struct door *door, struct guest *guest)
+{
+	struct error err;
+	int ret = take_fence(door, guest, &err);
+
+	door->nr_opening += (ret == -EAGAIN) - guest->opening;
+	guest->opening = ret == -EAGAIN;
+	if (ret == -EAGAIN)
+		return false;
+	if (ret < 0)
+		say("%s: %s", guest->peer, err.text);
+	guest->step = handshake_opened(&guest->handshake, -ret, ret < 0 ? err.text : NULL);
+	return true;
+}
+
+/* True: some of it was sent. */
+static bool send_output(struct guest *guest, bool *broken)
+{
+	size_t len;
+	const uint8_t *output = handshake_output(&guest->handshake, &len);
+	ssize_t n = send(guest->fd, output, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n > 0)
+		handshake_sent(&guest->handshake, n);
+	*broken = n < 0 && errno != EAGAIN && errno != EINTR;
+	return n > 0;
+}
+
+/* True: there is something. */
+static bool receive(struct guest *guest, bool *broken)
+{
+	ssize_t n = recv(guest->fd, guest->in + guest->in_end, sizeof(guest->in) - guest->in_end,
+			 MSG_DONTWAIT);
+
+	if (n > 0)
+		guest->in_end += n;
+	*broken = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+	return n > 0;
+}
+
+static void feed(struct guest *guest)
+{
+	size_t used;
+
+	guest->step = handshake_feed(&guest->handshake, guest->in, guest->in_end, &used);
+	memmove(guest->in, guest->in + used, guest->in_end - used);
+	guest->in_end -= used;
+}
+
+static void watch(struct door *door, struct guest *guest, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = guest };
+
+	if (events == guest->events)
+		return;
+	guest->events = events;
+	epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, guest->fd, &event);
+}
+
+/* As far as it goes now. */
+static void go_on(struct door *door, struct guest *guest)
+{
+	struct handshake *handshake = &guest->handshake;
+	bool broken = false, goes_on = true;
+	size_t to_send;
+
+	while (goes_on && !broken) {
+		handshake_output(handshake, &to_send);
+		if (to_send) {
+			goes_on = send_output(guest, &broken);
+			watch(door, guest, goes_on ? EPOLLIN : EPOLLOUT);
+		} else if (guest->step == HANDSHAKE_READY) {
+			hand_on(door, guest);
+			return;
+		} else if (guest->step == HANDSHAKE_OVER) {
+			send_away(door, guest, handshake->why);
+			return;
+		} else if (guest->step == HANDSHAKE_OPEN) {
+			goes_on = open_export(door, guest);
+			watch(door, guest, goes_on ? EPOLLIN : 0);
+		} else if (guest->in_end) {
+			feed(guest);
+		} else {
+			watch(door, guest, EPOLLIN);
+			goes_on = receive(guest, &broken);
+		}
+	}
+	if (broken)
+		send_away(door, guest, NULL);
+}
+
+/* ---- listeners ---- */
+
+static unsigned nr_connections(const struct door *door)
+{
+	unsigned count = door->nr_guests;
+
+	for (unsigned i = 0; i < door->options.exports->count; i++)
+		count += loops_connections(door->options.exports->export[i]->loops);
+	return count;
+}
+
+static bool has_room(const struct door *door)
+{
+	return nr_connections(door) < door->options.max_connections;
+}
+
+static void accept_all(struct door *door, const struct listener *listener)
+{
+	while (has_room(door)) {
+		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			struct guest *guest = let_in(door, fd);
+
+			if (guest)
+				go_on(door, guest); /* it waits for the greeting */
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			say("%s: can't take in a client: %s", listener->name, strerror(errno));
+			door->paused_until = clock_ms() + PAUSE_MS;
+		}
+		if (errno != EINTR && errno != ECONNABORTED)
+			return;
+	}
+}
+
+/* Is anybody to be taken in now? */
+static void mind_listeners(struct door *door)
+{
+	bool listens = has_room(door) && clock_ms() >= door->paused_until;
+
+	if (listens == door->listens)
+		return;
+	door->listens = listens;
+	for (unsigned i = 0; i < door->options.nr_listeners; i++) {
+		const struct listener *listener = &door->options.listeners[i];
+		struct epoll_event event = { .events = EPOLLIN, .data.ptr = (void *)listener };
+
+		epoll_ctl(door->epoll_fd, listens ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, listener->fd,
+			  &event);
+	}
+}
+
+/* Those whose time is up, and those that wait for a fence. */
+static void look_at_guests(struct door *door)
+{
+	int64_t now = clock_ms();
+	struct guest *guest, *next;
+
+	while (door->oldest && door->oldest->until <= now)
+		send_away(door, door->oldest,
+			  door->oldest->opening ?
+				  "what it asked for before takes too long: its connection is ended" :
+				  "its handshake takes too long: its connection is ended");
+	for (guest = door->oldest; guest && door->nr_opening; guest = next) {
+		next = guest->next;
+		if (guest->opening)
+			go_on(door, guest);
+	}
+}
+
+/* ---- the whole ---- */
+
+static int time_to_sleep(const struct door *door)
+{
+	int64_t left = -1;
+
+	if (door->nr_opening || !door->listens)
+		return LOOK_MS;
+	if (door->oldest)
+		left = door->oldest->until - clock_ms();
+	return door->oldest && left < 0 ? 0 : (int)left;
+}
+
+static bool is_listener(const struct door *door, const void *what)
+{
+	const struct listener *listener = what;
+
+	return listener >= door->options.listeners &&
+	       listener < door->options.listeners + door->options.nr_listeners;
+}
+
+/* False: it shall end. */
+static bool do_round(struct door *door)
+{
+	struct epoll_event events[EVENTS];
+	int count;
+
+	mind_listeners(door);
+	count = epoll_wait(door->epoll_fd, events, EVENTS, time_to_sleep(door));
+	/* Guests first: whom the accepting of others sends away mustn't be among them. */
+	for (int i = 0; i < count; i++) {
+		struct guest *guest = events[i].data.ptr;
+
+		if (!guest || is_listener(door, guest) || guest->fd < 0)
+			continue;
+		if (guest->opening) /* it is watched for its end alone */
+			send_away(door, guest, NULL);
+		else
+			go_on(door, guest);
+	}
+	for (int i = 0; i < count; i++) {
+		if (!events[i].data.ptr)
+			return false;
+		if (is_listener(door, events[i].data.ptr))
+			accept_all(door, events[i].data.ptr);
+	}
+	look_at_guests(door);
+	return true;
+}
+
+int door_run(const struct door_options *options, int stop_fd, struct error *err)
+{
+	struct door *door = calloc(1, sizeof(*door));
+	struct epoll_event event = { .events = EPOLLIN };
+	int ret = 0;
+
+	if (!door)
+		return error_set(err, ENOMEM, "no memory for handshakes");
+	door->options = *options;
+	for (int i = 0; i < GUESTS; i++) {
+		door->guests[i].fd = -1;
+		door->guests[i].next = door->idle;
+		door->idle = &door->guests[i];
+	}
+	door->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (door->epoll_fd < 0 || epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, stop_fd, &event) < 0)
+		ret = error_set(err, errno, "no descriptor to watch clients: %s", strerror(errno));
+	while (ret == 0 && do_round(door))
+		;
+	while (door->oldest)
+		send_away(door, door->oldest, NULL);
+	if (door->epoll_fd >= 0)
+		close(door->epoll_fd);
+	free(door);
+	return ret;
+}

@@ -1,0 +1,23 @@
+/* door: takes connections in, shakes hands with all of them in one thread, and hands them on to the loops
+ * of the exports that they ask for. */
+#ifndef NDIO_DOOR_H
+#define NDIO_DOOR_H
+
+#include <stdint.h>
+
+#include "exports.h"
+#include "listen.h"
+
+struct door_options {
+	struct exports *exports;
+	const struct listener *listeners;
+	unsigned nr_listeners;
+	unsigned max_connections; /* open at once, with those that shake hands */
+	int64_t patience;         /* ms: so long a handshake may take */
+};
+
+/* Until stop_fd can be read. The guests that aren't handed on by then are sent away. 0, or a negative
+ * errno with a message if it can't begin. */
+int door_run(const struct door_options *options, int stop_fd, struct error *err);
+
+#endif

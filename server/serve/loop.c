@@ -1,0 +1,364 @@
+/* A round: what other threads left (connections, requests that have their range), what sockets bring,
+ * then send, wait and land as each user of a channel does, and then each connection that something
+ * happened to goes on. The thread sleeps in the channel's wait alone: the descriptor that epoll(7)
+ * watches the sockets with is among what that waits for.
+ *
+ * inbox and newcomers are stacks that any thread pushes to, and the loop takes whole. Whoever pushes
+ * writes to wake_fd unless the loop is going to look anyway. */
+#include "loop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/align.h"
+#include "base/clock.h"
+#include "base/thread.h"
+#include "engine/bounce.h"
+
+#define EVENTS   64
+#define GRACE_MS 5000 /* for clients to take their last replies */
+#define NAP_MS   20   /* between looks at them then */
+
+struct loop {
+	struct loops *all;
+	struct channel *channel;
+	pthread_t thread;
+	int epoll_fd, wake_fd;
+	struct connection *connections;
+	struct connection *touched;
+
+	struct ndio_request *_Atomic inbox;
+	struct connection *_Atomic newcomers; /* by next_touched */
+	atomic_bool asleep;
+	atomic_bool closing;
+	atomic_uint count; /* connections */
+};
+
+struct loops {
+	struct volume *volume;
+	struct helpers *helpers;
+	struct bounce bounce;
+	unsigned count; /* running */
+	struct loop loop[];
+};
+
+/* A piece for each of what a client usually has in flight; large ones are a pipeline of them. */
+static const struct channel_options channel_options = {
+	.pieces = 32,
+	.piece_len = 256 * 1024,
+	.huge_pages = true,
+};
+
+/* ---- what other threads give it ---- */
+
+static void wake(struct loop *loop)
+{
+	if (atomic_exchange(&loop->asleep, false))
+		while (eventfd_write(loop->wake_fd, 1) < 0 && errno == EINTR)
+			;
+}
+
+/* Of a request: it has its range; or it has ended, and so have the syncs that it waited for. */
+static void resume(struct ndio_request *request)
+{
+	struct loop *loop = request->waiter;
+	struct ndio_request *first = atomic_load(&loop->inbox);
+
+	do
+		request->next = first;
+	while (!atomic_compare_exchange_weak(&loop->inbox, &first, request));
+	wake(loop);
+}
+
+static bool has_mail(const struct loop *loop)
+{
+	return atomic_load(&loop->inbox) || atomic_load(&loop->newcomers);
+}
+
+static void take_inbox(struct loop *loop)
+{
+	struct ndio_request *request = atomic_exchange(&loop->inbox, NULL), *next;
+
+	for (; request; request = next) {
+		next = request->next;
+		if (request->state == REQUEST_ENDED)
+			request_finish(request);
+		else
+			channel_start(loop->channel, request);
+	}
+}
+
+/* ---- its connections ---- */
+
+static void touch(void *opaque, struct connection *connection)
+{
+	struct loop *loop = opaque;
+	struct connection_links *links = connection_links(connection);
+
+	if (links->is_touched)
+		return;
+	links->is_touched = true;
+	links->next_touched = loop->touched;
+	loop->touched = connection;
+}
+
+static void take_newcomers(struct loop *loop)
+{
+	struct connection *connection = atomic_exchange(&loop->newcomers, NULL), *next;
+	const struct connection_place place = {
+		.channel = loop->channel,
+		.resume = resume,
+		.waiter = loop,
+		.touched = touch,
+	};
+
+	for (; connection; connection = next) {
+		struct connection_links *links = connection_links(connection);
+
+		next = links->next_touched;
+		links->next = loop->connections;
+		links->link = &loop->connections;
+		if (links->next)
+			connection_links(links->next)->link = &links->next;
+		loop->connections = connection;
+		connection_place(connection, &place);
+		touch(loop, connection);
+	}
+}
+
+static void drop(struct loop *loop, struct connection *connection)
+{
+	struct connection_links *links = connection_links(connection);
+
+	*links->link = links->next;
+	if (links->next)
+		connection_links(links->next)->link = links->link;
+	if (links->events)
+		epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, connection_fd(connection), NULL);
+	connection_close(connection);
+	atomic_fetch_sub(&loop->count, 1);
+}
+
+/* One that waits for nothing is taken out: epoll would tell of its end again and again. */
+static void watch(struct loop *loop, struct connection *connection)
+{
+	struct connection_links *links = connection_links(connection);
+	uint32_t events = connection_events(connection);
+	struct epoll_event event = { .events = events, .data.ptr = connection };
+	int op = !events ? EPOLL_CTL_DEL : links->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	if (events == links->events)
+		return;
+	if (epoll_ctl(loop->epoll_fd, op, connection_fd(connection), &event) < 0)
+		connection_stop(connection, true); /* no memory to watch it */
+	else
+		links->events = events;
+}
+
+/* Each that something happened to, once: what that starts comes to its end in the next round. */
+static void go_on(struct loop *loop)
+{
+	struct connection *connection = loop->touched, *next;
+
+	loop->touched = NULL;
+	for (; connection; connection = next) {
+		struct connection_links *links = connection_links(connection);
+
+		next = links->next_touched;
+		links->is_touched = false;
+		connection_go_on(connection);
+		watch(loop, connection);
+		if (connection_is_over(connection) && !links->is_touched)
+			drop(loop, connection);
+	}
+}
+
+static void look(struct loop *loop)
+{
+	struct epoll_event events[EVENTS];
+	int count = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
+
+	for (int i = 0; i < count; i++) {
+		eventfd_t ignored;
+
+		if (events[i].data.ptr)
+			touch(loop, events[i].data.ptr);
+		else
+			(void)eventfd_read(loop->wake_fd, &ignored);
+	}
+}
+
+/* ---- rounds ---- */
+
+static void sleep_or_reap(struct loop *loop, bool sleep)
+{
+	atomic_store(&loop->asleep, true);
+	if (has_mail(loop) || atomic_load(&loop->closing))
+		sleep = false;
+	channel_wait(loop->channel, sleep, loop->epoll_fd);
+	atomic_store(&loop->asleep, false);
+}
+
+static void do_round(struct loop *loop)
+{
+	bool ended;
+
+	take_newcomers(loop);
+	take_inbox(loop);
+	look(loop);
+	go_on(loop);
+	ended = channel_send(loop->channel, false);
+	sleep_or_reap(loop, !ended && !loop->touched);
+	channel_land(loop->channel);
+	go_on(loop);
+}
+
+/* All come to their end; and after the grace they are ended. */
+static void end_all(struct loop *loop)
+{
+	int64_t grace = clock_ms() + GRACE_MS;
+	bool now = false;
+
+	take_newcomers(loop);
+	while (loop->connections) {
+		struct connection *connection, *next;
+
+		now = now || clock_ms() >= grace;
+		for (connection = loop->connections; connection; connection = next) {
+			next = connection_links(connection)->next;
+			connection_stop(connection, now);
+			touch(loop, connection);
+		}
+		do_round(loop);
+		if (loop->connections && !loop->touched)
+			poll(&(struct pollfd){ .fd = loop->epoll_fd, .events = POLLIN }, 1, NAP_MS);
+	}
+}
+
+static void *loop_main(void *opaque)
+{
+	struct loop *loop = opaque;
+
+	while (!atomic_load(&loop->closing))
+		do_round(loop);
+	end_all(loop);
+	return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static void close_parts(struct loop *loop)
+{
+	channel_close(loop->channel);
+	if (loop->epoll_fd >= 0)
+		close(loop->epoll_fd);
+	if (loop->wake_fd >= 0)
+		close(loop->wake_fd);
+}
+
+static int open_loop(struct loop *loop, const struct channel_options *options, struct bvec bounce,
+		     struct error *err)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int ret;
+
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->wake_fd < 0 || loop->epoll_fd < 0 ||
+	    epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &event) < 0) {
+		ret = error_set(err, errno, "no descriptor for a thread: %s", strerror(errno));
+	} else {
+		ret = channel_open(loop->all->volume, options, bounce, &loop->channel, err);
+		if (ret == 0)
+			ret = -thread_start(&loop->thread, loop_main, loop);
+		if (ret < 0 && loop->channel)
+			error_set(err, -ret, "no thread: %s", strerror(-ret));
+	}
+	if (ret < 0)
+		close_parts(loop);
+	return ret;
+}
+
+int loops_open(struct volume *volume, unsigned count, struct loops **result, struct error *err)
+{
+	size_t share = channel_bounce_len(&channel_options);
+	struct channel_options options = channel_options;
+	struct loops *loops;
+	int ret = 0;
+
+	count = min_u64(count, volume->target->max_queues);
+	loops = calloc(1, sizeof(*loops) + count * sizeof(loops->loop[0]));
+	if (!loops)
+		return error_set(err, ENOMEM, "no memory for %u threads", count);
+	loops->volume = volume;
+	if (volume->encrypted)
+		ret = helpers_open(volume, &loops->helpers, err);
+	options.helpers = loops->helpers;
+	if (ret == 0)
+		ret = bounce_init(&loops->bounce, count * share, options.huge_pages, err);
+	while (loops->count < count && ret == 0) {
+		loops->loop[loops->count].all = loops;
+		ret = open_loop(&loops->loop[loops->count], &options,
+				bounce_share(&loops->bounce, loops->count, share), err);
+		loops->count += ret == 0;
+	}
+	if (ret < 0)
+		loops_close(loops);
+	else
+		*result = loops;
+	return ret;
+}
+
+void loops_close(struct loops *loops)
+{
+	if (!loops)
+		return;
+	for (unsigned i = 0; i < loops->count; i++) {
+		atomic_store(&loops->loop[i].closing, true);
+		wake(&loops->loop[i]);
+	}
+	for (unsigned i = 0; i < loops->count; i++)
+		pthread_join(loops->loop[i].thread, NULL);
+	for (unsigned i = 0; i < loops->count; i++)
+		close_parts(&loops->loop[i]);
+	bounce_destroy(&loops->bounce);
+	helpers_close(loops->helpers);
+	free(loops);
+}
+
+bool loops_are_pinned(const struct loops *loops)
+{
+	return loops->bounce.pinned;
+}
+
+void loops_add(struct loops *loops, struct connection *connection)
+{
+	struct loop *best = &loops->loop[0];
+	struct connection *first;
+
+	for (unsigned i = 1; i < loops->count; i++)
+		if (loops->loop[i].count < best->count)
+			best = &loops->loop[i];
+	atomic_fetch_add(&best->count, 1);
+	first = atomic_load(&best->newcomers);
+	do
+		connection_links(connection)->next_touched = first;
+	while (!atomic_compare_exchange_weak(&best->newcomers, &first, connection));
+	wake(best);
+}
+
+unsigned loops_connections(const struct loops *loops)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < loops->count; i++)
+		count += loops->loop[i].count;
+	return count;
+}

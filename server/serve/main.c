@@ -1,0 +1,228 @@
+/* ndio-serve: the program behind `ndio serve`: an NBD server on the engine, without nbdkit.
+ *
+ *     options -> key -> volume -> sockets -> loops -> the door, until it is told to end -> all of it back
+ *
+ * Threads: this one has the door; each loop has its own. Signals are this one's: those that end the
+ * server come by a descriptor. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "door.h"
+#include "exports.h"
+#include "listen.h"
+#include "options.h"
+#include "say.h"
+
+#define HANDSHAKE_MS  10000
+#define LOCAL_ADDRESS "localhost"
+
+static struct exports exports = { .fences = FENCES_INIT };
+static struct listener listeners[LISTEN_MAX + 1];
+static unsigned nr_listeners;
+
+static int fail(const struct error *err)
+{
+	say("%s", err->text);
+	return EXIT_FAILURE;
+}
+
+static void tell(void *opaque, const char *message)
+{
+	(void)opaque;
+	say("%s", message);
+}
+
+/* ---- the disk ---- */
+
+static int read_key(const struct serve_options *options, struct key *key, struct error *err)
+{
+	const char *file = options->key_file;
+	bool is_stdin = file && strcmp(file, "-") == 0, readable = false;
+	char name[4096 + 16];
+	int ret;
+
+	secret_no_dumps();
+	snprintf(name, sizeof(name), "key file %s", file ? file : "--key-fd");
+	if (file && !is_stdin)
+		ret = key_file_load(file, name, &options->key_part, &readable, key, err);
+	else
+		ret = key_file_read(is_stdin ? STDIN_FILENO : options->key_fd, name,
+				    &options->key_part, key, err);
+	if (readable)
+		say("warning: %s: others may read it", name);
+	if (options->key_fd > STDERR_FILENO)
+		close(options->key_fd);
+	return ret;
+}
+
+static int open_disk(const struct serve_options *options, struct error *err)
+{
+	struct volume_options open = options->open;
+	struct key key = { 0 };
+	int ret = 0;
+
+	open.notice.tell = tell;
+	if (open.unlock)
+		ret = read_key(options, &key, err);
+	open.pass = key.data;
+	open.pass_len = key.len;
+	if (ret == 0)
+		ret = exports_add(&exports, options->export, &open, err);
+	key_clear(&key);
+	return ret;
+}
+
+/* ---- sockets ---- */
+
+static int listen_all(const struct serve_options *options, struct error *err)
+{
+	unsigned count = options->nr_addresses;
+	int ret = 0;
+
+	if (options->socket) {
+		ret = listen_unix(options->socket, &listeners[0], err);
+		nr_listeners += ret == 0;
+	}
+	for (unsigned i = 0; i < count && ret >= 0; i++) {
+		ret = listen_tcp(options->addresses[i], listeners + nr_listeners,
+				 LISTEN_MAX + 1 - nr_listeners, err);
+		nr_listeners += ret > 0 ? ret : 0;
+	}
+	if (ret == 0 && !count && !options->socket) {
+		ret = listen_tcp(LOCAL_ADDRESS, listeners, LISTEN_MAX, err);
+		nr_listeners = ret > 0 ? ret : 0;
+	}
+	for (unsigned i = 0; i < nr_listeners && ret >= 0; i++)
+		say("%s: listening on %s", options->locator, listeners[i].name);
+	return ret < 0 ? ret : 0;
+}
+
+/* ---- a command of its own ---- */
+
+static void set_uri(const struct serve_options *options)
+{
+	char uri[4096];
+
+	if (listeners[0].path)
+		snprintf(uri, sizeof(uri), "nbd+unix:///%s?socket=%s", options->export,
+			 listeners[0].path);
+	else
+		snprintf(uri, sizeof(uri), "nbd://%s/%s", listeners[0].name, options->export);
+	setenv("uri", uri, true);
+}
+
+/* Its status, once it has ended: by SIGCHLD the door is closed. */
+static int run_command(const struct serve_options *options, const sigset_t *before, pid_t *pid,
+		       struct error *err)
+{
+	set_uri(options);
+	*pid = fork();
+	if (*pid < 0)
+		return error_set(err, errno, "can't run a command: %s", strerror(errno));
+	if (*pid > 0)
+		return 0;
+	sigprocmask(SIG_SETMASK, before, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	execl("/bin/sh", "sh", "-c", options->run, NULL);
+	_exit(127);
+}
+
+static int status_of(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGTERM);
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return EXIT_FAILURE;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* ---- the whole ---- */
+
+/* The signals that end it, by a descriptor. */
+static int open_signals(bool runs, sigset_t *before)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	if (runs)
+		sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, before);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int serve(const struct serve_options *options, int stop_fd, const sigset_t *before,
+		 struct error *err)
+{
+	const struct door_options door = {
+		.exports = &exports,
+		.listeners = listeners,
+		.max_connections = options->max_connections,
+		.patience = HANDSHAKE_MS,
+	};
+	struct door_options opened = door;
+	int ret = open_disk(options, err), status = EXIT_SUCCESS;
+	pid_t pid = 0;
+
+	if (ret == 0)
+		ret = listen_all(options, err);
+	if (ret == 0)
+		ret = exports_start(&exports, options->threads, err);
+	if (ret == 0 && options->run)
+		ret = run_command(options, before, &pid, err);
+	opened.nr_listeners = nr_listeners;
+	if (ret == 0)
+		ret = door_run(&opened, stop_fd, err);
+	for (unsigned i = 0; i < nr_listeners; i++)
+		listen_end(&listeners[i]);
+	if (pid > 0)
+		status = status_of(pid);
+	exports_close(&exports);
+	return ret < 0 ? fail(err) : status;
+}
+
+/* A standard descriptor that is closed would become the first file that is opened. */
+static bool keep_places(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static char self[] = "ndio serve";
+	struct serve_options options;
+	struct error err;
+	sigset_t before;
+	int status, stop_fd;
+
+	if (!keep_places())
+		return EXIT_FAILURE;
+	argv[0] = self;
+	status = options_take(argc, argv, &options);
+	if (status >= 0)
+		return status;
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
+	signal(SIGCHLD, SIG_DFL);
+	stop_fd = open_signals(options.run, &before);
+	if (stop_fd < 0) {
+		error_set(&err, errno, "no descriptor for signals: %s", strerror(errno));
+		return fail(&err);
+	}
+	return serve(&options, stop_fd, &before, &err);
+}

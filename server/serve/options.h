@@ -1,0 +1,29 @@
+/* options: the command line of ndio serve. */
+#ifndef NDIO_SERVE_OPTIONS_H
+#define NDIO_SERVE_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "listen.h"
+#include "memory/key-file.h"
+#include "open.h"
+
+struct serve_options {
+	struct volume_options open; /* but for the disk */
+	const char *locator;
+	const char *key_file; /* or NULL */
+	int key_fd;           /* or -1 */
+	struct key_part key_part;
+	const char *export;   /* its name */
+	const char *addresses[LISTEN_MAX];
+	unsigned nr_addresses;
+	const char *socket; /* a path, or NULL */
+	const char *run;    /* a command, or NULL */
+	int discard;        /* -1: as the header says */
+	unsigned threads, max_connections;
+};
+
+/* -1: go on; or a status to exit with. What was wrong has been told. */
+int options_take(int argc, char **argv, struct serve_options *options);
+
+#endif
