@@ -30,6 +30,7 @@ int arena_init(struct arena *arena, size_t size)
 		return -ENOMEM;
 	}
 	madvise(base, size, MADV_DONTDUMP);
+	madvise(base, size, MADV_HUGEPAGE);
 	*arena = (struct arena){ .base = base, .spans = spans, .pages = pages };
 	return 0;
 }

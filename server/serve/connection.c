@@ -27,8 +27,9 @@
 
 #define ORDERS      128
 #define PARTS       128
-#define ARENA       (4 * 1024 * 1024)
+#define ARENA       (16 * 1024 * 1024)
 #define PART_MAX    (256 * 1024)
+#define LARGE_MIN   (64 * 1024) /* from here on it's worth to wake another core */
 #define WHOLE_MAX   (2 * 1024 * 1024)
 #define IN_SIZE     (64 * 1024)
 #define ROUND_MAX   (1024 * 1024) /* bytes received before others have their turn */
@@ -311,7 +312,7 @@ static void end_part(struct part *part, int error)
 	connection->place.touched(connection->place.waiter, connection);
 }
 
-static void part_done(struct ndio_request *request)
+void connection_done(struct ndio_request *request)
 {
 	struct part *part = request->opaque;
 	int error = request->error;
@@ -319,6 +320,14 @@ static void part_done(struct ndio_request *request)
 	part->request = NULL;
 	request_put(request, REF_CALLER);
 	end_part(part, error);
+}
+
+static void done_by_worker(struct ndio_request *request)
+{
+	const struct part *part = request->opaque;
+	const struct connection_place *place = &part->order->connection->place;
+
+	place->done(place->waiter, request);
 }
 
 /* More than there is room for isn't told: the client asks again from there. */
@@ -360,10 +369,15 @@ static void start_part(struct part *part)
 		return;
 	}
 	part->request = request;
-	request->done = part_done;
+	request->done = connection_done;
 	request->opaque = part;
 	request->extent = add_extent;
 	request->extent_opaque = part;
+	if (place->workers && op_carries_data(op) && part->len >= LARGE_MIN) {
+		request->done = done_by_worker;
+		workers_submit(place->workers, request);
+		return;
+	}
 	request->resume = place->resume;
 	request->waiter = place->waiter;
 	request_get(request, REF_CHANNEL);
@@ -655,8 +669,10 @@ static size_t gather(const struct connection *connection, struct iovec iov[IOVS]
 	return count;
 }
 
-static void send_replies(struct connection *connection)
+/* True: some reply has gone, and what it held is free. */
+static bool send_replies(struct connection *connection)
 {
+	const struct reply *first = connection->replies;
 	struct iovec iov[IOVS];
 
 	connection->send_blocked = false;
@@ -668,11 +684,12 @@ static void send_replies(struct connection *connection)
 			count_sent(connection, n);
 		} else if (errno == EAGAIN) {
 			connection->send_blocked = true;
-			return;
+			break;
 		} else if (errno != EINTR) {
 			abandon(connection);
 		}
 	}
+	return first && connection->replies != first;
 }
 
 void connection_go_on(struct connection *connection)
@@ -680,15 +697,17 @@ void connection_go_on(struct connection *connection)
 	size_t received = 0, n;
 
 	connection->may_receive = true;
-	do {
+	for (;;) {
 		take_on(connection);
-		if (connection->replies && !connection->send_blocked)
-			send_replies(connection);
-		n = wants_bytes(connection) && connection->may_receive ? receive(connection) : 0;
+		if (send_replies(connection) && connection->blocked)
+			continue;
+		if (!wants_bytes(connection) || !connection->may_receive || received >= ROUND_MAX)
+			return;
+		n = receive(connection);
+		if (n == 0)
+			return;
 		received += n;
-	} while (n && received < ROUND_MAX);
-	take_on(connection);
-	send_replies(connection);
+	}
 }
 
 /* ---- from its beginning to its end ---- */

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "engine/channel.h"
+#include "engine/worker.h"
 #include "nbd/fence.h"
 #include "transmission.h"
 
@@ -25,8 +26,11 @@ struct connection;
 /* Where it runs. */
 struct connection_place {
 	struct channel *channel;
+	struct workers *workers; /* for large parts, so that other cores do them; or NULL */
 	void (*resume)(struct ndio_request *request); /* for request->resume, */
 	void *waiter;                                 /* and request->waiter */
+	void (*done)(void *waiter, struct ndio_request *request); /* by a worker: hand it back, to
+	                                                           * connection_done() */
 	void (*touched)(void *waiter, struct connection *connection); /* go on with it soon */
 };
 
@@ -52,6 +56,9 @@ void connection_place(struct connection *connection, const struct connection_pla
 /* Takes in what there is to be received, and sends what there is to be sent, as far as the socket and
  * the arena allow. */
 void connection_go_on(struct connection *connection);
+
+/* A request has completed elsewhere. */
+void connection_done(struct ndio_request *request);
 
 /* Takes on no more requests: those that run come to their end; now: nor are they replied to. */
 void connection_stop(struct connection *connection, bool now);

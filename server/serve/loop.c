@@ -35,6 +35,7 @@ struct loop {
 	struct connection *touched;
 
 	struct ndio_request *_Atomic inbox;
+	struct ndio_request *_Atomic done; /* by workers */
 	struct connection *_Atomic newcomers; /* by next_touched */
 	atomic_bool asleep;
 	atomic_bool closing;
@@ -43,15 +44,22 @@ struct loop {
 
 struct loops {
 	struct volume *volume;
-	struct helpers *helpers;
+	struct workers *workers; /* for what is large; or NULL */
 	struct bounce bounce;
 	unsigned count; /* running */
 	struct loop loop[];
 };
 
-/* A piece for each of what a client usually has in flight; large ones are a pipeline of them. */
+/* A piece for each of what a client usually has in flight. */
 static const struct channel_options channel_options = {
-	.pieces = 32,
+	.pieces = 64,
+	.piece_len = 64 * 1024,
+	.huge_pages = true,
+};
+
+/* Of a worker: large parts, each in one piece. */
+static const struct channel_options large_options = {
+	.pieces = 8,
 	.piece_len = 256 * 1024,
 	.huge_pages = true,
 };
@@ -65,21 +73,36 @@ static void wake(struct loop *loop)
 			;
 }
 
+static void push(struct loop *loop, struct ndio_request *_Atomic *stack,
+		 struct ndio_request *request)
+{
+	struct ndio_request *first = atomic_load(stack);
+
+	do
+		request->next = first;
+	while (!atomic_compare_exchange_weak(stack, &first, request));
+	wake(loop);
+}
+
 /* Of a request: it has its range; or it has ended, and so have the syncs that it waited for. */
 static void resume(struct ndio_request *request)
 {
 	struct loop *loop = request->waiter;
-	struct ndio_request *first = atomic_load(&loop->inbox);
 
-	do
-		request->next = first;
-	while (!atomic_compare_exchange_weak(&loop->inbox, &first, request));
-	wake(loop);
+	push(loop, &loop->inbox, request);
+}
+
+static void done(void *waiter, struct ndio_request *request)
+{
+	struct loop *loop = waiter;
+
+	push(loop, &loop->done, request);
 }
 
 static bool has_mail(const struct loop *loop)
 {
-	return atomic_load(&loop->inbox) || atomic_load(&loop->newcomers);
+	return atomic_load(&loop->inbox) || atomic_load(&loop->done) ||
+	       atomic_load(&loop->newcomers);
 }
 
 static void take_inbox(struct loop *loop)
@@ -92,6 +115,11 @@ static void take_inbox(struct loop *loop)
 			request_finish(request);
 		else
 			channel_start(loop->channel, request);
+	}
+	request = atomic_exchange(&loop->done, NULL);
+	for (; request; request = next) {
+		next = request->next;
+		connection_done(request);
 	}
 }
 
@@ -114,6 +142,8 @@ static void take_newcomers(struct loop *loop)
 	struct connection *connection = atomic_exchange(&loop->newcomers, NULL), *next;
 	const struct connection_place place = {
 		.channel = loop->channel,
+		.workers = loop->all->workers,
+		.done = done,
 		.resume = resume,
 		.waiter = loop,
 		.touched = touch,
@@ -286,29 +316,37 @@ static int open_loop(struct loop *loop, const struct channel_options *options, s
 	return ret;
 }
 
-int loops_open(struct volume *volume, unsigned count, struct loops **result, struct error *err)
+/* What the target has of queues is for both kinds of threads. */
+static int open_workers(struct loops *loops, unsigned threads, struct error *err)
+{
+	unsigned left = loops->volume->target->max_queues - loops->count;
+
+	if (left == 0)
+		return 0;
+	return workers_open(loops->volume, min_u64(threads, left), &large_options, NULL,
+			    &loops->workers, err);
+}
+
+int loops_open(struct volume *volume, unsigned threads, struct loops **result, struct error *err)
 {
 	size_t share = channel_bounce_len(&channel_options);
-	struct channel_options options = channel_options;
-	struct loops *loops;
-	int ret = 0;
+	unsigned queues = volume->target->max_queues;
+	unsigned count = min_u64(threads, queues > 1 ? queues / 2 : 1);
+	struct loops *loops = calloc(1, sizeof(*loops) + count * sizeof(loops->loop[0]));
+	int ret;
 
-	count = min_u64(count, volume->target->max_queues);
-	loops = calloc(1, sizeof(*loops) + count * sizeof(loops->loop[0]));
 	if (!loops)
 		return error_set(err, ENOMEM, "no memory for %u threads", count);
 	loops->volume = volume;
-	if (volume->encrypted)
-		ret = helpers_open(volume, &loops->helpers, err);
-	options.helpers = loops->helpers;
-	if (ret == 0)
-		ret = bounce_init(&loops->bounce, count * share, options.huge_pages, err);
+	ret = bounce_init(&loops->bounce, count * share, channel_options.huge_pages, err);
 	while (loops->count < count && ret == 0) {
 		loops->loop[loops->count].all = loops;
-		ret = open_loop(&loops->loop[loops->count], &options,
+		ret = open_loop(&loops->loop[loops->count], &channel_options,
 				bounce_share(&loops->bounce, loops->count, share), err);
 		loops->count += ret == 0;
 	}
+	if (ret == 0)
+		ret = open_workers(loops, threads, err);
 	if (ret < 0)
 		loops_close(loops);
 	else
@@ -316,6 +354,7 @@ int loops_open(struct volume *volume, unsigned count, struct loops **result, str
 	return ret;
 }
 
+/* The loops first: they wait for what workers have. */
 void loops_close(struct loops *loops)
 {
 	if (!loops)
@@ -326,16 +365,17 @@ void loops_close(struct loops *loops)
 	}
 	for (unsigned i = 0; i < loops->count; i++)
 		pthread_join(loops->loop[i].thread, NULL);
+	workers_close(loops->workers, false);
 	for (unsigned i = 0; i < loops->count; i++)
 		close_parts(&loops->loop[i]);
 	bounce_destroy(&loops->bounce);
-	helpers_close(loops->helpers);
 	free(loops);
 }
 
 bool loops_are_pinned(const struct loops *loops)
 {
-	return loops->bounce.pinned;
+	return loops->bounce.pinned &&
+	       (!loops->workers || workers_are_pinned(loops->workers));
 }
 
 void loops_add(struct loops *loops, struct connection *connection)
