@@ -345,24 +345,17 @@ static const struct handshake_fault *read_wishes(struct handshake *hs)
 	return NULL;
 }
 
+/* NBD_OPT_GO as well: what it is told is told once the export is open. */
 static void run_info(struct handshake *hs)
 {
 	const struct handshake_fault *fault = read_wishes(hs);
 
 	if (fault)
 		refuse(hs, fault);
+	else if (hs->option == NBD_OPT_GO)
+		open_export(hs);
 	else
 		tell_export(hs);
-}
-
-static void run_go(struct handshake *hs)
-{
-	const struct handshake_fault *fault = read_wishes(hs);
-
-	if (fault)
-		refuse(hs, fault);
-	else
-		open_export(hs);
 }
 
 static void run_structured_reply(struct handshake *hs)
@@ -468,7 +461,7 @@ static const struct option {
 	{ NBD_OPT_LIST, false, false, run_list },
 	{ NBD_OPT_STARTTLS, false, true, run_starttls },
 	{ NBD_OPT_INFO, true, false, run_info },
-	{ NBD_OPT_GO, true, false, run_go },
+	{ NBD_OPT_GO, true, false, run_info },
 	{ NBD_OPT_STRUCTURED_REPLY, false, false, run_structured_reply },
 	{ NBD_OPT_LIST_META_CONTEXT, true, false, run_meta_context },
 	{ NBD_OPT_SET_META_CONTEXT, true, false, run_meta_context },

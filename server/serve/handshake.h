@@ -80,11 +80,10 @@ const uint8_t *handshake_output(const struct handshake *handshake, size_t *len);
 void handshake_sent(struct handshake *handshake, size_t len);
 
 /* Takes what the client sent, in whatever pieces, and tells how much of it was used; what wasn't
- * stays the caller's, to be fed again (HANDSHAKE_MORE), or as requests (HANDSHAKE_READY). What came
- * in the clear behind a client's wish for TLS is never used: it may be an attacker's, meant to be
- * taken for what comes encrypted. It ends the connection (HANDSHAKE_OVER) if it is fed here; and
- * who gets HANDSHAKE_TLS has nothing left unless it was received since: throw nothing away, let TLS
- * have it. */
+ * stays the caller's, to be fed again (HANDSHAKE_MORE), or as requests (HANDSHAKE_READY). What
+ * comes in the clear behind a client's wish for TLS may be an attacker's, meant to be taken for what
+ * comes encrypted: it ends the connection. So who gets HANDSHAKE_TLS has nothing left, and what it
+ * receives from then on is TLS's. */
 enum handshake_next handshake_feed(struct handshake *handshake, const uint8_t *bytes, size_t len,
 				   size_t *used);
 
