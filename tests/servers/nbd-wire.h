@@ -2,22 +2,7 @@
 #ifndef NDIO_TESTS_NBD_WIRE_H
 #define NDIO_TESTS_NBD_WIRE_H
 
-#include <endian.h>
-#include <stdint.h>
-
-#define NBD_MAGIC      0x4e42444d41474943 /* NBDMAGIC */
-#define NBD_OPTS_MAGIC 0x49484156454f5054 /* IHAVEOPT */
-#define NBD_REP_MAGIC  0x0003e889045565a9
-
-enum {
-	NBD_FLAG_FIXED_NEWSTYLE = 1 << 0,
-	NBD_FLAG_NO_ZEROES = 1 << 1,
-};
-
-enum { NBD_OPT_STARTTLS = 5 };
-
-#define NBD_REP_ACK          UINT32_C(1)
-#define NBD_REP_ERR_TLS_REQD UINT32_C(0x80000005)
+#include "serve/wire.h"
 
 struct nbd_greeting {
 	uint64_t magic, opts_magic;
