@@ -281,19 +281,28 @@ static bool may_be_kept(const struct parcel *parcel)
 	       pending->op.record == &pending->place;
 }
 
-/* A place in the log for a copy of it, if it needs one: with the lock held. */
-static void make_place(struct lasting *lasting, struct parcel *parcel)
+/* A place in the log for a copy of it, if it needs one and there is any: with the lock held. */
+static void make_place(struct lasting *lasting, const struct parcel *parcel)
 {
 	struct session_op *op = &parcel->pending->op;
-	struct session_record *record;
+	struct session_record *released;
 
 	if (parcel->epoch != lasting->session.epoch || !session_wants_copy(&lasting->session, op))
 		return;
-	record = session_memory_take(&lasting->memory, op->op == OP_WRITE ? op->len : 0);
-	if (record)
-		op->record = record;
-	else
-		parcel->wire.result = -ENOMEM; /* written, but nobody can promise that it stays */
+	while ((released = session_released(&lasting->session)))
+		session_memory_give(&lasting->memory, released);
+	op->record = session_memory_take(&lasting->memory, op->op == OP_WRITE ? op->len : 0);
+}
+
+/* Into its place, if it has got one. */
+static void copy_data(const struct parcel *parcel)
+{
+	const struct pending *pending = parcel->pending;
+
+	if (!pending || parcel->wire.op != OP_WRITE || parcel->wire.result < 0)
+		return;
+	if (pending->op.record && pending->op.record != &pending->place)
+		session_memory_fill(pending->op.record, pending->op.data, pending->op.len);
 }
 
 /* Without the lock, but to make place. */
@@ -311,13 +320,8 @@ static void copy_for_log(struct target_queue *queue, struct ndio_subrequest *lan
 		if (may_be_kept((struct parcel *)sub))
 			make_place(lasting, (struct parcel *)sub);
 	pthread_mutex_unlock(&lasting->lock);
-	for (sub = landed; sub; sub = sub->next) {
-		const struct pending *pending = ((struct parcel *)sub)->pending;
-
-		if (sub->op == OP_WRITE && sub->result >= 0 && pending &&
-		    pending->op.record != &pending->place)
-			session_memory_fill(pending->op.record, pending->op.data, pending->op.len);
-	}
+	for (sub = landed; sub; sub = sub->next)
+		copy_data((struct parcel *)sub);
 }
 
 static void note_why(struct lasting *lasting, const struct nbd_link *link)
@@ -627,26 +631,11 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	return ret;
 }
 
-/* Records that came from the heap. */
-static void release_log(struct lasting *lasting)
-{
-	struct session_record *record;
-	struct session_op *op;
-	enum session_act act;
-
-	session_end(&lasting->session, -ECANCELED, clock_ms());
-	while ((act = session_next(&lasting->session, 0, &op, &record, clock_ms())) !=
-	       SESSION_NOTHING)
-		if (act == SESSION_RELEASE)
-			session_memory_give(&lasting->memory, record);
-}
-
 void lasting_close(struct lasting *lasting)
 {
 	if (!lasting)
 		return;
 	assert(lasting->nr_queues == 0);
-	release_log(lasting);
 	for (unsigned i = 0; i < lasting->options.links; i++)
 		nbd_link_close(lasting->seat[i].fresh);
 	session_memory_destroy(&lasting->memory);

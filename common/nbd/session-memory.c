@@ -1,16 +1,14 @@
 /* Records come and go in about the same order: a log is released from its oldest on, but what one
  * connection took first another may have had acknowledged first. So one that is given back is only
- * marked, and the tail moves over those that are. Where the ring has no room in one piece, which
- * takes such a disorder, a record comes from the heap. */
+ * marked, and the tail moves over those that are. One that stays while all behind it are given back
+ * may leave no room in one piece: then there is none, until a flush has released that, too. */
 #include "nbd/session-memory.h"
 
 #include <errno.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
-#include <openssl/crypto.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -22,7 +20,7 @@
 /* Before each record; or alone, over what is left at the ring's end. */
 struct space {
 	size_t len; /* bytes, with this */
-	bool is_free, on_heap;
+	bool is_free;
 	struct session_record record;
 };
 
@@ -78,14 +76,13 @@ static void take(struct session_memory *memory, size_t len, bool is_free)
 
 	space->len = len;
 	space->is_free = is_free;
-	space->on_heap = false;
 	memory->used += len;
 	memory->head += len;
 	if (memory->head == memory->size)
 		memory->head = 0;
 }
 
-static struct space *take_from_ring(struct session_memory *memory, size_t len)
+static struct space *take_piece(struct session_memory *memory, size_t len)
 {
 	struct space *space;
 
@@ -102,24 +99,11 @@ static struct space *take_from_ring(struct session_memory *memory, size_t len)
 	return space;
 }
 
-static struct space *take_from_heap(size_t len)
-{
-	struct space *space = aligned_alloc(UNIT, len);
-
-	if (space) {
-		space->len = len;
-		space->on_heap = true;
-	}
-	return space;
-}
-
 struct session_record *session_memory_take(struct session_memory *memory, uint64_t len)
 {
 	size_t whole = HEAD + round_up(len, UNIT);
-	struct space *space = take_from_ring(memory, whole);
+	struct space *space = take_piece(memory, whole);
 
-	if (!space)
-		space = take_from_heap(whole);
 	if (!space)
 		return NULL;
 	memset(&space->record, 0, sizeof(space->record));
@@ -161,11 +145,6 @@ void session_memory_give(struct session_memory *memory, struct session_record *r
 {
 	struct space *space = space_of(record);
 
-	if (space->on_heap) {
-		OPENSSL_cleanse(space, space->len); /* without a key it is plaintext */
-		free(space);
-		return;
-	}
 	space->is_free = true;
 	while (memory->used > 0 && (space = at(memory, memory->tail))->is_free) {
 		memory->used -= space->len;

@@ -1,7 +1,7 @@
 /* session-memory: where the log of a session lies: records with their data, in one ring.
  *
  * One thread at a time; what it gave out may be written without the lock that is held around its
- * calls. */
+ * calls. It asks nobody for memory once it is there. */
 #ifndef NDIO_SESSION_MEMORY_H
 #define NDIO_SESSION_MEMORY_H
 
@@ -26,7 +26,8 @@ int session_memory_init(struct session_memory *memory, uint64_t bytes, uint64_t 
 			struct error *err);
 void session_memory_destroy(struct session_memory *memory); /* harmless on a zeroed struct */
 
-/* A record with room for len bytes of data at op.data; the rest of it is zeroes. NULL: no memory. */
+/* A record with room for len bytes of data at op.data; the rest of it is zeroes. NULL: there is no
+ * room for it in one piece, which takes that others were given back in quite another order. */
 struct session_record *session_memory_take(struct session_memory *memory, uint64_t len);
 void session_memory_give(struct session_memory *memory, struct session_record *record);
 

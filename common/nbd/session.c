@@ -356,15 +356,16 @@ static void flush_landed(struct session *session, struct session_op *op, int64_t
 /* A change that the server has acknowledged. */
 static void change_landed(struct session *session, struct session_op *op)
 {
-	bool fua = op->flags & REQ_FUA;
-	bool safe = fua && session->identity.can_fua && !(op->record && is_logged(session, op)) &&
+	bool fua = op->flags & REQ_FUA, logs = op->op != OP_TRIM;
+	bool safe = fua && session->identity.can_fua && !(logs && is_logged(session, op)) &&
 		    (session->seen.fences || !is_sync_flying(session, UINT64_MAX));
+	bool wanted = logs && !safe && keeps_log(session) && op->cost;
 
-	if (!safe && op->record && keeps_log(session) && op->cost)
+	if (wanted && op->record)
 		keep(session, op);
-	else if (!safe && session->flush_error && op->op != OP_TRIM)
+	else if (!safe && session->flush_error && logs)
 		session->gap = true;
-	if (!fua || safe || !session->identity.can_flush) {
+	if (safe || !session->identity.can_flush || !(fua || (wanted && !op->kept))) {
 		done(session, op, op->len);
 		return;
 	}
@@ -448,6 +449,8 @@ static void requeue(struct session *session, struct session_op *op, int64_t now)
 	} else if (op->losses >= LOSSES && now - op->since >= session->options.reconnect) {
 		done(session, op, -ETIMEDOUT);
 	} else {
+		/* Of one that is in no log what was written is needed once more. */
+		op->flush &= op->kept || op->op == OP_TRIM;
 		op->losses += op->losses < LOSSES;
 		op->since = op->since < 0 ? now : op->since;
 		list_add(&session->again, op, OP_AGAIN);
@@ -935,6 +938,15 @@ static void ended(struct session *session, struct session_link *link, int64_t no
 		session->doubted = false;
 }
 
+struct session_record *session_released(struct session *session)
+{
+	struct session_record *record = session->released;
+
+	if (record)
+		session->released = record->next;
+	return record;
+}
+
 enum session_act session_next(struct session *session, unsigned number, struct session_op **op,
 			      struct session_record **record, int64_t now)
 {
@@ -946,10 +958,8 @@ enum session_act session_next(struct session *session, unsigned number, struct s
 	}
 	if ((*op = take_done(link)))
 		return SESSION_DONE;
-	if ((*record = session->released)) {
-		session->released = (*record)->next;
+	if ((*record = session_released(session)))
 		return SESSION_RELEASE;
-	}
 	return (*op = take_send(link)) ? SESSION_SEND : SESSION_NOTHING;
 }
 

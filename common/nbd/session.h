@@ -42,7 +42,8 @@
  * verifier only when it has acknowledged all of that.
  *
  * A write with FUA isn't in the log; unless what it replaced is: sent again that would undo it.
- * So then it is, and is told to be done when a flush has covered both.
+ * So then it is, and is told to be done when a flush has covered both. Likewise what its caller has
+ * no memory for: nobody but the server has it, and it is told when a flush has covered it.
  *
  * Why reads wait until the changes that were in flight have landed again: the server that is gone
  * may have run one of them and shown it to a reader, who must not see the older value now.
@@ -113,7 +114,8 @@ struct session_op {
 	uint64_t start, len;           /* bytes */
 	void *data;                    /* the caller's own affair: only passed on */
 	unsigned link;                 /* the connection that it is sent on */
-	struct session_record *record; /* a place in the log, of a write or zero; else NULL */
+	struct session_record *record; /* a place in the log, of a write or zero; else NULL. If that
+					* can't be had by the time it lands, NULL as well */
 	int64_t result;                /* bytes, or a negative errno: with SESSION_DONE */
 	bool kept; /* likewise: the record is the session's, until SESSION_RELEASE */
 
@@ -218,8 +220,12 @@ uint64_t session_max_len(const struct session *session);
 void session_issue(struct session *session, struct session_op *op, int64_t now);
 
 /* A change that landed well and is about to be told: may the log want it? Then op->record is to be one
- * that holds a copy of the data by then. Stays true or false for as long as the epoch lasts. */
+ * that holds a copy of the data by then, or NULL. Stays true or false for as long as the epoch lasts. */
 bool session_wants_copy(const struct session *session, const struct session_op *op);
+
+/* A record whose memory is the caller's again, or NULL: for who needs that sooner than session_next()
+ * says so. */
+struct session_record *session_released(struct session *session);
 
 /* What the server answered on a connection of this epoch: bytes, or a negative errno. ESHUTDOWN
  * is a lost connection. Ignored if the epoch is over: then the op is told again. */

@@ -96,7 +96,7 @@ static void send_it(struct client *client, unsigned link, struct session_op *op)
 		.value = (uintptr_t)op->data,
 	};
 	sim->counts[COUNT_OWN_FLUSHES] += op == &client->session.own;
-	sim->counts[COUNT_FUA_FLUSHES] += op->flush && sim->options.can_fua;
+	sim->counts[COUNT_FUA_FLUSHES] += op->flush && op->record && sim->options.can_fua;
 	sim_note(sim, "client %u link %u epoch %lu sends %d at %u+%u value %lu%s", client->number,
 		 link, (unsigned long)command->epoch, command->what, command->start, command->len,
 		 (unsigned long)command->value, op->internal ? " (the session's)" : "");
@@ -229,6 +229,21 @@ void client_lost(struct sim *sim, void *what, uint64_t unused)
 	turn(client);
 }
 
+/* Whoever has its record's memory says that there is none. */
+static void perhaps_without_place(struct client *client, const struct command *command)
+{
+	struct session_op *op = command->op;
+	struct sim *sim = client->sim;
+
+	if (command->epoch != client->session.epoch || command->result < 0 || op->internal ||
+	    command->what == OP_FLUSH || !op->record || op->kept ||
+	    !session_wants_copy(&client->session, op) || !sim_chance(sim, 20))
+		return;
+	sim->counts[COUNT_PLACELESS]++;
+	record_free(client, to_record(op->record));
+	op->record = NULL;
+}
+
 void client_answered(struct sim *sim, struct command *command)
 {
 	struct client *client = command->conn->client;
@@ -243,6 +258,7 @@ void client_answered(struct sim *sim, struct command *command)
 		else if (command->values[i] != command->value)
 			result = 0;
 	}
+	perhaps_without_place(client, command);
 	session_landed(&client->session, op, command->epoch, result, sim->now);
 	link_runs(client, command->conn->link);
 	turn(client);

@@ -54,6 +54,7 @@ static const char *const count_names[COUNTS] = {
 	"silent for too long",
 	"flushes of the session's own",
 	"FUA writes flushed since they replaced what was logged",
+	"changes without a place in the log",
 	"requests answered with ESHUTDOWN",
 	"run later than is promised to be survived",
 	"seeds in which that reverted something",

@@ -230,6 +230,39 @@ static void fua_over_what_is_logged_is_flushed(void **state)
 	assert_int_equal(session.kept, 0);
 }
 
+/* Its caller has no memory for it: nobody but the server has what was written. */
+static void without_a_place_it_is_flushed(void **state)
+{
+	struct write a, b;
+
+	(void)state;
+	connect_to(&ours);
+	do_it(&a, OP_WRITE, 0, 0);
+	issue(&b, OP_WRITE, 0, 0);
+	expect(SESSION_SEND, &b.op);
+	assert_true(session_wants_copy(&session, &b.op));
+	b.op.record = NULL;
+	land(&b.op, b.op.len);
+	expect(SESSION_SEND, &b.op);
+	assert_true(op->flush);
+	expect(SESSION_NOTHING, NULL);
+	lose_it();
+	connect_to(&ours_anew);
+	expect(SESSION_SEND, &a.record.op);
+	land(&a.record.op, a.op.len);
+	expect(SESSION_SEND, &b.op);
+	assert_false(op->flush); /* who is there now may never have seen it */
+	land(&b.op, b.op.len);
+	expect(SESSION_SEND, &b.op);
+	assert_true(op->flush);
+	land(&b.op, 0);
+	expect(SESSION_DONE, &b.op);
+	assert_int_equal(b.op.result, b.op.len);
+	assert_ptr_equal(session_released(&session), &a.record);
+	assert_null(session_released(&session));
+	assert_int_equal(session.kept + session.reserved, 0);
+}
+
 static void trims_arent_sent_again(void **state)
 {
 	struct write a;
@@ -459,6 +492,7 @@ int main(void)
 		cmocka_unit_test_setup(another_process_gets_the_log_first, begin),
 		cmocka_unit_test_setup(fua_isnt_kept, begin),
 		cmocka_unit_test_setup(fua_over_what_is_logged_is_flushed, begin),
+		cmocka_unit_test_setup(without_a_place_it_is_flushed, begin),
 		cmocka_unit_test_setup(trims_arent_sent_again, begin),
 		cmocka_unit_test_setup(without_a_fence_it_is_read_back, begin),
 		cmocka_unit_test_setup(time_runs_out_once, begin),
