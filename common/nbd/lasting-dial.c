@@ -120,15 +120,14 @@ static void say_given_up(const struct lasting *lasting, struct error *text)
 static void say_back(struct lasting *lasting, struct error *text)
 {
 	const struct session *session = &lasting->session;
-	int64_t away = session->up_at - session->lost_at;
+	int64_t away = session->up_at - lasting->lost_at;
 
-	if (session->times_lost > 0)
-		error_set(text, 0,
-			  "the server is back after %" PRIi64 ".%" PRIi64
-			  " seconds: sent again: %" PRIu64 " that were in flight, %" PRIu64
-			  " that weren't flushed",
-			  away / 1000, away % 1000 / 100, session->sent_again - lasting->sent_again,
-			  session->replayed - lasting->replayed);
+	error_set(text, 0,
+		  "the server is back after %" PRIi64 ".%" PRIi64
+		  " seconds: sent again: %" PRIu64 " that were in flight, %" PRIu64
+		  " that weren't flushed",
+		  away / 1000, away % 1000 / 100, session->sent_again - lasting->sent_again,
+		  session->replayed - lasting->replayed);
 	lasting->sent_again = session->sent_again;
 	lasting->replayed = session->replayed;
 }
@@ -159,11 +158,14 @@ static void tell_all(const struct lasting *lasting, enum session_state state, co
 /* True: the lock was let go meanwhile, since who is told may take his time. */
 static bool tell_news(struct lasting *lasting)
 {
+	bool was_up = lasting->session.told == SESSION_UP;
 	struct error text = { 0 };
 	enum session_state state;
 
 	if (!session_news(&lasting->session, &state))
 		return false;
+	if (was_up)
+		lasting->lost_at = lasting->session.lost_at;
 	if (state == SESSION_WAITING)
 		say_lost(lasting, &text);
 	else if (state == SESSION_UP)
@@ -223,6 +225,8 @@ static void *dial_main(void *opaque)
 		lasting_wake(lasting, SESSION_LINKS);
 		sleep_a_while(lasting);
 	}
+	if (lasting->session.state == SESSION_UP)
+		tell_news(lasting); /* that it is back, if somebody was told that it isn't */
 	pthread_mutex_unlock(&lasting->lock);
 	return NULL;
 }

@@ -105,7 +105,7 @@ static void let_go(struct lasting *lasting, unsigned own)
 
 	if (lasting->dial_epoch && lasting->dial_epoch != session->epoch)
 		atomic_store(&lasting->dial_over, true);
-	if (alone || session->told != session->state ||
+	if (alone || session_has_news(session) ||
 	    session_wake_at(session) < lasting->asleep_until)
 		pthread_cond_signal(&lasting->changed);
 	pthread_mutex_unlock(&lasting->lock);
@@ -574,6 +574,7 @@ static int begin(struct lasting *lasting, struct nbd_link **links, struct error 
 			break;
 		nbd_link_look(links[i], 0, -1);
 		if (!nbd_link_is_up(links[i])) {
+			note_why(lasting, links[i]);
 			session_lost(&lasting->session, number, 1, now);
 			continue;
 		}

@@ -508,6 +508,7 @@ static void lose(struct session *session, int64_t now)
 	}
 	end_links(session);
 	requeue_all(session, now);
+	session->answers = false;
 	session->epoch++;
 	dial_later(session, now);
 	if (!was_up && (session->state == SESSION_GIVEN_UP || is_too_late(session, now)))
@@ -836,6 +837,7 @@ void session_landed(struct session *session, struct session_op *op, uint64_t epo
 		validate(session);
 		return;
 	}
+	session->answers = true;
 	list_remove(&session->flying, op);
 	op->state = OP_IDLE;
 	if (op == &session->probe && session->state == SESSION_CHECKING)
@@ -976,15 +978,28 @@ uint64_t session_busy(const struct session *session)
 	return busy;
 }
 
+bool session_has_news(const struct session *session)
+{
+	if (session->state == session->told)
+		return false;
+	switch (session->state) {
+	case SESSION_UP:
+		return session->answers || !session->flying.first;
+	case SESSION_WAITING:
+		return session->told == SESSION_UP;
+	case SESSION_GIVEN_UP:
+	case SESSION_ENDED:
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool session_news(struct session *session, enum session_state *state)
 {
-	enum session_state now = session->state;
-
-	if (now == SESSION_QUIESCING || now == SESSION_REPLAYING || now == SESSION_CHECKING)
+	if (!session_has_news(session))
 		return false;
-	if (now == session->told)
-		return false;
-	*state = session->told = now;
+	*state = session->told = session->state;
 	return true;
 }
 
@@ -997,7 +1012,7 @@ void session_init(struct session *session, const struct session_options *options
 	*session = (struct session){
 		.options = *options,
 		.state = SESSION_WAITING,
-		.told = SESSION_WAITING,
+		.told = SESSION_UP,
 		.epoch = 1,
 		.lost_at = now,
 		.dial_at = now,

@@ -203,6 +203,7 @@ struct session {
 	uint64_t random;
 
 	enum session_state told;
+	bool answers; /* something has come back since the connections were made */
 	uint64_t times_lost, replayed, sent_again, reverted; /* for reports */
 };
 
@@ -267,8 +268,10 @@ enum session_act session_next(struct session *session, unsigned link, struct ses
 /* The connections that have something to do, one bit each: whose threads to wake. */
 uint64_t session_busy(const struct session *session);
 
-/* Has it come up, been lost, given up or ended since this was asked last? Then *state is UP,
- * WAITING, GIVEN_UP or ENDED. */
+/* Has it come up, been lost, given up or ended since this was told last? Then *state is UP, WAITING,
+ * GIVEN_UP or ENDED. It has been UP at first. A server that lets connections in and answers nothing
+ * more isn't UP while it is asked something, nor WAITING anew when these are lost. */
+bool session_has_news(const struct session *session);
 bool session_news(struct session *session, enum session_state *state);
 
 /* Asserts the invariants. Takes time: for tests. */

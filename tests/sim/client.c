@@ -285,7 +285,7 @@ static void hear_news(struct client *client)
 		return;
 	sim_note(sim, "client %u: state %d", client->number, state);
 	sim_hash(sim, state);
-	sim->counts[COUNT_LOST] += state == SESSION_WAITING;
+	sim->counts[COUNT_LOST] += state == SESSION_WAITING && client->session.times_lost > 0;
 	sim->counts[COUNT_RECOVERED] += state == SESSION_UP;
 	sim->counts[COUNT_GIVEN_UP] += state == SESSION_GIVEN_UP;
 	sim->counts[COUNT_ENDED] += state == SESSION_ENDED && !client->finished;

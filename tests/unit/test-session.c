@@ -130,14 +130,96 @@ static void goes_out_at_once(void **state)
 	issue(&a, OP_WRITE, 0, 0);
 	expect(SESSION_NOTHING, NULL);
 	assert_true(connect_to(&ours));
-	assert_true(session_news(&session, &news));
-	assert_int_equal(news, SESSION_UP);
-	assert_false(session_news(&session, &news));
+	assert_false(session_news(&session, &news)); /* it is taken for UP from the start */
 	expect(SESSION_SEND, &a.op);
 	land(&a.op, a.op.len);
 	expect(SESSION_DONE, &a.op);
 	assert_true(a.op.kept);
 	expect(SESSION_NOTHING, NULL);
+}
+
+static void is_told(enum session_state what)
+{
+	enum session_state news;
+
+	assert_true(session_news(&session, &news));
+	assert_int_equal(news, what);
+	assert_false(session_has_news(&session));
+}
+
+static void lost_before_it_was_up_is_told(void **state)
+{
+	(void)state;
+	is_told(SESSION_WAITING);
+	connect_to(&ours);
+	is_told(SESSION_UP);
+}
+
+/* It lets connections in, and answers nothing more. */
+static void one_that_is_silent_is_told_once(void **state)
+{
+	struct write a;
+
+	(void)state;
+	connect_to(&ours);
+	do_it(&a, OP_READ, 0, 0);
+	issue(&a, OP_READ, 0, 0);
+	expect(SESSION_SEND, &a.op);
+	lose_it();
+	is_told(SESSION_WAITING);
+	for (unsigned i = 0; i < 3; i++) {
+		connect_to(&ours);
+		expect(SESSION_SEND, &a.op);
+		assert_false(session_has_news(&session));
+		lose_it();
+		assert_false(session_has_news(&session));
+	}
+	now += WAIT;
+	session_time(&session, now);
+	is_told(SESSION_GIVEN_UP);
+	expect(SESSION_DONE, &a.op);
+	connect_to(&ours);
+	issue(&a, OP_READ, 0, 0);
+	expect(SESSION_SEND, &a.op);
+	assert_false(session_has_news(&session));
+	lose_it();
+	assert_false(session_has_news(&session));
+	connect_to(&ours);
+	expect(SESSION_SEND, &a.op);
+	land(&a.op, a.op.len);
+	is_told(SESSION_UP);
+	lose_it();
+	is_told(SESSION_WAITING);
+}
+
+/* Nothing is asked that could be answered. */
+static void an_idle_one_is_told_at_once(void **state)
+{
+	(void)state;
+	connect_to(&ours);
+	lose_it();
+	is_told(SESSION_WAITING);
+	connect_to(&ours);
+	is_told(SESSION_UP);
+}
+
+/* What was kept is sent again, which is an answer, too. */
+static void a_replay_is_an_answer(void **state)
+{
+	struct write a, b;
+
+	(void)state;
+	connect_to(&ours);
+	do_it(&a, OP_WRITE, 0, 0);
+	lose_it();
+	is_told(SESSION_WAITING);
+	issue(&b, OP_READ, 0, 0);
+	connect_to(&ours_anew);
+	expect(SESSION_SEND, &a.record.op);
+	assert_false(session_has_news(&session));
+	land(&a.record.op, a.op.len);
+	is_told(SESSION_UP);
+	expect(SESSION_SEND, &b.op);
 }
 
 static void flush_covers_what_was_acknowledged(void **state)
@@ -312,7 +394,6 @@ static void without_a_fence_it_is_read_back(void **state)
 static void time_runs_out_once(void **state)
 {
 	struct write a, b, c;
-	enum session_state news;
 
 	(void)state;
 	connect_to(&ours);
@@ -323,8 +404,7 @@ static void time_runs_out_once(void **state)
 	session_time(&session, now);
 	expect(SESSION_DONE, &b.op);
 	assert_int_equal(b.op.result, -ETIMEDOUT);
-	assert_true(session_news(&session, &news));
-	assert_int_equal(news, SESSION_GIVEN_UP);
+	is_told(SESSION_GIVEN_UP);
 	issue(&c, OP_READ, 0, 0);
 	expect(SESSION_DONE, &c.op);
 	assert_int_equal(c.op.result, -ETIMEDOUT);
@@ -487,6 +567,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(goes_out_at_once, begin),
+		cmocka_unit_test_setup(lost_before_it_was_up_is_told, begin),
+		cmocka_unit_test_setup(one_that_is_silent_is_told_once, begin),
+		cmocka_unit_test_setup(an_idle_one_is_told_at_once, begin),
+		cmocka_unit_test_setup(a_replay_is_an_answer, begin),
 		cmocka_unit_test_setup(flush_covers_what_was_acknowledged, begin),
 		cmocka_unit_test_setup(same_process_gets_what_was_in_flight, begin),
 		cmocka_unit_test_setup(another_process_gets_the_log_first, begin),
