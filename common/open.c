@@ -96,7 +96,7 @@ static int identify(void *opaque, struct target *target, uint8_t *identity, stru
 	};
 
 	_Static_assert(TARGET_NBD_IDENTITY == LUKS_IDENTITY_LEN, "the one is the other");
-	return luks_identify(&source, volume->luks.metadata_len, identity, err);
+	return luks_identify(&source, &volume->luks, identity, err);
 }
 
 static int unlock_by(struct volume *volume, struct target *holder,

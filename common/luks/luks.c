@@ -354,8 +354,66 @@ static int identify(struct header *header, uint8_t identity[LUKS_IDENTITY_LEN], 
 	return ret;
 }
 
-int luks_identify(const struct luks_source *source, uint64_t metadata_len,
-		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+static int add_metadata(const struct luks_source *source, uint64_t len, void *chunk,
+			EVP_MD_CTX *sum, struct error *err)
+{
+	for (uint64_t at = 0, part; at < len; at += part) {
+		int ret;
+
+		part = len - at < COPY_CHUNK ? len - at : COPY_CHUNK;
+		ret = source->read(source->opaque, chunk, part, at);
+		if (ret)
+			return error_set(err, -ret, "%s: reading the LUKS header: %s", source->name,
+					 error_reason(-ret));
+		if (!EVP_DigestUpdate(sum, chunk, part))
+			return error_set(err, ENOMEM, "%s: no memory", source->name);
+	}
+	return 0;
+}
+
+static int sum_metadata(const struct luks_source *source, uint64_t len,
+			uint8_t metadata[LUKS_IDENTITY_LEN], struct error *err)
+{
+	EVP_MD_CTX *sum = EVP_MD_CTX_new();
+	void *chunk = malloc(COPY_CHUNK);
+	int ret = 0;
+
+	if (len > source->size)
+		len = source->size;
+	if (!sum || !chunk || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL))
+		ret = error_set(err, ENOMEM, "%s: no memory", source->name);
+	if (!ret)
+		ret = add_metadata(source, len, chunk, sum, err);
+	if (!ret && !EVP_DigestFinal_ex(sum, metadata, NULL))
+		ret = error_set(err, ENOMEM, "%s: no memory", source->name);
+	free(chunk);
+	EVP_MD_CTX_free(sum);
+	return ret;
+}
+
+static int read_loaded(void *opaque, void *buf, size_t len, uint64_t offset)
+{
+	const struct luks_memfd *memfd = opaque;
+	ssize_t n = pread(memfd->fd, buf, len, offset);
+
+	return n < 0 ? -errno : n == (ssize_t)len ? 0 : -EIO;
+}
+
+/* As they were read. If libcryptsetup has repaired them they are others, and it is asked each time. */
+static int sum_loaded(struct header *header, struct luks *luks, struct error *err)
+{
+	const struct luks_source loaded = {
+		.name = header->source->name,
+		.size = header->source->size,
+		.read = read_loaded,
+		.opaque = &header->memfd,
+	};
+
+	return sum_metadata(&loaded, luks->metadata_len, luks->metadata, err);
+}
+
+static int load_and_identify(const struct luks_source *source, uint64_t metadata_len,
+			     uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
 {
 	struct header header = { .source = source };
 	int ret;
@@ -368,6 +426,22 @@ int luks_identify(const struct luks_source *source, uint64_t metadata_len,
 		ret = identify(&header, identity, err);
 	luks_memfd_close(&header.memfd);
 	return ret;
+}
+
+/* Most times nothing at all has changed. To see that takes little memory, and no parser, which may crash
+ * where it gets none, or miss something. */
+int luks_identify(const struct luks_source *source, const struct luks *luks,
+		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+{
+	uint8_t metadata[LUKS_IDENTITY_LEN];
+	int ret = sum_metadata(source, luks->metadata_len, metadata, err);
+
+	if (ret)
+		return ret;
+	if (memcmp(metadata, luks->metadata, sizeof(metadata)) != 0)
+		return load_and_identify(source, luks->metadata_len, identity, err);
+	memcpy(identity, luks->identity, LUKS_IDENTITY_LEN);
+	return 0;
 }
 
 /* ---- unlocking ---- */
@@ -412,6 +486,8 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 		ret = header_read(&header, pass, luks, err);
 	if (!ret)
 		ret = identify(&header, luks->identity, err);
+	if (!ret)
+		ret = sum_loaded(&header, luks, err);
 	/* The key slots' material lies behind the header that was needed for loading. */
 	if (!ret)
 		ret = header_copy(&header, luks->header_len, err);

@@ -51,9 +51,10 @@ struct luks {
 	uint64_t metadata_len; /* bytes of these that aren't key areas */
 	bool allow_discards;   /* the header's flag: trims may be passed on */
 	uint8_t identity[LUKS_IDENTITY_LEN];
-	int slot;       /* the key slot that opened it */
-	void *key;      /* the volume key, from secret_alloc(); owned */
-	size_t key_len; /* bytes */
+	uint8_t metadata[LUKS_IDENTITY_LEN]; /* a hash of these, as they lay there */
+	int slot;                            /* the key slot that opened it */
+	void *key;                           /* the volume key, from secret_alloc(); owned */
+	size_t key_len;                      /* bytes */
 };
 
 /* Loads the header and opens it. On success the caller owns luks->key; see luks_clear(). Errors,
@@ -65,9 +66,9 @@ struct luks {
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err);
 
-/* Reads the header anew, as far as luks says that it goes; metadata_len is that of luks_unlock(). 0,
- * or a negative errno with a message: it can't be read, or is none at the moment. */
-int luks_identify(const struct luks_source *source, uint64_t metadata_len,
+/* Reads the header anew, as far as luks, of luks_unlock(), says that it goes. 0, or a negative errno
+ * with a message: it can't be read, or is none at the moment. */
+int luks_identify(const struct luks_source *source, const struct luks *luks,
 		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err);
 
 /* Frees the key. Harmless on a zeroed struct. */
