@@ -15,6 +15,10 @@
 /* What a server that is busy with its start may take, though it has to answer sooner later. */
 #define DIAL_MS 5000
 
+/* A certificate or key that is refused so often in a row is so the next time. One refusal may be none:
+ * to many servers it is to close the connection, and so does one that ends just then. */
+#define REFUSALS 2
+
 /* ---- dialling ---- */
 
 /* Without the lock. */
@@ -70,8 +74,9 @@ static void try_once(struct lasting *lasting, unsigned number)
 	if (ret < 0)
 		error_set(&lasting->why, -ret, "%s",
 			  nbd_server_reason(lasting->options.server, &err));
-	/* A certificate or key that is refused is so the next time. */
-	if (ret == -EACCES && lasting->options.server->tls) {
+	lasting->refused =
+		ret == -EACCES && lasting->options.server->tls ? lasting->refused + 1 : 0;
+	if (lasting->refused == REFUSALS) {
 		session_end(&lasting->session, ret, clock_ms());
 	} else if (ret < 0) {
 		session_lost(&lasting->session, number, epoch, clock_ms());
@@ -123,9 +128,8 @@ static void say_back(struct lasting *lasting, struct error *text)
 	int64_t away = session->up_at - lasting->lost_at;
 
 	error_set(text, 0,
-		  "the server is back after %" PRIi64 ".%" PRIi64
-		  " seconds: sent again: %" PRIu64 " that were in flight, %" PRIu64
-		  " that weren't flushed",
+		  "the server is back after %" PRIi64 ".%" PRIi64 " seconds: sent again: %" PRIu64
+		  " that were in flight, %" PRIu64 " that weren't flushed",
 		  away / 1000, away % 1000 / 100, session->sent_again - lasting->sent_again,
 		  session->replayed - lasting->replayed);
 	lasting->sent_again = session->sent_again;

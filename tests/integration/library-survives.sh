@@ -18,10 +18,11 @@ serve_stock() {
 	serve=(nbdkit --foreground --exit-with-parent --unix "$T/disk.sock" --pidfile "$T/disk.pid" "$@")
 }
 
-# open_it OPTION...
+# open_it OPTION...: locator, or else the plain disk.
+locator=
 open_it() {
 	rm -f "$T/client.said"
-	start_talker client "$survives" "$@" "$(uri disk)"
+	start_talker client "$survives" "$@" "${locator:-$(uri disk)}"
 	hear client '^open'
 }
 
@@ -155,6 +156,56 @@ truncate -s 8M "$T/other"
 serve_stock file "$T/disk"
 start_disk
 stranger "one that can't be written" serve_stock --readonly file "$T/other"
+
+# ---- by TLS ----
+
+# serve_tls KEYS
+serve_tls() {
+	serve=(nbdkit --foreground --exit-with-parent --unix "$T/disk.sock" --pidfile "$T/disk.pid"
+		--tls=require --tls-psk "$1" "$NDIO_PLUGIN" "$T/disk")
+}
+
+# A server that is ended while it shakes hands with one client.
+hang_up() {
+	timeout 20 python3 - "$T/disk.sock" <<-'PYTHON'
+		import os, socket, struct, sys
+
+		listener = socket.socket(socket.AF_UNIX)
+		listener.bind(sys.argv[1])
+		listener.listen(1)
+		peer = listener.accept()[0]
+		listener.close()
+		os.unlink(sys.argv[1])
+		peer.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+		peer.recv(20, socket.MSG_WAITALL)
+		peer.sendall(struct.pack(">QIII", 0x3E889045565A9, 5, 1, 0))
+		sys.exit(not peer.recv(65536))
+	PYTHON
+}
+
+make_psk "$psk" alice
+make_psk "$T/other.psk" alice
+locator="nbds+unix://alice@/?socket=$T/disk.sock&tls-psk-file=$psk"
+serve_tls "$psk"
+start_disk
+ok "TLS: opened" open_it
+ok "written" does "write 1" '^ok'
+kill_disk
+ok "away" event away
+ok "another server ends while it shakes hands" hang_up
+start_disk
+ok "which refuses no key: it is back" event up 'disk.sock.*the server is back'
+ok "with what was written" does "read 1" '^ok'
+kill_disk
+event away
+serve_tls "$T/other.psk"
+start_disk
+ok "one that refuses the key is the end" event ended "the server is given up: .*the key wrong"
+ok "all fails" does "read 1" '^EACCES: '
+is "each event once" "$(events)" away,up,away,ended
+ok "closed" close_it
+kill_disk
+locator=
 
 # ---- while it is away ----
 
