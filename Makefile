@@ -78,6 +78,8 @@ SIM          := $(B)/tests/sim/sim
 SIM_BUGS     := $(patsubst %,$(SIM)-bug-%,1 2 3 4 5 6 7 8 9 10)
 REGISTERS    := $(B)/tests/registers/registers
 REGISTERS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/registers/*.c))
+ALLOCATIONS  := $(B)/tests/allocations/allocations
+ALLOCATIONS_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/allocations/*.c))
 # The library's calls: what its header declares; \050 is a parenthesis.
 LIB_CALLS    := $(shell grep -v typedef client/library/ndio.h | tr '\050' = | grep -oE '\bndio_[a-z_]+=' | \
 		tr -d = | sort -u)
@@ -151,7 +153,7 @@ all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(SERVE_PROGRAM) $(MAN) $(UNITS) ## build t
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
-check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(SIM) $(SIM_BUGS) $(REGISTERS) $(FIRST) ## install what is missing, if it may, build, and run all tests
+check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(SIM) $(SIM_BUGS) $(REGISTERS) $(ALLOCATIONS) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
@@ -432,9 +434,11 @@ $(filter $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o $(B)/libndio.so
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $< -L$(B) -lndio -Wl,-rpath,'$(abspath $(B))' $(TEST_LDLIBS)
 
 # Either way.
-$(REGISTERS): $(REGISTERS_OBJECTS) $(B)/libndio.so
+$(REGISTERS): $(REGISTERS_OBJECTS)
+$(ALLOCATIONS): $(ALLOCATIONS_OBJECTS)
+$(REGISTERS) $(ALLOCATIONS): $(B)/libndio.so
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $(REGISTERS_OBJECTS) -L$(B) -lndio \
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) -L$(B) -lndio \
 		-Wl,-rpath,'$(abspath $(B))' $(TEST_LDLIBS)
 
 $(filter-out $(B)/tests/clients/ndio-%,$(CLIENTS)): %: %.o
@@ -480,4 +484,4 @@ $(MAN_NAMES):
 
 -include $(COMMON:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
-	 $(REGISTERS_OBJECTS:.o=.d)
+	 $(REGISTERS_OBJECTS:.o=.d) $(ALLOCATIONS_OBJECTS:.o=.d)

@@ -13,6 +13,9 @@
  * What was written successfully is copied for the log, without the lock, before the session hears of
  * it: it may be done, and its memory the caller's again, at any time after that.
  *
+ * A command that there is no memory for is a connection that is lost: no server has refused it, and it
+ * may well be sent later.
+ *
  * Threads: the queues' own and the one that dials. One lock, under which nothing blocks but the
  * closing of a connection that is lost. */
 #include "nbd/lasting.h"
@@ -105,8 +108,7 @@ static void let_go(struct lasting *lasting, unsigned own)
 
 	if (lasting->dial_epoch && lasting->dial_epoch != session->epoch)
 		atomic_store(&lasting->dial_over, true);
-	if (alone || session_has_news(session) ||
-	    session_wake_at(session) < lasting->asleep_until)
+	if (alone || session_has_news(session) || session_wake_at(session) < lasting->asleep_until)
 		pthread_cond_signal(&lasting->changed);
 	pthread_mutex_unlock(&lasting->lock);
 }
@@ -172,6 +174,7 @@ static void end_link(struct target_queue *queue)
 	queue->wire.in_flight = 0;
 	queue->wire.landed = (struct landed){ 0 };
 	queue->wire.again = NULL;
+	queue->wire.starved = false;
 	for (unsigned i = 0; i < queue->depth + OWN_PARCELS; i++)
 		if (queue->parcels[i].op)
 			empty(queue, &queue->parcels[i]);
@@ -245,6 +248,7 @@ static void transmit(struct target_queue *queue, struct parcel *first)
 		if (parcel->op->compare && !parcel->compared) {
 			parcel->wire.result = -ENOMEM;
 			landed_add(&queue->wire.landed, &parcel->wire);
+			queue->wire.starved = true;
 		} else {
 			wire_issue(&queue->wire, &parcel->wire);
 		}
@@ -358,14 +362,17 @@ static void tell_session(struct target_queue *queue, struct ndio_subrequest *lan
 	}
 	if (up)
 		return;
-	note_why(queue->lasting, queue->wire.link);
+	if (queue->wire.starved)
+		error_set(&queue->lasting->why, ENOMEM, "no memory for a command");
+	else
+		note_why(queue->lasting, queue->wire.link);
 	session_lost(session, queue->number, queue->epoch, now);
 }
 
-/* Has its connection come to an end by itself? */
+/* Has its connection come to an end by itself, or can't it be used any more? */
 static bool is_cut(const struct target_queue *queue)
 {
-	return queue->wire.link && !nbd_link_is_up(queue->wire.link);
+	return queue->wire.link && (queue->wire.starved || !nbd_link_is_up(queue->wire.link));
 }
 
 static void collect(struct target_queue *queue)
@@ -559,6 +566,12 @@ void lasting_queue_close(struct target_queue *queue)
 
 /* ---- the whole ---- */
 
+static void close_all(struct nbd_link **links, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		nbd_link_close(links[i]);
+}
+
 /* The session begins where all are connected, or as if some had been lost just now. */
 static int begin(struct lasting *lasting, struct nbd_link **links, struct error *err)
 {
@@ -588,8 +601,7 @@ static int begin(struct lasting *lasting, struct nbd_link **links, struct error 
 	if (ret == 0 && lasting->session.state == SESSION_ENDED)
 		ret = error_set(err, -lasting->session.error, "%s: %s", options->server->name,
 				error_reason(-lasting->session.error));
-	for (unsigned i = 0; i < options->links; i++)
-		nbd_link_close(links[i]);
+	close_all(links, options->links);
 	return ret;
 }
 
@@ -605,8 +617,10 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	struct lasting *lasting = calloc(1, sizeof(*lasting));
 	int ret;
 
-	if (!lasting)
+	if (!lasting) {
+		close_all(links, options->links);
 		return error_set(err, ENOMEM, "%s: no memory", options->server->name);
+	}
 	lasting->options = *options;
 	lasting->asleep_until = lasting->hurry_at = INT64_MAX;
 	mutex_init_short(&lasting->lock);
@@ -622,8 +636,7 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 		ret = begin(lasting, links, err);
 		nbd_watch_stop(&options->server->watch);
 	} else {
-		for (unsigned i = 0; i < options->links; i++)
-			nbd_link_close(links[i]);
+		close_all(links, options->links);
 	}
 	if (ret < 0)
 		lasting_close(lasting);

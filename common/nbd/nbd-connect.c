@@ -298,7 +298,8 @@ static void read_identity(struct nbd_link *link, bool of_session)
 	bool asked_to_fence = link->identity.fences;
 	char *text = nbd_get_export_description(link->nbd);
 
-	parse_identity(text, &link->identity);
+	if (text)
+		parse_identity(text, &link->identity);
 	link->identity.fences &= asked_to_fence || !of_session;
 	free(text);
 }

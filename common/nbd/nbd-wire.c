@@ -198,6 +198,7 @@ bool wire_issue(struct nbd_wire *wire, struct ndio_subrequest *sub)
 		nbd_group_answered(&wire->member, sub, false);
 	/* Without a connection libnbd finds the call itself invalid. */
 	sub->result = nbd_link_is_up(wire->link) ? -nbd_link_errno() : why_lost(wire);
+	wire->starved |= sub->result == -ENOMEM;
 	landed_add(&wire->landed, sub);
 	return false;
 }

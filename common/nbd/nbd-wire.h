@@ -23,6 +23,7 @@ struct nbd_wire {
 	unsigned in_flight;
 	struct landed landed;
 	struct ndio_subrequest *again; /* landed, but something has to follow on the wire */
+	bool starved;                  /* there was no memory for a command */
 };
 
 /* What no server can guess: by it the chunks of a read are proved to be the whole. */
