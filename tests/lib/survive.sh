@@ -98,7 +98,8 @@ nbdkit_failures=0
 mind_disk() {
 	! kill -0 "${server_pids[disk]}" 2>/dev/null || return 0
 	if ! grep -q 'connections.c:.*raw_send_.*Assertion' "$T/disk.log"; then
-		echo "the server has ended: $(tail -n 40 "$T/disk.log")"
+		wait "${server_pids[disk]}" 2>/dev/null
+		echo "the server has ended, status $?: $(tail -n 40 "$T/disk.log")"
 		return 1
 	fi
 	nbdkit_failures=$((nbdkit_failures + 1))
