@@ -81,9 +81,9 @@ void handshake_sent(struct handshake *handshake, size_t len);
 
 /* Takes what the client sent, in whatever pieces, and tells how much of it was used; what wasn't
  * stays the caller's, to be fed again (HANDSHAKE_MORE), or as requests (HANDSHAKE_READY). What
- * comes in the clear behind a client's wish for TLS may be an attacker's, meant to be taken for what
- * comes encrypted: it ends the connection. So who gets HANDSHAKE_TLS has nothing left, and what it
- * receives from then on is TLS's. */
+ * comes in the clear behind a client's wish for TLS may be an attacker's, meant to be taken for
+ * what comes encrypted: it ends the connection. So who gets HANDSHAKE_TLS has nothing left, and
+ * what it receives from then on is TLS's. */
 enum handshake_next handshake_feed(struct handshake *handshake, const uint8_t *bytes, size_t len,
 				   size_t *used);
 
