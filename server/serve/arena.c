@@ -1,6 +1,6 @@
 /* Spans follow each other from tail to head. One that is given back is marked, and the tail moves
  * over those that are: so a slow one holds what is behind it, which its depth bounds anyway. Where
- * what is left at the end of the ring is too short, it becomes a span that is free already. */
+ * what is left below the limit is too short, the head begins anew, and leaves the rest alone. */
 #include "arena.h"
 
 #include <assert.h>
@@ -13,7 +13,7 @@
 
 struct arena_span {
 	unsigned pages; /* of one that starts here */
-	bool is_free;
+	bool is_free;   /* given back */
 };
 
 int arena_init(struct arena *arena, size_t size)
@@ -31,7 +31,7 @@ int arena_init(struct arena *arena, size_t size)
 	}
 	madvise(base, size, MADV_DONTDUMP);
 	madvise(base, size, MADV_HUGEPAGE);
-	*arena = (struct arena){ .base = base, .spans = spans, .pages = pages };
+	*arena = (struct arena){ .base = base, .spans = spans, .pages = pages, .limit = pages };
 	return 0;
 }
 
@@ -43,19 +43,12 @@ void arena_destroy(struct arena *arena)
 	*arena = (struct arena){ 0 };
 }
 
-/* Pages at head in one piece. It isn't full. */
+/* Pages at head in one piece. */
 static unsigned room(const struct arena *arena)
 {
-	return arena->head >= arena->tail ? arena->pages - arena->head : arena->tail - arena->head;
-}
-
-static void take(struct arena *arena, unsigned pages, bool is_free)
-{
-	arena->spans[arena->head] = (struct arena_span){ pages, is_free };
-	arena->used += pages;
-	arena->head += pages;
-	if (arena->head == arena->pages)
-		arena->head = 0;
+	if (arena->end)
+		return arena->tail - arena->head;
+	return arena->head < arena->limit ? arena->limit - arena->head : 0;
 }
 
 void *arena_take(struct arena *arena, size_t len)
@@ -63,16 +56,18 @@ void *arena_take(struct arena *arena, size_t len)
 	unsigned pages = (len + ARENA_PAGE - 1) / ARENA_PAGE;
 	void *taken;
 
-	if (arena->used == arena->pages)
-		return NULL;
 	if (arena->used == 0)
-		arena->head = arena->tail = 0; /* the same, warm memory again */
-	if (room(arena) < pages && arena->head >= arena->tail && pages <= arena->tail)
-		take(arena, room(arena), true);
-	if (arena->used == arena->pages || room(arena) < pages)
+		arena->head = arena->tail = arena->end = 0; /* the same, warm memory again */
+	if (room(arena) < pages && !arena->end && pages <= arena->tail) {
+		arena->end = arena->head;
+		arena->head = 0;
+	}
+	if (room(arena) < pages)
 		return NULL;
 	taken = arena->base + (size_t)arena->head * ARENA_PAGE;
-	take(arena, pages, false);
+	arena->spans[arena->head] = (struct arena_span){ .pages = pages };
+	arena->used += pages;
+	arena->head += pages;
 	return taken;
 }
 
@@ -85,7 +80,7 @@ void arena_give(struct arena *arena, void *taken)
 	while (arena->used > 0 && (span = &arena->spans[arena->tail])->is_free) {
 		arena->used -= span->pages;
 		arena->tail += span->pages;
-		if (arena->tail == arena->pages)
-			arena->tail = 0;
+		if (arena->tail == arena->end)
+			arena->tail = arena->end = 0;
 	}
 }

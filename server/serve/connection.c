@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <openssl/crypto.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -27,7 +28,9 @@
 
 #define ORDERS      128
 #define PARTS       128
-#define ARENA       (16 * 1024 * 1024)
+#define ARENA       (16 * 1024 * 1024) /* bytes, of one that is alone, */
+#define ARENA_LEAST (2 * 1024 * 1024)  /* and of one of many: a huge page */
+#define ARENAS      (48 * 1024 * 1024) /* that they share */
 #define PART_MAX    (256 * 1024)
 #define LARGE_MIN   (64 * 1024) /* from here on it's worth to wake another core */
 #define WHOLE_MAX   (2 * 1024 * 1024)
@@ -38,6 +41,9 @@
 #define EXTENTS_LEN (EXTENTS_MAX * sizeof(struct reply_extent))
 
 _Static_assert(CONNECTION_AHEAD <= IN_SIZE, "what came ahead has room");
+_Static_assert(WHOLE_MAX <= ARENA_LEAST, "a part always finds room in the end");
+
+static atomic_uint nr_connections; /* of the process */
 
 struct reply {
 	struct reply *next;
@@ -406,6 +412,12 @@ static void abandon(struct connection *connection)
 
 /* ---- orders that begin ---- */
 
+/* Bytes: whole huge pages. */
+static size_t arena_share(void)
+{
+	return max_u64(ARENA_LEAST, min_u64(ARENA, round_down(ARENAS / nr_connections, ARENA_LEAST)));
+}
+
 /* The next part of the order: with memory for len bytes. NULL: blocked. */
 static struct part *take_part(struct connection *connection, uint64_t len, size_t memory)
 {
@@ -413,6 +425,7 @@ static struct part *take_part(struct connection *connection, uint64_t len, size_
 	struct part *part = connection->idle_parts;
 	uint8_t *data = NULL;
 
+	connection->arena.limit = arena_share() / ARENA_PAGE;
 	if (part && memory)
 		data = arena_take(&connection->arena, memory);
 	if (!part || (memory && !data)) {
@@ -725,6 +738,7 @@ int connection_open(const struct connection_options *options, struct connection 
 		close(options->fd);
 		return -ENOMEM;
 	}
+	atomic_fetch_add(&nr_connections, 1);
 	connection->options = *options;
 	connection->in = in;
 	connection->in_end = options->ahead_len;
@@ -746,6 +760,7 @@ int connection_open(const struct connection_options *options, struct connection 
 void connection_close(struct connection *connection)
 {
 	assert(connection->nr_orders == 0);
+	atomic_fetch_sub(&nr_connections, 1);
 	arena_destroy(&connection->arena);
 	OPENSSL_cleanse(connection->in, IN_SIZE);
 	free(connection->in);
