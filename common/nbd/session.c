@@ -15,7 +15,7 @@
 #define SHARE    4 /* no write may take more of the log than one part in so many */
 /* The log is flushed once one part in so many is used. At a half writers waited more: a disk that
  * caches writes takes as long for a flush as for what it covers, and what came meanwhile. */
-#define EARLY    4
+#define EARLY 4
 
 enum op_state {
 	OP_IDLE,   /* not the session's */

@@ -10,15 +10,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __aarch64__
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
 
 #include "base/mutex.h"
 #include "memory/secret.h"
 #include "tls/psk.h"
 #include "tls/tls-credentials.h"
+#include "tls/tls-suites.h"
 
 #define READ_BUFFER (256 * 1024) /* bytes: what is received at a time */
 #define MAX_TICKETS 4
@@ -34,59 +31,6 @@ struct tls_context {
 	SSL_SESSION *tickets[MAX_TICKETS];
 	unsigned nr_tickets;
 };
-
-/* ---- what we offer ---- */
-
-static bool cpu_has_aes(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-#elif defined(__aarch64__)
-	return getauxval(AT_HWCAP) & HWCAP_AES;
-#else
-	return true; /* s390x and ppc64le have it */
-#endif
-}
-
-/* For a pre-shared key only suites of its hash are possible; that is SHA-256 unless both sides
- * agreed on another (RFC 8446, 4.2.11). */
-static const char *suites_13(bool aes, bool psk)
-{
-	if (psk)
-		return aes ? "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256" :
-			     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
-	return aes ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256" :
-		     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384";
-}
-
-/* AEAD only, and only with forward secrecy. */
-static const char *suites_12(bool aes, bool psk)
-{
-	if (psk)
-		return aes ? "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384:"
-			     "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305" :
-			     "ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-CHACHA20-POLY1305:"
-			     "DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384";
-	return aes ? "ECDHE+AESGCM:DHE+AESGCM:ECDHE+CHACHA20:DHE+CHACHA20:!aNULL:!aPSK" :
-		     "ECDHE+CHACHA20:DHE+CHACHA20:ECDHE+AESGCM:DHE+AESGCM:!aNULL:!aPSK";
-}
-
-/* All is said, so that nothing of the machine's openssl.cnf makes it weaker. */
-static int set_versions(struct tls_context *context, const struct tls_options *options)
-{
-	bool aes = cpu_has_aes(), psk = options->psk_file;
-	SSL_CTX *ctx = context->ctx;
-
-	context->parties.version = options->old ? "1.2" : "1.3";
-	SSL_CTX_set_security_level(ctx, 2); /* 112 bits */
-	SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
-					   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
-	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-	return SSL_CTX_set_min_proto_version(ctx, options->old ? TLS1_2_VERSION : TLS1_3_VERSION) &&
-	       SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
-	       SSL_CTX_set_ciphersuites(ctx, suites_13(aes, psk)) &&
-	       SSL_CTX_set_cipher_list(ctx, suites_12(aes, psk));
-}
 
 /* ---- pre-shared keys ---- */
 
@@ -231,7 +175,8 @@ static int context_set_up(struct tls_context *context, const struct tls_options 
 			  struct error *err)
 {
 	context->ctx = SSL_CTX_new(TLS_client_method());
-	if (!context->ctx || !set_versions(context, options))
+	context->parties.version = options->old ? "1.2" : "1.3";
+	if (!context->ctx || !tls_set_suites(context->ctx, options->psk_file, options->old))
 		return error_set(err, ENOMEM, "TLS: OpenSSL can't be set up: %s",
 				 ERR_reason_error_string(ERR_peek_last_error()));
 	SSL_CTX_set_app_data(context->ctx, context);

@@ -108,7 +108,8 @@ static int no_passphrase(char *buf, int size, int writing, void *opaque)
 	return -1;
 }
 
-static int read_private_key(SSL_CTX *ctx, int fd, const char *path, struct error *err)
+static int read_private_key(SSL_CTX *ctx, int fd, const char *path, const char *who,
+			    struct error *err)
 {
 	BIO *bio = BIO_new_fd(fd, BIO_NOCLOSE);
 	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
@@ -122,13 +123,13 @@ static int read_private_key(SSL_CTX *ctx, int fd, const char *path, struct error
 	else if (!key)
 		ret = unreadable(path, "a private key", err);
 	else if (SSL_CTX_use_PrivateKey(ctx, key) <= 0)
-		ret = error_set(err, EINVAL, "%s: not the key of client-cert.pem", path);
+		ret = error_set(err, EINVAL, "%s: not the key of %s-cert.pem", path, who);
 	EVP_PKEY_free(key);
 	BIO_free(bio);
 	return ret;
 }
 
-static int load_key(SSL_CTX *ctx, const char *path, struct error *err)
+static int load_key(SSL_CTX *ctx, const char *path, const char *who, struct error *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int ret;
@@ -136,24 +137,34 @@ static int load_key(SSL_CTX *ctx, const char *path, struct error *err)
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	secret_no_dumps();
-	ret = read_private_key(ctx, fd, path, err);
+	ret = read_private_key(ctx, fd, path, who, err);
 	if (ret == 0) /* not before: what is no key may have any mode */
 		ret = key_file_check(fd, path, err);
 	close(fd);
 	return ret;
 }
 
-static int load_own(SSL_CTX *ctx, const char *folder, struct error *err)
+/* who: "client" or "server", which names its files. */
+static int load_own(SSL_CTX *ctx, const char *folder, const char *who, struct error *err)
 {
-	bool has_certificate = is_in_folder(folder, "client-cert.pem");
+	char certificate[32], key[32];
 	struct path path;
 
-	if (!has_certificate && !is_in_folder(folder, "client-key.pem"))
-		return 0;
-	in_folder(folder, "client-cert.pem", &path);
-	if (SSL_CTX_use_certificate_chain_file(ctx, path.text) <= 0)
+	snprintf(certificate, sizeof(certificate), "%s-cert.pem", who);
+	snprintf(key, sizeof(key), "%s-key.pem", who);
+	if (SSL_CTX_use_certificate_chain_file(ctx, in_folder(folder, certificate, &path)) <= 0)
 		return unreadable(path.text, "a certificate that can be used", err);
-	return load_key(ctx, in_folder(folder, "client-key.pem", &path), err);
+	return load_key(ctx, in_folder(folder, key, &path), who, err);
+}
+
+/* Whom we believe. */
+static int load_trust(SSL_CTX *ctx, const char *folder, struct error *err)
+{
+	int ret = load_authorities(ctx, folder, err);
+
+	return ret == 0 && folder && is_in_folder(folder, "ca-crl.pem") ?
+		       load_revoked(ctx, folder, err) :
+		       ret;
 }
 
 /* ---- where they are ---- */
@@ -180,10 +191,22 @@ int tls_credentials_load(SSL_CTX *ctx, const char *folder, bool verify, struct e
 		folder = default_folder(&path);
 	SSL_CTX_set_verify(ctx, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
 	if (verify)
-		ret = load_authorities(ctx, folder, err);
-	if (ret == 0 && verify && folder && is_in_folder(folder, "ca-crl.pem"))
-		ret = load_revoked(ctx, folder, err);
-	if (ret == 0 && folder)
-		ret = load_own(ctx, folder, err);
+		ret = load_trust(ctx, folder, err);
+	if (ret == 0 && folder &&
+	    (is_in_folder(folder, "client-cert.pem") || is_in_folder(folder, "client-key.pem")))
+		ret = load_own(ctx, folder, "client", err);
+	return ret;
+}
+
+int tls_credentials_load_server(SSL_CTX *ctx, const char *folder, bool verify, struct error *err)
+{
+	int ret = load_own(ctx, folder, "server", err);
+
+	if (ret == 0 && verify)
+		ret = load_trust(ctx, folder, err);
+	/* load_revoked() has set a callback. */
+	SSL_CTX_set_verify(
+		ctx, verify ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : SSL_VERIFY_NONE,
+		SSL_CTX_get_verify_callback(ctx));
 	return ret;
 }

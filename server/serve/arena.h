@@ -16,10 +16,10 @@ struct arena {
 	uint8_t *base;            /* NULL: none */
 	struct arena_span *spans; /* by the page that they start at */
 	unsigned pages;           /* in all */
-	unsigned head, tail;      /* pages: the next to be taken; the oldest that isn't given back */
-	unsigned used;            /* pages of spans that the tail hasn't passed */
-	unsigned end;             /* page at which the head began anew; 0: it hasn't, for the tail */
-	unsigned limit;           /* the head begins anew here: the owner's to change at any time */
+	unsigned head, tail; /* pages: the next to be taken; the oldest that isn't given back */
+	unsigned used;       /* pages of spans that the tail hasn't passed */
+	unsigned end;        /* page at which the head began anew; 0: it hasn't, for the tail */
+	unsigned limit;      /* the head begins anew here: the owner's to change at any time */
 };
 
 /* size bytes, whole pages, which is its limit; nothing of it takes memory until it is used. 0 or

@@ -60,12 +60,12 @@ struct order {
 	struct order *next; /* of the idle ones */
 	struct connection *connection;
 	struct command command;
-	uint64_t split;    /* bytes of which there are parts */
+	uint64_t split; /* bytes of which there are parts */
 	bool all_split;
-	bool is_whole;     /* one part */
-	bool one_by_one;   /* its parts run one after the other */
-	unsigned running;  /* parts */
-	int error;         /* the first one, negative, or 0 */
+	bool is_whole;      /* one part */
+	bool one_by_one;    /* its parts run one after the other */
+	unsigned running;   /* parts */
+	int error;          /* the first one, negative, or 0 */
 	struct reply reply; /* the last word, where the last part isn't that */
 };
 
@@ -192,9 +192,8 @@ static void refuse(struct order *order, uint32_t nbd_error, const char *words)
 	struct reply *reply = &order->reply;
 
 	*reply = (struct reply){ .owner = order, .of_order = true };
-	reply->head_len =
-		reply_error(&connection->options.wire, &order->command, nbd_error, words, NULL,
-			    reply->head);
+	reply->head_len = reply_error(&connection->options.wire, &order->command, nbd_error, words,
+				      NULL, reply->head);
 	add_reply(connection, reply);
 }
 
@@ -415,7 +414,8 @@ static void abandon(struct connection *connection)
 /* Bytes: whole huge pages. */
 static size_t arena_share(void)
 {
-	return max_u64(ARENA_LEAST, min_u64(ARENA, round_down(ARENAS / nr_connections, ARENA_LEAST)));
+	return max_u64(ARENA_LEAST,
+		       min_u64(ARENA, round_down(ARENAS / nr_connections, ARENA_LEAST)));
 }
 
 /* The next part of the order: with memory for len bytes. NULL: blocked. */
@@ -497,9 +497,8 @@ static bool split_order(struct connection *connection)
 static void begin(struct connection *connection, struct order *order)
 {
 	const struct command *command = &order->command;
-	bool one_chunk = command->type == NBD_CMD_READ &&
-			 (!connection->options.wire.structured ||
-			  (command->flags & NBD_CMD_FLAG_DF));
+	bool one_chunk = command->type == NBD_CMD_READ && (!connection->options.wire.structured ||
+							   (command->flags & NBD_CMD_FLAG_DF));
 	int ret;
 
 	order->is_whole = one_chunk && command->len <= WHOLE_MAX;
@@ -611,14 +610,15 @@ static size_t receive(struct connection *connection)
 		connection->in_at = 0;
 	}
 	if (part)
-		iov[count++] = (struct iovec){ part->data + part->filled, part->len - part->filled };
+		iov[count++] =
+			(struct iovec){ part->data + part->filled, part->len - part->filled };
 	if (connection->in_end < IN_SIZE)
 		iov[count++] = (struct iovec){ connection->in + connection->in_end,
 					       IN_SIZE - connection->in_end };
 	for (unsigned i = 0; i < count; i++)
 		asked += iov[i].iov_len;
-	n = readv(connection->options.fd, iov, count);
-	connection->may_receive = (size_t)n == asked;
+	n = stream_receive(&connection->options.stream, iov, count);
+	connection->may_receive = (size_t)n == asked || connection->options.stream.ssl;
 	if (n <= 0) {
 		if (n == 0 || (errno != EAGAIN && errno != EINTR))
 			end_of_stream(connection);
@@ -690,8 +690,7 @@ static bool send_replies(struct connection *connection)
 
 	connection->send_blocked = false;
 	while (connection->replies) {
-		struct msghdr message = { .msg_iov = iov, .msg_iovlen = gather(connection, iov) };
-		ssize_t n = sendmsg(connection->options.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = stream_send(&connection->options.stream, iov, gather(connection, iov));
 
 		if (n >= 0) {
 			count_sent(connection, n);
@@ -729,13 +728,14 @@ int connection_open(const struct connection_options *options, struct connection 
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 	uint8_t *in = malloc(IN_SIZE);
+	struct stream stream = options->stream;
 
 	assert(options->ahead_len <= CONNECTION_AHEAD);
 	if (!connection || !in || arena_init(&connection->arena, ARENA) < 0) {
 		free(connection);
 		free(in);
 		fence_close(options->fence);
-		close(options->fd);
+		stream_close(&stream, false);
 		return -ENOMEM;
 	}
 	atomic_fetch_add(&nr_connections, 1);
@@ -765,7 +765,7 @@ void connection_close(struct connection *connection)
 	OPENSSL_cleanse(connection->in, IN_SIZE);
 	free(connection->in);
 	fence_close(connection->options.fence);
-	close(connection->options.fd);
+	stream_close(&connection->options.stream, !connection->is_broken);
 	free(connection);
 }
 
@@ -794,7 +794,7 @@ bool connection_is_over(const struct connection *connection)
 
 int connection_fd(const struct connection *connection)
 {
-	return connection->options.fd;
+	return connection->options.stream.fd;
 }
 
 struct connection_links *connection_links(struct connection *connection)

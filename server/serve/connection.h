@@ -17,6 +17,7 @@
 #include "engine/channel.h"
 #include "engine/worker.h"
 #include "nbd/fence.h"
+#include "stream.h"
 #include "transmission.h"
 
 #define PEER_NAME 96
@@ -27,15 +28,15 @@ struct connection;
 struct connection_place {
 	struct channel *channel;
 	struct workers *workers; /* for large parts, so that other cores do them; or NULL */
-	void (*resume)(struct ndio_request *request); /* for request->resume, */
-	void *waiter;                                 /* and request->waiter */
+	void (*resume)(struct ndio_request *request);             /* for request->resume, */
+	void *waiter;                                             /* and request->waiter */
 	void (*done)(void *waiter, struct ndio_request *request); /* by a worker: hand it back, to
 	                                                           * connection_done() */
 	void (*touched)(void *waiter, struct connection *connection); /* go on with it soon */
 };
 
 struct connection_options {
-	int fd; /* a connected socket that doesn't block: taken over, also if it fails */
+	struct stream stream; /* taken over, also if it fails */
 	struct volume *volume;
 	struct transmission wire;
 	struct fence_handle *fence; /* taken over likewise */

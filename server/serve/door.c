@@ -33,7 +33,7 @@
 
 struct guest {
 	struct guest *next, *before; /* the next is younger */
-	int fd;                      /* -1: the place is free */
+	struct stream stream;        /* fd is -1: the place is free */
 	int64_t until;               /* a time of clock_ms() */
 	uint32_t events;             /* of epoll(7) */
 	struct fence_handle *fence;  /* or NULL */
@@ -62,7 +62,7 @@ static const struct export_facts *list_export(void *opaque, size_t i)
 {
 	const struct exports *exports = opaque;
 
-	return i < exports->count ? &exports->export[i]->facts : NULL;
+	return i < exports->count ? &exports->export[i] -> facts : NULL;
 }
 
 static const struct export_facts *find_export(void *opaque, const char *name)
@@ -84,7 +84,7 @@ static void free_guest(struct door *door, struct guest *guest)
 {
 	*(guest->before ? &guest->before->next : &door->oldest) = guest->next;
 	*(guest->next ? &guest->next->before : &door->youngest) = guest->before;
-	guest->fd = -1;
+	guest->stream.fd = -1;
 	guest->next = door->idle;
 	door->idle = guest;
 	door->nr_guests--;
@@ -97,7 +97,7 @@ static void send_away(struct door *door, struct guest *guest, const char *why)
 	if (guest->fence)
 		fence_close(guest->fence);
 	door->nr_opening -= guest->opening;
-	close(guest->fd); /* which epoll forgets */
+	stream_close(&guest->stream, false); /* epoll forgets it */
 	free_guest(door, guest);
 }
 
@@ -129,6 +129,8 @@ static struct guest *let_in(struct door *door, int fd)
 		.list = list_export,
 		.find = find_export,
 		.opaque = door->options.exports,
+		.tls_offered = door->options.tls,
+		.tls_required = door->options.tls && !door->options.tls_optional,
 		.max_options = MAX_OPTIONS,
 	};
 	const int on = 1;
@@ -140,7 +142,7 @@ static struct guest *let_in(struct door *door, int fd)
 			  "it hasn't said what it wants, and others come: its connection is ended");
 	guest = door->idle;
 	door->idle = guest->next;
-	guest->fd = fd;
+	guest->stream = (struct stream){ .fd = fd };
 	guest->until = clock_ms() + door->options.patience;
 	guest->events = EPOLLIN;
 	guest->fence = NULL;
@@ -171,7 +173,7 @@ static void hand_on(struct door *door, struct guest *guest)
 	const struct transmission *wire = &guest->handshake.transmission;
 	struct export *export = export_of(wire->facts);
 	struct connection_options options = {
-		.fd = guest->fd,
+		.stream = guest->stream,
 		.volume = export->volume,
 		.wire = *wire,
 		.fence = guest->fence,
@@ -181,7 +183,7 @@ static void hand_on(struct door *door, struct guest *guest)
 	struct connection *connection;
 
 	memcpy(options.peer, guest->peer, sizeof(options.peer));
-	epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, guest->fd, NULL);
+	epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, guest->stream.fd, NULL);
 	guest->fence = NULL;
 	if (connection_open(&options, &connection) < 0)
 		say("%s: no memory for its connection", guest->peer);
@@ -229,7 +231,8 @@ static bool send_output(struct guest *guest, bool *broken)
 {
 	size_t len;
 	const uint8_t *output = handshake_output(&guest->handshake, &len);
-	ssize_t n = send(guest->fd, output, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	const struct iovec iov = { (void *)output, len };
+	ssize_t n = stream_send(&guest->stream, &iov, 1);
 
 	if (n > 0)
 		handshake_sent(&guest->handshake, n);
@@ -240,8 +243,8 @@ static bool send_output(struct guest *guest, bool *broken)
 /* True: there is something. */
 static bool receive(struct guest *guest, bool *broken)
 {
-	ssize_t n = recv(guest->fd, guest->in + guest->in_end, sizeof(guest->in) - guest->in_end,
-			 MSG_DONTWAIT);
+	const struct iovec iov = { guest->in + guest->in_end, sizeof(guest->in) - guest->in_end };
+	ssize_t n = stream_receive(&guest->stream, &iov, 1);
 
 	if (n > 0)
 		guest->in_end += n;
@@ -265,14 +268,41 @@ static void watch(struct door *door, struct guest *guest, uint32_t events)
 	if (events == guest->events)
 		return;
 	guest->events = events;
-	epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, guest->fd, &event);
+	epoll_ctl(door->epoll_fd, EPOLL_CTL_MOD, guest->stream.fd, &event);
+}
+
+/* True: TLS is up. False: it isn't yet, or not for this client, who is sent away then. */
+static bool secure(struct door *door, struct guest *guest, bool *gone)
+{
+	struct stream *stream = &guest->stream;
+	char text[256], why[320];
+	uint32_t events;
+	int ret = -1;
+
+	if (!stream->ssl && guest->in_end == 0)
+		stream->ssl = tls_server_connection(door->options.tls, stream->fd);
+	if (stream->ssl)
+		ret = stream_shake_hands(stream, &events);
+	if (ret == 1) {
+		guest->step = HANDSHAKE_MORE;
+		handshake_secured(&guest->handshake);
+		return true;
+	}
+	if (ret == 0) {
+		watch(door, guest, events);
+		return false;
+	}
+	snprintf(why, sizeof(why), "no TLS with it: %s", tls_server_reason(text, sizeof(text)));
+	send_away(door, guest, why);
+	*gone = true;
+	return false;
 }
 
 /* As far as it goes now. */
 static void go_on(struct door *door, struct guest *guest)
 {
 	struct handshake *handshake = &guest->handshake;
-	bool broken = false, goes_on = true;
+	bool broken = false, goes_on = true, gone = false;
 	size_t to_send;
 
 	while (goes_on && !broken) {
@@ -286,6 +316,10 @@ static void go_on(struct door *door, struct guest *guest)
 		} else if (guest->step == HANDSHAKE_OVER) {
 			send_away(door, guest, handshake->why);
 			return;
+		} else if (guest->step == HANDSHAKE_TLS) {
+			goes_on = secure(door, guest, &gone);
+			if (gone)
+				return;
 		} else if (guest->step == HANDSHAKE_OPEN) {
 			goes_on = open_export(door, guest);
 			watch(door, guest, goes_on ? EPOLLIN : 0);
@@ -307,7 +341,7 @@ static unsigned nr_connections(const struct door *door)
 	unsigned count = door->nr_guests;
 
 	for (unsigned i = 0; i < door->options.exports->count; i++)
-		count += loops_connections(door->options.exports->export[i]->loops);
+		count += loops_connections(door->options.exports->export[i] -> loops);
 	return count;
 }
 
@@ -361,10 +395,11 @@ static void look_at_guests(struct door *door)
 	struct guest *guest, *next;
 
 	while (door->oldest && door->oldest->until <= now)
-		send_away(door, door->oldest,
-			  door->oldest->opening ?
-				  "what it asked for before takes too long: its connection is ended" :
-				  "its handshake takes too long: its connection is ended");
+		send_away(
+			door, door->oldest,
+			door->oldest->opening ?
+				"what it asked for before takes too long: its connection is ended" :
+				"its handshake takes too long: its connection is ended");
 	for (guest = door->oldest; guest && door->nr_opening; guest = next) {
 		next = guest->next;
 		if (guest->opening)
@@ -405,7 +440,7 @@ static bool do_round(struct door *door)
 	for (int i = 0; i < count; i++) {
 		struct guest *guest = events[i].data.ptr;
 
-		if (!guest || is_listener(door, guest) || guest->fd < 0)
+		if (!guest || is_listener(door, guest) || guest->stream.fd < 0)
 			continue;
 		if (guest->opening) /* it is watched for its end alone */
 			send_away(door, guest, NULL);
@@ -432,7 +467,7 @@ int door_run(const struct door_options *options, int stop_fd, struct error *err)
 		return error_set(err, ENOMEM, "no memory for handshakes");
 	door->options = *options;
 	for (int i = 0; i < GUESTS; i++) {
-		door->guests[i].fd = -1;
+		door->guests[i].stream.fd = -1;
 		door->guests[i].next = door->idle;
 		door->idle = &door->guests[i];
 	}

@@ -7,11 +7,14 @@
 
 #include "exports.h"
 #include "listen.h"
+#include "tls/tls-server.h"
 
 struct door_options {
 	struct exports *exports;
 	const struct listener *listeners;
 	unsigned nr_listeners;
+	struct tls_server *tls;   /* or NULL */
+	bool tls_optional;        /* a client may go without */
 	unsigned max_connections; /* open at once, with those that shake hands */
 	int64_t patience;         /* ms: so long a handshake may take */
 };

@@ -76,7 +76,7 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 	int ret;
 
 	for (unsigned i = 0; i < exports->count; i++)
-		last = last && !target_is_nbd(exports->export[i]->volume->target);
+		last = last && !target_is_nbd(exports->export[i] -> volume -> target);
 	ret = fences_identify(&exports->fences, last, err);
 	for (unsigned i = 0; i < exports->count && ret == 0; i++) {
 		struct export *export = exports->export[i];
@@ -96,7 +96,7 @@ struct export *exports_find(struct exports *exports, const char *name)
 	if (!*name && exports->count == 1)
 		return exports->export[0];
 	for (unsigned i = 0; i < exports->count; i++)
-		if (strcmp(exports->export[i]->name, name) == 0)
+		if (strcmp(exports->export[i] -> name, name) == 0)
 			return exports->export[i];
 	return NULL;
 }

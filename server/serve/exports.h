@@ -10,7 +10,8 @@
 
 #define EXPORTS_MAX 64
 
-struct export {
+struct export
+{
 	char *name;
 	struct volume *volume;
 	struct loops *loops;

@@ -83,8 +83,8 @@ static void name_it(struct listener *listener)
 	char host[64] = "?", port[16] = "?";
 
 	if (getsockname(listener->fd, (struct sockaddr *)&address, &len) == 0)
-		getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
-			    NI_NUMERICHOST | NI_NUMERICSERV);
+		getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port,
+			    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
 	snprintf(listener->name, sizeof(listener->name),
 		 address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }

@@ -35,7 +35,7 @@ struct loop {
 	struct connection *touched;
 
 	struct ndio_request *_Atomic inbox;
-	struct ndio_request *_Atomic done; /* by workers */
+	struct ndio_request *_Atomic done;    /* by workers */
 	struct connection *_Atomic newcomers; /* by next_touched */
 	atomic_bool asleep;
 	atomic_bool closing;
@@ -374,8 +374,7 @@ void loops_close(struct loops *loops)
 
 bool loops_are_pinned(const struct loops *loops)
 {
-	return loops->bounce.pinned &&
-	       (!loops->workers || workers_are_pinned(loops->workers));
+	return loops->bounce.pinned && (!loops->workers || workers_are_pinned(loops->workers));
 }
 
 void loops_add(struct loops *loops, struct connection *connection)

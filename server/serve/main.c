@@ -169,12 +169,18 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 		.exports = &exports,
 		.listeners = listeners,
 		.max_connections = options->max_connections,
+		.tls_optional = options->tls_optional,
 		.patience = HANDSHAKE_MS,
 	};
 	struct door_options opened = door;
-	int ret = open_disk(options, err), status = EXIT_SUCCESS;
+	int ret = 0, status = EXIT_SUCCESS;
+	struct tls_server *tls = NULL;
 	pid_t pid = 0;
 
+	if (options->tls.psk_file || options->tls.certificates)
+		ret = tls_server_make(&options->tls, &tls, err);
+	if (ret == 0)
+		ret = open_disk(options, err);
 	if (ret == 0)
 		ret = listen_all(options, err);
 	if (ret == 0)
@@ -182,6 +188,7 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 	if (ret == 0 && options->run)
 		ret = run_command(options, before, &pid, err);
 	opened.nr_listeners = nr_listeners;
+	opened.tls = tls;
 	if (ret == 0)
 		ret = door_run(&opened, stop_fd, err);
 	for (unsigned i = 0; i < nr_listeners; i++)
@@ -189,6 +196,7 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 	if (pid > 0)
 		status = status_of(pid);
 	exports_close(&exports);
+	tls_server_free(tls);
 	return ret < 0 ? fail(err) : status;
 }
 

@@ -27,6 +27,10 @@ static const char help[] =
 	"                            host, port 10809)\n"
 	"  -s, --socket PATH         or a Unix socket\n"
 	"  -e, --export NAME         the export's name (default: none)\n"
+	"      --tls-psk FILE        only by TLS, to users that have a key in the file (ndio psk)\n"
+	"      --tls-certificates DIR  or with the certificate server-cert.pem in the folder\n"
+	"      --verify-peer         to clients that have a certificate of its ca-cert.pem's\n"
+	"      --tls-optional        a client may go without TLS\n"
 	"  -k, --key-file FILE       a file whose bytes are the key; -: standard input\n"
 	"      --key-fd N            a descriptor that it is read from\n"
 	"      --keyfile-offset N    pass over so many bytes first\n"
@@ -65,6 +69,10 @@ enum {
 	THREADS,
 	MAX_CONNECTIONS,
 	RUN,
+	TLS_PSK,
+	TLS_CERTIFICATES,
+	VERIFY_PEER,
+	TLS_OPTIONAL,
 };
 
 static const struct option table[] = {
@@ -89,6 +97,10 @@ static const struct option table[] = {
 	{ "threads", required_argument, NULL, THREADS },
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
 	{ "run", required_argument, NULL, RUN },
+	{ "tls-psk", required_argument, NULL, TLS_PSK },
+	{ "tls-certificates", required_argument, NULL, TLS_CERTIFICATES },
+	{ "verify-peer", no_argument, NULL, VERIFY_PEER },
+	{ "tls-optional", no_argument, NULL, TLS_OPTIONAL },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
 	{ 0 },
@@ -186,9 +198,32 @@ static int take_address(struct serve_options *options, const char *value)
 	return -1;
 }
 
+static int take_tls(struct serve_options *options, int option, const char *value)
+{
+	switch (option) {
+	case TLS_PSK:
+		options->tls.psk_file = value;
+		return -1;
+	case TLS_CERTIFICATES:
+		options->tls.certificates = value;
+		return -1;
+	case VERIFY_PEER:
+		options->tls.verify_peer = true;
+		return -1;
+	default:
+		options->tls_optional = true;
+		return -1;
+	}
+}
+
 static int take(struct serve_options *options, int option, const char *value)
 {
 	switch (option) {
+	case TLS_PSK:
+	case TLS_CERTIFICATES:
+	case VERIFY_PEER:
+	case TLS_OPTIONAL:
+		return take_tls(options, option, value);
 	case 'l':
 		return take_address(options, value);
 	case 's':
@@ -243,6 +278,12 @@ static int check(struct serve_options *options)
 		return usage("--header and --slot need --key-file or --key-fd");
 	if (!has_key && (options->key_part.offset || options->key_part.size))
 		return usage("--keyfile-offset and --keyfile-size need --key-file or --key-fd");
+	if (options->tls.psk_file && options->tls.certificates)
+		return usage("--tls-psk or --tls-certificates, not both");
+	if (options->tls.verify_peer && !options->tls.certificates)
+		return usage("--verify-peer needs --tls-certificates");
+	if (options->tls_optional && !options->tls.psk_file && !options->tls.certificates)
+		return usage("--tls-optional needs --tls-psk or --tls-certificates");
 	options->open.unlock = has_key;
 	options->open.discard = options->discard == 1;
 	options->open.no_discard = options->discard == 0;
@@ -280,7 +321,9 @@ int options_take(int argc, char **argv, struct serve_options *options)
 		.key_fd = -1,
 		.export = "",
 		.discard = -1,
-		.threads = cores < 1 ? 1 : cores > 8 ? 8 : cores,
+		.threads = cores < 1 ? 1 :
+			   cores > 8 ? 8 :
+				       cores,
 		.max_connections = 256,
 	};
 	while (status < 0 && (option = getopt_long(argc, argv, "l:s:e:k:rhV", table, NULL)) >= 0)

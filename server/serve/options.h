@@ -7,6 +7,7 @@
 #include "listen.h"
 #include "memory/key-file.h"
 #include "open.h"
+#include "tls/tls-server.h"
 
 struct serve_options {
 	struct volume_options open; /* but for the disk */
@@ -14,12 +15,14 @@ struct serve_options {
 	const char *key_file; /* or NULL */
 	int key_fd;           /* or -1 */
 	struct key_part key_part;
-	const char *export;   /* its name */
+	const char *export; /* its name */
 	const char *addresses[LISTEN_MAX];
 	unsigned nr_addresses;
-	const char *socket; /* a path, or NULL */
-	const char *run;    /* a command, or NULL */
-	int discard;        /* -1: as the header says */
+	const char *socket;            /* a path, or NULL */
+	const char *run;               /* a command, or NULL */
+	struct tls_server_options tls; /* with neither: no TLS */
+	bool tls_optional;
+	int discard; /* -1: as the header says */
 	unsigned threads, max_connections;
 };
 
