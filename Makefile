@@ -36,10 +36,12 @@ OBJCOPY  := objcopy
 # What is needed, and the Debian package that has it: to build, and more to check.
 LIBS       := libcrypto:libssl-dev libssl:libssl-dev libcryptsetup:libcryptsetup-dev \
 	      liburing:liburing-dev json-c:libjson-c-dev libnbd:libnbd-dev \
-	      libxml-2.0:libxml2-dev blkid:libblkid-dev nbdkit:nbdkit-plugin-dev
-# What the engine itself uses; and the command besides.
+	      libxml-2.0:libxml2-dev blkid:libblkid-dev libsystemd:libsystemd-dev \
+	      nbdkit:nbdkit-plugin-dev
+# What the engine itself uses; and the command, and our server, besides.
 ENGINE_PC  := libcrypto libssl libcryptsetup liburing json-c libnbd libxml-2.0
 COMMAND_PC := blkid
+SERVE_PC   := libsystemd
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
@@ -358,6 +360,7 @@ $(B)/config.mk: FORCE | $(first_deps)
 	echo "LIB_LIBS := $(call pc,--libs,$(LIBS))"; \
 	echo "ENGINE_LIBS := $(call pc,--libs,$(ENGINE_PC))"; \
 	echo "COMMAND_LIBS := $(call pc,--libs,$(COMMAND_PC))"; \
+	echo "SERVE_LIBS := $(call pc,--libs,$(SERVE_PC))"; \
 	echo "TEST_CFLAGS := $(call pc,--cflags,$(TEST_LIBS))"; \
 	echo "TEST_LDLIBS := $(call pc,--libs,$(TEST_LIBS))"; \
 	printf 'FEATURES :='; \
@@ -421,7 +424,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 
 $(SERVE_PROGRAM): $(SERVE) $(B)/common.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(SERVE_LIBS)
 
 $(UNIT): %: %.o $(UNIT_SHARED) $(B)/client.a $(B)/serve.a $(B)/common.a
 	$(call say,LINK,$@)

@@ -22,6 +22,10 @@ int listen_unix(const char *path, struct listener *listener, struct error *err);
  * one that is free. How many sockets, or a negative errno with a message. */
 int listen_tcp(const char *address, struct listener *listeners, size_t max, struct error *err);
 
+/* Those that systemd, or who does as it does, has opened for this process (sd_listen_fds(3)): how many,
+ * 0 if there are none, or a negative errno with a message. Once. */
+int listen_inherited(struct listener *listeners, size_t max, struct error *err);
+
 void listen_end(struct listener *listener);
 
 #endif

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "door.h"
@@ -81,27 +82,46 @@ static int open_disk(const struct serve_options *options, struct error *err)
 
 /* ---- sockets ---- */
 
+/* Counts what was added, or fails. */
+static int add_listeners(int added)
+{
+	if (added > 0)
+		nr_listeners += added;
+	return added < 0 ? added : 0;
+}
+
+/* Where it is told to, or where systemd listens already, or at home. */
 static int listen_all(const struct serve_options *options, struct error *err)
 {
 	unsigned count = options->nr_addresses;
-	int ret = 0;
+	int ret = add_listeners(listen_inherited(listeners, LISTEN_MAX, err));
 
-	if (options->socket) {
-		ret = listen_unix(options->socket, &listeners[0], err);
-		nr_listeners += ret == 0;
-	}
-	for (unsigned i = 0; i < count && ret >= 0; i++) {
-		ret = listen_tcp(options->addresses[i], listeners + nr_listeners,
-				 LISTEN_MAX + 1 - nr_listeners, err);
-		nr_listeners += ret > 0 ? ret : 0;
-	}
-	if (ret == 0 && !count && !options->socket) {
-		ret = listen_tcp(LOCAL_ADDRESS, listeners, LISTEN_MAX, err);
-		nr_listeners = ret > 0 ? ret : 0;
-	}
-	for (unsigned i = 0; i < nr_listeners && ret >= 0; i++)
+	if (ret == 0 && nr_listeners && (count || options->socket))
+		ret = error_set(err, EINVAL, "--listen and --socket: systemd has opened sockets");
+	if (ret == 0 && options->socket)
+		ret = add_listeners(listen_unix(options->socket, &listeners[0], err) ?: 1);
+	for (unsigned i = 0; i < count && ret == 0; i++)
+		ret = add_listeners(listen_tcp(options->addresses[i], listeners + nr_listeners,
+					       LISTEN_MAX + 1 - nr_listeners, err));
+	if (ret == 0 && nr_listeners == 0)
+		ret = add_listeners(listen_tcp(LOCAL_ADDRESS, listeners, LISTEN_MAX, err));
+	for (unsigned i = 0; i < nr_listeners && ret == 0; i++)
 		say("%s: listening on %s", options->locator, listeners[i].name);
-	return ret < 0 ? ret : 0;
+	return ret;
+}
+
+/* For whoever waits for it. */
+static int write_pid(const char *path, struct error *err)
+{
+	FILE *f = path ? fopen(path, "we") : NULL;
+
+	if (!path)
+		return 0;
+	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0)
+		error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (f && fclose(f) == EOF)
+		error_set(err, errno, "%s: %s", path, strerror(errno));
+	return err->text[0] ? -EIO : 0;
 }
 
 /* ---- a command of its own ---- */
@@ -185,14 +205,21 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 		ret = listen_all(options, err);
 	if (ret == 0)
 		ret = exports_start(&exports, options->threads, err);
+	if (ret == 0)
+		ret = write_pid(options->pid_file, err);
 	if (ret == 0 && options->run)
 		ret = run_command(options, before, &pid, err);
 	opened.nr_listeners = nr_listeners;
 	opened.tls = tls;
-	if (ret == 0)
+	if (ret == 0) {
+		sd_notify(0, "READY=1");
 		ret = door_run(&opened, stop_fd, err);
+		sd_notify(0, "STOPPING=1");
+	}
 	for (unsigned i = 0; i < nr_listeners; i++)
 		listen_end(&listeners[i]);
+	if (options->pid_file && ret == 0)
+		unlink(options->pid_file);
 	if (pid > 0)
 		status = status_of(pid);
 	exports_close(&exports);
@@ -214,7 +241,7 @@ int main(int argc, char **argv)
 {
 	static char self[] = "ndio serve";
 	struct serve_options options;
-	struct error err;
+	struct error err = { .text = "" };
 	sigset_t before;
 	int status, stop_fd;
 

@@ -48,6 +48,7 @@ static const char help[] =
 	"      --reconnect SEC       how long one that is away is waited for (default: 60)\n"
 	"      --threads N           that serve clients (default: one a core)\n"
 	"      --max-connections N   of clients at once (default: 256)\n"
+	"      --pid-file FILE       write the process's number there once it listens\n"
 	"      --run COMMAND         run a command of the shell's, with $uri, and end with it\n"
 	"  -h, --help                show this\n"
 	"  -V, --version             show the version\n";
@@ -73,6 +74,7 @@ enum {
 	TLS_CERTIFICATES,
 	VERIFY_PEER,
 	TLS_OPTIONAL,
+	PID_FILE,
 };
 
 static const struct option table[] = {
@@ -97,6 +99,7 @@ static const struct option table[] = {
 	{ "threads", required_argument, NULL, THREADS },
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
 	{ "run", required_argument, NULL, RUN },
+	{ "pid-file", required_argument, NULL, PID_FILE },
 	{ "tls-psk", required_argument, NULL, TLS_PSK },
 	{ "tls-certificates", required_argument, NULL, TLS_CERTIFICATES },
 	{ "verify-peer", no_argument, NULL, VERIFY_PEER },
@@ -250,6 +253,9 @@ static int take(struct serve_options *options, int option, const char *value)
 		return -1;
 	case DIRECT:
 		return take_direct(options, value);
+	case PID_FILE:
+		options->pid_file = value;
+		return -1;
 	case RUN:
 		options->run = value;
 		return -1;

@@ -88,6 +88,34 @@ ours() {
 	ok "OpenSSL: the server behind it ends cleanly" stop_server backend
 }
 
+# Both ends are ours, but for the stock client.
+serves() {
+	start_server disk "$NDIO_BUILD/ndio-serve" --pid-file "$T/disk.pid" --socket "$T/disk.sock" \
+		--tls-psk "$psk" "$T/disk" && interop "ndio serve, key, Unix" "$(with_psk disk)"
+	ok "ndio serve, key, Unix: a stock client in turn" stock_takes_turns "$(with_psk disk)"
+	ok "ndio serve, key, Unix: nobody without one" not nbdinfo "$(uri disk)"
+	ok "ndio serve, key, Unix: it ends cleanly" stop_server disk
+
+	listening disk "$NDIO_BUILD/ndio-serve" --pid-file "$T/disk.pid" --tls-certificates "$tls" \
+		--verify-peer "$T/disk" &&
+		interop "ndio serve, certificates, TCP" "$(tcp_with_certificates disk)"
+	ok "ndio serve, certificates, TCP: a stock client in turn" \
+		stock_takes_turns "$(tcp_with_certificates disk)"
+	mkdir "$T/nobody"
+	cp "$tls/ca-cert.pem" "$T/nobody"
+	ok "ndio serve, certificates, TCP: nobody without one" not nbdinfo \
+		"nbds://localhost:$(cat "$T/disk.port")/?tls-certificates=$T/nobody"
+	ok "ndio serve, certificates, TCP: it ends cleanly" stop_server disk
+
+	revoke "$T/ca" "$tls/client-cert.pem" && make_crl "$T/ca" "$tls/ca-crl.pem"
+	listening disk "$NDIO_BUILD/ndio-serve" --pid-file "$T/disk.pid" --tls-certificates "$tls" \
+		--verify-peer "$T/disk"
+	ok "ndio serve, certificates, TCP: nobody whose is revoked" not nbdinfo \
+		"$(tcp_with_certificates disk)"
+	ok "ndio serve says why" grep -q 'certificate revoked\|certificate verify failed' "$T/disk.log"
+	ok "ndio serve, certificates, TCP: it ends cleanly once more" stop_server disk
+}
+
 random "$T/data" $size
 truncate -s $size "$T/disk"
 make_tls
@@ -95,4 +123,5 @@ nbdkits
 qemu_nbds
 nbd_servers
 ours
+serves
 done_testing
