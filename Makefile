@@ -4,7 +4,7 @@ VERSION := 0.1.0
 
 ## PREFIX=/usr/local   where `make install` puts things; /usr: the plugin goes where nbdkit looks
 ## DESTDIR=            a root to install below
-## PLUGINDIR= LIBDIR=  where the plugin and the library go, if not below PREFIX
+## PLUGINDIR= LIBDIR= LIBEXECDIR=   where the plugin, the library and the server go, if not below PREFIX
 ## MANDIR= COMPLETIONS= SYSTEMDDIR=   and man pages, the shell's completions, systemd's units
 ## CC=gcc              or clang
 ## WERROR=1            a warning is an error
@@ -278,6 +278,7 @@ deps vm-deps bench-deps fuzz-deps:
 PLUGINDIR ?= $(if $(filter /usr,$(PREFIX)),$(shell pkg-config --variable=plugindir nbdkit),$(PREFIX)/lib/nbdkit/plugins)
 MANDIR    ?= $(PREFIX)/share/man
 LIBDIR    ?= $(PREFIX)/lib
+LIBEXECDIR ?= $(PREFIX)/libexec/ndio
 COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 # Debian's zsh looks elsewhere for what isn't local.
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/$(if $(and $(filter /usr,$(PREFIX)),$(wildcard /etc/debian_version)),vendor-completions,site-functions)
@@ -289,6 +290,7 @@ man_path   = $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $1))/$(notdir $1)
 install: all ## install below PREFIX
 	$(Q)install -D -m 755 $(PLUGIN) '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))'
 	$(Q)install -D -m 755 $(COMMAND) '$(DESTDIR)$(PREFIX)/bin/ndio'
+	$(Q)install -D -m 755 $(SERVE_PROGRAM) '$(DESTDIR)$(LIBEXECDIR)/$(notdir $(SERVE_PROGRAM))'
 	$(Q)install -D -m 644 $(B)/$(SONAME) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
 	$(Q)ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libndio.so'
 	$(Q)install -D -m 644 $(B)/libndio.a '$(DESTDIR)$(LIBDIR)/libndio.a'
@@ -318,6 +320,7 @@ endef
 
 uninstall: ## remove what was installed
 	$(Q)rm -f '$(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN))' '$(DESTDIR)$(PREFIX)/bin/ndio' \
+		'$(DESTDIR)$(LIBEXECDIR)/$(notdir $(SERVE_PROGRAM))' \
 		'$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libndio.so' \
 		'$(DESTDIR)$(LIBDIR)/libndio.a' '$(DESTDIR)$(LIBDIR)/pkgconfig/ndio.pc' \
 		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' \
@@ -377,6 +380,12 @@ $(B)/%.o: %.c $(B)/config.mk
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASE) $(FEATURES) $(LIB_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Where the command finds the server: only that object is built anew for another PREFIX.
+$(B)/libexecdir: FORCE
+	$(Q)mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = '$(LIBEXECDIR)' ] || echo '$(LIBEXECDIR)' >$@
+$(B)/client/command/cmd-serve.o: $(B)/libexecdir
+$(B)/client/command/cmd-serve.o: BASE += -DNDIO_LIBEXECDIR='"$(LIBEXECDIR)"'
 
 # clang wants a prototype of the function that NBDKIT_REGISTER_PLUGIN defines; and few callbacks have a use
 # for its client's handle.

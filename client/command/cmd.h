@@ -15,7 +15,9 @@ enum cmd_status {
 struct command {
 	const char *name;    /* "copy" */
 	const char *summary; /* its line in `ndio --help` */
-	const char *help;    /* all of `ndio copy --help`, ends in a newline */
+	/* All of `ndio copy --help`, ends in a newline. NULL: it is asked for by run() with --help, which
+	 * may become another program. */
+	const char *help;
 	/* argv[0] is "ndio copy", so that getopt_long's own messages are right. Returns an
 	 * enum cmd_status. main() checks and flushes stdout afterwards, and ignores SIGPIPE. */
 	int (*run)(int argc, char **argv);
@@ -32,6 +34,7 @@ int cmd_key(int argc, char **argv);
 int cmd_attach(int argc, char **argv);
 int cmd_detach(int argc, char **argv);
 int cmd_list(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 int cmd_psk(int argc, char **argv);
 
 /* Says it as say_error() does. Returns CMD_FAILED. */

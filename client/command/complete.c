@@ -1,10 +1,13 @@
 #include "command/complete.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "attach/kernel-device.h"
 #include "attach/ndiotab.h"
@@ -15,6 +18,7 @@ struct line {
 	const struct command *commands;
 	size_t nr_commands;
 	const struct command *command; /* that it names */
+	const char *help;              /* that one's */
 	char **words;                  /* behind that; the last one is being typed */
 	int count;
 	const char *typed; /* the last word */
@@ -32,6 +36,7 @@ static const struct {
 	{ "block-size", "512 1024 2048 4096" },
 	{ "pbkdf", "argon2id argon2i pbkdf2" },
 	{ "sparse", "0 4K 64K 256K" },
+	{ "direct", "auto on off" },
 };
 
 #define SCHEMES "nbd:// nbds:// nbd+unix:///?socket= nbds+unix:///?socket="
@@ -139,6 +144,34 @@ static size_t name_len(const char *option)
 	return len;
 }
 
+/* What the command prints, which may become another program for it. */
+static const char *ask_for_help(const struct command *command)
+{
+	static char text[16 * 1024], option[] = "--help";
+	char *argv[] = { (char *)command->name, option, NULL };
+	size_t len = 0;
+	ssize_t n = 1;
+	int ends[2];
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return "";
+	pid = fork();
+	if (pid == 0) {
+		dup2(ends[1], STDOUT_FILENO);
+		_exit(command->run(2, argv));
+	}
+	close(ends[1]);
+	while (n > 0 && len < sizeof(text) - 1) {
+		n = read(ends[0], text + len, sizeof(text) - 1 - len);
+		len += n > 0 ? n : 0;
+	}
+	close(ends[0]);
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	return text;
+}
+
 /* The next option in a text, behind its dashes; or NULL. */
 static const char *next_option(const char *text)
 {
@@ -175,7 +208,7 @@ static bool takes_value(const struct line *line, const char *word)
 
 	if (strncmp(word, "--", 2) != 0 || word[2] == '\0' || strchr(word, '='))
 		return false;
-	option = find_option(line->command->help, word + 2, strlen(word + 2));
+	option = find_option(line->help, word + 2, strlen(word + 2));
 	return option && placeholder(option);
 }
 
@@ -193,7 +226,7 @@ static size_t describe(const char *option, const char **about)
 
 static void offer_options(const struct line *line)
 {
-	const char *help = line->command->help, *about;
+	const char *help = line->help, *about;
 	size_t about_len;
 	char option[64];
 
@@ -210,7 +243,7 @@ static void offer_options(const struct line *line)
 
 static void offer_value(const struct line *line, const char *name, size_t len)
 {
-	const char *option = find_option(line->command->help, name, len);
+	const char *option = find_option(line->help, name, len);
 	const char *value = option ? placeholder(option) : NULL;
 
 	for (size_t i = 0; i < sizeof(known_values) / sizeof(known_values[0]); i++)
@@ -306,6 +339,8 @@ void complete_words(const struct command *commands, size_t nr_commands, char **w
 			line.command = &commands[i];
 	line.words = words + 1;
 	line.count = count - 1;
-	if (line.command)
-		offer_in_command(&line);
+	if (!line.command)
+		return;
+	line.help = line.command->help ? line.command->help : ask_for_help(line.command);
+	offer_in_command(&line);
 }

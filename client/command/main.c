@@ -23,6 +23,7 @@ static const struct command commands[] = {
 	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
 	{ "detach", "let such a device go", help_detach, cmd_detach },
 	{ "list", "show such devices", help_list, cmd_list },
+	{ "serve", "serve a disk to NBD clients", NULL, cmd_serve },
 	{ "psk", "make a key for TLS", help_psk, cmd_psk },
 };
 #define NR_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -53,7 +54,7 @@ static void print_usage(FILE *to)
 		    "\n"
 		    "Exit status: 0 success, 1 failure, 2 a command line that makes no sense; of\n"
 		    "compare: 0 the same, 1 different, 2 not known.\n"
-		    "See ndio(1), ndio-COMMAND(1) for each command, and ndio-attach(8).\n");
+		    "See ndio(1), and ndio-COMMAND(1) or ndio-COMMAND(8) for each command.\n");
 }
 
 static int show_usage(void)
@@ -89,7 +90,7 @@ static int show_help_of_help(void)
 {
 	fputs("Usage: ndio help [COMMAND]\n"
 	      "Show the options of a command, or all commands. The same as ndio COMMAND --help; the\n"
-	      "manual says more: ndio-COMMAND(1).\n",
+	      "manual says more: ndio-COMMAND(1) or ndio-COMMAND(8).\n",
 	      stdout);
 	return CMD_OK;
 }
@@ -99,8 +100,19 @@ static bool is_help(const char *word)
 	return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+/* argv[0] becomes its name. */
+static int run_command(const struct command *command, int argc, char **argv)
+{
+	char self[32];
+
+	snprintf(self, sizeof(self), "ndio %s", command->name);
+	argv[0] = self;
+	return command->run(argc, argv);
+}
+
 static int show_help(int argc, char **argv)
 {
+	static char option[] = "--help";
 	const struct command *command;
 
 	if (argc < 3)
@@ -112,24 +124,16 @@ static int show_help(int argc, char **argv)
 	command = find_command(argv[2]);
 	if (!command)
 		return unknown_command(argv[2]);
+	if (!command->help)
+		return run_command(command, 2, (char *[]){ NULL, option, NULL });
 	fputs(command->help, stdout);
 	return CMD_OK;
 }
 
-static int run_command(int argc, char **argv)
-{
-	const struct command *command = find_command(argv[1]);
-	char self[32];
-
-	if (!command)
-		return unknown_command(argv[1]);
-	snprintf(self, sizeof(self), "ndio %s", command->name);
-	argv[1] = self;
-	return command->run(argc - 1, argv + 1);
-}
-
 static int dispatch(int argc, char **argv)
 {
+	const struct command *command;
+
 	if (argc < 2) {
 		print_usage(stderr);
 		return cmd_usage("ndio", "which command?");
@@ -148,7 +152,8 @@ static int dispatch(int argc, char **argv)
 	}
 	if (argv[1][0] == '-')
 		return cmd_usage("ndio", "there is no option %s", argv[1]);
-	return run_command(argc, argv);
+	command = find_command(argv[1]);
+	return command ? run_command(command, argc - 1, argv + 1) : unknown_command(argv[1]);
 }
 
 /* What was printed must have arrived: a full disk is a failure. */

@@ -45,6 +45,10 @@ lines=(
 	"ndio key ch" "<key><change>"
 	"ndio help ke" "<help><key>"
 	"ndio list pl" "<list><pl>"
+	"ndio serve --sock" "<serve><--socket>"
+	"ndio serve --direct=o" "<serve><--direct=o>"
+	"ndio serve --header pl" "<serve><--header><plain>"
+	"ndio serve --listen host pl" "<serve><--listen><host><plain>"
 )
 
 types() { # SHELL COMMAND...
@@ -81,6 +85,7 @@ in_fish() {
 	is "fish: options" "$(fish_says "ndio info --key-f")" "--key-fd|--key-file|"
 	is "fish: an option's file" "$(fish_says "ndio info --key-file=pl")" "--key-file=plain|"
 	is "fish: its values" "$(fish_says "ndio format --type ")" "luks1|luks2|"
+	is "fish: those of the server" "$(fish_says "ndio serve --direct ")" "auto|off|on|"
 	is "fish: nothing" "$(fish_says "ndio list pl")" ""
 	like "fish: what it is about" "$(fish --private --no-config -c 'source $argv[1]
 		complete -C "ndio inf"' "$root/client/command/ndio.fish-completion")" $'^info\tshow what'

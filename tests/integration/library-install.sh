@@ -85,7 +85,7 @@ if ! ok "make install" install_copy DESTDIR="$into" PREFIX=/usr; then
 	done_testing
 	exit 1
 fi
-for file in usr/bin/ndio usr/lib/libndio.so usr/lib/libndio.so.0 usr/lib/libndio.a \
+for file in usr/bin/ndio usr/libexec/ndio/ndio-serve usr/lib/libndio.so usr/lib/libndio.so.0 usr/lib/libndio.a \
 	usr/lib/pkgconfig/ndio.pc usr/include/ndio.h usr/share/man/man3/ndio.3 \
 	usr/share/man/man3/ndio_open.3 usr/share/man/man3/ndio_queue_reap.3; do
 	ok "installed: $file" test -e "$into/$file"
@@ -160,6 +160,9 @@ if [ "$(id -u)" = 0 ]; then
 else
 	skip "only root can make the linker's cache anew" 1
 fi
+is "ndio serve finds the server there" "$("$home/bin/ndio" serve --version)" "ndio $version"
+is "and only where this command was to find it" "$(strings -n 8 "$home/bin/ndio" | grep libexec)" \
+	"$home/libexec/ndio/ndio-serve"
 echo "$home/lib/libndio.so.0" >"$T/known"
 said=$(in_copy install "${at_home[@]}" PLUGINDIR="$(pkg-config --variable=plugindir nbdkit)" \
 	DESTDIR= -n 2>&1 | grep -c "$(pkg-config --variable=plugindir nbdkit)")

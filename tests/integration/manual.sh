@@ -19,7 +19,7 @@ PATH=$T/bin:$PATH
 # A page's EXAMPLES are one shell program: all its lines that start with a space.
 examples_run() { # PAGE
 	mkdir "$T/$1"
-	sed -n '/^=head1 EXAMPLES/,/^=head1 SEE/s/^ //p' "$root/man/$1.1.pod" >"$T/$1/examples"
+	sed -n '/^=head1 EXAMPLES/,/^=head1 SEE/s/^ //p' "$root/man/$1".[18].pod >"$T/$1/examples"
 	[ -s "$T/$1/examples" ] && (cd "$T/$1" && timeout 60 bash -eu -o pipefail examples)
 }
 
@@ -33,6 +33,7 @@ options_of() { # COMMAND
 page_of() {
 	case $1 in
 	attach | detach | list) echo "$root/man/ndio-attach.8.pod" ;;
+	serve) echo "$root/man/ndio-serve.8.pod" ;;
 	*) echo "$root/man/ndio-$1.1.pod" ;;
 	esac
 }
@@ -64,8 +65,8 @@ completed() {
 	[[ " ${COMPREPLY[*]} " = *" $word "* ]]
 }
 
-for page in ndio ndio-compare ndio-format ndio-info ndio-key ndio-psk; do
-	ok "the examples of $page(1) run" examples_run $page
+for page in ndio ndio-compare ndio-format ndio-info ndio-key ndio-psk ndio-serve; do
+	ok "the examples of $page run" examples_run $page
 done
 for command in $commands; do
 	missing=
