@@ -7,8 +7,12 @@
  * received until something was sent.
  *
  * A read is replied to part by part where the client takes chunks. Where it doesn't, one that isn't
- * longer than WHOLE_MAX is one part; a longer one runs part after part, and if a later one fails the
- * connection ends: its reply has begun by then, and there is no other way to say so. */
+ * longer than WHOLE_MAX is one part; a longer one runs part after part, and alone, so that no other
+ * reply comes between its own parts; and if a later one fails the connection ends: its reply has begun
+ * by then, and there is no other way to say so.
+ *
+ * The fence is entered by each part when it starts, and not by an order: the data of a write may never
+ * come, and nobody shall wait for them. */
 #include "connection.h"
 
 #include <assert.h>
@@ -34,11 +38,13 @@
 #define PART_MAX    (256 * 1024)
 #define LARGE_MIN   (64 * 1024) /* from here on it's worth to wake another core */
 #define WHOLE_MAX   (2 * 1024 * 1024)
+#define ZERO_MAX    (32 * 1024 * 1024) /* in one go, where zeroes have to be written */
 #define IN_SIZE     (64 * 1024)
 #define ROUND_MAX   (1024 * 1024) /* bytes received before others have their turn */
 #define IOVS        64
 #define EXTENTS_MAX 1024 /* told in one reply */
 #define EXTENTS_LEN (EXTENTS_MAX * sizeof(struct reply_extent))
+#define ENOUGH      (-E2BIG) /* extents: no more is looked for */
 
 _Static_assert(CONNECTION_AHEAD <= IN_SIZE, "what came ahead has room");
 _Static_assert(WHOLE_MAX <= ARENA_LEAST, "a part always finds room in the end");
@@ -63,7 +69,7 @@ struct order {
 	uint64_t split; /* bytes of which there are parts */
 	bool all_split;
 	bool is_whole;      /* one part */
-	bool one_by_one;    /* its parts run one after the other */
+	bool one_by_one;    /* its parts run one after the other, and nothing beside them */
 	unsigned running;   /* parts */
 	int error;          /* the first one, negative, or 0 */
 	struct reply reply; /* the last word, where the last part isn't that */
@@ -91,6 +97,7 @@ struct connection {
 	uint64_t skip;        /* bytes to come that nobody wants */
 	struct order *order;  /* the one that isn't all split */
 	struct part *filling; /* the one that the next bytes are for */
+	struct order *alone;  /* one by one: no other begins before its end */
 	bool blocked;         /* for want of something */
 	bool may_receive;     /* the last try didn't find the socket empty */
 	bool has_ended;       /* no more requests are taken on */
@@ -203,8 +210,8 @@ static void tell_failure(const struct order *order)
 	const struct volume *volume = connection->options.volume;
 	enum op op = op_of(&order->command);
 
-	/* For these a client does something else. */
-	if (order->error == -EOPNOTSUPP)
+	/* For the one a client does something else; the other is no failure. */
+	if (order->error == -EOPNOTSUPP || order->error == -ESHUTDOWN)
 		return;
 	say("%s: %s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s%s", volume->target->name,
 	    connection->options.peer, op_names[op], order->command.len, order->command.offset,
@@ -215,6 +222,8 @@ static void tell_failure(const struct order *order)
 		    "");
 }
 
+static void abandon(struct connection *connection);
+
 /* All its parts have ended; told: the last of them was the last word. */
 static void end_order(struct order *order, bool told)
 {
@@ -222,7 +231,8 @@ static void end_order(struct order *order, bool told)
 	const struct transmission *wire = &connection->options.wire;
 	struct reply *reply = &order->reply;
 
-	fence_leave(connection->options.fence);
+	if (connection->alone == order)
+		connection->alone = NULL;
 	if (order->error && !connection->is_broken)
 		tell_failure(order);
 	if (told) {
@@ -233,7 +243,7 @@ static void end_order(struct order *order, bool told)
 		add_reply(connection, reply);
 	} else if (order->one_by_one && order->split > PART_MAX) {
 		free_order(order);
-		break_off(connection); /* and what is being received isn't waited for */
+		abandon(connection);
 	} else {
 		refuse(order, nbd_errno(-order->error), error_reason(-order->error));
 	}
@@ -276,6 +286,8 @@ static void reply_with_extents(struct part *part)
 	add_reply(connection, reply);
 }
 
+static void start_part(struct part *part);
+
 /* What isn't split off yet needn't be; a write's data come all the same. */
 static void fail_order(struct order *order, int error)
 {
@@ -291,15 +303,34 @@ static void fail_order(struct order *order, int error)
 		connection->skip = order->command.len - order->split;
 }
 
+/* Of zeroes, which need nothing of the connection's: goes on with the next of them. False: there are
+ * none. */
+static bool start_rest(struct part *part)
+{
+	struct order *order = part->order;
+	uint64_t left = order->command.len - order->split;
+
+	if (op_of(&order->command) != OP_ZERO || left == 0 || order->connection->is_broken)
+		return false;
+	part->offset += part->len;
+	part->len = min_u64(left, ZERO_MAX);
+	order->split += part->len;
+	order->all_split = order->split == order->command.len;
+	start_part(part);
+	return true;
+}
+
 static void end_part(struct part *part, int error)
 {
 	struct order *order = part->order;
 	struct connection *connection = order->connection;
 	bool is_last, told = false;
 
+	if (!error && start_rest(part))
+		return;
 	order->running--;
-	if (error)
-		fail_order(order, error);
+	if (error || connection->is_broken)
+		fail_order(order, error ? error : -ECONNRESET);
 	is_last = order->running == 0 && order->all_split;
 	if (!error && order->command.type == NBD_CMD_READ) {
 		told = is_last && !order->error;
@@ -324,7 +355,8 @@ void connection_done(struct ndio_request *request)
 
 	part->request = NULL;
 	request_put(request, REF_CALLER);
-	end_part(part, error);
+	fence_leave(part->order->connection->options.fence);
+	end_part(part, error == ENOUGH && part->nr_extents ? 0 : error);
 }
 
 static void done_by_worker(struct ndio_request *request)
@@ -335,15 +367,18 @@ static void done_by_worker(struct ndio_request *request)
 	place->done(place->waiter, request);
 }
 
-/* More than there is room for isn't told: the client asks again from there. */
+/* More than there is room for, or than is wanted, isn't told: the client asks again from there. */
 static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct part *part = opaque;
 	struct reply_extent *extents = (struct reply_extent *)part->data;
+	bool wants_one = part->order->command.flags & NBD_CMD_FLAG_REQ_ONE;
 
 	(void)offset;
-	if (part->nr_extents < EXTENTS_MAX)
-		extents[part->nr_extents++] = (struct reply_extent){ .len = len, .flags = type };
+	if (part->nr_extents == EXTENTS_MAX ||
+	    (wants_one && part->nr_extents > 0 && type != extents[0].flags))
+		return ENOUGH;
+	extents[part->nr_extents++] = (struct reply_extent){ .len = len, .flags = type };
 	return 0;
 }
 
@@ -358,27 +393,48 @@ static unsigned flags_of(const struct command *command)
 	return flags;
 }
 
+/* As a request, if it isn't fenced. */
+static int make_request(struct part *part)
+{
+	const struct command *command = &part->order->command;
+	struct connection *connection = part->order->connection;
+	const struct iovec iov = { part->data, part->len };
+	int ret = fence_enter(connection->options.fence);
+
+	if (ret < 0)
+		return ret;
+	ret = request_make(connection->options.volume, op_of(command), flags_of(command),
+			   part->offset, part->len, &iov, 1, &part->request);
+	if (ret < 0)
+		fence_leave(connection->options.fence);
+	return ret;
+}
+
+/* What a file does by a call that blocks, or at length, would hold up all that the loop has. */
+static bool is_for_worker(const struct part *part)
+{
+	const struct command *command = &part->order->command;
+
+	return !op_carries_data(op_of(command)) || command->flags & NBD_CMD_FLAG_FUA ||
+	       part->len >= LARGE_MIN;
+}
+
 static void start_part(struct part *part)
 {
-	struct order *order = part->order;
-	struct connection *connection = order->connection;
-	const struct connection_place *place = &connection->place;
-	const struct iovec iov = { part->data, part->len };
-	enum op op = op_of(&order->command);
+	const struct connection_place *place = &part->order->connection->place;
 	struct ndio_request *request;
-	int ret = request_make(connection->options.volume, op, flags_of(&order->command),
-			       part->offset, part->len, &iov, 1, &request);
+	int ret = make_request(part);
 
 	if (ret < 0) {
 		end_part(part, ret);
 		return;
 	}
-	part->request = request;
+	request = part->request;
 	request->done = connection_done;
 	request->opaque = part;
 	request->extent = add_extent;
 	request->extent_opaque = part;
-	if (place->workers && op_carries_data(op) && part->len >= LARGE_MIN) {
+	if (place->workers && is_for_worker(part)) {
 		request->done = done_by_worker;
 		workers_submit(place->workers, request);
 		return;
@@ -441,10 +497,9 @@ static struct part *take_part(struct connection *connection, uint64_t len, size_
 	part->nr_extents = 0;
 	order->split += len;
 	order->running++;
-	if (order->split == order->command.len) {
-		order->all_split = true;
-		connection->order = NULL;
-	}
+	order->all_split = order->split == order->command.len;
+	if (order->all_split || op_of(&order->command) == OP_ZERO)
+		connection->order = NULL; /* zeroes go on by themselves */
 	return part;
 }
 
@@ -467,24 +522,41 @@ static void fill_part(struct connection *connection, struct part *part)
 		start_filled(connection, part);
 }
 
+/* The next part of the order; NULL: blocked. */
+static struct part *split_off(struct connection *connection)
+{
+	const struct order *order = connection->order;
+	const struct volume *volume = connection->options.volume;
+	uint64_t left = order->command.len - order->split;
+
+	switch (op_of(&order->command)) {
+	case OP_READ:
+	case OP_WRITE:
+		left = order->is_whole ? left : min_u64(left, PART_MAX);
+		return take_part(connection, left, left);
+	case OP_ZERO:
+		if (volume->encrypted || !volume->target->can_zero)
+			left = min_u64(left, ZERO_MAX);
+		return take_part(connection, left, 0);
+	case OP_EXTENTS:
+		return take_part(connection, left, EXTENTS_LEN + REPLY_EXTENTS_SIZE(EXTENTS_MAX));
+	default:
+		return take_part(connection, left, 0);
+	}
+}
+
 /* True: some of it went on, or it is split. */
 static bool split_order(struct connection *connection)
 {
-	struct order *order = connection->order;
-	uint64_t left = order->command.len - order->split;
-	bool carries_data = op_carries_data(op_of(&order->command));
-	uint64_t len = order->is_whole ? left : min_u64(left, PART_MAX);
+	const struct order *order = connection->order;
 	struct part *part;
 
-	if (order->one_by_one && order->running)
-		return false; /* its end goes on */
-	if (!carries_data)
-		part = take_part(connection, left,
-				 order->command.type == NBD_CMD_BLOCK_STATUS ?
-					 EXTENTS_LEN + REPLY_EXTENTS_SIZE(EXTENTS_MAX) :
-					 0);
-	else
-		part = take_part(connection, len, len);
+	/* The end of what is before it goes on. */
+	if (order->one_by_one && (order->running || connection->nr_orders > 1)) {
+		connection->blocked = true;
+		return false;
+	}
+	part = split_off(connection);
 	if (!part)
 		return false;
 	if (order->command.type == NBD_CMD_WRITE)
@@ -499,7 +571,6 @@ static void begin(struct connection *connection, struct order *order)
 	const struct command *command = &order->command;
 	bool one_chunk = command->type == NBD_CMD_READ && (!connection->options.wire.structured ||
 							   (command->flags & NBD_CMD_FLAG_DF));
-	int ret;
 
 	order->is_whole = one_chunk && command->len <= WHOLE_MAX;
 	order->one_by_one = one_chunk && command->len > WHOLE_MAX;
@@ -508,12 +579,8 @@ static void begin(struct connection *connection, struct order *order)
 		refuse(order, command->refuse, command->why);
 		return;
 	}
-	ret = fence_enter(connection->options.fence);
-	if (ret < 0) {
-		connection->skip = command->payload;
-		refuse(order, nbd_errno(-ret), error_reason(-ret));
-		return;
-	}
+	if (order->one_by_one)
+		connection->alone = order;
 	connection->order = order;
 }
 
@@ -527,7 +594,7 @@ static bool begin_next(struct connection *connection)
 
 	if (connection->has_ended || connection->in_end - connection->in_at < head)
 		return false;
-	if (!order) {
+	if (!order || connection->alone) {
 		connection->blocked = true;
 		return false;
 	}
@@ -713,8 +780,13 @@ void connection_go_on(struct connection *connection)
 		take_on(connection);
 		if (send_replies(connection) && connection->blocked)
 			continue;
-		if (!wants_bytes(connection) || !connection->may_receive || received >= ROUND_MAX)
+		if (!wants_bytes(connection) || !connection->may_receive)
 			return;
+		if (received >= ROUND_MAX) {
+			/* What TLS has of it already, epoll knows nothing of. */
+			connection->place.touched(connection->place.waiter, connection);
+			return;
+		}
 		n = receive(connection);
 		if (n == 0)
 			return;
