@@ -27,9 +27,14 @@
 
 #define GUESTS      64
 #define MAX_OPTIONS 128 /* in one handshake */
+#define IDLE_S      60  /* seconds of silence before a client is looked for, */
+#define PROBE_S     10  /* between looks, */
+#define PROBES      6   /* and how many */
 #define EVENTS      64
 #define LOOK_MS     10  /* between looks whether a fence is ready, or a place is free again */
 #define PAUSE_MS    100 /* without descriptors or memory for another connection */
+#define TELL_MS     10000 /* between messages of that */
+#define ACCEPTS     64    /* before those that are here have their turn */
 
 struct guest {
 	struct guest *next, *before; /* the next is younger */
@@ -50,6 +55,7 @@ struct door {
 	int epoll_fd, stop_fd;
 	bool listens;         /* epoll is told of the listeners */
 	int64_t paused_until; /* no descriptors: don't listen before */
+	int64_t silent_until; /* that was told */
 	unsigned nr_guests, nr_opening;
 	struct guest *oldest, *youngest;
 	struct guest *idle;
@@ -122,6 +128,23 @@ static void name_peer(int fd, char name[PEER_NAME])
 		snprintf(name, PEER_NAME, "a client");
 }
 
+/* A client that is gone, and whose machine doesn't say so, isn't kept for hours: it would have its place
+ * among those that are allowed. Of a Unix socket most of it fails. */
+static void set_socket(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },        { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, IDLE_S },  { IPPROTO_TCP, TCP_KEEPINTVL, PROBE_S },
+		{ IPPROTO_TCP, TCP_KEEPCNT, PROBES },
+	};
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+			   sizeof(options[i].value));
+}
+
 /* NULL: it couldn't be watched. */
 static struct guest *let_in(struct door *door, int fd)
 {
@@ -133,7 +156,6 @@ static struct guest *let_in(struct door *door, int fd)
 		.tls_required = door->options.tls && !door->options.tls_optional,
 		.max_options = MAX_OPTIONS,
 	};
-	const int on = 1;
 	struct epoll_event event = { .events = EPOLLIN };
 	struct guest *guest;
 
@@ -155,8 +177,7 @@ static struct guest *let_in(struct door *door, int fd)
 	door->youngest = guest;
 	door->nr_guests++;
 	name_peer(fd, guest->peer);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* of a Unix socket: fails */
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	set_socket(fd);
 	handshake_begin(&guest->handshake, &options);
 	event.data.ptr = guest;
 	if (epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
@@ -350,9 +371,20 @@ static bool has_room(const struct door *door)
 	return nr_connections(door) < door->options.max_connections;
 }
 
-static void accept_all(struct door *door, const struct listener *listener)
+static void pause_listening(struct door *door, const struct listener *listener, int error)
 {
-	while (has_room(door)) {
+	int64_t now = clock_ms();
+
+	door->paused_until = now + PAUSE_MS;
+	if (now < door->silent_until)
+		return;
+	door->silent_until = now + TELL_MS;
+	say("%s: can't take in a client: %s", listener->name, strerror(error));
+}
+
+static void accept_some(struct door *door, const struct listener *listener)
+{
+	for (unsigned i = 0; i < ACCEPTS && has_room(door); i++) {
 		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
@@ -363,8 +395,8 @@ static void accept_all(struct door *door, const struct listener *listener)
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-			say("%s: can't take in a client: %s", listener->name, strerror(errno));
-			door->paused_until = clock_ms() + PAUSE_MS;
+			pause_listening(door, listener, errno);
+			return;
 		}
 		if (errno != EINTR && errno != ECONNABORTED)
 			return;
@@ -451,7 +483,7 @@ static bool do_round(struct door *door)
 		if (!events[i].data.ptr)
 			return false;
 		if (is_listener(door, events[i].data.ptr))
-			accept_all(door, events[i].data.ptr);
+			accept_some(door, events[i].data.ptr);
 	}
 	look_at_guests(door);
 	return true;
