@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/bounce.h"
+#include "nbd/target-nbd.h"
 #include "say.h"
 
 #define MAX_REQUEST (32 * 1024 * 1024) /* bytes */
@@ -106,6 +107,9 @@ void exports_close(struct exports *exports)
 	for (unsigned i = 0; i < exports->count; i++) {
 		struct export *export = exports->export[i];
 
+		/* A server that is silent or away would be waited for longer than anybody wants. */
+		if (target_is_nbd(export->volume->target))
+			target_nbd_hurry(export->volume->target);
 		loops_close(export->loops);
 		volume_close(export->volume);
 		free(export->name);

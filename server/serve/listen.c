@@ -19,7 +19,8 @@
 /* One that a server left behind that was killed. */
 static void remove_dead(const struct sockaddr_un *address)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* One that lives and is busy isn't waited for. */
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat st;
 
 	if (fd < 0)
@@ -34,7 +35,7 @@ static void remove_dead(const struct sockaddr_un *address)
 int listen_unix(const char *path, struct listener *listener, struct error *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd;
+	int fd, ret;
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return error_set(err, ENAMETOOLONG, "%s: too long for a socket's path", path);
@@ -43,10 +44,10 @@ int listen_unix(const char *path, struct listener *listener, struct error *err)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 	    listen(fd, SOMAXCONN) < 0) {
-		error_set(err, errno, "%s: can't listen: %s", path, strerror(errno));
+		ret = error_set(err, errno, "%s: can't listen: %s", path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
-		return -errno;
+		return ret;
 	}
 	*listener = (struct listener){ .fd = fd, .path = path };
 	snprintf(listener->name, sizeof(listener->name), "%s", path);

@@ -20,6 +20,7 @@
 #include "listen.h"
 #include "options.h"
 #include "say.h"
+#include "wire.h"
 
 #define HANDSHAKE_MS  10000
 #define LOCAL_ADDRESS "localhost"
@@ -126,15 +127,30 @@ static int write_pid(const char *path, struct error *err)
 
 /* ---- a command of its own ---- */
 
+/* What a URI could take for its own is written by number. */
+static void append(char *uri, size_t size, const char *text)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				    "0123456789-._~/";
+	size_t len = strlen(uri);
+
+	for (; *text && len + 4 <= size; text++)
+		len += snprintf(uri + len, size - len, strchr(plain, *text) ? "%c" : "%%%02X",
+				(unsigned char)*text);
+}
+
 static void set_uri(const struct serve_options *options)
 {
-	char uri[4096];
+	const struct listener *first = &listeners[0];
+	char uri[3 * (NBD_MAX_STRING + sizeof(first->name))] = "nbd+unix:///";
 
-	if (listeners[0].path)
-		snprintf(uri, sizeof(uri), "nbd+unix:///%s?socket=%s", options->export,
-			 listeners[0].path);
-	else
-		snprintf(uri, sizeof(uri), "nbd://%s/%s", listeners[0].name, options->export);
+	if (!first->path)
+		snprintf(uri, sizeof(uri), "nbd://%s/", first->name);
+	append(uri, sizeof(uri), options->export);
+	if (first->path) {
+		strcat(uri, "?socket=");
+		append(uri, sizeof(uri), first->path);
+	}
 	setenv("uri", uri, true);
 }
 
@@ -150,6 +166,7 @@ static int run_command(const struct serve_options *options, const sigset_t *befo
 		return 0;
 	sigprocmask(SIG_SETMASK, before, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	execl("/bin/sh", "sh", "-c", options->run, NULL);
 	_exit(127);
 }
@@ -168,10 +185,14 @@ static int status_of(pid_t pid)
 /* ---- the whole ---- */
 
 /* The signals that end it, by a descriptor. */
-static int open_signals(bool runs, sigset_t *before)
+static int open_signals(bool runs, sigset_t *before, struct error *err)
 {
+	/* A command that is stopped, or goes on, hasn't ended. */
+	const struct sigaction ends_only = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP };
 	sigset_t set;
+	int fd;
 
+	sigaction(SIGCHLD, &ends_only, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -179,11 +200,13 @@ static int open_signals(bool runs, sigset_t *before)
 	if (runs)
 		sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, before);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return error_set(err, errno, "no descriptor for signals: %s", strerror(errno));
+	return fd;
 }
 
-static int serve(const struct serve_options *options, int stop_fd, const sigset_t *before,
-		 struct error *err)
+static int serve(const struct serve_options *options, struct error *err)
 {
 	const struct door_options door = {
 		.exports = &exports,
@@ -193,7 +216,8 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 		.patience = HANDSHAKE_MS,
 	};
 	struct door_options opened = door;
-	int ret = 0, status = EXIT_SUCCESS;
+	int ret = 0, status = EXIT_SUCCESS, stop_fd = -1;
+	sigset_t before;
 	struct tls_server *tls = NULL;
 	pid_t pid = 0;
 
@@ -201,14 +225,17 @@ static int serve(const struct serve_options *options, int stop_fd, const sigset_
 		ret = tls_server_make(&options->tls, &tls, err);
 	if (ret == 0)
 		ret = open_disk(options, err);
+	/* Not before: while a disk is opened a signal just ends it. */
+	if (ret == 0)
+		ret = stop_fd = open_signals(options->run, &before, err);
+	if (ret >= 0)
+		ret = exports_start(&exports, options->threads, err);
 	if (ret == 0)
 		ret = listen_all(options, err);
 	if (ret == 0)
-		ret = exports_start(&exports, options->threads, err);
-	if (ret == 0)
 		ret = write_pid(options->pid_file, err);
 	if (ret == 0 && options->run)
-		ret = run_command(options, before, &pid, err);
+		ret = run_command(options, &before, &pid, err);
 	opened.nr_listeners = nr_listeners;
 	opened.tls = tls;
 	if (ret == 0) {
@@ -242,8 +269,7 @@ int main(int argc, char **argv)
 	static char self[] = "ndio serve";
 	struct serve_options options;
 	struct error err = { .text = "" };
-	sigset_t before;
-	int status, stop_fd;
+	int status;
 
 	if (!keep_places())
 		return EXIT_FAILURE;
@@ -253,11 +279,5 @@ int main(int argc, char **argv)
 		return status;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
-	signal(SIGCHLD, SIG_DFL);
-	stop_fd = open_signals(options.run, &before);
-	if (stop_fd < 0) {
-		error_set(&err, errno, "no descriptor for signals: %s", strerror(errno));
-		return fail(&err);
-	}
-	return serve(&options, stop_fd, &before, &err);
+	return serve(&options, &err);
 }
