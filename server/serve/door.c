@@ -31,8 +31,8 @@
 #define PROBE_S     10  /* between looks, */
 #define PROBES      6   /* and how many */
 #define EVENTS      64
-#define LOOK_MS     10  /* between looks whether a fence is ready, or a place is free again */
-#define PAUSE_MS    100 /* without descriptors or memory for another connection */
+#define LOOK_MS     10    /* between looks whether a fence is ready, or a place is free again */
+#define PAUSE_MS    100   /* without descriptors or memory for another connection */
 #define TELL_MS     10000 /* between messages of that */
 #define ACCEPTS     64    /* before those that are here have their turn */
 
@@ -135,8 +135,8 @@ static void set_socket(int fd)
 	static const struct {
 		int level, name, value;
 	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },        { SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, IDLE_S },  { IPPROTO_TCP, TCP_KEEPINTVL, PROBE_S },
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },       { SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, IDLE_S }, { IPPROTO_TCP, TCP_KEEPINTVL, PROBE_S },
 		{ IPPROTO_TCP, TCP_KEEPCNT, PROBES },
 	};
 
