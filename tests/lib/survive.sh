@@ -347,10 +347,18 @@ survives() {
 		--key "$T/pass" "$T/disk"
 }
 
-# How the server is called, at a Unix socket or an address; and what it wants to see, by TLS.
-serve_at() { # TRANSPORT NBDKIT-OPTION...
-	local tls=()
+# How the server is called, at a Unix socket or an address; and what it wants to see, by TLS. $door: the
+# plugin, or our own server.
+door=plugin
+serve_at() { # TRANSPORT --unix PATH|--ipaddr ADDRESS --port PORT
+	local tls=() at=()
 
+	if [ $door = serve ]; then
+		[ "$1" != tls ] || tls=(--tls-psk "$psk")
+		[ "$2" = --unix ] && at=(--socket "$3") || at=(--listen "$3:$5")
+		serve=("$NDIO_BUILD/ndio-serve" --pid-file "$T/disk.pid" "${at[@]}" "${tls[@]}" "$T/disk")
+		return
+	fi
 	[ "$1" != tls ] || tls=(--tls=require --tls-psk "$psk")
 	serve=(nbdkit --foreground --exit-with-parent --pidfile "$T/disk.pid" "${tls[@]}" "${@:2}"
 		"$NDIO_PLUGIN" "$T/disk")
