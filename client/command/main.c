@@ -1,6 +1,5 @@
 /* main: finds the subcommand and runs it. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/places.h"
 #include "command/cmd.h"
 #include "command/complete.h"
 #include "command/spelling.h"
@@ -163,17 +163,6 @@ static int close_stdout(int status)
 		return status;
 	cmd_error("standard output: %s", strerror(errno));
 	return status == CMD_OK ? CMD_FAILED : status;
-}
-
-/* A standard descriptor that is closed would become the first file that is opened, and what is
- * printed would go there. Its place is taken so that using it is still an error. */
-static bool keep_places(void)
-{
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0 &&
-		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-			return false;
-	return true;
 }
 
 int main(int argc, char **argv)

@@ -34,28 +34,21 @@ struct tls_context {
 
 /* ---- pre-shared keys ---- */
 
-/* TLS 1.3. The session that OpenSSL wants has a copy of the key, and cleanses it. */
+/* TLS 1.3. */
 static int use_psk(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len,
 		   SSL_SESSION **session)
 {
-	static const unsigned char suite[] = { 0x13, 0x01 }; /* TLS_AES_128_GCM_SHA256 */
 	const struct tls_context *context = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 	const struct psk *psk = &context->psk;
-	SSL_SESSION *one;
 
 	*session = NULL;
 	*id = NULL;
 	*id_len = 0;
 	if (md && !EVP_MD_is_a(md, "SHA256"))
 		return 1; /* not with this key */
-	one = SSL_SESSION_new();
-	if (!one || !SSL_SESSION_set1_master_key(one, psk->key, psk->key_len) ||
-	    !SSL_SESSION_set_cipher(one, SSL_CIPHER_find(ssl, suite)) ||
-	    !SSL_SESSION_set_protocol_version(one, TLS1_3_VERSION)) {
-		SSL_SESSION_free(one);
+	*session = tls_psk_session(ssl, psk);
+	if (!*session)
 		return 0;
-	}
-	*session = one;
 	*id = (const unsigned char *)psk->user;
 	*id_len = strlen(psk->user);
 	return 1;

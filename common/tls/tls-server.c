@@ -22,20 +22,6 @@ struct tls_server {
 
 /* ---- pre-shared keys ---- */
 
-/* OpenSSL's session has a copy of the key, and cleanses it. */
-static SSL_SESSION *session_of(SSL *ssl, const struct psk *psk)
-{
-	static const unsigned char suite[] = { 0x13, 0x01 }; /* TLS_AES_128_GCM_SHA256 */
-	SSL_SESSION *session = SSL_SESSION_new();
-
-	if (session && SSL_SESSION_set1_master_key(session, psk->key, psk->key_len) &&
-	    SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, suite)) &&
-	    SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
-		return session;
-	SSL_SESSION_free(session);
-	return NULL;
-}
-
 static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSION **session)
 {
 	const struct tls_server *server = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
@@ -49,7 +35,7 @@ static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSIO
 	memcpy(user, id, id_len);
 	user[id_len] = '\0';
 	if (psk_find(server->options.psk_file, user, &psk, NULL) == 0)
-		*session = session_of(ssl, &psk);
+		*session = tls_psk_session(ssl, &psk);
 	psk_clear(&psk);
 	return 1;
 }

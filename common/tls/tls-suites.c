@@ -53,3 +53,16 @@ bool tls_set_suites(SSL_CTX *ctx, bool psk, bool old)
 	       SSL_CTX_set_ciphersuites(ctx, suites_13(aes, psk)) &&
 	       SSL_CTX_set_cipher_list(ctx, suites_12(aes, psk));
 }
+
+SSL_SESSION *tls_psk_session(SSL *ssl, const struct psk *psk)
+{
+	static const unsigned char suite[] = { 0x13, 0x01 }; /* TLS_AES_128_GCM_SHA256 */
+	SSL_SESSION *session = SSL_SESSION_new();
+
+	if (session && SSL_SESSION_set1_master_key(session, psk->key, psk->key_len) &&
+	    SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, suite)) &&
+	    SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
+		return session;
+	SSL_SESSION_free(session);
+	return NULL;
+}

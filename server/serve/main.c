@@ -5,7 +5,6 @@
  * Threads: this one has the door; each loop has its own. Signals are this one's: those that end the
  * server come by a descriptor. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/places.h"
 #include "door.h"
 #include "exports.h"
 #include "listen.h"
@@ -252,16 +252,6 @@ static int serve(const struct serve_options *options, struct error *err)
 	exports_close(&exports);
 	tls_server_free(tls);
 	return ret < 0 ? fail(err) : status;
-}
-
-/* A standard descriptor that is closed would become the first file that is opened. */
-static bool keep_places(void)
-{
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0 &&
-		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-			return false;
-	return true;
 }
 
 int main(int argc, char **argv)
