@@ -11,6 +11,9 @@
  * reply comes between its own parts; and if a later one fails the connection ends: its reply has begun
  * by then, and there is no other way to say so.
  *
+ * A write is replied to when its data have come, also if it failed before: some clients know no reply to
+ * what they are still sending.
+ *
  * The fence is entered by each part when it starts, and not by an order: the data of a write may never
  * come, and nobody shall wait for them. */
 #include "connection.h"
@@ -94,7 +97,8 @@ struct connection {
 
 	uint8_t *in;
 	size_t in_at, in_end;
-	uint64_t skip;        /* bytes to come that nobody wants */
+	uint64_t skip;        /* bytes to come that nobody wants, */
+	struct order *skips;  /* and the one that they are of, which runs as long */
 	struct order *order;  /* the one that isn't all split */
 	struct part *filling; /* the one that the next bytes are for */
 	struct order *alone;  /* one by one: no other begins before its end */
@@ -237,6 +241,8 @@ static void end_order(struct order *order, bool told)
 		tell_failure(order);
 	if (told) {
 		free_order(order);
+	} else if (order->command.refuse) {
+		refuse(order, order->command.refuse, order->command.why);
 	} else if (!order->error) {
 		*reply = (struct reply){ .owner = order, .of_order = true };
 		reply->head_len = reply_done(wire, &order->command, reply->head);
@@ -288,6 +294,27 @@ static void reply_with_extents(struct part *part)
 
 static void start_part(struct part *part);
 
+static void skip_data(struct order *order, uint64_t len)
+{
+	struct connection *connection = order->connection;
+
+	connection->skip = len;
+	connection->skips = order;
+	order->running++;
+	order->all_split = true;
+}
+
+/* They have come, or never will. */
+static void end_skip(struct connection *connection)
+{
+	struct order *order = connection->skips;
+
+	connection->skip = 0;
+	connection->skips = NULL;
+	if (--order->running == 0)
+		end_order(order, false);
+}
+
 /* What isn't split off yet needn't be; a write's data come all the same. */
 static void fail_order(struct order *order, int error)
 {
@@ -300,7 +327,7 @@ static void fail_order(struct order *order, int error)
 		return;
 	connection->order = NULL;
 	if (order->command.type == NBD_CMD_WRITE)
-		connection->skip = order->command.len - order->split;
+		skip_data(order, order->command.len - order->split);
 }
 
 /* Of zeroes, which need nothing of the connection's: goes on with the next of them. False: there are
@@ -455,13 +482,16 @@ static void abandon(struct connection *connection)
 	break_off(connection);
 	connection->may_receive = false;
 	connection->filling = NULL;
-	if (order)
+	if (order) {
+		order->running++; /* until the last line */
 		fail_order(order, -ECONNRESET);
-	connection->skip = 0;
+	}
 	/* A write whose data never come. */
+	if (connection->skips)
+		end_skip(connection);
 	if (part)
 		end_part(part, -ECONNRESET);
-	else if (order && order->running == 0)
+	if (order && --order->running == 0)
 		end_order(order, false);
 }
 
@@ -574,8 +604,11 @@ static void begin(struct connection *connection, struct order *order)
 
 	order->is_whole = one_chunk && command->len <= WHOLE_MAX;
 	order->one_by_one = one_chunk && command->len > WHOLE_MAX;
+	if (command->refuse && command->payload) {
+		skip_data(order, command->payload);
+		return;
+	}
 	if (command->refuse) {
-		connection->skip = command->payload;
 		refuse(order, command->refuse, command->why);
 		return;
 	}
@@ -626,7 +659,10 @@ static bool skip(struct connection *connection)
 
 	connection->skip -= n;
 	connection->in_at += n;
-	return connection->skip == 0;
+	if (connection->skip > 0)
+		return false;
+	end_skip(connection);
+	return true;
 }
 
 /* Whatever the buffer has. */
@@ -656,8 +692,8 @@ static void end_of_stream(struct connection *connection)
 
 	connection->has_ended = true;
 	connection->may_receive = false;
-	connection->skip = 0;
-	if (connection->filling || (order && order->command.type == NBD_CMD_WRITE))
+	if (connection->filling || connection->skips ||
+	    (order && order->command.type == NBD_CMD_WRITE))
 		abandon(connection);
 }
 
