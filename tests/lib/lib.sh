@@ -188,6 +188,15 @@ start_stock() {
 	NDIO_PRELOAD='' start_nbdkit "$@"
 }
 
+# start_serve NAME ARG...: for instance start_serve disk --key-file "$T/pass" "$T/disk.luks"
+start_serve() {
+	local name=$1
+
+	shift
+	start_server "$name" "$NDIO_BUILD/ndio-serve" --socket "$T/$name.sock" \
+		--pid-file "$T/$name.pid" "$@"
+}
+
 # start_qemu_nbd NAME ARG...
 start_qemu_nbd() {
 	local name=$1
