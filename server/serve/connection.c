@@ -356,8 +356,10 @@ static void end_part(struct part *part, int error)
 	if (!error && start_rest(part))
 		return;
 	order->running--;
-	if (error || connection->is_broken)
-		fail_order(order, error ? error : -ECONNRESET);
+	if (!error && connection->is_broken)
+		error = -ECONNRESET; /* nobody hears of it */
+	if (error)
+		fail_order(order, error);
 	is_last = order->running == 0 && order->all_split;
 	if (!error && order->command.type == NBD_CMD_READ) {
 		told = is_last && !order->error;
