@@ -42,8 +42,8 @@ hear() {
 	while [ $SECONDS -le $deadline ]; do
 		IFS= read -r -t 0.1 -u "${hear_fd[$name]}" part
 		status=$?
-		line=$line$part # when time is up, half of one
-		if [ $status = 0 ]; then
+		line=$line$part # when time is up, half of one, or all but its newline: bash may lose that
+		if [ $status = 0 ] || [[ $line =~ $regex ]]; then
 			echo "$line" >>"$T/$name.said"
 			[[ ! $line =~ $regex ]] || return 0
 			line=
