@@ -18,7 +18,7 @@
 #define NR_PERMISSIONS 4
 
 /* A program that was killed keeps its locks until the kernel has ended its I/O. */
-#define TRIES    80
+#define TRIES    40
 #define PAUSE_MS 50
 
 #define ALONE (WRITE | RESIZE) /* what a writer shares with nobody */

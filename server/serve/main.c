@@ -29,6 +29,11 @@ static struct exports exports = { .fences = FENCES_INIT };
 static struct listener listeners[LISTEN_MAX + 1];
 static unsigned nr_listeners;
 
+static bool has_tls(const struct serve_options *options)
+{
+	return options->tls.psk_file || options->tls.certificates;
+}
+
 static int fail(const struct error *err)
 {
 	say("%s", err->text);
@@ -97,8 +102,9 @@ static int listen_all(const struct serve_options *options, struct error *err)
 	unsigned count = options->nr_addresses;
 	int ret = add_listeners(listen_inherited(listeners, LISTEN_MAX, err));
 
-	if (ret == 0 && nr_listeners && (count || options->socket))
-		ret = error_set(err, EINVAL, "--listen and --socket: systemd has opened sockets");
+	if (ret == 0 && nr_listeners && (count || options->socket || options->run))
+		ret = error_set(err, EINVAL,
+				"--listen, --socket and --run: systemd has opened sockets");
 	if (ret == 0 && options->socket)
 		ret = add_listeners(listen_unix(options->socket, &listeners[0], err) ?: 1);
 	for (unsigned i = 0; i < count && ret == 0; i++)
@@ -114,15 +120,16 @@ static int listen_all(const struct serve_options *options, struct error *err)
 /* For whoever waits for it. */
 static int write_pid(const char *path, struct error *err)
 {
-	FILE *f = path ? fopen(path, "we") : NULL;
+	FILE *f;
+	bool written;
 
 	if (!path)
 		return 0;
-	if (!f || fprintf(f, "%d\n", (int)getpid()) < 0)
-		error_set(err, errno, "%s: %s", path, strerror(errno));
+	f = fopen(path, "we");
+	written = f && fprintf(f, "%d\n", (int)getpid()) > 0;
 	if (f && fclose(f) == EOF)
-		error_set(err, errno, "%s: %s", path, strerror(errno));
-	return err->text[0] ? -EIO : 0;
+		written = false;
+	return written ? 0 : error_set(err, errno, "%s: %s", path, strerror(errno));
 }
 
 /* ---- a command of its own ---- */
@@ -142,10 +149,13 @@ static void append(char *uri, size_t size, const char *text)
 static void set_uri(const struct serve_options *options)
 {
 	const struct listener *first = &listeners[0];
-	char uri[3 * (NBD_MAX_STRING + sizeof(first->name))] = "nbd+unix:///";
+	const char *scheme = has_tls(options) ? "nbds" : "nbd";
+	char uri[3 * (NBD_MAX_STRING + sizeof(first->name))];
 
-	if (!first->path)
-		snprintf(uri, sizeof(uri), "nbd://%s/", first->name);
+	if (first->path)
+		snprintf(uri, sizeof(uri), "%s+unix:///", scheme);
+	else
+		snprintf(uri, sizeof(uri), "%s://%s/", scheme, first->name);
 	append(uri, sizeof(uri), options->export);
 	if (first->path) {
 		strcat(uri, "?socket=");
@@ -189,14 +199,19 @@ static int open_signals(bool runs, sigset_t *before, struct error *err)
 {
 	/* A command that is stopped, or goes on, hasn't ended. */
 	const struct sigaction ends_only = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP };
+	static const int ends[] = { SIGTERM, SIGINT, SIGHUP };
 	sigset_t set;
 	int fd;
 
 	sigaction(SIGCHLD, &ends_only, NULL);
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
+	/* What it was started to ignore (nohup, a script's background) it ignores. */
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		struct sigaction now;
+
+		if (sigaction(ends[i], NULL, &now) < 0 || now.sa_handler != SIG_IGN)
+			sigaddset(&set, ends[i]);
+	}
 	if (runs)
 		sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, before);
@@ -221,7 +236,7 @@ static int serve(const struct serve_options *options, struct error *err)
 	struct tls_server *tls = NULL;
 	pid_t pid = 0;
 
-	if (options->tls.psk_file || options->tls.certificates)
+	if (has_tls(options))
 		ret = tls_server_make(&options->tls, &tls, err);
 	if (ret == 0)
 		ret = open_disk(options, err);
@@ -265,8 +280,8 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	argv[0] = self;
 	status = options_take(argc, argv, &options);
-	if (status >= 0)
-		return status;
+	if (status >= 0) /* what was printed must have arrived */
+		return fflush(stdout) == 0 && !ferror(stdout) ? status : EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
 	return serve(&options, &err);

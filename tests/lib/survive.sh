@@ -88,14 +88,8 @@ own_address() {
 # $disk_preload is "".
 disk_preload=$volatile
 start_disk() {
-	local tries=0
-
-	# What a ring of one that was killed had in flight may hold the file's lock until a busy disk has
-	# ended it: then it is tried again, as systemd would.
-	until start_server disk env LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$disk_preload" \
-		VOLATILE_DISK="$T/disk" VOLATILE_DISK_STALL="$T/stall" "${serve[@]}"; do
-		grep -q 'in use' "$T/disk.log" && [ $((tries += 1)) -lt 10 ] || return 1
-	done
+	start_server disk env LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$disk_preload" \
+		VOLATILE_DISK="$T/disk" VOLATILE_DISK_STALL="$T/stall" "${serve[@]}"
 }
 
 # nbdkit may end by an assertion of its own when a client resets a connection whose replies several
