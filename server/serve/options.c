@@ -109,7 +109,7 @@ static const struct option table[] = {
 	{ 0 },
 };
 
-static int usage(const char *fmt, ...)
+static int __attribute__((format(printf, 1, 2))) usage(const char *fmt, ...)
 {
 	char text[512];
 	va_list args;

@@ -365,7 +365,7 @@ static void refused_export_name(void **state)
 
 static void sessions(void **state)
 {
-	static const char *const no_sessions[] = { "disk" SUFFIX "x", "disk" SUFFIX SUFFIX,
+	static const char *const no_sessions[] = { "disk" SUFFIX "x", ("disk" SUFFIX SUFFIX),
 						   "disk;ndio-session=1.1", "diskx" SUFFIX };
 
 	(void)state;
