@@ -32,7 +32,7 @@ qemu_convert() {
 
 verified() { # FIO-OPTION...
 	timeout 60 fio --name=verify --thread --ioengine=nbd --uri="$(uri disk)" --rw=randwrite \
-		--iodepth=16 --size=3000K --offset_increment=3000500 --numjobs=4 --verify=crc32c \
+		--iodepth=16 --size=3000K --offset_increment=3073500 --numjobs=4 --verify=crc32c \
 		--verify_fatal=1 --verify_state_save=0 --group_reporting "$@"
 }
 
