@@ -244,7 +244,7 @@ for i in range(100000):
         break
     print(i, flush=True)' >"$T/acknowledged" 2>/dev/null &
 	loads+=($!)
-	until [ "$(wc -l <"$T/acknowledged")" -gt 100 ]; do
+	until [ -s "$T/acknowledged" ] && [ "$(wc -l <"$T/acknowledged")" -gt 100 ]; do
 		sleep 0.02
 	done
 	ok "$name: it ends when asked under load" stop_server disk
