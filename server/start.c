@@ -94,9 +94,8 @@ static int start_hurrier(void)
 	return ret ? FAIL("no thread to wait for the end: %s", strerror(ret)) : 0;
 }
 
-/* nbdkit may also end without being told, with its only client: then it is now. The thread isn't
- * canceled, since nbdkit says why it ends the sleep: stderr would stay locked, and who says something
- * after that would hang. */
+/* nbdkit may also end without being told, with its only client: then it is now. Canceled, the thread
+ * could leave stderr locked: nbdkit says there why it ends the sleep. */
 static void stop_hurrier(void)
 {
 	if (!has_hurrier)
