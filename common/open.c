@@ -306,3 +306,33 @@ int volume_open(const struct volume_options *options, struct volume **opened, st
 	*opened = volume;
 	return 0;
 }
+
+/* ---- for servers ---- */
+
+int open_check_key_file(const struct volume_options *options, const char *file,
+			const struct key_part *part, struct error *err)
+{
+	const struct same_part disk = { .locator = options->uri ? options->uri : options->file };
+	const struct same_part key = { .locator = file,
+				       .offset = part->offset,
+				       .size = part->size };
+
+	if (!same_bytes(NULL, &disk, &key))
+		return 0;
+	return error_set(
+		err, EINVAL,
+		"%s and %s: the same, or one is on the other: the key file would be overwritten",
+		key.locator, disk.locator);
+}
+
+void open_tell_ciphertext(const struct volume *volume, const struct notice *notice)
+{
+	uint8_t first[512];
+
+	if (!volume->encrypted && volume->target->size >= sizeof(first) &&
+	    target_read(volume->target, first, sizeof(first), 0) == 0 &&
+	    luks_starts(first, sizeof(first)))
+		notice_tell(notice,
+			    "%s: a LUKS volume; without a key it is served as it is, encrypted",
+			    volume->target->name);
+}

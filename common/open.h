@@ -11,6 +11,7 @@
 #include "base/notice.h"
 #include "engine/volume.h"
 #include "file/target-file.h"
+#include "memory/key-file.h"
 #include "nbd/target-nbd.h"
 
 struct volume_options {
@@ -47,5 +48,14 @@ struct volume_options {
  * negative errno with a message. The volume is the caller's, for volume_close(). It may cross a fork
  * if pin_after_fork() is called in the child, since the key is locked memory. */
 int volume_open(const struct volume_options *options, struct volume **volume, struct error *err);
+
+/* For servers. May the key's file be read where the disk is written? The first write of a client would be to
+ * the key: -EINVAL with a message. file may be NULL. May resolve hosts, so it may block. */
+int open_check_key_file(const struct volume_options *options, const char *file,
+			const struct key_part *part, struct error *err);
+
+/* Who has forgotten the key would wonder what the clients see: tells of a LUKS volume that was opened without
+ * one. What can't be read is theirs to find out. */
+void open_tell_ciphertext(const struct volume *volume, const struct notice *notice);
 
 #endif

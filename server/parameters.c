@@ -197,23 +197,15 @@ int parameters_take(const char *name, const char *value)
 	return FAIL("unknown parameter '%s'", name);
 }
 
-/* The first write of a client would be to the key. */
 static int check_key_file(void)
 {
 	const char *passphrase = config.passphrase;
-	const struct same_part disk = { .locator = config.open.uri ? config.open.uri :
-								     config.open.file };
-	const struct same_part key = {
-		.locator = passphrase && passphrase[0] == '+' ? passphrase + 1 : config.keyfile,
-		.offset = config.keyfile_part.offset,
-		.size = config.keyfile_part.size,
-	};
+	const char *file = passphrase && passphrase[0] == '+' ? passphrase + 1 : config.keyfile;
+	struct error err;
 
-	if (!same_bytes(NULL, &disk, &key))
-		return 0;
-	return FAIL(
-		"%s and %s: the same, or one is on the other: the key file would be overwritten",
-		key.locator, disk.locator);
+	return open_check_key_file(&config.open, file, &config.keyfile_part, &err) < 0 ?
+		       FAIL("%s", err.text) :
+		       0;
 }
 
 static int check_disks(void)

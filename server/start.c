@@ -141,21 +141,6 @@ static void debug_server(void)
 						       "a server that is not verified");
 }
 
-/* Who has forgotten the key would wonder what the clients see. What can't be read is theirs to find
- * out. */
-static void tell_of_ciphertext(void)
-{
-	uint8_t first[512];
-
-	if (!volume->encrypted && volume->target->size >= sizeof(first) &&
-	    target_read(volume->target, first, sizeof(first), 0) == 0 &&
-	    luks_starts(first, sizeof(first)))
-		notice_tell(&report_notice,
-			    "%s: a LUKS volume; without a key it is served as it is, "
-			    "encrypted",
-			    volume->target->name);
-}
-
 int start_get_ready(void)
 {
 	struct error err;
@@ -165,7 +150,7 @@ int start_get_ready(void)
 	if (ret < 0)
 		return FAIL("%s", err.text);
 	debug_server();
-	tell_of_ciphertext();
+	open_tell_ciphertext(volume, &report_notice);
 	if (ready_memory(&report_notice) < 0)
 		return -1;
 	if (config.lock) {

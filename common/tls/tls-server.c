@@ -67,7 +67,8 @@ static int set_up(struct tls_server *server, struct error *err)
 		return error_set(err, ENOMEM, "TLS: OpenSSL can't be set up: %s",
 				 ERR_reason_error_string(ERR_peek_last_error()));
 	SSL_CTX_set_app_data(server->ctx, server);
-	SSL_CTX_set_options(server->ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+	SSL_CTX_set_options(server->ctx,
+			    SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_CLEANSE_PLAINTEXT);
 	SSL_CTX_set_session_cache_mode(server->ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_mode(server->ctx,
 			 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);

@@ -12,6 +12,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -68,7 +69,7 @@ static const struct export_facts *list_export(void *opaque, size_t i)
 {
 	const struct exports *exports = opaque;
 
-	return i < exports->count ? &exports->export[i] -> facts : NULL;
+	return i < exports->count ? &exports->all[i]->facts : NULL;
 }
 
 static const struct export_facts *find_export(void *opaque, const char *name)
@@ -210,6 +211,7 @@ static void hand_on(struct door *door, struct guest *guest)
 		say("%s: no memory for its connection", guest->peer);
 	else
 		loops_add(export->loops, connection);
+	OPENSSL_cleanse(guest->in, guest->in_end); /* they may be a write's */
 	free_guest(door, guest);
 }
 
@@ -362,7 +364,7 @@ static unsigned nr_connections(const struct door *door)
 	unsigned count = door->nr_guests;
 
 	for (unsigned i = 0; i < door->options.exports->count; i++)
-		count += loops_connections(door->options.exports->export[i] -> loops);
+		count += loops_connections(door->options.exports->all[i]->loops);
 	return count;
 }
 

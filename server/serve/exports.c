@@ -67,7 +67,7 @@ int exports_add(struct exports *exports, const char *name, const struct volume_o
 		free(export);
 		return ret;
 	}
-	exports->export[exports->count++] = export;
+	exports->all[exports->count++] = export;
 	return 0;
 }
 
@@ -77,10 +77,10 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 	int ret;
 
 	for (unsigned i = 0; i < exports->count; i++)
-		last = last && !target_is_nbd(exports->export[i] -> volume -> target);
+		last = last && !target_is_nbd(exports->all[i]->volume->target);
 	ret = fences_identify(&exports->fences, last, err);
 	for (unsigned i = 0; i < exports->count && ret == 0; i++) {
-		struct export *export = exports->export[i];
+		struct export *export = exports->all[i];
 
 		describe(export, exports->fences.identity);
 		ret = loops_open(export->volume, threads, &export->loops, err);
@@ -95,17 +95,17 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 struct export *exports_find(struct exports *exports, const char *name)
 {
 	if (!*name && exports->count == 1)
-		return exports->export[0];
+		return exports->all[0];
 	for (unsigned i = 0; i < exports->count; i++)
-		if (strcmp(exports->export[i] -> name, name) == 0)
-			return exports->export[i];
+		if (strcmp(exports->all[i]->name, name) == 0)
+			return exports->all[i];
 	return NULL;
 }
 
 void exports_close(struct exports *exports)
 {
 	for (unsigned i = 0; i < exports->count; i++) {
-		struct export *export = exports->export[i];
+		struct export *export = exports->all[i];
 
 		/* A server that is silent or away would be waited for longer than anybody wants. */
 		if (target_is_nbd(export->volume->target))

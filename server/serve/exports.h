@@ -20,7 +20,7 @@ struct export
 };
 
 struct exports {
-	struct export *export[EXPORTS_MAX];
+	struct export *all[EXPORTS_MAX];
 	unsigned count;
 	struct fences fences;
 };

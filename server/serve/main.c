@@ -48,19 +48,28 @@ static void tell(void *opaque, const char *message)
 
 /* ---- the disk ---- */
 
-static int read_key(const struct serve_options *options, struct key *key, struct error *err)
+/* NULL: it comes from a descriptor. */
+static const char *key_path(const struct serve_options *options)
 {
 	const char *file = options->key_file;
-	bool is_stdin = file && strcmp(file, "-") == 0, readable = false;
+
+	return file && strcmp(file, "-") != 0 ? file : NULL;
+}
+
+static int read_key(const struct serve_options *options, struct key *key, struct error *err)
+{
+	const char *file = key_path(options);
+	bool readable = false;
 	char name[4096 + 16];
 	int ret;
 
 	secret_no_dumps();
-	snprintf(name, sizeof(name), "key file %s", file ? file : "--key-fd");
-	if (file && !is_stdin)
+	snprintf(name, sizeof(name), "key file %s",
+		 options->key_file ? options->key_file : "--key-fd");
+	if (file)
 		ret = key_file_load(file, name, &options->key_part, &readable, key, err);
 	else
-		ret = key_file_read(is_stdin ? STDIN_FILENO : options->key_fd, name,
+		ret = key_file_read(options->key_file ? STDIN_FILENO : options->key_fd, name,
 				    &options->key_part, key, err);
 	if (readable)
 		say("warning: %s: others may read it", name);
@@ -77,12 +86,16 @@ static int open_disk(const struct serve_options *options, struct error *err)
 
 	open.notice.tell = tell;
 	if (open.unlock)
+		ret = open_check_key_file(&open, key_path(options), &options->key_part, err);
+	if (open.unlock && ret == 0)
 		ret = read_key(options, &key, err);
 	open.pass = key.data;
 	open.pass_len = key.len;
 	if (ret == 0)
 		ret = exports_add(&exports, options->export, &open, err);
 	key_clear(&key);
+	if (ret == 0)
+		open_tell_ciphertext(exports.all[exports.count - 1]->volume, &open.notice);
 	return ret;
 }
 
@@ -223,14 +236,13 @@ static int open_signals(bool runs, sigset_t *before, struct error *err)
 
 static int serve(const struct serve_options *options, struct error *err)
 {
-	const struct door_options door = {
+	struct door_options door = {
 		.exports = &exports,
 		.listeners = listeners,
 		.max_connections = options->max_connections,
 		.tls_optional = options->tls_optional,
 		.patience = HANDSHAKE_MS,
 	};
-	struct door_options opened = door;
 	int ret = 0, status = EXIT_SUCCESS, stop_fd = -1;
 	sigset_t before;
 	struct tls_server *tls = NULL;
@@ -251,11 +263,11 @@ static int serve(const struct serve_options *options, struct error *err)
 		ret = write_pid(options->pid_file, err);
 	if (ret == 0 && options->run)
 		ret = run_command(options, &before, &pid, err);
-	opened.nr_listeners = nr_listeners;
-	opened.tls = tls;
+	door.nr_listeners = nr_listeners;
+	door.tls = tls;
 	if (ret == 0) {
 		sd_notify(0, "READY=1");
-		ret = door_run(&opened, stop_fd, err);
+		ret = door_run(&door, stop_fd, err);
 		sd_notify(0, "STOPPING=1");
 	}
 	for (unsigned i = 0; i < nr_listeners; i++)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/number.h"
 #include "locator/locator.h"
 #include "luks/luks.h"
 #include "say.h"
@@ -122,21 +124,6 @@ static int __attribute__((format(printf, 1, 2))) usage(const char *fmt, ...)
 	return STATUS_USAGE;
 }
 
-/* A whole decimal number of an option's. */
-static bool number(const char *name, const char *value, uint64_t min, uint64_t max, uint64_t *into,
-		   int *status)
-{
-	char *end;
-
-	errno = 0;
-	*into = strtoull(value, &end, 10);
-	if (value[0] >= '0' && value[0] <= '9' && !*end && !errno && *into >= min && *into <= max)
-		return true;
-	*status = usage("%s takes a number from %llu to %llu, not \"%s\"", name,
-			(unsigned long long)min, (unsigned long long)max, value);
-	return false;
-}
-
 static int take_direct(struct serve_options *options, const char *value)
 {
 	static const struct {
@@ -159,38 +146,46 @@ static int take_number(struct serve_options *options, int option, const char *va
 		const char *name;
 		uint64_t min, max;
 		unsigned *into;
-		uint64_t *into_64;
 	} numbers[] = {
-		{ KEY_FD, "--key-fd", 0, INT_MAX, (unsigned *)&options->key_fd, NULL },
-		{ KEYFILE_OFFSET, "--keyfile-offset", 0, INT64_MAX, NULL,
-		  &options->key_part.offset },
-		{ KEYFILE_SIZE, "--keyfile-size", 1, KEY_MAX, NULL, &options->key_part.size },
-		{ SLOT, "--slot", 0, 31, (unsigned *)&options->open.slot, NULL },
-		{ MAX_KDF_TIME, "--max-kdf-time", 1, UINT_MAX, &options->open.max_kdf_time, NULL },
-		{ CONNECTIONS, "--connections", 1, 64, &options->open.connections, NULL },
+		{ KEY_FD, "--key-fd", 0, INT_MAX, (unsigned *)&options->key_fd },
+		{ SLOT, "--slot", 0, 31, (unsigned *)&options->open.slot },
+		{ MAX_KDF_TIME, "--max-kdf-time", 1, UINT_MAX, &options->open.max_kdf_time },
+		{ CONNECTIONS, "--connections", 1, 64, &options->open.connections },
 		{ ANSWER_TIMEOUT, "--answer-timeout", 1, NBD_ANSWER_TIMEOUT_MAX,
-		  &options->open.answer_timeout, NULL },
-		{ RECONNECT, "--reconnect", 0, NBD_ANSWER_TIMEOUT_MAX, &options->open.reconnect,
-		  NULL },
-		{ THREADS, "--threads", 1, THREADS_MAX, &options->threads, NULL },
+		  &options->open.answer_timeout },
+		{ RECONNECT, "--reconnect", 0, NBD_RECONNECT_MAX, &options->open.reconnect },
+		{ THREADS, "--threads", 1, THREADS_MAX, &options->threads },
 		{ MAX_CONNECTIONS, "--max-connections", 1, CONNECTIONS_MAX,
-		  &options->max_connections, NULL },
+		  &options->max_connections },
 	};
-	int status = -1;
 	uint64_t n;
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		if (numbers[i].option != option)
 			continue;
-		if (!number(numbers[i].name, value, numbers[i].min, numbers[i].max, &n, &status))
-			return status;
-		if (numbers[i].into)
-			*numbers[i].into = n;
-		else
-			*numbers[i].into_64 = n;
+		if (!parse_number(value, numbers[i].max, &n) || n < numbers[i].min)
+			return usage("%s takes a number from %" PRIu64 " to %" PRIu64
+				     ", not \"%s\"",
+				     numbers[i].name, numbers[i].min, numbers[i].max, value);
+		*numbers[i].into = n;
 	}
 	options->open.one_slot = options->open.slot != LUKS_ANY_SLOT;
 	return -1;
+}
+
+static int take_key_part(struct serve_options *options, int option, const char *value)
+{
+	struct key_part *part = &options->key_part;
+
+	if (option == KEYFILE_OFFSET)
+		return parse_size(value, &part->offset) ?
+			       -1 :
+			       usage("--keyfile-offset takes bytes, also with K, M, G or T, "
+				     "not \"%s\"",
+				     value);
+	return parse_size(value, &part->size) && part->size > 0 && part->size <= KEY_MAX ?
+		       -1 :
+		       usage("--keyfile-size takes from 1 byte to 8M, not \"%s\"", value);
 }
 
 static int take_address(struct serve_options *options, const char *value)
@@ -238,6 +233,9 @@ static int take(struct serve_options *options, int option, const char *value)
 	case 'k':
 		options->key_file = value;
 		return -1;
+	case KEYFILE_OFFSET:
+	case KEYFILE_SIZE:
+		return take_key_part(options, option, value);
 	case HEADER:
 		options->open.header = value;
 		return -1;

@@ -1,6 +1,8 @@
-/* By TLS a piece that is short is sent together with what follows, in one record, from a buffer of the
- * thread's. Where the socket takes no more, the same bytes are offered again: OpenSSL wants no other, but
- * they may lie elsewhere. */
+/* By TLS a piece that is short is sent together with what follows, in one record, from the stack. Where the socket takes no more, the same bytes are offered again: OpenSSL wants no other, but
+ * they may lie elsewhere.
+ *
+ * A thread has one queue of errors for all its connections, and OpenSSL takes what lies there for the
+ * error of its last call: so it is emptied before each. */
 #include "stream.h"
 
 #include <errno.h>
@@ -17,11 +19,13 @@
 
 int stream_shake_hands(struct stream *stream, uint32_t *events)
 {
-	int ret = SSL_do_handshake(stream->ssl);
-	int error = SSL_get_error(stream->ssl, ret);
+	int ret, error;
 
+	ERR_clear_error();
+	ret = SSL_do_handshake(stream->ssl);
 	if (ret == 1)
 		return 1;
+	error = SSL_get_error(stream->ssl, ret);
 	*events = error == SSL_ERROR_WANT_WRITE ? EPOLLOUT : EPOLLIN;
 	return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? 0 : -1;
 }
@@ -33,7 +37,6 @@ static ssize_t result(SSL *ssl, int ret)
 
 	if (ret > 0)
 		return ret;
-	ERR_clear_error();
 	if (error == SSL_ERROR_ZERO_RETURN)
 		return 0;
 	errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : EPROTO;
@@ -44,6 +47,7 @@ ssize_t stream_receive(struct stream *stream, const struct iovec *iov, unsigned 
 {
 	if (!stream->ssl)
 		return readv(stream->fd, iov, count);
+	ERR_clear_error();
 	return result(stream->ssl,
 		      SSL_read(stream->ssl, iov[0].iov_base, min_u64(iov[0].iov_len, INT_MAX)));
 }
@@ -64,13 +68,16 @@ static size_t fill_record(uint8_t *record, const struct iovec *iov, unsigned cou
 static ssize_t send_by_tls(SSL *ssl, const struct iovec *iov, unsigned count)
 {
 	uint8_t record[RECORD];
+	size_t len;
 	ssize_t n;
 
+	ERR_clear_error();
 	if (iov[0].iov_len >= RECORD)
 		return result(ssl, SSL_write(ssl, iov[0].iov_base,
 					     round_down(min_u64(iov[0].iov_len, INT_MAX), RECORD)));
-	n = result(ssl, SSL_write(ssl, record, fill_record(record, iov, count)));
-	OPENSSL_cleanse(record, sizeof(record));
+	len = fill_record(record, iov, count);
+	n = result(ssl, SSL_write(ssl, record, len));
+	OPENSSL_cleanse(record, len);
 	return n;
 }
 
@@ -87,8 +94,6 @@ void stream_close(struct stream *stream, bool tell)
 {
 	if (stream->ssl && tell && SSL_is_init_finished(stream->ssl))
 		SSL_shutdown(stream->ssl);
-	if (stream->ssl)
-		ERR_clear_error();
 	SSL_free(stream->ssl);
 	close(stream->fd);
 	stream->ssl = NULL;
