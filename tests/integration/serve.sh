@@ -179,6 +179,14 @@ chmod 600 "$T/wrong"
 refuses "a wrong key" "^ndio serve: $T/luks: " --key-file "$T/wrong" --socket "$T/x.sock" "$T/luks"
 refuses "a missing key file" "^ndio serve: key file $T/none: " --key-file "$T/none" \
 	--socket "$T/x.sock" "$T/luks"
+refuses "a key that is on the disk" "the key file would be overwritten" --key-file "$T/luks" \
+	--socket "$T/x.sock" "$T/luks"
+refuses "more of a key than there may be" "^ndio serve: --keyfile-size takes from 1 byte to 8M" \
+	--key-file "$T/key" --keyfile-size 9M --socket "$T/x.sock" "$T/luks"
+start_serve ciphertext "$T/luks"
+ok "without its key: it is said" grep -q "a LUKS volume; without a key it is served as it is" \
+	"$T/ciphertext.log"
+stop_server ciphertext
 refuses "a missing disk" "^ndio serve: $T/none: .*No such file" --socket "$T/x.sock" "$T/none"
 refuses "a socket in no folder" "^ndio serve: $T/none/x.sock: can't listen: No such file" \
 	--socket "$T/none/x.sock" "$T/raw"
