@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
+#include "base/listen.h"
 #include "exports.h"
-#include "listen.h"
 #include "tls/tls-server.h"
 
 struct door_options {

@@ -15,8 +15,8 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "base/utf8.h"
 #include "nbd/fence.h"
-#include "utf8.h"
 
 #define FLAGS_LEN  4
 #define OPTION_LEN 16 /* magic, option, length */

@@ -17,13 +17,14 @@
 #include "base/places.h"
 #include "door.h"
 #include "exports.h"
-#include "listen.h"
+#include "inherit.h"
 #include "options.h"
 #include "say.h"
 #include "wire.h"
 
 #define HANDSHAKE_MS  10000
 #define LOCAL_ADDRESS "localhost"
+#define NBD_PORT      "10809"
 
 static struct exports exports = { .fences = FENCES_INIT };
 static struct listener listeners[LISTEN_MAX + 1];
@@ -121,10 +122,12 @@ static int listen_all(const struct serve_options *options, struct error *err)
 	if (ret == 0 && options->socket)
 		ret = add_listeners(listen_unix(options->socket, &listeners[0], err) ?: 1);
 	for (unsigned i = 0; i < count && ret == 0; i++)
-		ret = add_listeners(listen_tcp(options->addresses[i], listeners + nr_listeners,
+		ret = add_listeners(listen_tcp(options->addresses[i], NBD_PORT,
+					       listeners + nr_listeners,
 					       LISTEN_MAX + 1 - nr_listeners, err));
 	if (ret == 0 && nr_listeners == 0)
-		ret = add_listeners(listen_tcp(LOCAL_ADDRESS, listeners, LISTEN_MAX, err));
+		ret = add_listeners(
+			listen_tcp(LOCAL_ADDRESS, NBD_PORT, listeners, LISTEN_MAX, err));
 	for (unsigned i = 0; i < nr_listeners && ret == 0; i++)
 		say("%s: listening on %s", options->locator, listeners[i].name);
 	return ret;

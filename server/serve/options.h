@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "listen.h"
+#include "base/listen.h"
 #include "memory/key-file.h"
 #include "open.h"
 #include "tls/tls-server.h"

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "utf8.h"
+#include "base/utf8.h"
 
 #define STRUCTURED_LEN 20 /* bytes of a reply's head */
 #define EXTENDED_LEN   32

@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <stdbool.h>
 
+#include "base/utf8.h"
 #include "fuzz.h"
 #include "nbd/fence.h"
 #include "serve/handshake.h"
-#include "serve/utf8.h"
 
 #define MAX_OPTIONS 16
 #define MAX_SAID    (MAX_OPTIONS * 2 * HANDSHAKE_OUTPUT_MAX)

@@ -1,4 +1,4 @@
-#include "utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
@@ -18,8 +18,7 @@ static bool is_continuation(uint8_t byte)
 	return (byte & 0xc0) == 0x80;
 }
 
-/* How many bytes the character has that is first of these, or 0 if that is none. */
-static size_t character(const uint8_t *bytes, size_t len)
+size_t utf8_character(const uint8_t *bytes, size_t len)
 {
 	uint32_t code;
 	size_t n = 0;
@@ -42,7 +41,7 @@ static size_t character(const uint8_t *bytes, size_t len)
 bool utf8_is_text(const uint8_t *bytes, size_t len)
 {
 	while (len > 0) {
-		size_t n = character(bytes, len);
+		size_t n = utf8_character(bytes, len);
 
 		if (n == 0)
 			return false;

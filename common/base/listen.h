@@ -18,13 +18,14 @@ struct listener {
 /* A Unix socket. What lies there and is a socket that nobody listens on is replaced. */
 int listen_unix(const char *path, struct listener *listener, struct error *err);
 
-/* HOST, HOST:PORT, :PORT, [ADDRESS]:PORT. Without a host: all addresses; without a port: NBD's; port 0:
- * one that is free. How many sockets, or a negative errno with a message. */
-int listen_tcp(const char *address, struct listener *listeners, size_t max, struct error *err);
+/* HOST, HOST:PORT, :PORT, [ADDRESS]:PORT. Without a host: all addresses; without a port: this one, or
+ * it is an error if that is NULL; port 0: one that is free. How many sockets, or a negative errno with
+ * a message. */
+int listen_tcp(const char *address, const char *port, struct listener *listeners, size_t max,
+	       struct error *err);
 
-/* Those that systemd, or who does as it does, has opened for this process (sd_listen_fds(3)): how many,
- * 0 if there are none, or a negative errno with a message. Once. */
-int listen_inherited(struct listener *listeners, size_t max, struct error *err);
+/* Names one that is open, by the address that it has. */
+void listen_name(struct listener *listener);
 
 void listen_end(struct listener *listener);
 

@@ -1,18 +1,18 @@
-#include "listen.h"
+#include "base/listen.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define NBD_PORT "10809"
+#include "base/number.h"
 
 /* ---- Unix ---- */
 
@@ -56,7 +56,7 @@ int listen_unix(const char *path, struct listener *listener, struct error *err)
 
 /* ---- TCP ---- */
 
-/* Takes it apart, in place. */
+/* Takes it apart, in place. What isn't there stays. */
 static int split_address(char *text, char **host, const char **port)
 {
 	char *colon, *end = text[0] == '[' ? strchr(text, ']') : NULL;
@@ -64,7 +64,6 @@ static int split_address(char *text, char **host, const char **port)
 	if (text[0] == '[' && !end)
 		return -EINVAL;
 	*host = end ? text + 1 : text;
-	*port = NBD_PORT;
 	colon = end ? end + 1 : strrchr(text, ':');
 	if (end)
 		*end = '\0';
@@ -79,7 +78,16 @@ static int split_address(char *text, char **host, const char **port)
 	return 0;
 }
 
-static void name_it(struct listener *listener)
+/* getaddrinfo(3) takes what is too large for another one. */
+static bool is_port(const char *port)
+{
+	uint64_t number;
+
+	return port &&
+	       (port[strspn(port, "0123456789")] || parse_number(port, UINT16_MAX, &number));
+}
+
+void listen_name(struct listener *listener)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
@@ -109,22 +117,22 @@ static int listen_at(const struct addrinfo *at, struct listener *listener)
 		return -error;
 	}
 	*listener = (struct listener){ .fd = fd };
-	name_it(listener);
+	listen_name(listener);
 	return 0;
 }
 
-int listen_tcp(const char *address, struct listener *listeners, size_t max, struct error *err)
+int listen_tcp(const char *address, const char *port, struct listener *listeners, size_t max,
+	       struct error *err)
 {
 	const struct addrinfo hints = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM };
 	char *text = strdup(address), *host;
-	const char *port;
 	struct addrinfo *all = NULL;
 	int ret = 0;
 	size_t count = 0;
 
 	if (!text)
 		return error_set(err, ENOMEM, "no memory");
-	if (split_address(text, &host, &port) < 0)
+	if (split_address(text, &host, &port) < 0 || !is_port(port))
 		ret = error_set(err, EINVAL, "%s: not HOST:PORT", address);
 	else if ((ret = getaddrinfo(*host ? host : NULL, port, &hints, &all)) != 0)
 		ret = error_set(err, EINVAL, "%s: %s", address, gai_strerror(ret));
@@ -146,33 +154,6 @@ int listen_tcp(const char *address, struct listener *listeners, size_t max, stru
 		freeaddrinfo(all);
 	free(text);
 	return ret < 0 ? ret : (int)count;
-}
-
-/* ---- from systemd ---- */
-
-static int inherit(int fd, struct listener *listener, struct error *err)
-{
-	if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
-		return error_set(err, EINVAL, "descriptor %d isn't a socket to listen on", fd);
-	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return error_set(err, errno, "descriptor %d: %s", fd, strerror(errno));
-	*listener = (struct listener){ .fd = fd };
-	if (sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) > 0)
-		snprintf(listener->name, sizeof(listener->name), "a Unix socket");
-	else
-		name_it(listener);
-	return 0;
-}
-
-int listen_inherited(struct listener *listeners, size_t max, struct error *err)
-{
-	int count = sd_listen_fds(1), ret = 0;
-
-	if (count > (int)max)
-		return error_set(err, E2BIG, "no more than %zu sockets", max);
-	for (int i = 0; i < count && ret == 0; i++)
-		ret = inherit(SD_LISTEN_FDS_START + i, &listeners[i], err);
-	return ret < 0 ? ret : count > 0 ? count : 0;
 }
 
 void listen_end(struct listener *listener)
