@@ -113,17 +113,9 @@ static int take_key_slot(const struct parameter *parameter, const char *value)
 
 static int take_direct(const struct parameter *parameter, const char *value)
 {
-	enum direct_mode *mode = parameter->into;
-
-	if (strcmp(value, "auto") == 0)
-		*mode = DIRECT_AUTO;
-	else if (strcmp(value, "on") == 0)
-		*mode = DIRECT_ON;
-	else if (strcmp(value, "off") == 0)
-		*mode = DIRECT_OFF;
-	else
-		return FAIL("direct=%s: must be auto, on or off", value);
-	return 0;
+	return direct_mode_parse(value, parameter->into) ?
+		       0 :
+		       FAIL("direct=%s: must be auto, on or off", value);
 }
 
 static int take_key(const struct parameter *parameter, const char *value)

@@ -130,15 +130,13 @@ static int ready_memory(const struct notice *notice)
 static void debug_server(void)
 {
 	struct target_nbd_facts facts;
+	char words[TLS_WORDS];
 
 	if (!target_is_nbd(volume->target))
 		return;
 	target_nbd_facts(volume->target, &facts);
-	if (facts.tls_facts.version[0])
-		nbdkit_debug("%s: %s, %s, %s", volume->target->name, facts.tls_facts.version,
-			     facts.tls_facts.cipher,
-			     facts.tls_facts.peer[0] ? facts.tls_facts.peer :
-						       "a server that is not verified");
+	if (facts.tls)
+		nbdkit_debug("%s: %s", volume->target->name, tls_words(&facts.tls_facts, words));
 }
 
 int start_get_ready(void)

@@ -741,6 +741,22 @@ static int open_once(struct file_target *file, bool readonly, bool direct, struc
 	return 0;
 }
 
+bool direct_mode_parse(const char *word, enum direct_mode *mode)
+{
+	static const char *const words[] = {
+		[DIRECT_AUTO] = "auto",
+		[DIRECT_ON] = "on",
+		[DIRECT_OFF] = "off",
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (strcmp(word, words[i]) == 0) {
+			*mode = i;
+			return true;
+		}
+	return false;
+}
+
 static int open_mode(struct file_target *file, enum direct_mode mode, bool readonly,
 		     struct error *err)
 {

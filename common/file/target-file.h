@@ -20,6 +20,9 @@ enum direct_mode {
 	DIRECT_OFF,
 };
 
+/* "auto", "on" or "off"; false: it is none of them. */
+bool direct_mode_parse(const char *word, enum direct_mode *mode);
+
 /* Of other programs, see image-lock.h. Who only reads is told if somebody writes. */
 enum image_locking {
 	LOCK_IMAGE,       /* what is opened for writing */

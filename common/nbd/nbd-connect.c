@@ -116,13 +116,12 @@ static int hand_to_libnbd(struct nbd_link *link, const struct starttls *starttls
 static void tell_debug(const struct nbd_link *link)
 {
 	struct tls_facts facts;
+	char words[TLS_WORDS];
 
 	if (nbd_get_debug(link->nbd) <= 0)
 		return;
 	tls_read_facts(link->tls, &facts);
-	fprintf(stderr, "ndio: debug: %s: %s, %s, %s%s\n", link->server->name, facts.version,
-		facts.cipher, facts.peer[0] ? facts.peer : "a server that is not verified",
-		facts.resumed ? ", known by a ticket" : "");
+	fprintf(stderr, "ndio: debug: %s: %s\n", link->server->name, tls_words(&facts, words));
 }
 
 static int connect_tls(struct nbd_link *link, int fd, const struct deadline *deadline,

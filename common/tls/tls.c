@@ -489,3 +489,11 @@ void tls_read_facts(const struct tls *tls, struct tls_facts *facts)
 		snprintf(facts->peer, sizeof(facts->peer), "%s",
 			 parties->name ? parties->name : "(no subject)");
 }
+
+const char *tls_words(const struct tls_facts *facts, char text[TLS_WORDS])
+{
+	snprintf(text, TLS_WORDS, "%s, %s, %s%s", facts->version, facts->cipher,
+		 facts->peer[0] ? facts->peer : "a server that is not verified",
+		 facts->resumed ? ", known by a ticket" : "");
+	return text;
+}

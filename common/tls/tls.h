@@ -65,4 +65,8 @@ struct tls_facts {
 };
 void tls_read_facts(const struct tls *tls, struct tls_facts *facts);
 
+/* In words; returns text. */
+#define TLS_WORDS 384
+const char *tls_words(const struct tls_facts *facts, char text[TLS_WORDS]);
+
 #endif

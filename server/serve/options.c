@@ -126,17 +126,9 @@ static int __attribute__((format(printf, 1, 2))) usage(const char *fmt, ...)
 
 static int take_direct(struct serve_options *options, const char *value)
 {
-	static const struct {
-		const char *name;
-		enum direct_mode mode;
-	} modes[] = { { "auto", DIRECT_AUTO }, { "on", DIRECT_ON }, { "off", DIRECT_OFF } };
-
-	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
-		if (strcmp(value, modes[i].name) == 0) {
-			options->open.direct = modes[i].mode;
-			return -1;
-		}
-	return usage("--direct takes auto, on or off, not \"%s\"", value);
+	return direct_mode_parse(value, &options->open.direct) ?
+		       -1 :
+		       usage("--direct takes auto, on or off, not \"%s\"", value);
 }
 
 static int take_number(struct serve_options *options, int option, const char *value)
