@@ -37,18 +37,20 @@ OBJCOPY  := objcopy
 LIBS       := libcrypto:libssl-dev libssl:libssl-dev libcryptsetup:libcryptsetup-dev \
 	      liburing:liburing-dev json-c:libjson-c-dev libnbd:libnbd-dev \
 	      libxml-2.0:libxml2-dev blkid:libblkid-dev libsystemd:libsystemd-dev \
-	      nbdkit:nbdkit-plugin-dev
+	      libmicrohttpd:libmicrohttpd-dev nbdkit:nbdkit-plugin-dev
 # What the engine itself uses; and the command, and our server, besides.
 ENGINE_PC  := libcrypto libssl libcryptsetup liburing json-c libnbd libxml-2.0
 COMMAND_PC := blkid
-SERVE_PC   := libsystemd
+SERVE_PC   := libsystemd libmicrohttpd
 TOOLS      := $(CC):$(notdir $(CC)) pkg-config:pkg-config pod2man:perl
 TEST_LIBS  := cmocka:libcmocka-dev libnbd:libnbd-dev openssl:libssl-dev
 TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbdsh:python3-libnbd \
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
-	      clang-format:clang-format abidiff:abigail-tools
+	      clang-format:clang-format abidiff:abigail-tools curl:curl
+# Python's modules.
+TEST_MODULES := prometheus_client:python3-prometheus-client
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
@@ -62,7 +64,9 @@ space   := $(empty) $(empty)
 VARIANT := $(subst $(space),-,$(filter-out -,$(notdir $(CC)) $(subst $(comma),-,$(SANITIZE))))
 B       := build$(if $(filter-out gcc,$(VARIANT)),/$(VARIANT))
 
-COMMON       := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c common/*/*.c))
+# The library has no use for metrics, and its users none for what these need.
+METRICS      := $(patsubst %.c,$(B)/%.o,$(wildcard common/metrics/*.c))
+COMMON       := $(filter-out $(METRICS),$(patsubst %.c,$(B)/%.o,$(wildcard common/*.c common/*/*.c)))
 SERVER       := $(patsubst %.c,$(B)/%.o,$(wildcard server/*.c))
 SERVE        := $(patsubst %.c,$(B)/%.o,$(wildcard server/serve/*.c))
 UNIT_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
@@ -233,13 +237,14 @@ bench bench-quick: bench-deps all $(CLIENTS) $(BARE)
 	$(Q)$(TEST_ENV) python3 -B tests/bench/bench.py $(if $(filter bench-quick,$@),--quick) $(BENCH)
 
 # For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
-# tools and headers.
+# tools, headers and modules.
 define find_missing
 	PATH="$$PATH:/usr/sbin:/sbin"; need=; pkgs=; \
 	lack() { need="$$need $${1%:*}"; pkgs="$$pkgs $${1##*:}"; }; \
 	for d in $1; do pkg-config --exists "$${d%:*}" 2>/dev/null || lack "$$d"; done; \
 	for d in $2; do command -v "$${d%:*}" >/dev/null || lack "$$d"; done; \
-	for d in $3; do echo "#include <$${d%:*}>" | $(CC) -E - >/dev/null 2>&1 || lack "$$d"; done
+	for d in $3; do echo "#include <$${d%:*}>" | $(CC) -E - >/dev/null 2>&1 || lack "$$d"; done; \
+	for d in $4; do /usr/bin/python3 -c "import $${d%:*}" 2>/dev/null || lack "$$d"; done
 endef
 
 # For the shell: who didn't ask for packages is asked, but for root and CI. With -j only one recipe
@@ -265,7 +270,7 @@ fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
 # One question at a time, where both are asked for.
 vm-deps: | $(if $(filter check check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS)); \
+	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	$(if $(filter $@,$(MAKECMDGOALS)),:,$(may_install)); \
@@ -395,13 +400,13 @@ $(UNIT_OBJECTS): BASE += $(TEST_CFLAGS) -Wno-unused-parameter
 # The objects of programs are here for their unit tests.
 $(B)/common.a: $(COMMON)
 $(B)/client.a: $(filter-out $(B)/client/command/main.o,$(CMD_OBJECTS)) $(LIB_OBJECTS)
-$(B)/serve.a: $(filter-out $(B)/server/serve/main.o,$(SERVE))
+$(B)/serve.a: $(filter-out $(B)/server/serve/main.o,$(SERVE)) $(METRICS)
 $(B)/common.a $(B)/client.a $(B)/serve.a:
 	$(call say,AR,$@)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(PLUGIN): $(SERVER) $(B)/common.a
+$(PLUGIN): $(SERVER) $(METRICS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ $(LIB_LIBS)
 
@@ -431,7 +436,7 @@ $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(COMMAND_LIBS)
 
-$(SERVE_PROGRAM): $(SERVE) $(B)/common.a
+$(SERVE_PROGRAM): $(SERVE) $(METRICS) $(B)/common.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS) $(SERVE_LIBS)
 
@@ -494,6 +499,6 @@ $(MAN_NAMES):
 	$(Q)mkdir -p $(@D)
 	$(Q)echo '.so $(if $(filter %.3,$@),man3/ndio.3,man8/ndio-attach.8)' >$@
 
--include $(COMMON:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
+-include $(COMMON:.o=.d) $(METRICS:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
 	 $(REGISTERS_OBJECTS:.o=.d) $(ALLOCATIONS_OBJECTS:.o=.d)

@@ -1,4 +1,4 @@
-/* clock: time for deadlines. */
+/* clock: time for deadlines, and how long things take. */
 #ifndef NDIO_CLOCK_H
 #define NDIO_CLOCK_H
 
@@ -13,6 +13,15 @@ static inline int64_t clock_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+/* The same time, in nanoseconds. */
+static inline int64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
 /* As pthread_cond_timedwait(3), until a time of clock_ms(). */

@@ -22,7 +22,7 @@ ROOMS = """
     client/copy       client/attach     client/header
     client/library    client/terminal
     common
-    common/locator
+    common/locator    common/metrics
     common/nbd        common/file
     common/engine     common/integrity
     common/tls        common/luks
