@@ -255,7 +255,7 @@ static void offer_value(const struct line *line, const char *name, size_t len)
 	if (value && strncmp(value, "LOCATOR", 7) == 0)
 		offer_locators(line);
 	else if (value && (strncmp(value, "FILE", 4) == 0 || strncmp(value, "PATH", 4) == 0 ||
-			   strncmp(value, "DIR", 3) == 0))
+			   strncmp(value, "DIR", 3) == 0 || strncmp(value, "WHERE", 5) == 0))
 		offer_files(line, line->lead_len);
 }
 

@@ -75,6 +75,7 @@ struct order {
 	bool one_by_one;    /* its parts run one after the other, and nothing beside them */
 	unsigned running;   /* parts */
 	int error;          /* the first one, negative, or 0 */
+	int64_t since;      /* when it came, a time of clock_ns(), if that is measured */
 	struct reply reply; /* the last word, where the last part isn't that */
 };
 
@@ -102,6 +103,7 @@ struct connection {
 	struct order *order;  /* the one that isn't all split */
 	struct part *filling; /* the one that the next bytes are for */
 	struct order *alone;  /* one by one: no other begins before its end */
+	int64_t now;          /* when what is being taken on came, or 0: not looked at yet */
 	bool blocked;         /* for want of something */
 	bool may_receive;     /* the last try didn't find the socket empty */
 	bool has_ended;       /* no more requests are taken on */
@@ -226,6 +228,36 @@ static void tell_failure(const struct order *order)
 		    "");
 }
 
+static bool is_counted(const struct order *order)
+{
+	return order->connection->place.meter && order->command.type <= NBD_CMD_BLOCK_STATUS;
+}
+
+/* What came together has one time. */
+static void count_begin(struct order *order)
+{
+	struct connection *connection = order->connection;
+
+	if (!is_counted(order))
+		return;
+	if (!connection->now)
+		connection->now = clock_ns();
+	order->since = connection->now;
+	meter_begin(connection->place.meter, op_of(&order->command));
+}
+
+/* What nobody waits for any more hasn't failed. */
+static void count_end(const struct order *order)
+{
+	const struct command *command = &order->command;
+	bool is_lost = order->connection->is_broken && order->error == -ECONNRESET;
+	int error = command->refuse ? (int)command->refuse : is_lost ? 0 : -order->error;
+
+	if (is_counted(order))
+		meter_end(order->connection->place.meter, op_of(command), order->since,
+			  is_lost ? 0 : command->len, error);
+}
+
 static void abandon(struct connection *connection);
 
 /* All its parts have ended; told: the last of them was the last word. */
@@ -235,6 +267,7 @@ static void end_order(struct order *order, bool told)
 	const struct transmission *wire = &connection->options.wire;
 	struct reply *reply = &order->reply;
 
+	count_end(order);
 	if (connection->alone == order)
 		connection->alone = NULL;
 	if (order->error && !connection->is_broken)
@@ -611,6 +644,7 @@ static void begin(struct connection *connection, struct order *order)
 		return;
 	}
 	if (command->refuse) {
+		count_end(order);
 		refuse(order, command->refuse, command->why);
 		return;
 	}
@@ -651,6 +685,7 @@ static bool begin_next(struct connection *connection)
 	order->all_split = false;
 	order->running = 0;
 	order->error = 0;
+	count_begin(order);
 	begin(connection, order);
 	return true;
 }
@@ -673,6 +708,7 @@ static void take_on(struct connection *connection)
 	bool goes_on = true;
 
 	connection->blocked = false;
+	connection->now = 0;
 	while (goes_on && !connection->is_broken && !connection->filling) {
 		if (connection->skip)
 			goes_on = skip(connection);

@@ -16,6 +16,7 @@
 
 #include "engine/channel.h"
 #include "engine/worker.h"
+#include "metrics/meter.h"
 #include "nbd/fence.h"
 #include "stream.h"
 #include "transmission.h"
@@ -28,6 +29,7 @@ struct connection;
 struct connection_place {
 	struct channel *channel;
 	struct workers *workers; /* for large parts, so that other cores do them; or NULL */
+	struct meter *meter;     /* counts what clients ask for; or NULL */
 	void (*resume)(struct ndio_request *request);             /* for request->resume, */
 	void *waiter;                                             /* and request->waiter */
 	void (*done)(void *waiter, struct ndio_request *request); /* by a worker: hand it back, to

@@ -99,8 +99,10 @@ static void free_guest(struct door *door, struct guest *guest)
 
 static void send_away(struct door *door, struct guest *guest, const char *why)
 {
-	if (why)
+	if (why) {
 		say("%s: %s", guest->peer, why);
+		door_meter_failed(door->options.meter);
+	}
 	if (guest->fence)
 		fence_close(guest->fence);
 	door->nr_opening -= guest->opening;
@@ -307,6 +309,8 @@ static bool secure(struct door *door, struct guest *guest, bool *gone)
 	if (stream->ssl)
 		ret = stream_shake_hands(stream, &events);
 	if (ret == 1) {
+		door_meter_tls(door->options.meter, SSL_get_version(stream->ssl),
+			       SSL_get_cipher_name(stream->ssl));
 		guest->step = HANDSHAKE_MORE;
 		handshake_secured(&guest->handshake);
 		return true;

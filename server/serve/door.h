@@ -7,6 +7,7 @@
 
 #include "base/listen.h"
 #include "exports.h"
+#include "metrics/meter.h"
 #include "tls/tls-server.h"
 
 struct door_options {
@@ -17,6 +18,7 @@ struct door_options {
 	bool tls_optional;        /* a client may go without */
 	unsigned max_connections; /* open at once, with those that shake hands */
 	int64_t patience;         /* ms: so long a handshake may take */
+	struct door_meter *meter; /* or NULL */
 };
 
 /* Until stop_fd can be read. The guests that aren't handed on by then are sent away. 0, or a negative

@@ -83,7 +83,7 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 		struct export *export = exports->all[i];
 
 		describe(export, exports->fences.identity);
-		ret = loops_open(export->volume, threads, &export->loops, err);
+		ret = loops_open(export->volume, threads, exports->counted, &export->loops, err);
 		pinned = pinned &&
 			 (ret < 0 || !export->volume->encrypted || loops_are_pinned(export->loops));
 	}

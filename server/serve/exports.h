@@ -23,6 +23,7 @@ struct exports {
 	struct export *all[EXPORTS_MAX];
 	unsigned count;
 	struct fences fences;
+	bool counted; /* what their clients ask for is */
 };
 
 /* Opens the volume and adds it. 0, or a negative errno with a message. */

@@ -29,6 +29,7 @@
 struct loop {
 	struct loops *all;
 	struct channel *channel;
+	struct meter *meter; /* or NULL */
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	struct connection *connections;
@@ -45,6 +46,7 @@ struct loop {
 struct loops {
 	struct volume *volume;
 	struct workers *workers; /* for what is large; or NULL */
+	struct meters *meters;   /* of all its loops; or NULL */
 	struct bounce bounce;
 	unsigned count; /* running */
 	struct loop loop[];
@@ -143,6 +145,7 @@ static void take_newcomers(struct loop *loop)
 	const struct connection_place place = {
 		.channel = loop->channel,
 		.workers = loop->all->workers,
+		.meter = loop->meter,
 		.done = done,
 		.resume = resume,
 		.waiter = loop,
@@ -173,6 +176,7 @@ static void drop(struct loop *loop, struct connection *connection)
 	if (links->events)
 		epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, connection_fd(connection), NULL);
 	connection_close(connection);
+	meters_closed(loop->all->meters);
 	atomic_fetch_sub(&loop->count, 1);
 }
 
@@ -327,7 +331,8 @@ static int open_workers(struct loops *loops, unsigned threads, struct error *err
 			    &loops->workers, err);
 }
 
-int loops_open(struct volume *volume, unsigned threads, struct loops **result, struct error *err)
+int loops_open(struct volume *volume, unsigned threads, bool counts, struct loops **result,
+	       struct error *err)
 {
 	size_t share = channel_bounce_len(&channel_options);
 	unsigned queues = volume->target->max_queues;
@@ -338,9 +343,16 @@ int loops_open(struct volume *volume, unsigned threads, struct loops **result, s
 	if (!loops)
 		return error_set(err, ENOMEM, "no memory for %u threads", count);
 	loops->volume = volume;
+	loops->meters = counts ? meters_make(count, false) : NULL;
+	if (counts && !loops->meters) {
+		free(loops);
+		return error_set(err, ENOMEM, "no memory for metrics");
+	}
 	ret = bounce_init(&loops->bounce, count * share, channel_options.huge_pages, err);
 	while (loops->count < count && ret == 0) {
 		loops->loop[loops->count].all = loops;
+		if (counts)
+			loops->loop[loops->count].meter = &loops->meters->meter[loops->count];
 		ret = open_loop(&loops->loop[loops->count], &channel_options,
 				bounce_share(&loops->bounce, loops->count, share), err);
 		loops->count += ret == 0;
@@ -369,6 +381,7 @@ void loops_close(struct loops *loops)
 	for (unsigned i = 0; i < loops->count; i++)
 		close_parts(&loops->loop[i]);
 	bounce_destroy(&loops->bounce);
+	free(loops->meters);
 	free(loops);
 }
 
@@ -386,11 +399,17 @@ void loops_add(struct loops *loops, struct connection *connection)
 		if (loops->loop[i].count < best->count)
 			best = &loops->loop[i];
 	atomic_fetch_add(&best->count, 1);
+	meters_opened(loops->meters);
 	first = atomic_load(&best->newcomers);
 	do
 		connection_links(connection)->next_touched = first;
 	while (!atomic_compare_exchange_weak(&best->newcomers, &first, connection));
 	wake(best);
+}
+
+const struct meters *loops_meters(const struct loops *loops)
+{
+	return loops->meters;
 }
 
 unsigned loops_connections(const struct loops *loops)

@@ -20,6 +20,7 @@
 #include "inherit.h"
 #include "options.h"
 #include "say.h"
+#include "statistics.h"
 #include "wire.h"
 
 #define HANDSHAKE_MS  10000
@@ -255,6 +256,7 @@ static int serve(const struct serve_options *options, struct error *err)
 		ret = tls_server_make(&options->tls, &tls, err);
 	if (ret == 0)
 		ret = open_disk(options, err);
+	exports.counted = options->metrics;
 	/* Not before: while a disk is opened a signal just ends it. */
 	if (ret == 0)
 		ret = stop_fd = open_signals(options->run, &before, err);
@@ -263,11 +265,14 @@ static int serve(const struct serve_options *options, struct error *err)
 	if (ret == 0)
 		ret = listen_all(options, err);
 	if (ret == 0)
+		ret = statistics_start(options->metrics, &exports, listeners[0].name, err);
+	if (ret == 0)
 		ret = write_pid(options->pid_file, err);
 	if (ret == 0 && options->run)
 		ret = run_command(options, &before, &pid, err);
 	door.nr_listeners = nr_listeners;
 	door.tls = tls;
+	door.meter = &statistics_door;
 	if (ret == 0) {
 		sd_notify(0, "READY=1");
 		ret = door_run(&door, stop_fd, err);
@@ -279,6 +284,7 @@ static int serve(const struct serve_options *options, struct error *err)
 		unlink(options->pid_file);
 	if (pid > 0)
 		status = status_of(pid);
+	statistics_end();
 	exports_close(&exports);
 	tls_server_free(tls);
 	return ret < 0 ? fail(err) : status;

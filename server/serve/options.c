@@ -50,6 +50,8 @@ static const char help[] =
 	"      --reconnect SEC       how long one that is away is waited for (default: 60)\n"
 	"      --threads N           that serve clients (default: one a core)\n"
 	"      --max-connections N   of clients at once (default: 256)\n"
+	"      --metrics WHERE       statistics: HOST:PORT or a socket's path, for HTTP, or a file\n"
+	"                            whose name ends in .prom\n"
 	"      --pid-file FILE       write the process's number there once it listens\n"
 	"      --run COMMAND         run a command of the shell's, with $uri, and end with it\n"
 	"  -h, --help                show this\n"
@@ -77,6 +79,7 @@ enum {
 	VERIFY_PEER,
 	TLS_OPTIONAL,
 	PID_FILE,
+	METRICS,
 };
 
 static const struct option table[] = {
@@ -102,6 +105,7 @@ static const struct option table[] = {
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
 	{ "run", required_argument, NULL, RUN },
 	{ "pid-file", required_argument, NULL, PID_FILE },
+	{ "metrics", required_argument, NULL, METRICS },
 	{ "tls-psk", required_argument, NULL, TLS_PSK },
 	{ "tls-certificates", required_argument, NULL, TLS_CERTIFICATES },
 	{ "verify-peer", no_argument, NULL, VERIFY_PEER },
@@ -245,6 +249,9 @@ static int take(struct serve_options *options, int option, const char *value)
 		return take_direct(options, value);
 	case PID_FILE:
 		options->pid_file = value;
+		return -1;
+	case METRICS:
+		options->metrics = value;
 		return -1;
 	case RUN:
 		options->run = value;

@@ -21,6 +21,7 @@ struct serve_options {
 	const char *socket;            /* a path, or NULL */
 	const char *run;               /* a command, or NULL */
 	const char *pid_file;          /* or NULL */
+	const char *metrics;           /* where, or NULL */
 	struct tls_server_options tls; /* with neither: no TLS */
 	bool tls_optional;
 	int discard; /* -1: as the header says */

@@ -101,7 +101,7 @@ all_options() {
 				"$ndio" complete "$command" "$option" | cut -f 1 | grep -qx -- "$option" ||
 				missing="$missing $command $option"
 		done
-		for option in $("$ndio" "$command" --help | sed -nE 's/.*(--[-a-z]+)[ =](FILE|PATH|DIR).*/\1/p'); do
+		for option in $("$ndio" "$command" --help | sed -nE 's/.*(--[-a-z]+)[ =](FILE|PATH|DIR|WHERE).*/\1/p'); do
 			"$ndio" complete "$command" "$option" x | grep -qx ":files	" ||
 				missing="$missing $option:files"
 		done
