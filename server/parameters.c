@@ -118,13 +118,18 @@ static int take_direct(const struct parameter *parameter, const char *value)
 		       FAIL("direct=%s: must be auto, on or off", value);
 }
 
+static int take_text(const struct parameter *parameter, const char *value)
+{
+	*(const char **)parameter->into = value;
+	return 0;
+}
+
 static int take_key(const struct parameter *parameter, const char *value)
 {
 	if (config.open.unlock)
 		return FAIL("passphrase=, keyfile= and ask= can be given only once, and only one");
 	config.open.unlock = true;
-	*(const char **)parameter->into = value;
-	return 0;
+	return take_text(parameter, value);
 }
 
 /* ---- all of them ---- */
@@ -151,6 +156,7 @@ static const struct parameter table[] = {
 	{ "discard", ANY, take_switch, &config.discard, 0, 0 },
 	{ "pin", ANY, take_switch, &config.pin, 0, 0 },
 	{ "lock", ANY, take_switch, &config.lock, 0, 0 },
+	{ "metrics", ANY, take_text, &config.metrics, 0, 0 },
 	{ "lock-image", FILE_ONLY, take_switch, &config.lock_image, 0, 0 },
 };
 #define NR_PARAMETERS (sizeof(table) / sizeof(table[0]))
@@ -176,6 +182,7 @@ const char parameters_help[] =
 	"discard=on|off      Pass trims of an encrypted disk on (default: as its header says).\n"
 	"pin=on|off          Pin each request's buffer (default: off).\n"
 	"lock=on|off         Lock the server's memory (default: off).\n"
+	"metrics=<WHERE>     Statistics, at HOST:PORT, a Unix socket, or in a file, .prom.\n"
 	"lock-image=on|off   Keep other writers off the file (default: on).\n"
 	"Without a key the bytes are served as they are.";
 

@@ -11,6 +11,7 @@ struct config {
 	int pin, lock, lock_image;
 	int discard;                            /* or -1: as the header says */
 	const char *passphrase, *keyfile, *ask; /* at most one of them, as it was given */
+	const char *metrics;                    /* where, or NULL */
 	struct key_part keyfile_part;
 };
 

@@ -70,12 +70,15 @@ static void *ndio_open(int readonly)
 		ret = fence_open(&fences, name, &handle, &err);
 	if (ret < 0)
 		nbdkit_error("%s", err.text);
+	else
+		meters_opened(meters);
 	return ret < 0 ? NULL : handle;
 }
 
 static void ndio_close(void *handle)
 {
 	fence_close(handle);
+	meters_closed(meters);
 }
 
 /* Also who this is, and of a gateway how its server is. */

@@ -61,6 +61,7 @@ int requests_run(struct fence_handle *handle, enum op op, unsigned flags, uint64
 		 uint32_t count, void *buf, extent_fn *extent, void *opaque)
 {
 	const struct iovec iov = { buf, count };
+	int64_t since = meters_begin(meters, op);
 	int ret = fence_enter(handle);
 
 	if (ret == 0) {
@@ -68,6 +69,7 @@ int requests_run(struct fence_handle *handle, enum op op, unsigned flags, uint64
 			  opaque);
 		fence_leave(handle);
 	}
+	meters_end(meters, op, since, count, -ret);
 	if (ret == 0)
 		return 0;
 	nbdkit_set_error(client_errno(-ret));

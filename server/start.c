@@ -24,6 +24,7 @@
 #include "luks/luks-memfd.h"
 #include "memory.h"
 #include "memory/pin.h"
+#include "metrics/metrics.h"
 #include "parameters.h"
 #include "report.h"
 #include "shield.h"
@@ -33,6 +34,8 @@ __attribute__((visibility("default"))) int ndio_debug_stats;
 
 struct volume *volume;
 struct fences fences = FENCES_INIT;
+struct meters *meters;
+static struct metrics *metrics;
 static struct lender *lender;   /* of a file's channels; or else */
 static struct workers *workers; /* each with its connection to the server */
 
@@ -158,6 +161,8 @@ int start_get_ready(void)
 	}
 	ret = open_channels(true);
 	close_channels(false);
+	if (ret == 0 && metrics_open(config.metrics, &report_notice, &metrics, &err) < 0)
+		return FAIL("%s", err.text);
 	return ret;
 }
 
@@ -178,6 +183,8 @@ static int start_for_good(void)
 	secret_after_fork(); /* what a change of user (nbdkit --user) has undone */
 	if (ready_memory(&nobody) < 0 || open_channels(memory_of_file != before) < 0)
 		return -1;
+	if (metrics_start_one(metrics, "nbdkit", volume, &meters, &err) < 0)
+		return FAIL("%s", err.text);
 	return uri ? start_hurrier() : 0;
 }
 
@@ -193,6 +200,7 @@ int start_after_fork(void)
 void start_unload(void)
 {
 	stop_hurrier();
+	metrics_close(metrics);
 	fences_clear(&fences);
 	close_channels(true);
 	if (volume && ndio_debug_stats)

@@ -4,11 +4,13 @@
 
 #include "engine/request.h"
 #include "engine/volume.h"
+#include "metrics/meter.h"
 #include "nbd/fence.h"
 
 /* From start_get_ready() to start_unload(); the fences are of all connections. */
 extern struct volume *volume;
 extern struct fences fences;
+extern struct meters *meters; /* or NULL: nothing is counted */
 
 /* nbdkit's get_ready, after_fork and unload. */
 int start_get_ready(void);

@@ -122,6 +122,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 		.socket = attachment->socket,
 		.locator = spec->locator,
 		.header = spec->header,
+		.metrics = spec->metrics,
 		.key = key,
 		.ask = ask_key,
 		.ask_opaque = &asking,

@@ -23,7 +23,8 @@
 
 struct attach_spec {
 	const char *locator;
-	const char *header; /* path of a detached LUKS header, or NULL */
+	const char *header;  /* path of a detached LUKS header, or NULL */
+	const char *metrics; /* where the gateway tells statistics, or NULL */
 	struct key_source key;
 	struct unlock_options unlock;
 	unsigned index;          /* of /dev/nbdN, or ATTACH_ANY */

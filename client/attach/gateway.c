@@ -161,6 +161,8 @@ static void make_arguments(const struct gateway_spec *spec, const char *nbdkit, 
 	}
 	if (spec->header)
 		add(args, "header=%s", spec->header);
+	if (spec->metrics)
+		add(args, "metrics=%s", spec->metrics);
 	if (spec->key)
 		add(args, "keyfile=/proc/self/fd/%d", fd);
 	else

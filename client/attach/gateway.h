@@ -20,6 +20,7 @@ struct gateway_spec {
 	const char *socket;    /* path, in a folder that only root may enter */
 	const char *locator;   /* of the disk: a path or an NBD URI */
 	const char *header;    /* path of a detached LUKS header, or NULL */
+	const char *metrics;   /* where it tells statistics, as the plugin takes it, or NULL */
 	const struct key *key; /* or NULL: it is asked for */
 	gateway_ask_fn *ask;
 	void *ask_opaque;

@@ -29,7 +29,7 @@ struct tab {
 	size_t nr_entries;
 };
 
-enum option_kind { OPTION_FLAG, OPTION_PATH, OPTION_NUMBER, OPTION_SIZE };
+enum option_kind { OPTION_FLAG, OPTION_PATH, OPTION_PLACE, OPTION_NUMBER, OPTION_SIZE };
 
 #define MEMBER(name) offsetof(struct ndiotab_entry, name)
 static const struct tab_option {
@@ -50,6 +50,7 @@ static const struct tab_option {
 	{ "answer-timeout", MEMBER(answer_timeout), OPTION_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX },
 	{ "reconnect", MEMBER(reconnect), OPTION_NUMBER, 0, ATTACH_RECONNECT_MAX },
 	{ "unflushed", MEMBER(unflushed), OPTION_SIZE, TARGET_UNFLUSHED_MIN, INT64_MAX },
+	{ "metrics", MEMBER(metrics), OPTION_PLACE, 0, 0 },
 	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -77,10 +78,13 @@ static struct ndiotab_entry *find_entry(const struct tab *tab, const char *devic
 
 /* ---- a line ---- */
 
+/* Or, of a place, an address. */
 static int set_path(struct ndiotab_entry *entry, const struct tab_option *option, char *value,
 		    struct error *why)
 {
-	if (value[0] != '/')
+	bool is_path = option->kind == OPTION_PATH || strchr(value, '/');
+
+	if (is_path && value[0] != '/')
 		return error_set(why, EINVAL, "%s=%.100s is not an absolute path", option->name,
 				 value);
 	*(char **)((char *)entry + option->member) = value;
@@ -125,7 +129,7 @@ static int set_option(struct ndiotab_entry *entry, char *text, struct error *why
 		if ((option->kind == OPTION_FLAG) != !value)
 			return error_set(why, EINVAL, "option %s %s", name,
 					 value ? "takes no value" : "needs a value");
-		if (option->kind == OPTION_PATH)
+		if (option->kind == OPTION_PATH || option->kind == OPTION_PLACE)
 			return set_path(entry, option, value, why);
 		if (option->kind == OPTION_NUMBER)
 			return set_number(entry, option, value, why);

@@ -35,6 +35,8 @@ const char help_attach[] =
 	"                       a server that is silent for so long is lost (default 30)\n"
 	"  --reconnect SECONDS  one that is away is waited for so long (default 300)\n"
 	"  --unflushed SIZE     memory for what it may lose when it is restarted (default 64M)\n"
+	"  --metrics WHERE      statistics: HOST:PORT or a socket's path, for HTTP, or a file\n"
+	"                       whose name ends in .prom\n"
 	"  --tab                attach it as its line in /etc/ndiotab says\n"
 	"  --tab-file FILE      or in this file\n"
 	"  -h, --help           show this\n"
@@ -50,6 +52,7 @@ enum {
 	OPT_TIMEOUT,
 	OPT_RECONNECT,
 	OPT_UNFLUSHED,
+	OPT_METRICS,
 	OPT_TAB,
 	OPT_TAB_FILE
 };
@@ -66,6 +69,7 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 { "timeout", required_argument, NULL, OPT_TIMEOUT },
 					 { "reconnect", required_argument, NULL, OPT_RECONNECT },
 					 { "unflushed", required_argument, NULL, OPT_UNFLUSHED },
+					 { "metrics", required_argument, NULL, OPT_METRICS },
 					 { "tab", no_argument, NULL, OPT_TAB },
 					 { "tab-file", required_argument, NULL, OPT_TAB_FILE },
 					 OPEN_OPTION_ANSWER_TIMEOUT,
@@ -128,6 +132,9 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 				       spec->unflushed >= TARGET_UNFLUSHED_MIN ?
 			       NULL :
 			       "--unflushed takes a size, 1M or more";
+	case OPT_METRICS:
+		spec->metrics = value;
+		return NULL;
 	default:
 		return open_option(&open, option, value);
 	}
@@ -194,6 +201,7 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	kernel_device_parse(entry.device, &spec->index);
 	spec->locator = entry.locator;
 	spec->header = entry.header;
+	spec->metrics = entry.metrics;
 	spec->key.file = entry.key_file;
 	spec->key.part = entry.key_part;
 	spec->key.agents = true;

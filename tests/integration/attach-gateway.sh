@@ -128,6 +128,28 @@ attach --key-file "$T/pass" --reconnect 0 "$disk"
 is "one that isn't waited for: nothing is told" "$(grep -c server "$T/listed")" 0
 imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
 
+# ---- what it tells of itself ----
+
+imitate nbd-client '
+curl -sS --max-time 20 --unix-socket $T/stats http://localhost/metrics |
+	grep ^ndio_waiting >$T/statistics
+echo "Error: no such luck" >&2
+exit 1'
+statistics() { # NAME ATTACH-ARG...
+	rm -f "$T/statistics"
+	attach "${@:2}"
+	is "$1: its server is there" "$(cat "$T/statistics")" "ndio_waiting{export=\"$disk\"} 0"
+}
+
+# Where attaching fails the gateway is killed, and its socket is left for the next one to replace.
+statistics "statistics" --key-file "$T/pass" --metrics "$T/stats" "$disk"
+echo "nbd0 $disk $T/pass metrics=$T/stats" >"$T/tab"
+statistics "statistics of a line" --tab-file "$T/tab" nbd0
+attach --key-file "$T/pass" --metrics "$T/none/stats" "$disk"
+like "statistics that can't be told" "$said" \
+	"^ndio: starting the gateway: metrics: $T/none/stats: can't listen: No such file"
+imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
+
 # ---- keys ----
 
 : >"$T/empty"

@@ -111,6 +111,7 @@ static void a_line_of_three_fields_leaves_the_rest_open(void **state)
 	assert_int_equal(entry.max_kdf_time, 0);
 	assert_int_equal(entry.reconnect, NDIOTAB_USUAL);
 	assert_int_equal(entry.unflushed, 0);
+	assert_same_text(entry.metrics, NULL);
 	assert_int_equal(entry.line, 1);
 	ndiotab_entry_clear(&entry);
 	assert_null(entry.text);
@@ -125,7 +126,7 @@ static void every_option_is_taken(void **state)
 		  "\n"
 		  "  /dev/nbd12\t/srv/disk.luks \t /etc/key   "
 		  "read-only,connections=64,block-size=4096,timeout=5,header=/a=b,discard,slot=0,"
-		  "max-kdf-time=600,reconnect=0,unflushed=1M \n");
+		  "max-kdf-time=600,reconnect=0,unflushed=1M,metrics=[::1]:9100 \n");
 	entry = found("/dev/nbd12");
 	assert_string_equal(entry.device, "nbd12");
 	assert_string_equal(entry.locator, "/srv/disk.luks");
@@ -139,6 +140,7 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(entry.max_kdf_time, 600);
 	assert_int_equal(entry.reconnect, 0);
 	assert_int_equal(entry.unflushed, 1048576);
+	assert_same_text(entry.metrics, "[::1]:9100");
 	assert_int_equal(entry.line, 3);
 	ndiotab_entry_clear(&entry);
 }
@@ -222,6 +224,8 @@ static void a_wrong_option_is_named(void **state)
 	assert_bad_line("nbd0 /disk none discard=on", "option discard takes no value");
 	assert_bad_line("nbd0 /disk none header", "option header needs a value");
 	assert_bad_line("nbd0 /disk none header=x", "header=x is not an absolute path");
+	assert_bad_line("nbd0 /disk none metrics=./x", "metrics=./x is not an absolute path");
+	assert_bad_line("nbd0 /disk none metrics", "option metrics needs a value");
 	assert_bad_line("nbd0 /disk none timeout", "option timeout needs a value");
 }
 

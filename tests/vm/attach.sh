@@ -222,7 +222,7 @@ local_file() {
 tab() {
 	ok "the table: is written" guest "mkdir -p /etc && cat >/etc/ndiotab <<EOF
 # DEVICE LOCATOR KEYFILE OPTIONS
-nbd3 $disk	/run/pass	read-only,connections=2,timeout=11,reconnect=9,unflushed=1M
+nbd3 $disk	/run/pass	read-only,connections=2,timeout=11,reconnect=9,unflushed=1M,metrics=/run/nbd3.prom
 
 nbd16	$second none
 EOF
@@ -245,6 +245,8 @@ chmod 755 /run/bin/*"
 		head -c 2m /dev/nbd16 | cmp - /run/other"
 	like "the table: the question names the disk" "$(guest cat /run/asked)" "$second"
 	ok "the table: detach" guest "ndio detach nbd3 && ndio detach nbd16"
+	ok "the table: statistics, up to the end" guest \
+		"grep -q '^ndio_requests_total{.*kind=\"read\"} [1-9]' /run/nbd3.prom"
 	guest "sed -i 's/read-only/read-onyl/' /etc/ndiotab && cp /etc/ndiotab /run/tab &&
 		rm /etc/ndiotab"
 	undone "the table: a mistake" "/run/tab:2: unknown option .*read-onyl" \
