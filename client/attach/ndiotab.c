@@ -1,57 +1,45 @@
 #include "attach/ndiotab.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "attach/attach.h"
 #include "attach/kernel-device.h"
-#include "base/align.h"
+#include "base/tab.h"
 #include "locator/locator.h"
 #include "nbd/target-nbd.h"
-#include "terminal/number.h"
 #include "terminal/unlock.h"
 
 #define MAX_FILE (64 * 1024) /* bytes; it also bounds the time that the checks take */
-#define BLANKS   " \t"
 
 struct tab {
 	const char *path;
-	char *text; /* of the whole file, later cut into strings */
-	size_t len;
+	char *text; /* of the whole file, cut into strings */
 	struct ndiotab_entry *entries;
 	size_t nr_entries;
 };
 
-enum option_kind { OPTION_FLAG, OPTION_PATH, OPTION_PLACE, OPTION_NUMBER, OPTION_SIZE };
-
 #define MEMBER(name) offsetof(struct ndiotab_entry, name)
-static const struct tab_option {
-	const char *name;
-	size_t member;
-	enum option_kind kind;
-	uint64_t min, max;
-} options[] = {
-	{ "read-only", MEMBER(read_only), OPTION_FLAG, 0, 0 },
-	{ "discard", MEMBER(discard), OPTION_FLAG, 0, 0 },
-	{ "header", MEMBER(header), OPTION_PATH, 0, 0 },
-	{ "keyfile-offset", MEMBER(key_part.offset), OPTION_SIZE, 0, INT64_MAX },
-	{ "keyfile-size", MEMBER(key_part.size), OPTION_SIZE, 1, KEY_MAX },
-	{ "connections", MEMBER(connections), OPTION_NUMBER, 1, ATTACH_CONNECTIONS_MAX },
-	{ "block-size", MEMBER(block_size), OPTION_NUMBER, 512, 4096 },
-	{ "slot", MEMBER(slot), OPTION_NUMBER, 0, UNLOCK_MAX_SLOT },
-	{ "max-kdf-time", MEMBER(max_kdf_time), OPTION_NUMBER, 1, UINT_MAX },
-	{ "answer-timeout", MEMBER(answer_timeout), OPTION_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX },
-	{ "reconnect", MEMBER(reconnect), OPTION_NUMBER, 0, ATTACH_RECONNECT_MAX },
-	{ "unflushed", MEMBER(unflushed), OPTION_SIZE, TARGET_UNFLUSHED_MIN, INT64_MAX },
-	{ "metrics", MEMBER(metrics), OPTION_PLACE, 0, 0 },
-	{ "timeout", MEMBER(timeout), OPTION_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX },
+static const struct tab_option options[] = {
+	{ "read-only", MEMBER(read_only), TAB_FLAG, 0, 0, NULL, 0 },
+	{ "discard", MEMBER(discard), TAB_FLAG, 0, 0, NULL, 0 },
+	{ "header", MEMBER(header), TAB_PATH, 0, 0, NULL, 0 },
+	{ "keyfile-offset", MEMBER(key_part.offset), TAB_SIZE, 0, INT64_MAX, NULL, 0 },
+	{ "keyfile-size", MEMBER(key_part.size), TAB_SIZE, 1, KEY_MAX, NULL, 0 },
+	{ "connections", MEMBER(connections), TAB_NUMBER, 1, ATTACH_CONNECTIONS_MAX, NULL, 0 },
+	{ "block-size", MEMBER(block_size), TAB_POWER, 512, 4096, NULL, 0 },
+	{ "slot", MEMBER(slot), TAB_NUMBER, 0, UNLOCK_MAX_SLOT, NULL, 0 },
+	{ "max-kdf-time", MEMBER(max_kdf_time), TAB_NUMBER, 1, UINT_MAX, NULL, 0 },
+	{ "answer-timeout", MEMBER(answer_timeout), TAB_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX, NULL,
+	  0 },
+	{ "reconnect", MEMBER(reconnect), TAB_NUMBER, 0, ATTACH_RECONNECT_MAX, NULL, 0 },
+	{ "unflushed", MEMBER(unflushed), TAB_SIZE, TARGET_UNFLUSHED_MIN, INT64_MAX, NULL, 0 },
+	{ "metrics", MEMBER(metrics), TAB_PLACE, 0, 0, NULL, 0 },
+	{ "timeout", MEMBER(timeout), TAB_NUMBER, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, NULL, 0 },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))
 
@@ -78,92 +66,9 @@ static struct ndiotab_entry *find_entry(const struct tab *tab, const char *devic
 
 /* ---- a line ---- */
 
-/* Or, of a place, an address. */
-static int set_path(struct ndiotab_entry *entry, const struct tab_option *option, char *value,
-		    struct error *why)
-{
-	bool is_path = option->kind == OPTION_PATH || strchr(value, '/');
-
-	if (is_path && value[0] != '/')
-		return error_set(why, EINVAL, "%s=%.100s is not an absolute path", option->name,
-				 value);
-	*(char **)((char *)entry + option->member) = value;
-	return 0;
-}
-
-static int set_number(struct ndiotab_entry *entry, const struct tab_option *option,
-		      const char *value, struct error *why)
-{
-	bool power = option->member == MEMBER(block_size);
-	uint64_t number;
-
-	if (!parse_number(value, option->max, &number) || number < option->min ||
-	    (power && !is_aligned(number, number)))
-		return error_set(why, EINVAL, "%s=%.100s is not a %s from %" PRIu64 " to %" PRIu64,
-				 option->name, value, power ? "power of two" : "number",
-				 option->min, option->max);
-	*(unsigned *)((char *)entry + option->member) = number;
-	return 0;
-}
-
-static int set_size(struct ndiotab_entry *entry, const struct tab_option *option, const char *value,
-		    struct error *why)
-{
-	uint64_t size;
-
-	if (!parse_size(value, &size) || size < option->min || size > option->max)
-		return error_set(why, EINVAL,
-				 "%s=%.100s is not a size from %" PRIu64 " to %" PRIu64 " bytes",
-				 option->name, value, option->min, option->max);
-	*(uint64_t *)((char *)entry + option->member) = size;
-	return 0;
-}
-
-static int set_option(struct ndiotab_entry *entry, char *text, struct error *why)
-{
-	char *value = text, *name = strsep(&value, "=");
-
-	for (const struct tab_option *option = options; option < options + NR_OPTIONS; option++) {
-		if (strcmp(name, option->name) != 0)
-			continue;
-		if ((option->kind == OPTION_FLAG) != !value)
-			return error_set(why, EINVAL, "option %s %s", name,
-					 value ? "takes no value" : "needs a value");
-		if (option->kind == OPTION_PATH || option->kind == OPTION_PLACE)
-			return set_path(entry, option, value, why);
-		if (option->kind == OPTION_NUMBER)
-			return set_number(entry, option, value, why);
-		if (option->kind == OPTION_SIZE)
-			return set_size(entry, option, value, why);
-		*(bool *)((char *)entry + option->member) = true;
-		return 0;
-	}
-	return error_set(why, EINVAL, "unknown option \"%.100s\"", name);
-}
-
-static int set_options(struct ndiotab_entry *entry, char *text, struct error *why)
-{
-	int ret = 0;
-
-	while (ret == 0 && text)
-		ret = set_option(entry, strsep(&text, ","), why);
-	return ret;
-}
-
-/* The next word, ended by a NUL; NULL if there is none. */
-static char *next_field(char **line)
-{
-	char *field = *line + strspn(*line, BLANKS);
-
-	*line = field + strcspn(field, BLANKS);
-	if (**line)
-		*(*line)++ = '\0';
-	return *field ? field : NULL;
-}
-
 static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why)
 {
-	char *device = next_field(&line);
+	char *device = tab_next_field(&line);
 	char *option_list;
 	int ret;
 
@@ -171,7 +76,7 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 	if (!read_device(device, entry->device))
 		return error_set(why, EINVAL,
 				 "\"%.100s\" is not the name of a device, such as nbd0", device);
-	entry->locator = next_field(&line);
+	entry->locator = tab_next_field(&line);
 	if (!entry->locator)
 		return error_set(why, EINVAL, "the second field, the locator, is missing");
 	if (locator_kind(entry->locator, why) < 0)
@@ -181,7 +86,7 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 				 "the locator, %.100s, is neither an absolute path nor "
 				 "an NBD URI",
 				 entry->locator);
-	entry->key_file = next_field(&line);
+	entry->key_file = tab_next_field(&line);
 	if (!entry->key_file)
 		return error_set(why, EINVAL,
 				 "the third field, the key file or \"none\", is missing");
@@ -192,10 +97,10 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 				 "the key file, %.100s, is neither an absolute path nor "
 				 "\"none\"",
 				 entry->key_file);
-	option_list = next_field(&line);
-	if (next_field(&line))
+	option_list = tab_next_field(&line);
+	if (tab_next_field(&line))
 		return error_set(why, EINVAL, "there are more than four fields");
-	ret = set_options(entry, option_list, why);
+	ret = tab_set_options(entry, options, NR_OPTIONS, option_list, NULL, why);
 	if (ret == 0 && !entry->key_file && (entry->key_part.offset || entry->key_part.size))
 		return error_set(why, EINVAL, "keyfile-offset and keyfile-size need a key file");
 	return ret;
@@ -203,45 +108,9 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 
 /* ---- the file ---- */
 
-/* A plain file alone: a FIFO would keep us waiting. */
-static FILE *open_file(const char *path, struct error *err)
+static int add_line(void *opaque, char *line, unsigned number, struct error *why)
 {
-	struct stat st;
-	FILE *file;
-
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
-		errno = EINVAL;
-		error_set(err, EINVAL, "%s: not a plain file", path);
-		return NULL;
-	}
-	file = fopen(path, "re");
-	if (!file)
-		error_set(err, errno, "%s: %s", path, strerror(errno));
-	return file;
-}
-
-static int read_file(struct tab *tab, struct error *err)
-{
-	FILE *file = open_file(tab->path, err);
-	int ret = 0;
-
-	if (!file)
-		return -errno;
-	tab->text = malloc(MAX_FILE + 1);
-	if (tab->text)
-		tab->len = fread(tab->text, 1, MAX_FILE + 1, file);
-	if (!tab->text || ferror(file))
-		ret = error_set(err, errno, "%s: %s", tab->path, strerror(errno));
-	else if (tab->len > MAX_FILE)
-		ret = error_set(err, EFBIG, "%s: it has more than %d bytes", tab->path, MAX_FILE);
-	else
-		tab->text[tab->len] = '\0';
-	fclose(file);
-	return ret;
-}
-
-static int add_line(struct tab *tab, char *line, unsigned number, struct error *why)
-{
+	struct tab *tab = opaque;
 	struct ndiotab_entry entry = {
 		.line = number,
 		.slot = LUKS_ANY_SLOT,
@@ -261,40 +130,6 @@ static int add_line(struct tab *tab, char *line, unsigned number, struct error *
 		return error_set(why, ENOMEM, "out of memory");
 	entries[tab->nr_entries++] = entry;
 	tab->entries = entries;
-	return 0;
-}
-
-/* Lines as editors of other systems end them are fine. NULs aren't: strings end there. */
-static int check_text(char *line, size_t len, struct error *why)
-{
-	if (len > 0 && line[len - 1] == '\r')
-		line[--len] = '\0';
-	for (size_t i = 0; i < len; i++)
-		if (iscntrl((unsigned char)line[i]) && line[i] != '\t')
-			return error_set(why, EINVAL, "character %zu is not text (0x%02x)", i + 1,
-					 (unsigned char)line[i]);
-	return 0;
-}
-
-static int add_lines(struct tab *tab, struct error *err)
-{
-	char *end = tab->text + tab->len, *line_end;
-	unsigned number = 1;
-	struct error why;
-	int ret;
-
-	for (char *line = tab->text; line < end; line = line_end + 1, number++) {
-		line_end = memchr(line, '\n', end - line);
-		if (!line_end)
-			line_end = end;
-		*line_end = '\0';
-		ret = check_text(line, line_end - line, &why);
-		line += strspn(line, BLANKS);
-		if (ret == 0 && *line && *line != '#')
-			ret = add_line(tab, line, number, &why);
-		if (ret < 0)
-			return error_set(err, -ret, "%s:%u: %s", tab->path, number, why.text);
-	}
 	return 0;
 }
 
@@ -333,10 +168,11 @@ static int check_loops(const struct tab *tab, struct error *err)
 
 static int read_tab(struct tab *tab, struct error *err)
 {
-	int ret = read_file(tab, err);
+	size_t len;
+	int ret = tab_read(tab->path, MAX_FILE, &tab->text, &len, err);
 
 	if (ret == 0)
-		ret = add_lines(tab, err);
+		ret = tab_take_lines(tab->path, tab->text, len, add_line, tab, err);
 	if (ret == 0)
 		ret = check_loops(tab, err);
 	return ret;
