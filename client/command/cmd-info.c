@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/printable.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
 #include "header/facts.h"
@@ -307,7 +308,7 @@ static void print_server(const struct report *report)
 		line("TLS:", "%s, %s", disk->tls_version, disk->tls_cipher);
 	if (disk->tls_version[0])
 		line("TLS peer:", "%s",
-		     disk->tls_peer[0] ? say_clean(disk->tls_peer, clean, sizeof(clean)) :
+		     disk->tls_peer[0] ? printable(disk->tls_peer, clean, sizeof(clean)) :
 					 "not verified");
 	line("survives:", "%s", lasting_grade_word(disk->fences));
 	line("instance:", "%s", disk->instance[0] ? disk->instance : "the server doesn't tell");
@@ -361,7 +362,7 @@ static void print_report(const struct report *report)
 {
 	char clean[1024];
 
-	printf("%s:\n", say_clean(report->request->locator, clean, sizeof(clean)));
+	printf("%s:\n", printable(report->request->locator, clean, sizeof(clean)));
 	print_disk(report);
 	if (report->nbd)
 		print_server(report);

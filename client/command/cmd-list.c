@@ -9,11 +9,11 @@
 #include "attach/attachment.h"
 #include "attach/gateway.h"
 #include "attach/kernel-device.h"
+#include "base/printable.h"
 #include "command/cmd.h"
 #include "nbd/lasting-words.h"
 #include "terminal/json.h"
 #include "terminal/number.h"
-#include "terminal/say.h"
 
 const char help_list[] = "Usage: ndio list [OPTION...]\n"
 			 "Show the devices that ndio attach has made, and how they are.\n"
@@ -137,7 +137,7 @@ static void print_row(const struct row *row)
 	       row->facts.locator ? row->facts.since : "?",
 	       size_text(row->device.counts.read_bytes, read),
 	       size_text(row->device.counts.written_bytes, written), grade, lost, unflushed,
-	       row->facts.locator ? say_clean(row->facts.locator, locator, sizeof(locator)) : "?",
+	       row->facts.locator ? printable(row->facts.locator, locator, sizeof(locator)) : "?",
 	       row->device.read_only ? " (read-only)" : "");
 }
 

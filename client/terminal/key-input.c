@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/printable.h"
 #include "terminal/agent.h"
 #include "terminal/interrupt.h"
 #include "terminal/number.h"
@@ -210,7 +211,7 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 		ret = interrupt_caught() ? error_set(err, EINTR, "interrupted") :
 					   echo_off(&terminal, err);
 		if (ret == 0) {
-			tell(fd, "%s: ", say_clean(prompt, clean, sizeof(clean)));
+			tell(fd, "%s: ", printable(prompt, clean, sizeof(clean)));
 			ret = read_line(fd, key, err);
 			tell(fd, "\n");
 			tcsetattr(fd, TCSAFLUSH, &terminal.before);
@@ -307,7 +308,7 @@ static int read_agent(const char *prompt, struct key *key, struct error *err)
 	const struct key_part all = { .size = 0 };
 	struct agent agent;
 	char clean[512];
-	int ret = agent_start(&agent, say_clean(prompt, clean, sizeof(clean)), err);
+	int ret = agent_start(&agent, printable(prompt, clean, sizeof(clean)), err);
 	int ended;
 
 	if (ret < 0)
@@ -349,7 +350,7 @@ int terminal_confirm(const char *question)
 
 	if (fd < 0)
 		return -ENOTTY;
-	tell(fd, "%s ", say_clean(question, clean, sizeof(clean)));
+	tell(fd, "%s ", printable(question, clean, sizeof(clean)));
 	n = read(fd, answer, sizeof(answer));
 	close(fd);
 	return n == 4 && memcmp(answer, "YES\n", 4) == 0;

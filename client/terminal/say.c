@@ -1,27 +1,11 @@
 #include "terminal/say.h"
 
-#include <ctype.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes from 128 up are left alone, as names in UTF-8 have them, but for that encoding's
- * control characters, 0xc2 0x80 to 0x9f. */
-char *say_clean(const char *text, char *to, size_t size)
-{
-	unsigned char before = 0;
-
-	snprintf(to, size, "%s", text);
-	for (unsigned char *c = (unsigned char *)to; *c; c++) {
-		bool control = iscntrl(*c) || (before == 0xc2 && *c < 0xa0);
-
-		before = *c;
-		if (control)
-			*c = '?';
-	}
-	return to;
-}
+#include "base/printable.h"
 
 static bool has_line; /* under stderr's lock */
 
@@ -41,7 +25,7 @@ void say_as(const char *who, const char *fmt, va_list args)
 	fflush(stdout);
 	flockfile(stderr);
 	fprintf(stderr, "%s%s: %s\n", has_line ? "\r\033[K" : "", who,
-		say_clean(text, clean, sizeof(clean)));
+		printable(text, clean, sizeof(clean)));
 	funlockfile(stderr);
 }
 

@@ -7,7 +7,6 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stddef.h>
 
 /* Prints "ndio: ..." and a newline. */
 void say_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -22,8 +21,5 @@ void say_over(bool line);
 /* For ndio_options.notice: prints it as say_error() does, unless it is what it printed last. opaque
  * is unused. */
 void say_notice(void *opaque, const char *message);
-
-/* Copies text for a terminal, cut to fit. Returns to. */
-char *say_clean(const char *text, char *to, size_t size);
 
 #endif
