@@ -112,6 +112,7 @@ struct connection {
 	struct reply *replies, **replies_end;
 	size_t sent; /* bytes of the first of them */
 	bool send_blocked;
+	struct teller teller; /* of what failed */
 
 	unsigned nr_orders; /* in use */
 	struct order *idle_orders;
@@ -212,20 +213,22 @@ static void refuse(struct order *order, uint32_t nbd_error, const char *words)
 
 static void tell_failure(const struct order *order)
 {
-	const struct connection *connection = order->connection;
+	struct connection *connection = order->connection;
 	const struct volume *volume = connection->options.volume;
+	const char *peer = connection->options.peer;
 	enum op op = op_of(&order->command);
 
 	/* For the one a client does something else; the other is no failure. */
 	if (order->error == -EOPNOTSUPP || order->error == -ESHUTDOWN)
 		return;
-	say("%s: %s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s%s", volume->target->name,
-	    connection->options.peer, op_names[op], order->command.len, order->command.offset,
-	    target_reason(volume->target, -order->error),
-	    (op == OP_FLUSH || (order->command.flags & NBD_CMD_FLAG_FUA)) &&
-			    syncs_error(&((struct volume *)volume)->syncs) ?
-		    "; " SYNCS_FAILED :
-		    "");
+	teller_say(&connection->teller, peer,
+		   "%s: %s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s%s", volume->target->name,
+		   peer, op_names[op], order->command.len, order->command.offset,
+		   target_reason(volume->target, -order->error),
+		   (op == OP_FLUSH || (order->command.flags & NBD_CMD_FLAG_FUA)) &&
+				   syncs_error(&((struct volume *)volume)->syncs) ?
+			   "; " SYNCS_FAILED :
+			   "");
 }
 
 static bool is_counted(const struct order *order)
@@ -907,6 +910,7 @@ void connection_close(struct connection *connection)
 {
 	assert(connection->nr_orders == 0);
 	atomic_fetch_sub(&nr_connections, 1);
+	teller_go_on(&connection->teller, connection->options.peer, true);
 	arena_destroy(&connection->arena);
 	OPENSSL_cleanse(connection->in, IN_SIZE);
 	free(connection->in);

@@ -2,7 +2,34 @@
 #ifndef NDIO_SERVE_SAY_H
 #define NDIO_SERVE_SAY_H
 
-/* "ndio serve: " and the message, put together as by printf. Any thread; a line stays in one piece. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/notice.h"
+
+/* "ndio serve: " and the message, put together as by printf, without what isn't printable: names may be a
+ * client's. Any thread; a line stays in one piece. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Says what isn't an error. Any thread. */
+extern const struct notice serve_notice;
+
+/* What a client can have said again and again is said ten times a second, and then how many more there were:
+ * when the next is said, or when it is gone on with. One thread at a time. */
+struct teller {
+	int64_t since; /* a time of clock_ms() */
+	unsigned said; /* since then; 0: nothing ever */
+	unsigned left_out;
+};
+
+/* who is in front of the number of those that weren't said. */
+void teller_say(struct teller *teller, const char *who, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Is there a number to be said? */
+bool teller_has_more(const struct teller *teller);
+
+/* Says it, if the second is over, or now. */
+void teller_go_on(struct teller *teller, const char *who, bool now);
 
 #endif

@@ -295,6 +295,35 @@ h.connect_uri('$(uri disk)')
 h.pread(32 << 20, 0)"
 ok "it serves others" py disk 'h.pwrite(data(4096), 0); same(h.pread(4096, 0), data(4096))'
 like "it says which client's it was" "$(cat "$T/disk.log")" "raw: client process [0-9]+ of user [0-9]+: read of"
+
+# How many failures were told of one process, by lines and by numbers.
+told_of() { # PID
+	python3 -c '
+import re, sys
+log = open(sys.argv[1]).read()
+lines = len(re.findall(f"client process {sys.argv[2]} of user [0-9]+: read of", log))
+more = sum(map(int, re.findall(f"client process {sys.argv[2]} of user [0-9]+: and ([0-9]+) more like this", log)))
+print(lines, lines + more)' "$T/disk.log" "$1"
+}
+fail_often() {
+	local pid lines all deadline=$((SECONDS + 20))
+
+	pid=$(raw '
+s = client()
+size = ready(s)
+for i in range(20):
+    s.sendall(b"".join(request(READ, n, size - 4096, 512) for n in range(100)))
+    for n in range(100):
+        assert done(s)[1] == 5
+print(os.getpid(), flush=True)') || return
+	until read -r lines all < <(told_of "$pid") && [ "$all" = 2000 ]; do
+		[ $SECONDS -le $deadline ] || return
+		sleep 0.02
+	done
+	echo "$lines lines"
+	[ "$lines" -ge 10 ] && [ "$lines" -le 1000 ]
+}
+ok "2,000 failures are some lines, and the number of the others" fail_often
 ok "it ends cleanly" stop_server disk
 
 # ---- the server behind it dies ----
