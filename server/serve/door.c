@@ -218,13 +218,14 @@ static void hand_on(struct door *door, struct guest *guest)
 }
 
 /* 0, or a negative errno; -EAGAIN: what its older connections run hasn't ended. */
-static int take_fence(struct door *door, struct guest *guest, struct error *err)
+static int take_fence(struct guest *guest, struct error *err)
 {
 	const char *name = guest->handshake.name;
 	int ret;
 
 	if (!guest->fence)
-		ret = fence_begin(&door->options.exports->fences, name, &guest->fence, err);
+		ret = fence_begin(&export_of(guest->handshake.transmission.facts)->fences, name,
+				  &guest->fence, err);
 	if (!guest->fence)
 		return ret;
 	ret = fence_ready(guest->fence, false, err);
@@ -239,7 +240,7 @@ static int take_fence(struct door *door, struct guest *guest, struct error *err)
 static bool open_export(struct door *door, struct guest *guest)
 {
 	struct error err;
-	int ret = take_fence(door, guest, &err);
+	int ret = take_fence(guest, &err);
 
 	door->nr_opening += (ret == -EAGAIN) - guest->opening;
 	guest->opening = ret == -EAGAIN;

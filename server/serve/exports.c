@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/align.h"
 #include "engine/bounce.h"
 #include "nbd/target-nbd.h"
 #include "say.h"
@@ -27,15 +29,20 @@ static uint16_t flags_of(const struct volume *volume)
 	return flags;
 }
 
-static void describe(struct export *export, const char *identity)
+/* What is in it, the user's words, and who serves it. */
+static int describe(struct export *export, struct error *err)
 {
 	const struct volume *volume = export->volume;
-	int len = 0;
+	char luks[128] = "";
 
 	if (volume->encrypted)
-		len = snprintf(export->description, 128, VOLUME_DESCRIPTION "; ",
-			       volume->luks.version, volume->sector);
-	snprintf(export->description + len, sizeof(export->description) - len, "%s", identity);
+		snprintf(luks, sizeof(luks), VOLUME_DESCRIPTION "; ", volume->luks.version,
+			 volume->sector);
+	if (asprintf(&export->description, "%s%s%s%s", luks, export->words ? export->words : "",
+		     export->words ? "; " : "", export->fences.identity) < 0) {
+		export->description = NULL;
+		return error_set(err, ENOMEM, "no memory for an export");
+	}
 	export->facts = (struct export_facts){
 		.name = export->name,
 		.description = export->description,
@@ -46,10 +53,22 @@ static void describe(struct export *export, const char *identity)
 		.max_block = MAX_REQUEST,
 		.extents = volume->can_extents,
 	};
+	return 0;
 }
 
-int exports_add(struct exports *exports, const char *name, const struct volume_options *options,
-		struct error *err)
+static void free_export(struct export *export)
+{
+	if (!export)
+		return;
+	fences_clear(&export->fences);
+	free(export->name);
+	free(export->words);
+	free(export->description);
+	free(export);
+}
+
+int exports_add(struct exports *exports, const char *name, const char *words,
+		const struct volume_options *options, struct error *err)
 {
 	struct export *export;
 	int ret;
@@ -57,33 +76,46 @@ int exports_add(struct exports *exports, const char *name, const struct volume_o
 	if (exports->count == EXPORTS_MAX)
 		return error_set(err, E2BIG, "no more than %d exports", EXPORTS_MAX);
 	export = calloc(1, sizeof(*export));
-	if (!export || !(export->name = strdup(name))) {
-		free(export);
-		return error_set(err, ENOMEM, "no memory for an export");
+	if (export) {
+		export->fences = (struct fences)FENCES_INIT;
+		export->name = strdup(name);
+		export->words = words && *words ? strdup(words) : NULL;
 	}
-	ret = volume_open(options, &export->volume, err);
-	if (ret < 0) {
-		free(export->name);
-		free(export);
-		return ret;
-	}
-	exports->all[exports->count++] = export;
-	return 0;
+	if (!export || !export->name || (words && *words && !export->words))
+		ret = error_set(err, ENOMEM, "no memory for an export");
+	else
+		ret = volume_open(options, &export->volume, err);
+	if (ret < 0)
+		free_export(export);
+	else
+		exports->all[exports->count++] = export;
+	return ret;
+}
+
+static unsigned usual_threads(unsigned nr_exports)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t most = max_u64(1, min_u64(8, THREADS_USUAL / max_u64(1, nr_exports)));
+
+	return cores < 1 ? 1 : min_u64(cores, most);
 }
 
 int exports_start(struct exports *exports, unsigned threads, struct error *err)
 {
-	bool last = true, pinned = true;
-	int ret;
+	bool pinned = true;
+	int ret = 0;
 
-	for (unsigned i = 0; i < exports->count; i++)
-		last = last && !target_is_nbd(exports->all[i]->volume->target);
-	ret = fences_identify(&exports->fences, last, err);
+	if (threads == 0)
+		threads = usual_threads(exports->count);
 	for (unsigned i = 0; i < exports->count && ret == 0; i++) {
 		struct export *export = exports->all[i];
 
-		describe(export, exports->fences.identity);
-		ret = loops_open(export->volume, threads, exports->counted, &export->loops, err);
+		ret = fences_identify(&export->fences, !target_is_nbd(export->volume->target), err);
+		if (ret == 0)
+			ret = describe(export, err);
+		if (ret == 0)
+			ret = loops_open(export->volume, threads, exports->counted, &export->loops,
+					 err);
 		pinned = pinned &&
 			 (ret < 0 || !export->volume->encrypted || loops_are_pinned(export->loops));
 	}
@@ -104,17 +136,19 @@ struct export *exports_find(struct exports *exports, const char *name)
 
 void exports_close(struct exports *exports)
 {
+	/* A server that is silent or away would be waited for longer than anybody wants; and all of them
+	 * beside each other. */
+	for (unsigned i = 0; i < exports->count; i++)
+		if (target_is_nbd(exports->all[i]->volume->target))
+			target_nbd_hurry(exports->all[i]->volume->target);
+	for (unsigned i = 0; i < exports->count; i++)
+		loops_end(exports->all[i]->loops);
 	for (unsigned i = 0; i < exports->count; i++) {
 		struct export *export = exports->all[i];
 
-		/* A server that is silent or away would be waited for longer than anybody wants. */
-		if (target_is_nbd(export->volume->target))
-			target_nbd_hurry(export->volume->target);
 		loops_close(export->loops);
 		volume_close(export->volume);
-		free(export->name);
-		free(export);
+		free_export(export);
 	}
 	exports->count = 0;
-	fences_clear(&exports->fences);
 }

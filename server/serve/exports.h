@@ -8,7 +8,8 @@
 #include "open.h"
 #include "transmission.h"
 
-#define EXPORTS_MAX 64
+#define EXPORTS_MAX   64
+#define THREADS_USUAL 32
 
 struct export
 {
@@ -16,24 +17,27 @@ struct export
 	struct volume *volume;
 	struct loops *loops;
 	struct export_facts facts;
-	char description[384];
+	char *words;       /* the user's own; or NULL */
+	char *description; /* with those */
+	struct fences fences;
 };
 
 struct exports {
 	struct export *all[EXPORTS_MAX];
 	unsigned count;
-	struct fences fences;
 	bool counted; /* what their clients ask for is */
 };
 
-/* Opens the volume and adds it. 0, or a negative errno with a message. */
-int exports_add(struct exports *exports, const char *name, const struct volume_options *options,
-		struct error *err);
+/* Opens the volume and adds it; words are for its description, and may be NULL. 0, or a negative errno with a
+ * message. */
+int exports_add(struct exports *exports, const char *name, const char *words,
+		const struct volume_options *options, struct error *err);
 
-/* Starts the loops of all, with so many threads each at the most. */
+/* Starts the loops of all, with so many threads each at the most. 0: a core one, but so that there are no
+ * more than THREADS_USUAL in all, or one of each. */
 int exports_start(struct exports *exports, unsigned threads, struct error *err);
 
-/* Of this name; without one: the only one. NULL: there is none. */
+/* Of this name. Without one: the one whose name is empty, or the only one. NULL: there is none. */
 struct export *exports_find(struct exports *exports, const char *name);
 
 /* The clients come to their end, and all is closed. */

@@ -366,15 +366,20 @@ int loops_open(struct volume *volume, unsigned threads, bool counts, struct loop
 	return ret;
 }
 
+void loops_end(struct loops *loops)
+{
+	for (unsigned i = 0; loops && i < loops->count; i++) {
+		atomic_store(&loops->loop[i].closing, true);
+		wake(&loops->loop[i]);
+	}
+}
+
 /* The loops first: they wait for what workers have. */
 void loops_close(struct loops *loops)
 {
 	if (!loops)
 		return;
-	for (unsigned i = 0; i < loops->count; i++) {
-		atomic_store(&loops->loop[i].closing, true);
-		wake(&loops->loop[i]);
-	}
+	loops_end(loops);
 	for (unsigned i = 0; i < loops->count; i++)
 		pthread_join(loops->loop[i].thread, NULL);
 	workers_close(loops->workers, false);

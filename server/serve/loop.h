@@ -13,6 +13,9 @@ struct loops; /* of one volume */
 int loops_open(struct volume *volume, unsigned count, bool counts, struct loops **loops,
 	       struct error *err);
 
+/* So that several can come to their end beside each other: what loops_close() does first. NULL is fine. */
+void loops_end(struct loops *loops);
+
 /* Their connections take on no more requests, and what runs comes to its end; those whose clients
  * don't take their replies are ended after some seconds. NULL is fine. */
 void loops_close(struct loops *loops);

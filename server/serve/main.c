@@ -1,6 +1,7 @@
 /* ndio-serve: the program behind `ndio serve`: an NBD server on the engine, without nbdkit.
  *
- *     options -> key -> volume -> sockets -> loops -> the door, until it is told to end -> all of it back
+ *     options -> disks, each with its key -> sockets -> loops -> the door, until it is told to end
+ *         -> all of it back
  *
  * Threads: this one has the door; each loop has its own. Signals are this one's: those that end the
  * server come by a descriptor. */
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
@@ -16,20 +18,21 @@
 
 #include "base/places.h"
 #include "door.h"
-#include "exports.h"
 #include "inherit.h"
 #include "options.h"
 #include "say.h"
 #include "statistics.h"
+#include "table.h"
 #include "wire.h"
 
 #define HANDSHAKE_MS  10000
 #define LOCAL_ADDRESS "localhost"
 #define NBD_PORT      "10809"
 
-static struct exports exports = { .fences = FENCES_INIT };
+static struct exports exports;
 static struct listener listeners[LISTEN_MAX + 1];
 static unsigned nr_listeners;
+static struct rlimit descriptors; /* as they were */
 
 static bool has_tls(const struct serve_options *options)
 {
@@ -42,63 +45,30 @@ static int fail(const struct error *err)
 	return EXIT_FAILURE;
 }
 
-static void tell(void *opaque, const char *message)
+/* ---- disks ---- */
+
+static int open_disks(struct serve_options *options, struct error *err)
 {
-	(void)opaque;
-	say("%s", message);
-}
-
-/* ---- the disk ---- */
-
-/* NULL: it comes from a descriptor. */
-static const char *key_path(const struct serve_options *options)
-{
-	const char *file = options->key_file;
-
-	return file && strcmp(file, "-") != 0 ? file : NULL;
-}
-
-static int read_key(const struct serve_options *options, struct key *key, struct error *err)
-{
-	const char *file = key_path(options);
-	bool readable = false;
-	char name[4096 + 16];
-	int ret;
-
-	secret_no_dumps();
-	snprintf(name, sizeof(name), "key file %s",
-		 options->key_file ? options->key_file : "--key-fd");
-	if (file)
-		ret = key_file_load(file, name, &options->key_part, &readable, key, err);
-	else
-		ret = key_file_read(options->key_file ? STDIN_FILENO : options->key_fd, name,
-				    &options->key_part, key, err);
-	if (readable)
-		say("warning: %s: others may read it", name);
-	if (options->key_fd > STDERR_FILENO)
-		close(options->key_fd);
-	return ret;
-}
-
-static int open_disk(const struct serve_options *options, struct error *err)
-{
-	struct volume_options open = options->open;
-	struct key key = { 0 };
+	struct disks *disks = &options->disks;
 	int ret = 0;
 
-	open.notice.tell = tell;
-	if (open.unlock)
-		ret = open_check_key_file(&open, key_path(options), &options->key_part, err);
-	if (open.unlock && ret == 0)
-		ret = read_key(options, &key, err);
-	open.pass = key.data;
-	open.pass_len = key.len;
+	if (options->table)
+		ret = table_read(options->table, &options->disk, disks, err);
 	if (ret == 0)
-		ret = exports_add(&exports, options->export, &open, err);
-	key_clear(&key);
-	if (ret == 0)
-		open_tell_ciphertext(exports.all[exports.count - 1]->volume, &open.notice);
+		ret = disks_open(disks, &exports, err);
 	return ret;
+}
+
+/* Each client and each disk takes some: as many as there may be, for who didn't ask for fewer. */
+static void allow_descriptors(void)
+{
+	struct rlimit most;
+
+	if (getrlimit(RLIMIT_NOFILE, &descriptors) < 0)
+		return;
+	most = descriptors;
+	most.rlim_cur = most.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &most);
 }
 
 /* ---- sockets ---- */
@@ -114,6 +84,9 @@ static int add_listeners(int added)
 /* Where it is told to, or where systemd listens already, or at home. */
 static int listen_all(const struct serve_options *options, struct error *err)
 {
+	const char *what = options->table           ? options->table :
+			   options->nr_locators > 1 ? "several disks" :
+						      options->disks.all[0].locator;
 	unsigned count = options->nr_addresses;
 	int ret = add_listeners(listen_inherited(listeners, LISTEN_MAX, err));
 
@@ -130,7 +103,7 @@ static int listen_all(const struct serve_options *options, struct error *err)
 		ret = add_listeners(
 			listen_tcp(LOCAL_ADDRESS, NBD_PORT, listeners, LISTEN_MAX, err));
 	for (unsigned i = 0; i < nr_listeners && ret == 0; i++)
-		say("%s: listening on %s", options->locator, listeners[i].name);
+		say("%s: listening on %s", what, listeners[i].name);
 	return ret;
 }
 
@@ -173,7 +146,7 @@ static void set_uri(const struct serve_options *options)
 		snprintf(uri, sizeof(uri), "%s+unix:///", scheme);
 	else
 		snprintf(uri, sizeof(uri), "%s://%s/", scheme, first->name);
-	append(uri, sizeof(uri), options->export);
+	append(uri, sizeof(uri), exports.all[0]->name);
 	if (first->path) {
 		strcat(uri, "?socket=");
 		append(uri, sizeof(uri), first->path);
@@ -194,6 +167,7 @@ static int run_command(const struct serve_options *options, const sigset_t *befo
 	sigprocmask(SIG_SETMASK, before, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGXFSZ, SIG_DFL);
+	setrlimit(RLIMIT_NOFILE, &descriptors);
 	execl("/bin/sh", "sh", "-c", options->run, NULL);
 	_exit(127);
 }
@@ -238,7 +212,7 @@ static int open_signals(bool runs, sigset_t *before, struct error *err)
 	return fd;
 }
 
-static int serve(const struct serve_options *options, struct error *err)
+static int serve(struct serve_options *options, struct error *err)
 {
 	struct door_options door = {
 		.exports = &exports,
@@ -255,7 +229,7 @@ static int serve(const struct serve_options *options, struct error *err)
 	if (has_tls(options))
 		ret = tls_server_make(&options->tls, &tls, err);
 	if (ret == 0)
-		ret = open_disk(options, err);
+		ret = open_disks(options, err);
 	exports.counted = options->metrics;
 	/* Not before: while a disk is opened a signal just ends it. */
 	if (ret == 0)
@@ -286,6 +260,7 @@ static int serve(const struct serve_options *options, struct error *err)
 		status = status_of(pid);
 	statistics_end();
 	exports_close(&exports);
+	disks_clear(&options->disks);
 	tls_server_free(tls);
 	return ret < 0 ? fail(err) : status;
 }
@@ -293,7 +268,7 @@ static int serve(const struct serve_options *options, struct error *err)
 int main(int argc, char **argv)
 {
 	static char self[] = "ndio serve";
-	struct serve_options options;
+	static struct serve_options options;
 	struct error err = { .text = "" };
 	int status;
 
@@ -305,5 +280,6 @@ int main(int argc, char **argv)
 		return fflush(stdout) == 0 && !ferror(stdout) ? status : EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
+	allow_descriptors();
 	return serve(&options, &err);
 }

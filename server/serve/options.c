@@ -8,11 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/number.h"
-#include "locator/locator.h"
-#include "luks/luks.h"
+#include "luks/luks-slots.h"
 #include "say.h"
 
 #define STATUS_USAGE    2
@@ -20,15 +18,17 @@
 #define CONNECTIONS_MAX 65536
 
 static const char help[] =
-	"Usage: ndio serve [OPTION...] LOCATOR\n"
-	"Serve a disk to NBD clients: a file, a block device, or another NBD server's export.\n"
-	"With a key it is unlocked as LUKS, and clients see what is in it; without one they\n"
-	"get its bytes as they are.\n"
+	"Usage: ndio serve [OPTION...] LOCATOR...\n"
+	"       ndio serve [OPTION...] --exports FILE\n"
+	"Serve disks to NBD clients: files, block devices, or other NBD servers' exports. With a\n"
+	"key they are unlocked as LUKS, and clients see what is in them; without one they get\n"
+	"their bytes as they are. Of several each has the name of its file.\n"
 	"\n"
 	"  -l, --listen ADDRESS      HOST:PORT, HOST, :PORT; again for more (default: the local\n"
 	"                            host, port 10809)\n"
 	"  -s, --socket PATH         or a Unix socket\n"
 	"  -e, --export NAME         the export's name (default: none)\n"
+	"      --exports FILE        a table of exports: NAME LOCATOR KEYFILE [OPTIONS] a line\n"
 	"      --tls-psk FILE        only by TLS, to users that have a key in the file (ndio psk)\n"
 	"      --tls-certificates DIR  or with the certificate server-cert.pem in the folder\n"
 	"      --verify-peer         to clients that have a certificate of its ca-cert.pem's\n"
@@ -48,7 +48,8 @@ static const char help[] =
 	"      --connections N       to another server, if it allows several (default: 4)\n"
 	"      --answer-timeout SEC  when another server that is silent is lost (default: 30)\n"
 	"      --reconnect SEC       how long one that is away is waited for (default: 60)\n"
-	"      --threads N           that serve clients (default: one a core)\n"
+	"      --unflushed SIZE      memory for what it may lose meanwhile (default: 64M)\n"
+	"      --threads N           that serve clients, for each disk (default: one a core)\n"
 	"      --max-connections N   of clients at once (default: 256)\n"
 	"      --metrics WHERE       statistics: HOST:PORT or a socket's path, for HTTP, or a file\n"
 	"                            whose name ends in .prom\n"
@@ -71,6 +72,8 @@ enum {
 	CONNECTIONS,
 	ANSWER_TIMEOUT,
 	RECONNECT,
+	UNFLUSHED,
+	EXPORTS,
 	THREADS,
 	MAX_CONNECTIONS,
 	RUN,
@@ -86,6 +89,7 @@ static const struct option table[] = {
 	{ "listen", required_argument, NULL, 'l' },
 	{ "socket", required_argument, NULL, 's' },
 	{ "export", required_argument, NULL, 'e' },
+	{ "exports", required_argument, NULL, EXPORTS },
 	{ "key-file", required_argument, NULL, 'k' },
 	{ "key-fd", required_argument, NULL, KEY_FD },
 	{ "keyfile-offset", required_argument, NULL, KEYFILE_OFFSET },
@@ -101,6 +105,7 @@ static const struct option table[] = {
 	{ "connections", required_argument, NULL, CONNECTIONS },
 	{ "answer-timeout", required_argument, NULL, ANSWER_TIMEOUT },
 	{ "reconnect", required_argument, NULL, RECONNECT },
+	{ "unflushed", required_argument, NULL, UNFLUSHED },
 	{ "threads", required_argument, NULL, THREADS },
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
 	{ "run", required_argument, NULL, RUN },
@@ -130,7 +135,7 @@ static int __attribute__((format(printf, 1, 2))) usage(const char *fmt, ...)
 
 static int take_direct(struct serve_options *options, const char *value)
 {
-	return direct_mode_parse(value, &options->open.direct) ?
+	return direct_mode_parse(value, &options->disk.open.direct) ?
 		       -1 :
 		       usage("--direct takes auto, on or off, not \"%s\"", value);
 }
@@ -143,13 +148,14 @@ static int take_number(struct serve_options *options, int option, const char *va
 		uint64_t min, max;
 		unsigned *into;
 	} numbers[] = {
-		{ KEY_FD, "--key-fd", 0, INT_MAX, (unsigned *)&options->key_fd },
-		{ SLOT, "--slot", 0, 31, (unsigned *)&options->open.slot },
-		{ MAX_KDF_TIME, "--max-kdf-time", 1, UINT_MAX, &options->open.max_kdf_time },
-		{ CONNECTIONS, "--connections", 1, 64, &options->open.connections },
+		{ KEY_FD, "--key-fd", 0, INT_MAX, (unsigned *)&options->disk.key_fd },
+		{ SLOT, "--slot", 0, DISK_SLOT_MAX, (unsigned *)&options->disk.open.slot },
+		{ MAX_KDF_TIME, "--max-kdf-time", 1, UINT_MAX, &options->disk.open.max_kdf_time },
+		{ CONNECTIONS, "--connections", 1, DISK_CONNECTIONS_MAX,
+		  &options->disk.open.connections },
 		{ ANSWER_TIMEOUT, "--answer-timeout", 1, NBD_ANSWER_TIMEOUT_MAX,
-		  &options->open.answer_timeout },
-		{ RECONNECT, "--reconnect", 0, NBD_RECONNECT_MAX, &options->open.reconnect },
+		  &options->disk.open.answer_timeout },
+		{ RECONNECT, "--reconnect", 0, NBD_RECONNECT_MAX, &options->disk.open.reconnect },
 		{ THREADS, "--threads", 1, THREADS_MAX, &options->threads },
 		{ MAX_CONNECTIONS, "--max-connections", 1, CONNECTIONS_MAX,
 		  &options->max_connections },
@@ -165,14 +171,19 @@ static int take_number(struct serve_options *options, int option, const char *va
 				     numbers[i].name, numbers[i].min, numbers[i].max, value);
 		*numbers[i].into = n;
 	}
-	options->open.one_slot = options->open.slot != LUKS_ANY_SLOT;
+	options->disk.open.one_slot = options->disk.open.slot != LUKS_ANY_SLOT;
 	return -1;
 }
 
-static int take_key_part(struct serve_options *options, int option, const char *value)
+static int take_size(struct serve_options *options, int option, const char *value)
 {
-	struct key_part *part = &options->key_part;
+	struct key_part *part = &options->disk.key_part;
+	uint64_t *unflushed = &options->disk.open.unflushed;
 
+	if (option == UNFLUSHED)
+		return parse_size(value, unflushed) && *unflushed >= TARGET_UNFLUSHED_MIN ?
+			       -1 :
+			       usage("--unflushed takes a size, 1M or more, not \"%s\"", value);
 	if (option == KEYFILE_OFFSET)
 		return parse_size(value, &part->offset) ?
 			       -1 :
@@ -210,6 +221,42 @@ static int take_tls(struct serve_options *options, int option, const char *value
 	}
 }
 
+/* Of each disk. */
+static int take_of_disk(struct serve_options *options, int option, const char *value)
+{
+	struct disk *disk = &options->disk;
+
+	switch (option) {
+	case 'e':
+		disk->name = value;
+		return -1;
+	case 'k':
+		disk->key_file = value;
+		return -1;
+	case KEYFILE_OFFSET:
+	case KEYFILE_SIZE:
+	case UNFLUSHED:
+		return take_size(options, option, value);
+	case HEADER:
+		disk->open.header = value;
+		return -1;
+	case 'r':
+		disk->open.readonly = true;
+		return -1;
+	case DISCARD:
+	case NO_DISCARD:
+		options->discard = option == DISCARD;
+		return -1;
+	case NO_LOCK_IMAGE:
+		disk->open.locking = LOCK_IMAGE_OFF;
+		return -1;
+	case DIRECT:
+		return take_direct(options, value);
+	default:
+		return take_number(options, option, value);
+	}
+}
+
 static int take(struct serve_options *options, int option, const char *value)
 {
 	switch (option) {
@@ -223,30 +270,9 @@ static int take(struct serve_options *options, int option, const char *value)
 	case 's':
 		options->socket = value;
 		return -1;
-	case 'e':
-		options->export = value;
+	case EXPORTS:
+		options->table = value;
 		return -1;
-	case 'k':
-		options->key_file = value;
-		return -1;
-	case KEYFILE_OFFSET:
-	case KEYFILE_SIZE:
-		return take_key_part(options, option, value);
-	case HEADER:
-		options->open.header = value;
-		return -1;
-	case 'r':
-		options->open.readonly = true;
-		return -1;
-	case DISCARD:
-	case NO_DISCARD:
-		options->discard = option == DISCARD;
-		return -1;
-	case NO_LOCK_IMAGE:
-		options->open.locking = LOCK_IMAGE_OFF;
-		return -1;
-	case DIRECT:
-		return take_direct(options, value);
 	case PID_FILE:
 		options->pid_file = value;
 		return -1;
@@ -266,72 +292,132 @@ static int take(struct serve_options *options, int option, const char *value)
 		fprintf(stderr, "Try \"ndio serve --help\".\n");
 		return STATUS_USAGE;
 	default:
-		return take_number(options, option, value);
+		return take_of_disk(options, option, value);
 	}
 }
 
-/* What only goes together. */
-static int check(struct serve_options *options)
+/* What only goes together, of keys. */
+static int check_key(struct serve_options *options)
 {
-	bool has_key = options->key_file || options->key_fd >= 0;
+	struct disk *disk = &options->disk;
+	bool has_key = disk->key_file || disk->key_fd >= 0;
 
-	if (options->key_file && options->key_fd >= 0)
+	if (disk->key_file && disk->key_fd >= 0)
 		return usage("--key-file or --key-fd, not both");
-	if (!has_key && (options->open.header || options->open.one_slot))
+	if (!has_key && (disk->open.header || disk->open.one_slot))
 		return usage("--header and --slot need --key-file or --key-fd");
-	if (!has_key && (options->key_part.offset || options->key_part.size))
+	if (!has_key && (disk->key_part.offset || disk->key_part.size))
 		return usage("--keyfile-offset and --keyfile-size need --key-file or --key-fd");
+	disk->open.unlock = has_key;
+	disk->open.discard = options->discard == 1;
+	disk->open.no_discard = options->discard == 0;
+	return -1;
+}
+
+/* And of the rest. */
+static int check(const struct serve_options *options)
+{
 	if (options->tls.psk_file && options->tls.certificates)
 		return usage("--tls-psk or --tls-certificates, not both");
 	if (options->tls.verify_peer && !options->tls.certificates)
 		return usage("--verify-peer needs --tls-certificates");
 	if (options->tls_optional && !options->tls.psk_file && !options->tls.certificates)
 		return usage("--tls-optional needs --tls-psk or --tls-certificates");
-	options->open.unlock = has_key;
-	options->open.discard = options->discard == 1;
-	options->open.no_discard = options->discard == 0;
 	return -1;
 }
 
-static int take_locator(struct serve_options *options, int count, char **locators)
+/* And of disks. */
+static int check_disks(const struct serve_options *options)
+{
+	bool is_named = *options->disk.name;
+
+	if (options->nr_locators > 0 && options->table)
+		return usage("--exports or disks, not both");
+	if (options->nr_locators == 0 && !options->table)
+		return usage("which disk?");
+	if (options->nr_locators > EXPORTS_MAX)
+		return usage("no more than %d disks", EXPORTS_MAX);
+	if (options->table && (is_named || options->disk.open.unlock))
+		return usage("--exports: names and keys are in the table");
+	if (options->nr_locators > 1 && (is_named || options->disk.open.header))
+		return usage(
+			"--export and --header are for one disk; for several there is --exports");
+	return -1;
+}
+
+/* ---- what is served ---- */
+
+/* Of several: what a client would call it. */
+static int set_name(struct disk *disk, struct error *err)
+{
+	const char *slash = strrchr(disk->locator, '/');
+
+	if (disk->open.uri)
+		return error_set(
+			err, EINVAL,
+			"%s: beside other disks it needs a name, which a table (--exports) "
+			"gives it",
+			disk->locator);
+	disk->name = slash ? slash + 1 : disk->locator;
+	return disk_check_name(disk->name, err);
+}
+
+static int add_disk(struct serve_options *options, const char *locator, struct error *err)
+{
+	struct disks *disks = &options->disks;
+	struct disk *disk = &disks->all[disks->count];
+	int ret;
+
+	*disk = options->disk;
+	ret = disk_set_locator(disk, locator, err);
+	if (ret == 0 && options->nr_locators > 1)
+		ret = set_name(disk, err);
+	else if (ret == 0)
+		ret = disk_check_name(disk->name, err);
+	for (unsigned i = 0; i < disks->count && ret == 0; i++)
+		if (strcmp(disks->all[i].name, disk->name) == 0)
+			ret = error_set(err, EINVAL,
+					"%s and %s: both would be \"%.100s\": a table (--exports) "
+					"gives them names",
+					disks->all[i].locator, locator, disk->name);
+	disks->count++;
+	return ret;
+}
+
+static int take_locators(struct serve_options *options, char **locators)
 {
 	struct error err;
-	int kind;
 
-	if (count != 1)
-		return usage(count ? "one disk at a time" : "which disk?");
-	options->locator = locators[0];
-	kind = locator_kind(options->locator, &err);
-	if (kind < 0)
-		return usage("%s", err.text);
-	if (kind == LOCATOR_URI)
-		options->open.uri = options->locator;
-	else
-		options->open.file = options->locator;
+	for (int i = 0; i < options->nr_locators; i++)
+		if (add_disk(options, locators[i], &err) < 0)
+			return usage("%s", err.text);
 	return -1;
 }
+
+/* ---- the whole ---- */
 
 int options_take(int argc, char **argv, struct serve_options *options)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	int option, status = -1;
 
 	*options = (struct serve_options){
-		.open = { .connections = 4,
-			  .reconnect = NBD_RECONNECT,
-			  .slot = LUKS_ANY_SLOT,
-			  .locking = LOCK_IMAGE },
-		.key_fd = -1,
-		.export = "",
+		.disk = { .open = { .connections = 4,
+				    .reconnect = NBD_RECONNECT,
+				    .slot = LUKS_ANY_SLOT,
+				    .locking = LOCK_IMAGE },
+			  .name = "",
+			  .key_fd = -1 },
 		.discard = -1,
-		.threads = cores < 1 ? 1 :
-			   cores > 8 ? 8 :
-				       cores,
 		.max_connections = 256,
 	};
 	while (status < 0 && (option = getopt_long(argc, argv, "l:s:e:k:rhV", table, NULL)) >= 0)
 		status = take(options, option, optarg);
+	options->nr_locators = argc - optind;
 	if (status < 0)
-		status = take_locator(options, argc - optind, argv + optind);
-	return status < 0 ? check(options) : status;
+		status = check_key(options);
+	if (status < 0)
+		status = check(options);
+	if (status < 0)
+		status = check_disks(options);
+	return status < 0 ? take_locators(options, argv + optind) : status;
 }

@@ -5,17 +5,14 @@
 #include <stdbool.h>
 
 #include "base/listen.h"
-#include "memory/key-file.h"
-#include "open.h"
+#include "disk.h"
 #include "tls/tls-server.h"
 
 struct serve_options {
-	struct volume_options open; /* but for the disk */
-	const char *locator;
-	const char *key_file; /* or NULL */
-	int key_fd;           /* or -1 */
-	struct key_part key_part;
-	const char *export; /* its name */
+	struct disk disk; /* as each is, but for its locator, and its name if there are several */
+	struct disks disks;
+	int nr_locators;
+	const char *table; /* a path, to be read, in place of disks; or NULL */
 	const char *addresses[LISTEN_MAX];
 	unsigned nr_addresses;
 	const char *socket;            /* a path, or NULL */
@@ -24,8 +21,9 @@ struct serve_options {
 	const char *metrics;           /* where, or NULL */
 	struct tls_server_options tls; /* with neither: no TLS */
 	bool tls_optional;
-	int discard; /* -1: as the header says */
-	unsigned threads, max_connections;
+	int discard;      /* -1: as the header says */
+	unsigned threads; /* of each disk; 0: as usual */
+	unsigned max_connections;
 };
 
 /* -1: go on; or a status to exit with. What was wrong has been told. */
