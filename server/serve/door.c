@@ -1,9 +1,10 @@
 /* A guest is a client whose handshake isn't over. It costs memory of a fixed size, and time until
  * its patience ends. There are GUESTS at the most: one more, and the one that has been here longest
- * goes, so that whoever opens connections and says nothing keeps nobody out. Where there are as many
- * connections as are allowed, the next isn't taken in: it waits in the listener's queue.
+ * goes, so that whoever opens connections and says nothing keeps nobody out. It takes a place among
+ * those that are served only when it has said what it wants. Where all places are taken it waits for one
+ * then, and the next isn't taken in: it waits in the listener's queue.
  *
- *     accept -> greeting -> options ... -> OPEN: fence -> READY: a connection of a loop's
+ *     accept -> greeting -> options ... -> OPEN: place, fence -> READY: a connection of a loop's
  *
  * One thread, which never waits for a guest. */
 #include "door.h"
@@ -25,25 +26,38 @@
 #include "base/clock.h"
 #include "handshake.h"
 #include "say.h"
+#include "base/utf8.h"
 
-#define GUESTS      64
-#define MAX_OPTIONS 128 /* in one handshake */
-#define IDLE_S      60  /* seconds of silence before a client is looked for, */
-#define PROBE_S     10  /* between looks, */
-#define PROBES      6   /* and how many */
-#define EVENTS      64
-#define LOOK_MS     10    /* between looks whether a fence is ready, or a place is free again */
-#define PAUSE_MS    100   /* without descriptors or memory for another connection */
-#define TELL_MS     10000 /* between messages of that */
-#define ACCEPTS     64    /* before those that are here have their turn */
+#define GUESTS       64
+#define MAX_OPTIONS  128 /* in one handshake */
+#define IDLE_S       60  /* seconds of silence before a client is looked for, */
+#define PROBE_S      10  /* between looks, */
+#define PROBES       6   /* and how many */
+#define EVENTS       64
+#define LOOK_MS      10    /* between looks whether a fence is ready, or a place is free again */
+#define PAUSE_MS     100   /* without descriptors or memory for another connection */
+#define TELL_MS      10000 /* between messages of that */
+#define ACCEPTS      64    /* before those that are here have their turn */
+#define TELL_REST_MS 1000  /* until how many messages were left out is told, too */
+#define NAME_SAID    200   /* bytes of a name that there isn't */
+#define GUESTS_NAME  "clients"
+
+enum place {
+	ASKS,    /* it hasn't said what it wants */
+	WAITS,   /* for a place, however long */
+	OPENING, /* it has one, and the fence isn't ready */
+	OPENED,
+	PLACES,
+};
 
 struct guest {
+	struct door *door;
 	struct guest *next, *before; /* the next is younger */
 	struct stream stream;        /* fd is -1: the place is free */
 	int64_t until;               /* a time of clock_ms() */
 	uint32_t events;             /* of epoll(7) */
 	struct fence_handle *fence;  /* or NULL */
-	bool opening;                /* the fence isn't ready */
+	enum place place;
 	enum handshake_next step;
 	size_t in_end;
 	uint8_t in[CONNECTION_AHEAD];
@@ -54,10 +68,11 @@ struct guest {
 struct door {
 	struct door_options options;
 	int epoll_fd, stop_fd;
-	bool listens;         /* epoll is told of the listeners */
-	int64_t paused_until; /* no descriptors: don't listen before */
-	int64_t silent_until; /* that was told */
-	unsigned nr_guests, nr_opening;
+	bool listens;           /* epoll is told of the listeners */
+	int64_t paused_until;   /* no descriptors: don't listen before */
+	int64_t silent_until;   /* that was told */
+	struct teller teller;   /* of guests */
+	unsigned nr_in[PLACES]; /* guests */
 	struct guest *oldest, *youngest;
 	struct guest *idle;
 	struct guest guests[GUESTS];
@@ -67,16 +82,23 @@ struct door {
 
 static const struct export_facts *list_export(void *opaque, size_t i)
 {
-	const struct exports *exports = opaque;
+	const struct guest *guest = opaque;
+	const struct exports *exports = guest->door->options.exports;
 
 	return i < exports->count ? &exports->all[i]->facts : NULL;
 }
 
 static const struct export_facts *find_export(void *opaque, const char *name)
 {
-	const struct export *export = exports_find(opaque, name);
+	struct guest *guest = opaque;
+	struct door *door = guest->door;
+	const struct export *export = exports_find(door->options.exports, name);
 
-	return export ? &export->facts : NULL;
+	if (export)
+		return &export->facts;
+	teller_say(&door->teller, GUESTS_NAME, "%s: it asks for \"%.*s\": there is no such export",
+		   guest->peer, (int)utf8_fit(name, NAME_SAID), name);
+	return NULL;
 }
 
 static struct export *export_of(const struct export_facts *facts)
@@ -94,18 +116,17 @@ static void free_guest(struct door *door, struct guest *guest)
 	guest->stream.fd = -1;
 	guest->next = door->idle;
 	door->idle = guest;
-	door->nr_guests--;
+	door->nr_in[guest->place]--;
 }
 
 static void send_away(struct door *door, struct guest *guest, const char *why)
 {
 	if (why) {
-		say("%s: %s", guest->peer, why);
+		teller_say(&door->teller, GUESTS_NAME, "%s: %s", guest->peer, why);
 		door_meter_failed(door->options.meter);
 	}
 	if (guest->fence)
 		fence_close(guest->fence);
-	door->nr_opening -= guest->opening;
 	stream_close(&guest->stream, false); /* epoll forgets it */
 	free_guest(door, guest);
 }
@@ -151,10 +172,9 @@ static void set_socket(int fd)
 /* NULL: it couldn't be watched. */
 static struct guest *let_in(struct door *door, int fd)
 {
-	const struct handshake_options options = {
+	struct handshake_options options = {
 		.list = list_export,
 		.find = find_export,
-		.opaque = door->options.exports,
 		.tls_offered = door->options.tls,
 		.tls_required = door->options.tls && !door->options.tls_optional,
 		.max_options = MAX_OPTIONS,
@@ -165,20 +185,21 @@ static struct guest *let_in(struct door *door, int fd)
 	if (!door->idle)
 		send_away(door, door->oldest,
 			  "it hasn't said what it wants, and others come: its connection is ended");
-	guest = door->idle;
+	options.opaque = guest = door->idle;
 	door->idle = guest->next;
+	guest->door = door;
 	guest->stream = (struct stream){ .fd = fd };
 	guest->until = clock_ms() + door->options.patience;
 	guest->events = EPOLLIN;
 	guest->fence = NULL;
-	guest->opening = false;
+	guest->place = ASKS;
+	door->nr_in[ASKS]++;
 	guest->step = HANDSHAKE_MORE;
 	guest->in_end = 0;
 	guest->next = NULL;
 	guest->before = door->youngest;
 	*(door->youngest ? &door->youngest->next : &door->oldest) = guest;
 	door->youngest = guest;
-	door->nr_guests++;
 	name_peer(fd, guest->peer);
 	set_socket(fd);
 	handshake_begin(&guest->handshake, &options);
@@ -187,6 +208,41 @@ static struct guest *let_in(struct door *door, int fd)
 		return guest;
 	send_away(door, guest, strerror(errno));
 	return NULL;
+}
+
+/* ---- places ---- */
+
+static bool has_place(const struct door *door)
+{
+	unsigned count = door->nr_in[OPENING] + door->nr_in[OPENED];
+
+	for (unsigned i = 0; i < door->options.exports->count; i++)
+		count += loops_connections(door->options.exports->all[i]->loops);
+	return count < door->options.max_connections;
+}
+
+static void set_place(struct guest *guest, enum place place)
+{
+	guest->door->nr_in[guest->place]--;
+	guest->place = place;
+	guest->door->nr_in[place]++;
+}
+
+/* False: it waits, behind those that waited before. */
+static bool take_place(struct guest *guest)
+{
+	const struct door *door = guest->door;
+
+	if (guest->place >= OPENING)
+		return true;
+	if (!has_place(door) || (guest->place == ASKS && door->nr_in[WAITS])) {
+		set_place(guest, WAITS);
+		return false;
+	}
+	if (guest->place == WAITS)
+		guest->until = clock_ms() + door->options.patience;
+	set_place(guest, OPENING);
+	return true;
 }
 
 /* ---- what a guest says ---- */
@@ -210,7 +266,8 @@ static void hand_on(struct door *door, struct guest *guest)
 	epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, guest->stream.fd, NULL);
 	guest->fence = NULL;
 	if (connection_open(&options, &connection) < 0)
-		say("%s: no memory for its connection", guest->peer);
+		teller_say(&door->teller, GUESTS_NAME, "%s: no memory for its connection",
+			   guest->peer);
 	else
 		loops_add(export->loops, connection);
 	OPENSSL_cleanse(guest->in, guest->in_end); /* they may be a write's */
@@ -240,14 +297,16 @@ static int take_fence(struct guest *guest, struct error *err)
 static bool open_export(struct door *door, struct guest *guest)
 {
 	struct error err;
-	int ret = take_fence(guest, &err);
+	int ret;
 
-	door->nr_opening += (ret == -EAGAIN) - guest->opening;
-	guest->opening = ret == -EAGAIN;
+	if (!take_place(guest))
+		return false;
+	ret = take_fence(guest, &err);
 	if (ret == -EAGAIN)
 		return false;
+	set_place(guest, ret < 0 ? ASKS : OPENED);
 	if (ret < 0)
-		say("%s: %s", guest->peer, err.text);
+		teller_say(&door->teller, GUESTS_NAME, "%s: %s", guest->peer, err.text);
 	guest->step = handshake_opened(&guest->handshake, -ret, ret < 0 ? err.text : NULL);
 	return true;
 }
@@ -350,7 +409,11 @@ static void go_on(struct door *door, struct guest *guest)
 				return;
 		} else if (guest->step == HANDSHAKE_OPEN) {
 			goes_on = open_export(door, guest);
-			watch(door, guest, goes_on ? EPOLLIN : 0);
+			/* What it has sent is for later; that it has gone is for now. */
+			watch(door, guest,
+			      goes_on               ? (uint32_t)EPOLLIN :
+			      guest->place == WAITS ? (uint32_t)EPOLLRDHUP :
+						      0);
 		} else if (guest->in_end) {
 			feed(guest);
 		} else {
@@ -364,18 +427,9 @@ static void go_on(struct door *door, struct guest *guest)
 
 /* ---- listeners ---- */
 
-static unsigned nr_connections(const struct door *door)
-{
-	unsigned count = door->nr_guests;
-
-	for (unsigned i = 0; i < door->options.exports->count; i++)
-		count += loops_connections(door->options.exports->all[i]->loops);
-	return count;
-}
-
 static bool has_room(const struct door *door)
 {
-	return nr_connections(door) < door->options.max_connections;
+	return door->nr_in[WAITS] == 0 && has_place(door);
 }
 
 static void pause_listening(struct door *door, const struct listener *listener, int error)
@@ -427,36 +481,48 @@ static void mind_listeners(struct door *door)
 	}
 }
 
-/* Those whose time is up, and those that wait for a fence. */
+static bool is_held(const struct guest *guest)
+{
+	return guest->place == WAITS || guest->place == OPENING;
+}
+
+/* Those whose time is up, and those that wait for a place or a fence. */
 static void look_at_guests(struct door *door)
 {
+	static const char *const why[PLACES] = {
+		[ASKS] = "its handshake takes too long: its connection is ended",
+		[OPENING] = "what it asked for before takes too long: its connection is ended",
+		[OPENED] = "its handshake takes too long: its connection is ended",
+	};
 	int64_t now = clock_ms();
 	struct guest *guest, *next;
 
-	while (door->oldest && door->oldest->until <= now)
-		send_away(
-			door, door->oldest,
-			door->oldest->opening ?
-				"what it asked for before takes too long: its connection is ended" :
-				"its handshake takes too long: its connection is ended");
-	for (guest = door->oldest; guest && door->nr_opening; guest = next) {
+	for (guest = door->oldest; guest; guest = next) {
 		next = guest->next;
-		if (guest->opening)
+		if (guest->place != WAITS && guest->until <= now)
+			send_away(door, guest, why[guest->place]);
+		else if (is_held(guest))
 			go_on(door, guest);
 	}
+	teller_go_on(&door->teller, GUESTS_NAME, false);
 }
 
 /* ---- the whole ---- */
 
 static int time_to_sleep(const struct door *door)
 {
-	int64_t left = -1;
+	int64_t until = INT64_MAX, left;
 
-	if (door->nr_opening || !door->listens)
+	if (door->nr_in[WAITS] || door->nr_in[OPENING] || !door->listens)
 		return LOOK_MS;
-	if (door->oldest)
-		left = door->oldest->until - clock_ms();
-	return door->oldest && left < 0 ? 0 : (int)left;
+	for (const struct guest *guest = door->oldest; guest; guest = guest->next)
+		until = guest->until < until ? guest->until : until;
+	if (until == INT64_MAX)
+		return teller_has_more(&door->teller) ? TELL_REST_MS : -1;
+	left = until - clock_ms();
+	if (teller_has_more(&door->teller) && left > TELL_REST_MS)
+		return TELL_REST_MS;
+	return left < 0 ? 0 : (int)left;
 }
 
 static bool is_listener(const struct door *door, const void *what)
@@ -481,7 +547,7 @@ static bool do_round(struct door *door)
 
 		if (!guest || is_listener(door, guest) || guest->stream.fd < 0)
 			continue;
-		if (guest->opening) /* it is watched for its end alone */
+		if (is_held(guest)) /* it is watched for its end alone */
 			send_away(door, guest, NULL);
 		else
 			go_on(door, guest);
@@ -517,6 +583,7 @@ int door_run(const struct door_options *options, int stop_fd, struct error *err)
 		;
 	while (door->oldest)
 		send_away(door, door->oldest, NULL);
+	teller_go_on(&door->teller, GUESTS_NAME, true);
 	if (door->epoll_fd >= 0)
 		close(door->epoll_fd);
 	free(door);

@@ -16,7 +16,7 @@ struct door_options {
 	unsigned nr_listeners;
 	struct tls_server *tls;   /* or NULL */
 	bool tls_optional;        /* a client may go without */
-	unsigned max_connections; /* open at once, with those that shake hands */
+	unsigned max_connections; /* open at once, without those that shake hands */
 	int64_t patience;         /* ms: so long a handshake may take */
 	struct door_meter *meter; /* or NULL */
 };

@@ -281,6 +281,53 @@ start_server disk prlimit --nofile=40 "$NDIO_BUILD/ndio-serve" --threads 1 --soc
 ok "descriptors run out: who is there goes on, and others come in when there are some again" few_descriptors
 ok "it ends cleanly" stop_server disk
 
+# ---- places ----
+
+# Whoever hasn't said what it wants takes nobody's place; and who has waits for one.
+one_place() {
+	raw '
+mute = [client() for i in range(20)]
+first = client()
+for s in mute + [first]:
+    s.settimeout(30)
+assert ready(first) > 0
+second = mute[3]  # it was here before
+get(second, 18)
+second.sendall(struct.pack(">IQII", 3, 0x49484156454f5054, 1, 0))
+gone = mute[4]  # this one gives up while it waits
+get(gone, 18)
+gone.sendall(struct.pack(">IQII", 3, 0x49484156454f5054, 1, 0))
+first.sendall(request(READ, 1, 0, 512))
+assert done(first, 512)[:2] == (1, 0)
+second.settimeout(0.2)
+try:
+    second.recv(1)
+    assert False, "two have one place"
+except socket.timeout:
+    pass
+gone.close()
+third = client()  # it is not even greeted
+third.settimeout(0.2)
+try:
+    third.recv(1)
+    assert False, "a third is let in"
+except socket.timeout:
+    pass
+for s, before in (second, first), (third, second):
+    before.close()
+    s.settimeout(30)
+    if s is third:
+        assert ready(s) > 0
+    else:
+        assert len(get(s, 10)) == 10
+    s.sendall(request(READ, 1, 0, 512))
+    assert done(s, 512)[:2] == (1, 0)'
+}
+
+start_serve disk --max-connections 1 "$T/raw"
+ok "one place: silent ones don't take it, the others have it in turn" one_place
+ok "it ends cleanly" stop_server disk
+
 # ---- the disk fails ----
 
 start_serve disk --no-lock-image "$T/raw"
