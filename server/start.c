@@ -24,10 +24,10 @@
 #include "luks/luks-memfd.h"
 #include "memory.h"
 #include "memory/pin.h"
+#include "memory/shield.h"
 #include "metrics/metrics.h"
 #include "parameters.h"
 #include "report.h"
-#include "shield.h"
 
 /* -D ndio.stats=1 prints the counters when the server ends. */
 __attribute__((visibility("default"))) int ndio_debug_stats;
@@ -124,7 +124,13 @@ static int lock_key_again(const char *when)
 /* Again after the fork, when the limits may be another user's. */
 static int ready_memory(const struct notice *notice)
 {
-	return memory_choose() < 0 || (config.lock && shield_raise(notice) < 0) ? -1 : 0;
+	struct error err;
+
+	if (memory_choose() < 0)
+		return -1;
+	if (config.lock && shield_raise("lock=on", notice, &err) < 0)
+		return FAIL("%s", err.text);
+	return 0;
 }
 
 /* ---- before the fork ---- */

@@ -19,6 +19,7 @@
 #include "base/places.h"
 #include "door.h"
 #include "inherit.h"
+#include "memory/shield.h"
 #include "options.h"
 #include "say.h"
 #include "statistics.h"
@@ -56,6 +57,9 @@ static int open_disks(struct serve_options *options, struct error *err)
 		ret = table_read(options->table, &options->disk, disks, err);
 	if (ret == 0)
 		ret = disks_open(disks, &exports, err);
+	/* Before any thread, each of which is to have it. */
+	if (ret == 0 && options->lock)
+		ret = shield_raise("--lock", &serve_notice, err);
 	return ret;
 }
 

@@ -49,6 +49,7 @@ static const char help[] =
 	"      --answer-timeout SEC  when another server that is silent is lost (default: 30)\n"
 	"      --reconnect SEC       how long one that is away is waited for (default: 60)\n"
 	"      --unflushed SIZE      memory for what it may lose meanwhile (default: 64M)\n"
+	"      --lock                lock all memory: for disks that this machine's kernel mounts\n"
 	"      --threads N           that serve clients, for each disk (default: one a core)\n"
 	"      --max-connections N   of clients at once (default: 256)\n"
 	"      --metrics WHERE       statistics: HOST:PORT or a socket's path, for HTTP, or a file\n"
@@ -74,6 +75,7 @@ enum {
 	RECONNECT,
 	UNFLUSHED,
 	EXPORTS,
+	LOCK,
 	THREADS,
 	MAX_CONNECTIONS,
 	RUN,
@@ -106,6 +108,7 @@ static const struct option table[] = {
 	{ "answer-timeout", required_argument, NULL, ANSWER_TIMEOUT },
 	{ "reconnect", required_argument, NULL, RECONNECT },
 	{ "unflushed", required_argument, NULL, UNFLUSHED },
+	{ "lock", no_argument, NULL, LOCK },
 	{ "threads", required_argument, NULL, THREADS },
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
 	{ "run", required_argument, NULL, RUN },
@@ -272,6 +275,9 @@ static int take(struct serve_options *options, int option, const char *value)
 		return -1;
 	case EXPORTS:
 		options->table = value;
+		return -1;
+	case LOCK:
+		options->lock = options->disk.open.memory_ready = true;
 		return -1;
 	case PID_FILE:
 		options->pid_file = value;

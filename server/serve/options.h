@@ -22,6 +22,7 @@ struct serve_options {
 	struct tls_server_options tls; /* with neither: no TLS */
 	bool tls_optional;
 	int discard;      /* -1: as the header says */
+	bool lock;        /* all memory */
 	unsigned threads; /* of each disk; 0: as usual */
 	unsigned max_connections;
 };

@@ -1,4 +1,4 @@
-#include "shield.h"
+#include "memory/shield.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "memory/pin.h"
-#include "report.h"
 
 /* Memory that the kernel allocates for this process then never waits for writeback, and what it
  * writes isn't throttled as others' writes are. */
@@ -30,23 +29,24 @@ static int hide_from_oom_killer(void)
 	return ret;
 }
 
-int shield_raise(const struct notice *notice)
+int shield_raise(const char *option, const struct notice *notice, struct error *err)
 {
 	int ret;
 
 	/* MCL_ONFAULT locks what is used and not whole stacks and arenas. */
 	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-		return FAIL("lock=on: can't lock the server's memory: %s (the locked-memory limit, "
-			    "ulimit -l, must be unlimited)",
-			    strerror(errno));
+		return error_set(err, errno,
+				 "%s: can't lock the server's memory: %s (the locked-memory limit, "
+				 "ulimit -l, must be unlimited)",
+				 option, strerror(errno));
 	pin_all_is_locked();
 	ret = become_flusher();
 	if (ret < 0)
-		notice_tell(notice, "lock=on: the server can't become an I/O flusher: %s",
+		notice_tell(notice, "%s: the server can't become an I/O flusher: %s", option,
 			    strerror(-ret));
 	ret = hide_from_oom_killer();
 	if (ret < 0)
-		notice_tell(notice, "lock=on: the server can't hide from the OOM killer: %s",
+		notice_tell(notice, "%s: the server can't hide from the OOM killer: %s", option,
 			    strerror(-ret));
 	return 0;
 }
