@@ -1,6 +1,7 @@
 #!/bin/bash
 # systemd takes the units that `make install` puts in place, as they are and together with the
-# mounts that need them; what ndio-export@.service runs serves a disk on a socket of systemd's.
+# mounts that need them; what ndio-export@.service runs serves a disk on a socket of systemd's, and what
+# ndio-serve.service runs says when it serves.
 . "$(dirname "$0")/../lib/lib.sh"
 . "$root/tests/lib/install.sh"
 
@@ -91,7 +92,7 @@ if ! ok "make install" install_copy PREFIX="$prefix"; then
 fi
 attach=$units/ndio-attach@.service
 is "the units are installed" "$(cd "$units" && echo *)" \
-	"ndio-attach@.service ndio-export@.service ndio-export@.socket"
+	"ndio-attach@.service ndio-export@.service ndio-export@.socket ndio-serve.service"
 is "nothing was left to fill in" "$(grep -l '@[A-Z]*@' "$units"/*)" ""
 for page in $(grep -h ^Documentation= "$units"/* | grep -oE '[a-z-]+\([0-9]\)' | sort -u); do
 	page=${page%?}
@@ -100,6 +101,7 @@ done
 
 ok "systemd takes ndio-attach@" verify ndio-attach@nbd0.service
 ok "systemd takes ndio-export@" verify ndio-export@10809.socket ndio-export@10809.service
+ok "systemd takes ndio-serve" verify ndio-serve.service
 ok "mounts" make_mounts
 ok "systemd takes mounts that need it, early ones too" verify mnt.mount srv.mount var.mount \
 	ndio-attach@nbd0.service
@@ -131,6 +133,37 @@ ok "it ends when asked" stop_server plain
 ok "an export that says nothing of TLS" activated silent "DISK=$T/disk.luks"
 ok "gets no client" not timeout 10 nbdinfo "nbd+unix:///?socket=$T/silent.sock"
 ok "and says why" ends silent 'TLS'
+
+# With a table of our own; told by systemd's socket that it serves, before that is looked at.
+serves() {
+	local i words OPTIONS="--socket $T/serve.sock --pid-file $T/serve.pid"
+
+	printf 'a %s\nb %s\n' "$T/disk.luks none read-only" \
+		"$T/disk.luks \$CREDENTIALS_DIRECTORY/key read-only" >"$T/exports"
+	mkdir "$T/credentials" && cp "$T/pass" "$T/credentials/key"
+	eval "words=($(command_line "$units/ndio-serve.service" | sed "s|/etc/ndio/exports|$T/exports|"))"
+	CREDENTIALS_DIRECTORY=$T/credentials start_server serve /usr/bin/python3 -c '
+import os, socket, sys
+told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+told.bind(sys.argv[1])
+if os.fork() == 0:
+    assert told.recv(100) == b"READY=1"
+    open(sys.argv[2], "w").write("ready")
+    os._exit(0)
+os.environ["NOTIFY_SOCKET"] = sys.argv[1]
+os.execv(sys.argv[3], sys.argv[3:])' "$T/notify" "$T/ready" "${words[@]}" || return
+	for ((i = 0; i < 500; i++)); do
+		[ ! -s "$T/ready" ] || return 0
+		sleep 0.02
+	done
+	return 1
+}
+ok "ndio-serve starts, and says when it serves" serves
+rm "$T/back"
+ok "an export with a credential of systemd's" nbdcopy "nbd+unix:///b?socket=$T/serve.sock" "$T/back"
+ok "is the plaintext" cmp -n 1000000 "$T/data" "$T/back"
+is "and one without a key isn't" "$(nbdinfo --size "nbd+unix:///a?socket=$T/serve.sock")" $((20 << 20))
+ok "it ends when asked" stop_server serve
 
 ok "make uninstall" in_copy uninstall PREFIX="$prefix"
 is "leaves nothing" "$(find "$prefix" ! -type d)" ""
