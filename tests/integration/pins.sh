@@ -1,6 +1,7 @@
 #!/bin/bash
 # pin=on: requests' memory is locked while they run and not afterwards, and each pin is
-# undone. lock=on: all of the server's memory is locked, after it went to the background.
+# undone. lock=on: all of the server's memory is locked, after it went to the background; and with ndio
+# serve --lock that of the other one.
 . "$(dirname "$0")/../lib/lib.sh"
 
 load=$NDIO_BUILD/tests/clients/load
@@ -112,11 +113,29 @@ daemon_locked() {
 	unset "server_pids[daemon]"
 }
 
+serve_locked() {
+	if [ -n "$NDIO_SANITIZE" ]; then
+		skip "a sanitizer's shadow memory can't be locked" 2
+		return
+	fi
+	if ! start_serve disk --lock --key-file "$T/pass" "$T/luks" 2>/dev/null; then
+		like "serve --lock: it is refused where the limit is too low" "$(cat "$T/disk.log")" \
+			"ndio serve: --lock: can't lock the server's memory"
+		skip "the locked-memory limit is too low"
+		return
+	fi
+	"$load" -c 2 -d 6 -s 1000001 -r -n 200 -w 50 "$(uri disk)" >/dev/null
+	is "serve --lock: all is locked after some load" \
+		"$(mappings_not_locked "${server_pids[disk]}")" ""
+	ok "serve --lock: it ends cleanly" stop_server disk
+}
+
 truncate -s 64M "$T/raw"
 pinned raw "$T/raw"
 make_luks2 "$T/luks" 80M --sector-size 4096
 pinned LUKS2 "$T/luks" passphrase=+"$T/pass"
 unpinned
 daemon_locked
+serve_locked
 
 done_testing
