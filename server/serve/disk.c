@@ -7,11 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "locator/locator.h"
 #include "locator/same.h"
 #include "nbd/fence.h"
 #include "say.h"
-#include "base/utf8.h"
 #include "wire.h"
 
 /* ---- names and locators ---- */

@@ -24,9 +24,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
 #include "handshake.h"
 #include "say.h"
-#include "base/utf8.h"
 
 #define GUESTS       64
 #define MAX_OPTIONS  128 /* in one handshake */

@@ -8,16 +8,9 @@ struct door_meter statistics_door;
 static struct metrics *metrics;
 static struct metrics_volume volumes[EXPORTS_MAX];
 
-static void tell(void *opaque, const char *message)
-{
-	(void)opaque;
-	say("%s", message);
-}
-
 int statistics_start(const char *where, const struct exports *exports, const char *listener,
 		     struct error *err)
 {
-	const struct notice notice = { .tell = tell };
 	const struct metrics_served served = {
 		.program = "ndio serve",
 		.volumes = volumes,
@@ -25,7 +18,7 @@ int statistics_start(const char *where, const struct exports *exports, const cha
 		.door = &statistics_door,
 		.door_name = listener,
 	};
-	int ret = metrics_open(where, &notice, &metrics, err);
+	int ret = metrics_open(where, &serve_notice, &metrics, err);
 
 	for (unsigned i = 0; i < exports->count; i++)
 		volumes[i] = (struct metrics_volume){

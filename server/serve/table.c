@@ -11,10 +11,10 @@
 #include <string.h>
 
 #include "base/tab.h"
+#include "base/utf8.h"
 #include "locator/locator.h"
 #include "luks/luks-slots.h"
 #include "nbd/session-name.h"
-#include "base/utf8.h"
 
 #define MAX_FILE        (1024 * 1024) /* bytes: names may be long */
 #define DESCRIPTION_MAX 1024          /* bytes */

@@ -1,8 +1,8 @@
 /* Tables of exports. */
+#include "base/utf8.h"
 #include "fuzz.h"
 #include "luks/luks-slots.h"
 #include "serve/table.h"
-#include "base/utf8.h"
 #include "serve/wire.h"
 
 static const struct disk usual = {
