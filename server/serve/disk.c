@@ -51,7 +51,9 @@ int disk_set_locator(struct disk *disk, const char *locator, struct error *err)
 /* " (line 3)", or nothing. */
 static const char *place_of(const struct disk *disk, char text[32])
 {
-	snprintf(text, 32, disk->line ? " (line %u)" : "", disk->line);
+	text[0] = '\0';
+	if (disk->line)
+		snprintf(text, 32, " (line %u)", disk->line);
 	return text;
 }
 

@@ -12,7 +12,7 @@
 #define LINES      10   /* of one teller in a second */
 #define TELLING_MS 1000 /* that second */
 
-static void say_line(const char *fmt, va_list args)
+static void __attribute__((format(printf, 1, 0))) say_line(const char *fmt, va_list args)
 {
 	char text[LINE], line[LINE];
 	int start = snprintf(line, sizeof(line), "ndio serve: ");

@@ -202,6 +202,7 @@ mkdir "$T/other"
 ok "a table and a disk" usage "^ndio serve: --exports or disks, not both" --exports "$T/table" "$T/raw"
 ok "a table and a name" usage "names and keys are in the table" --exports "$T/table" --export x
 ok "a table and a key" usage "names and keys are in the table" --exports "$T/table" --key-file x
+ok "a name that is no text" usage "is not UTF-8" --export $'\xff' "$T/raw"
 ok "one name for two" usage "are for one disk" --export x "$T/a" "$T/c"
 ok "two of one name" usage "both would be \"raw\"" "$T/raw" "$T/other/raw"
 ok "a server without a name" usage "beside other disks it needs a name" "$T/raw" "$(uri behind)"
