@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/align.h"
+#include "memory/pin.h"
 
 #define IV_LEN        16
 #define AES_BLOCK     16
@@ -26,10 +27,15 @@
 #define TRIAL_SECTORS 3
 #define TRIAL_UNIT    UINT64_C(0x123456789abc)
 
+/* OpenSSL has the round keys in one piece of its heap with the IV, in these bytes around it. */
+#define BEFORE_IV 256
+#define AROUND_IV 1280
+
 /* One direction. */
 struct way {
 	EVP_CIPHER_CTX *ctx;
 	unsigned char *iv; /* where OpenSSL keeps the next IV, or NULL: see find_iv() */
+	void *locked;      /* AROUND_IV bytes that are pinned, or NULL */
 };
 
 struct cipher {
@@ -188,6 +194,13 @@ static bool trial_run(struct cipher *cipher, const struct way *way, unsigned cha
 	return true;
 }
 
+/* As far as there is memory to lock: the key itself is locked in any case. */
+static void lock_keys(struct way *way, unsigned char *iv)
+{
+	if (pin_range(iv - BEFORE_IV, AROUND_IV) == 0)
+		way->locked = iv - BEFORE_IV;
+}
+
 /* To hand OpenSSL an IV costs a call of some 60 ns, nearly half of what a sector of 512 bytes
  * takes. It tells where it keeps the IV ("updated-iv" as a pointer, EVP_EncryptInit(3)), but
  * not that writing there counts. So that is tried, and otherwise not done. */
@@ -200,8 +213,10 @@ static void find_iv(struct cipher *cipher, struct way *way)
 		OSSL_PARAM_END,
 	};
 
-	if (!trial_run(cipher, way, by_call) || !EVP_CIPHER_CTX_get_params(way->ctx, params) ||
-	    !iv || params[0].return_size != IV_LEN)
+	if (!EVP_CIPHER_CTX_get_params(way->ctx, params) || !iv || params[0].return_size != IV_LEN)
+		return;
+	lock_keys(way, iv);
+	if (!trial_run(cipher, way, by_call))
 		return;
 	way->iv = iv;
 	if (!trial_run(cipher, way, by_place) ||
@@ -239,12 +254,19 @@ struct cipher *cipher_new(const char *name, const void *key, size_t key_len, uns
 	return cipher;
 }
 
+static void way_close(struct way *way)
+{
+	if (way->locked)
+		unpin_range(way->locked, AROUND_IV);
+	EVP_CIPHER_CTX_free(way->ctx);
+}
+
 void cipher_free(struct cipher *cipher)
 {
 	if (!cipher)
 		return;
 	EVP_CIPHER_CTX_free(cipher->essiv);
-	EVP_CIPHER_CTX_free(cipher->decrypt.ctx);
-	EVP_CIPHER_CTX_free(cipher->encrypt.ctx);
+	way_close(&cipher->decrypt);
+	way_close(&cipher->encrypt);
 	free(cipher);
 }

@@ -55,7 +55,7 @@ int key_set(struct key *key, const void *data, size_t len, struct error *err);
 void key_clear(struct key *key);
 
 /* Turns core dumps of this process off (PR_SET_DUMPABLE): OpenSSL's cipher contexts hold the
- * key in ordinary heap. Call before a key is unlocked. Idempotent. */
+ * key in its heap. Call before a key is unlocked. Idempotent. */
 void secret_no_dumps(void);
 
 /* Turns them off again in a fork's child, where a change of user may have undone it; if they were. */
