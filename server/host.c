@@ -1,11 +1,11 @@
 #include "host.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
+
+#include "base/listen.h"
 
 static bool is_flag(const char *arg)
 {
@@ -44,37 +44,10 @@ void host_loaded(void)
 	loader = getpid();
 }
 
-static bool is_listening(int fd)
-{
-	socklen_t len = sizeof(int);
-	int listening;
-
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening;
-}
-
-/* Nobody connects any more; those that already wait to be accepted are turned away. */
-static void refuse_clients(int fd)
-{
-	int client;
-
-	shutdown(fd, SHUT_RDWR);
-	while ((client = accept(fd, NULL, NULL)) >= 0)
-		close(client);
-}
-
 void host_refuse_clients(void)
 {
 	/* If our parent isn't who loaded the plugin, this isn't --run: who started a server may share
 	 * its socket with others then (systemd), and it isn't ours to shut down. */
-	DIR *dir = getppid() == loader ? opendir("/proc/self/fd") : NULL;
-	struct dirent *entry;
-
-	while (dir && (entry = readdir(dir))) {
-		int fd = atoi(entry->d_name);
-
-		if (is_listening(fd))
-			refuse_clients(fd);
-	}
-	if (dir)
-		closedir(dir);
+	if (getppid() == loader)
+		listen_refuse_all();
 }

@@ -1,5 +1,6 @@
 #include "base/listen.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
@@ -162,4 +163,37 @@ void listen_end(struct listener *listener)
 	if (listener->path)
 		unlink(listener->path);
 	listener->fd = -1;
+}
+
+static bool is_listening(int fd)
+{
+	socklen_t len = sizeof(int);
+	int listening;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening;
+}
+
+/* Nobody connects any more; those that already wait to be accepted are turned away. */
+static void refuse_clients(int fd)
+{
+	int client;
+
+	shutdown(fd, SHUT_RDWR);
+	while ((client = accept(fd, NULL, NULL)) >= 0)
+		close(client);
+}
+
+void listen_refuse_all(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+
+		if (is_listening(fd))
+			refuse_clients(fd);
+	}
+	if (dir)
+		closedir(dir);
 }

@@ -29,4 +29,7 @@ void listen_name(struct listener *listener);
 
 void listen_end(struct listener *listener);
 
+/* Shuts down every socket of this process that somebody listens at, whoever opened it. */
+void listen_refuse_all(void);
+
 #endif

@@ -194,20 +194,13 @@ static bool trial_run(struct cipher *cipher, const struct way *way, unsigned cha
 	return true;
 }
 
-/* As far as there is memory to lock: the key itself is locked in any case. */
-static void lock_keys(struct way *way, unsigned char *iv)
-{
-	if (pin_range(iv - BEFORE_IV, AROUND_IV) == 0)
-		way->locked = iv - BEFORE_IV;
-}
-
 /* To hand OpenSSL an IV costs a call of some 60 ns, nearly half of what a sector of 512 bytes
  * takes. It tells where it keeps the IV ("updated-iv" as a pointer, EVP_EncryptInit(3)), but
  * not that writing there counts. So that is tried, and otherwise not done. */
 static void find_iv(struct cipher *cipher, struct way *way)
 {
 	unsigned char by_call[TRIAL_SECTORS * MAX_SECTOR], by_place[sizeof(by_call)];
-	void *iv = NULL;
+	void *iv = NULL, *keys;
 	OSSL_PARAM params[] = {
 		OSSL_PARAM_octet_ptr(OSSL_CIPHER_PARAM_UPDATED_IV, &iv, IV_LEN),
 		OSSL_PARAM_END,
@@ -215,7 +208,10 @@ static void find_iv(struct cipher *cipher, struct way *way)
 
 	if (!EVP_CIPHER_CTX_get_params(way->ctx, params) || !iv || params[0].return_size != IV_LEN)
 		return;
-	lock_keys(way, iv);
+	/* As far as there is memory to lock. */
+	keys = (char *)iv - BEFORE_IV;
+	if (pin_range(keys, AROUND_IV) == 0)
+		way->locked = keys;
 	if (!trial_run(cipher, way, by_call))
 		return;
 	way->iv = iv;
