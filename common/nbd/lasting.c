@@ -451,7 +451,7 @@ struct ndio_subrequest *lasting_poll(struct target_queue *queue, bool wait, int 
 	do {
 		sleep = wait && !queue->landed.first && (queue->nr_pending || wake_fd >= 0);
 		awake = nudged = false;
-		if (sleep || queue->nr_parcels)
+		if (sleep || queue->nr_parcels || queue->nr_pending)
 			awake = look(queue, sleep, wake_fd, &nudged);
 		if (nudged || queue->wire.landed.first || is_cut(queue))
 			collect(queue);
