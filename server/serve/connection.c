@@ -475,13 +475,14 @@ static int make_request(struct part *part)
 	return ret;
 }
 
-/* What a file does by a call that blocks, or at length, would hold up all that the loop has. */
+/* What a file does by a call that blocks, or at length, would hold up all that the loop has. And where
+ * the loop's own way to the target is lost, workers may have others. */
 static bool is_for_worker(const struct part *part)
 {
 	const struct command *command = &part->order->command;
 
 	return !op_carries_data(op_of(command)) || command->flags & NBD_CMD_FLAG_FUA ||
-	       part->len >= LARGE_MIN;
+	       part->len >= LARGE_MIN || !channel_is_up(part->order->connection->place.channel);
 }
 
 static void start_part(struct part *part)
