@@ -120,16 +120,14 @@ static int read_fields(const struct transmission *t, const uint8_t *request,
 	return 0;
 }
 
-/* How much follows. With extended headers a flag tells, which each write must have: without it
- * nobody knows whether its data are there, and these could be taken for requests. What is longer
- * than twice of what is allowed is no mistake, and isn't even passed over. */
+/* How much follows. A write has its data behind it. With extended headers a flag tells of them, which it
+ * must have, but qemu (10.0) doesn't set it; others that have the flag are passed over. What is longer
+ * than twice of what is allowed is no mistake, and not even that. */
 static int read_payload(const struct transmission *t, struct command *command)
 {
-	bool is_write = command->type == NBD_CMD_WRITE;
-	bool has_payload = t->extended ? command->flags & NBD_CMD_FLAG_PAYLOAD_LEN : is_write;
+	bool has_payload = command->type == NBD_CMD_WRITE ||
+			   (t->extended && command->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
 
-	if (is_write && !has_payload)
-		return -EPROTO;
 	command->payload = has_payload ? command->len : 0;
 	return command->payload / 2 > t->facts->max_block ? -EPROTO : 0;
 }
