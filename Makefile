@@ -104,6 +104,12 @@ SERVE_PROGRAM := $(B)/ndio-serve
 chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
+# Tests of what a server does are run with nbdkit; some at `ndio serve` as well, for what they cost
+# (processor time, not waiting), and all of them by check-doors.
+DOORS       := $(call chosen,$(addsuffix @serve,$(filter-out tests/integration/survive-serve.sh,$(shell \
+	       grep -lE 'start_(tcp_)?door|door_command|serve_at|survives_all' tests/integration/*.sh))))
+DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file connections fence flush-fails), \
+	       $(DOORS))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel
 KERNEL_6_12 := build/vm/kernel-6.12
@@ -149,7 +155,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-survival check-vm check-speed check-format format check-abi abi fuzz sim \
+.PHONY: all unit check check-doors check-survival check-vm check-speed check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -162,7 +168,12 @@ unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $(SIM) $(SIM_BUGS) $(REGISTERS) $(ALLOCATIONS) $(FIRST) ## install what is missing, if it may, build, and run all tests
 	$(if $(UNIT)$(INTEGRATION),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
-		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) $(INTEGRATION)
+		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) \
+			$(INTEGRATION) $(DOORS_QUICK)
+
+check-doors: deps all $(CLIENTS) $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## run all tests of what a server does at `ndio serve`, and not with nbdkit
+	$(if $(DOORS),,$(error no such test has '$(TESTS)' in its name))
+	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(DOORS)
 
 # 1,000 of each: 250, for two clients and two transports. It takes hours.
 SURVIVE ?= 250
@@ -268,7 +279,7 @@ vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
 # One question at a time, where both are asked for.
-vm-deps: | $(if $(filter check check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
+vm-deps: | $(if $(filter check check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps:
 	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
 	[ -n "$$pkgs" ] || exit 0; \
@@ -354,7 +365,7 @@ pc     = $$(pkg-config $1 $(foreach l,$2,$(firstword $(subst :, ,$l))) 2>/dev/nu
 answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null; then printf ' %s' $2; fi
 
 # Those of the goals come first.
-first_deps = $(if $(filter check check-abi abi check-speed demo,$(MAKECMDGOALS)),deps) \
+first_deps = $(if $(filter check check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps) \
 	     $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
 	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
 	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)

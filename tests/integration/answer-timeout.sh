@@ -72,7 +72,7 @@ all_give_up slow-chunks
 
 # All that is in flight, over every connection, and what comes later: no request waits twice.
 against mute-after 40
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" answer=1 reconnect=0
+start_door gate uri="$(uri bad)" answer=1 reconnect=0
 ok "a gateway's clients get an error, all of them" py_within 20 gate '
 import time
 bufs = [nbd.Buffer(4096) for _ in range(120)]
@@ -137,5 +137,6 @@ end_server inner
 
 ok "0 seconds are refused" usage "$ndio" info --answer-timeout 0 "$T/disk"
 ok "and what is no number" usage "$ndio" copy --answer-timeout=soon "$T/disk" null:
-ok "by the plugin too" refused "answer=0: must be from 1 to" uri="$(uri inner)" answer=0
+[ "$DOOR" = serve ] ||
+	ok "by the plugin too" refused "answer=0: must be from 1 to" uri="$(uri inner)" answer=0
 done_testing

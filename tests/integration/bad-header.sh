@@ -67,13 +67,13 @@ edited() {
 
 # Opens, reads, and ends. $1 is the size that it should have, the data those of $T/plain.
 opens_read_only() {
-	start_nbdkit disk --readonly "$NDIO_PLUGIN" "$disk" "$key" &&
+	start_door disk --readonly "$disk" "$key" &&
 		holds disk "$T/plain" && stop_server disk
 }
 
 # Opens for writing, too, and reads the same; not even that changes the header.
 opens() {
-	start_nbdkit disk "$NDIO_PLUGIN" "$disk" "$key" && holds disk "$T/plain" &&
+	start_door disk "$disk" "$key" && holds disk "$T/plain" &&
 		stop_server disk
 }
 
@@ -81,7 +81,7 @@ make_luks2 "$T/good" 4M --sector-size 512 --offset 4096 --luks2-keyslots-size 1M
 make_luks1 "$T/good1" 3M || exit 1
 random "$T/plain" $((2 << 20))
 fresh
-start_nbdkit disk "$NDIO_PLUGIN" "$T/good" "$key" && fill disk "$T/plain" &&
+start_door disk "$T/good" "$key" && fill disk "$T/plain" &&
 	stop_server disk || exit 1
 
 fresh
@@ -132,7 +132,7 @@ ok "cut off long before the data" refused_unchanged \
 
 # LUKS1.
 fresh_luks1
-ok "LUKS1 opens" unchanged start_nbdkit disk "$NDIO_PLUGIN" "$disk" "$key" && stop_server disk
+ok "LUKS1 opens" unchanged start_door disk "$disk" "$key" && stop_server disk
 poke 6 '\0\3'
 ok "LUKS1: a version that doesn't exist" refused_unchanged ".*(damaged|version|not a LUKS)"
 fresh_luks1

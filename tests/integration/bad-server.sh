@@ -110,7 +110,7 @@ gateways() {
 	done
 	for mode in gap twice beyond simple stranger; do
 		start_server bad /usr/bin/python3 "$hostile" "$T/bad.sock" $mode || return
-		start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
+		start_door gate uri="$(uri bad)" reconnect=0
 		ok "gateway: $mode" py gate 'fails("EIO", h.pread, 65536, 0)'
 		ok "gateway: $mode: it ends cleanly" stop_server gate
 		end_bad

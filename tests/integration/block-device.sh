@@ -74,10 +74,10 @@ open('$T/want', 'wb').write(want)" &&
 }
 
 raw() { # NAME FILE LOOP
-	ok "$1: starts" start_nbdkit disk "$NDIO_PLUGIN" "$3" || return
+	ok "$1: starts" start_door disk "$3" || return
 	is "$1: it has the device's size" "$(nbdinfo --size "$(uri disk)")" \
 		"$(blockdev --getsize64 "$3")"
-	is "$1: nothing to say" "$(without_limits "$T/disk.log")" ""
+	is "$1: nothing to say" "$(notices disk | without_limits)" ""
 	ok "$1: the data are right" verify disk
 	ok "$1: and it ends well" stop_server disk
 	ok "$1: the device has them" cmp -n $((9 << 20)) "$3" "$T/want"
@@ -89,7 +89,7 @@ trims() { # NAME FILE LOOP ARG...
 	local name=$1 file=$2 device=$3 before
 
 	shift 3
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$device" "$@" || return
+	ok "$name: starts" start_door disk "$device" "$@" || return
 	if ! nbdinfo --can trim "$(uri disk)"; then
 		skip "$device can't be trimmed" 4
 		stop_server disk
@@ -112,7 +112,7 @@ for start, end in [(0, 1 << 20), (5 << 20, (6 << 20) + 777), ((7 << 20) + 777, 8
 
 # A fast zero is fast or isn't done.
 fast_zero() { # NAME LOOP
-	ok "$1: starts" start_nbdkit disk "$NDIO_PLUGIN" "$2" || return
+	ok "$1: starts" start_door disk "$2" || return
 	ok "$1: a zero that has to be fast, or fail" py disk "
 h.pwrite(data(2 << 20), 0)
 if h.can_fast_zero():
@@ -163,13 +163,13 @@ luks() { # NAME SECTOR LOOP-OPTION...
 		skip "$(cat "$T/losetup.log")" 11
 		return
 	fi
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" "$key" || return
+	ok "$name: starts" start_door disk "$loop" "$key" || return
 	is "$name: its size" "$(nbdinfo --size "$(uri disk)")" $((12 << 20))
-	is "$name: nothing to say" "$(without_limits "$T/disk.log")" ""
+	is "$name: nothing to say" "$(notices disk | without_limits)" ""
 	ok "$name: the data are right" verify disk
 	ok "$name: and it ends well" stop_server disk
 	sync "$file"
-	ok "$name: the file below opens" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$key" direct=off
+	ok "$name: the file below opens" start_door disk "$file" "$key" direct=off
 	nbdcopy "$(uri disk)" "$T/export"
 	ok "$name: and has the same data" cmp -n $((9 << 20)) "$T/export" "$T/want"
 	stop_server disk
@@ -193,7 +193,7 @@ between() {
 		skip "$(cat "$T/losetup.log")" 11
 		return
 	}
-	ok "data between a device's sectors: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" \
+	ok "data between a device's sectors: starts" start_door disk "$loop" \
 		"$key" || return
 	ok "data between a device's sectors: says so" said disk \
 		"$loop: the data start at byte 16777728, .*multiple of 4096.*page cache"
@@ -207,7 +207,7 @@ between() {
 		[ -n "${OWN_MOUNTS:-}" ] && mount "$loop" "$dir" 2>"$T/mount.log"; then
 		mounts+=("$dir")
 		cp --sparse=always "$T/between" "$dir/disk"
-		ok "in a file on it: starts" start_nbdkit disk "$NDIO_PLUGIN" "$dir/disk" "$key" ||
+		ok "in a file on it: starts" start_door disk "$dir/disk" "$key" ||
 			return
 		ok "in a file on it: says that they are out of direct I/O's reach" said disk \
 			"$dir/disk: the data start at byte 16777728, .*multiple of 4096.*page cache"
@@ -229,7 +229,7 @@ between
 
 # Read-only devices, and a header on one.
 if attach "$T/raw" --read-only; then
-	ok "a read-only device: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop"
+	ok "a read-only device: starts" start_door disk "$loop"
 	ok "a read-only device: a read-only export" nbdinfo --is read-only "$(uri disk)"
 	ok "a read-only device: as it is" holds disk "$T/raw"
 	stop_server disk
@@ -242,7 +242,7 @@ cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-ite
 attach "$T/header" --read-only
 header=$loop
 attach "$T/data"
-ok "a detached header on a device: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" "$key" \
+ok "a detached header on a device: starts" start_door disk "$loop" "$key" \
 	header="$header"
 is "a detached header on a device: all of the other is data" \
 	"$(nbdinfo --size "$(uri disk)")" $((12 << 20))

@@ -48,7 +48,7 @@ sealed "the library" "$T/model" "$T/luks"
 
 make_luks1 "$T/luks" 24M
 start_recorded file "$T/luks"
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri relay)" passphrase=+"$key"
+start_door gate uri="$(uri relay)" passphrase=+"$key"
 ok "the gateway writes" fill gate "$T/plain"
 ok "and reads" bash -c 'nbdcopy "$1" "$2" && cmp -n 6291456 "$2" "$3"' - "$(uri gate)" \
 	"$T/copy" "$T/plain"

@@ -7,10 +7,10 @@
 . "$(dirname "$0")/../lib/tls.sh"
 
 # LeakSanitizer (clang 14) crashes by itself in nbdkit where a thread that dialled has ended.
-start_gate() { # NBDKIT-ARG...
+start_gate() { # ARG...
 	local -x ASAN_OPTIONS=${ASAN_OPTIONS-}:detect_leaks=0
 
-	start_nbdkit gate "$@"
+	start_door gate "$@"
 }
 
 try=$NDIO_BUILD/tests/clients/ndio-try
@@ -42,7 +42,7 @@ goes_on_with() {
 	local words="inner.sock: the server lets in $1 connections? and not 4: going on with th" before
 
 	before=$SECONDS
-	start_gate "$NDIO_PLUGIN" uri="$(uri inner disk)"
+	start_gate uri="$(uri inner disk)"
 	ok "$2: a gateway serves" py gate 'same(len(h.pread(65536, 4096)), 65536)'
 	ok "$2: it says so" said gate "$words"
 	is "$2: once" "$(grep -c "lets in" "$T/gate.log")" 1
@@ -66,7 +66,7 @@ start_server inner /usr/bin/python3 "$hostile" "$T/inner.sock" fewer 1 "$T/disk"
 end_server inner
 
 against flags
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)" 2>/dev/null
+start_gate uri="$(uri bad)" 2>/dev/null
 ok "connections that differ are no start" grep -q "what it can has changed" "$T/gate.log"
 end_server bad
 
@@ -107,12 +107,18 @@ for i in range($1):
     same(len(h.pread(4096, i % 1000 * 4096)), 4096)"
 }
 
-has_read() {
-	reads 20 && has_commands "$1"
+# Two clients, since each may stay with one of them.
+has_read() { # CONNECTION
+	py gate "
+other = nbd.NBD()
+other.connect_uri('$(uri gate)')
+for i in range(20):
+    for client in h, other:
+        same(len(client.pread(4096, i * 4096)), 4096)" && has_commands "$1"
 }
 
 against multi
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
+start_gate uri="$(uri bad)" reconnect=0
 ok "all is well" reads 40
 kill -USR1 "${server_pids[bad]}"
 ok "one is lost: the others go on" reads 200
@@ -129,7 +135,7 @@ end_server bad
 
 # Many at once while connections come and go: what was in flight on one fails, and nothing else does.
 against multi
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
+start_gate uri="$(uri bad)" reconnect=0
 ok "what was in flight on it fails, the rest doesn't" py_within 60 gate "
 import signal
 errors = good = 0
@@ -149,7 +155,7 @@ end_server bad
 
 # Nothing waits for a server that doesn't answer the next one.
 against mute-later 4
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
+start_gate uri="$(uri bad)" reconnect=0
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "the next one isn't answered: the others go on" reads 200
@@ -160,7 +166,7 @@ ok "soon" test $((SECONDS - before)) -lt 8
 end_server bad
 
 against grown-later 4
-start_gate "$NDIO_PLUGIN" uri="$(uri bad)" reconnect=0
+start_gate uri="$(uri bad)" reconnect=0
 reads 8
 kill -USR1 "${server_pids[bad]}"
 ok "another export answers the next one: that is told" await said_quietly gate \
@@ -181,7 +187,7 @@ keeps_alive() {
 }
 
 start_tcp_nbdkit disk memory 1M
-start_gate "$NDIO_PLUGIN" uri="nbd://localhost:$(cat "$T/disk.port")/" reconnect=0
+start_gate uri="nbd://localhost:$(cat "$T/disk.port")/" reconnect=0
 py gate 'h.pread(512, 0)'
 ok "keepalive, for routers on the way" await keeps_alive "$(cat "$T/disk.port")"
 stop_server gate
@@ -190,7 +196,7 @@ end_server disk
 # ---- the end, with a server that is silent ----
 
 start_stock inner --filter=delay memory 8M
-start_gate "$NDIO_PLUGIN" uri="$(uri inner)" reconnect=0
+start_gate uri="$(uri inner)" reconnect=0
 kill -STOP "${server_pids[inner]}"
 py gate "
 open('$T/connected', 'w').close()

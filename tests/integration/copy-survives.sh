@@ -7,12 +7,12 @@
 . "$(dirname "$0")/../lib/survive.sh"
 . "$(dirname "$0")/../lib/gate.sh"
 
-serve=("${nbdkit[@]}" "$NDIO_PLUGIN" "$T/disk" direct=off)
-both_ways through "our plugin"
+serve_at plain --unix "$T/disk.sock" direct=off
+both_ways through "our server"
 
 # ---- encrypted here, and compared ----
 
-serve=("${nbdkit[@]}" "$NDIO_PLUGIN" "$T/disk" direct=off)
+serve_at plain --unix "$T/disk.sock" direct=off
 make_luks2 "$T/disk" $((SIZE + (16 << 20)))
 start_gated "$T/data"
 start_disk

@@ -52,7 +52,7 @@ shown() {
 }
 
 with_its_disk() {
-	ok "the plugin" start_nbdkit disk "$NDIO_PLUGIN" "$data" header="$header" keyfile="$T/pass"
+	ok "the plugin" start_door disk "$data" header="$header" keyfile="$T/pass"
 	ok "serves all of the disk" [ "$(nbdinfo --size "$(uri disk)")" = 2097152 ]
 	ok "and ends" stop_server disk
 	ok "info" "$ndio" info --header "$header" --key-file "$T/pass" "$data"
@@ -95,6 +95,6 @@ done
 
 echo "# a header that is on its own disk, and not over its data"
 make_small
-ok "is fine" start_nbdkit disk "$NDIO_PLUGIN" "$T/disk" header="$T/disk" keyfile="$T/pass" &&
+ok "is fine" start_door disk "$T/disk" header="$T/disk" keyfile="$T/pass" &&
 	stop_server disk
 done_testing

@@ -19,7 +19,7 @@ beyond() { # NAME ARG...
 	local name=$1
 
 	shift
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$@" || return
+	ok "$name: starts" start_door disk "$@" || return
 	ok "$name: requests beyond the end fail, and only they" py disk "
 h.set_strict_mode(0)
 size = h.get_size()
@@ -56,7 +56,7 @@ shrinks() { # NAME FILE START-OF-DATA ARG...
 
 	shift 3
 	size=$(stat -c %s "$file")
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	ok "$name: starts" start_door disk "$file" "$@" || return
 	ok "$name: is filled" py disk "h.pwrite(data(2 << 20), 0); h.flush()"
 	truncate -s $((start + MIB)) "$file"
 	ok "$name: what was cut off can't be read" py disk "
@@ -85,7 +85,7 @@ no_space() { # NAME DIR FILE ARG...
 	local name=$1 dir=$2 file=$3
 
 	shift 3
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	ok "$name: starts" start_door disk "$file" "$@" || return
 	ok "$name: there is space at first" py disk "
 h.pwrite(data(4 << 20), 0)
 h.pwrite(data(5000, 1), (50 << 20) + 7)
@@ -160,7 +160,7 @@ faults() { # NAME ARG...
 	local name=$1
 
 	shift
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/faulty" "$@" || return
+	ok "$name: starts" start_door disk "$T/faulty" "$@" || return
 	ok "$name: is filled" py disk "
 h.pwrite(data(32 << 20), 0)
 h.pwrite(data(6000, 1), 64 << 20)

@@ -51,7 +51,7 @@ durable() {
 	local name=$1 disk=$2 offset=$3 kind
 
 	shift 3
-	if ! start_nbdkit disk --threads 4 "$NDIO_PLUGIN" "$disk" "$@"; then
+	if ! start_door disk --threads 4 "$disk" "$@"; then
 		result 1 "$name: the server starts"
 		return
 	fi
@@ -98,7 +98,7 @@ traced() {
 		return
 	fi
 	truncate -s 16M "$T/raw"
-	start_nbdkit disk --threads 2 "$NDIO_PLUGIN" "$T/raw" || return
+	start_door disk --threads 2 "$T/raw" || return
 	"$clients/load" -n 1 "$(uri disk)" >/dev/null
 	strace -f -e trace=fdatasync -o "$T/strace" -p "$(cat "$T/disk.pid")" 2>"$T/strace.log" &
 	tracer=$!
@@ -137,7 +137,7 @@ killed() {
 
 	shift 3
 	for ((i = 0; i < rounds; i++)); do
-		start_nbdkit disk --threads 4 "$NDIO_PLUGIN" "$file" "$@" || break
+		start_door disk --threads 4 "$file" "$@" || break
 		"$clients/records" write "$(uri disk)" $first >>"$T/acknowledged" 2>"$T/writer.log" &
 		writer=$!
 		wait_for_acknowledged "$first"
@@ -151,7 +151,7 @@ killed() {
 		first=$(($(sort -n "$T/acknowledged" | tail -n 1) + 100))
 	done
 	is "$name: the server was killed $rounds times" $i "$rounds"
-	start_nbdkit disk --threads 4 "$NDIO_PLUGIN" "$file" "$@" || return
+	start_door disk --threads 4 "$file" "$@" || return
 	ok "$name: nothing acknowledged is lost" verify_acknowledged
 	ok "$name: the server ends cleanly" stop_server disk
 	rm -f "$T/acknowledged" "$file"

@@ -23,7 +23,7 @@ all_jobs() {
 	local name=$1 file=$2
 
 	shift 2
-	start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	start_door disk "$file" "$@" || return
 	verified "$name: blocks of 1000 bytes" --bs=1000 --io_size=8M
 	verified "$name: blocks of 512 bytes to 4 MiB" \
 		--bssplit=512/20:4k/30:12800/20:64k/10:1m/10:4m/10

@@ -39,7 +39,7 @@ lost_in_the_page_cache() { # NAME ARG...
 	local name=$1
 
 	shift
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$loop" direct=off "$@" || return
+	ok "$name: starts" start_door disk "$loop" direct=off "$@" || return
 	head -c 64M /dev/zero >"$T/small/ballast" 2>/dev/null
 	ok "$name: what is lost is told to all clients, and again, when the disk is well" py disk "
 $none_succeeds
@@ -59,7 +59,7 @@ none_succeeds(error, [third])"
 	ok "$name: it says what that means" said disk \
 		"flush .*; written data may be lost"
 	ok "$name: ends well" stop_server disk
-	ok "$name: opened anew" start_nbdkit disk "$NDIO_PLUGIN" "$loop" direct=off "$@" || return
+	ok "$name: opened anew" start_door disk "$loop" direct=off "$@" || return
 	ok "$name: it is as new" py disk "
 h.pwrite(data(8 << 20, 1), 1 << 20)
 h.flush()
@@ -87,7 +87,7 @@ fi
 # A server that fails once.
 gateway() { # MODE...
 	start_server bad /usr/bin/python3 "$hostile" "$T/bad.sock" "$@" &&
-		start_nbdkit gateway "$NDIO_PLUGIN" uri="$(uri bad)" connections=3 reconnect=0
+		start_door gateway uri="$(uri bad)" connections=3 reconnect=0
 }
 
 end_gateway() {

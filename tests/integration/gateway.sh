@@ -1,5 +1,5 @@
 #!/bin/bash
-# nbdkit ndio uri=...: another NBD server's export, encrypted and decrypted on the way. Stock
+# A gateway: another NBD server's export, encrypted and decrypted on the way. Stock
 # clients read and write it, the server behind it sees ciphertext alone, and what goes wrong
 # behind it is told, never hung on.
 . "$(dirname "$0")/../lib/lib.sh"
@@ -21,7 +21,7 @@ gateway() {
 	local name=$1
 
 	shift
-	start_nbdkit "$name" "$NDIO_PLUGIN" "$@"
+	start_door "$name" "$@"
 }
 
 # qemu_reads FILE: an independent reader opens the volume and finds what was written.
@@ -61,9 +61,9 @@ stacked() {
 
 stacks() {
 	cp --sparse=always "$T/fresh" "$T/disk"
-	start_nbdkit inner "$NDIO_PLUGIN" "$T/disk" &&
-		stacked "our plugin" "$T/disk" "$(uri inner)"
-	ok "our plugin ends cleanly" stop_server inner
+	start_door inner "$T/disk" &&
+		stacked "ours" "$T/disk" "$(uri inner)"
+	ok "ours ends cleanly" stop_server inner
 
 	cp --sparse=always "$T/fresh" "$T/disk"
 	start_qemu_nbd inner --format raw "$T/disk" && stacked "qemu-nbd" "$T/disk" "$(uri inner)"
@@ -142,7 +142,7 @@ await_in_log() { # WORDS
 # In the background, too, the log has when the server went, why, when it was back, and nothing else.
 away_and_back() {
 	truncate -s 1M "$T/small"
-	start_nbdkit inner "$NDIO_PLUGIN" "$T/small"
+	start_door inner "$T/small"
 	: >"$T/syslog"
 	rm -f "$T/later.pid"
 	SYSLOG_FILE=$T/syslog \
@@ -158,7 +158,7 @@ away_and_back() {
 	like "the log says why it waits" "$(await_in_log "connection is lost")" \
 		"^inner.sock: the connection is lost \(.+\): waiting for the server, 60 seconds at the most$"
 	rm -f "$T/inner.sock"
-	start_nbdkit inner "$NDIO_PLUGIN" "$T/small"
+	start_door inner "$T/small"
 	like "and for how long that was" "$(await_in_log "server is back")" \
 		"^inner.sock: the server is back after [0-9]+\.[0-9] seconds: sent again: .* 1 that weren't flushed$"
 	ok "it goes on" py away 'assert h.pread(512, 0) == b"x" * 512'
@@ -268,15 +268,17 @@ fails('EIO', h.pwrite, bytes(512), 0)
 fails('EIO', h.flush)"
 	{ wait "$pid"; } 2>/dev/null
 	unset "server_pids[inner]"
-	ok "the server dies: the gateway says so" said gate "inner.sock: read of 65536 bytes at"
+	ok "the server dies: the gateway says so" said gate "inner.sock: .*read of 65536 bytes at"
 	ok "the server dies: the gateway ends cleanly" stop_server gate
 }
 
 bad_starts() {
 	ok "no server there" refused "gone.sock: .*No such file" \
 		uri="nbd+unix:///?socket=$T/gone.sock" "$pass"
-	ok "no URI" refused "not an NBD URI" uri=http://example.com/
-	ok "an unknown URI" refused "nbdx://" uri=nbdx://example.com/
+	if [ "$DOOR" = nbdkit ]; then
+		ok "no URI" refused "not an NBD URI" uri=http://example.com/
+		ok "an unknown URI" refused "nbdx://" uri=nbdx://example.com/
+	fi
 	start_stock inner file "$T/fresh"
 	printf 'not it' >"$T/wrong"
 	ok "a wrong passphrase" refused "inner.sock: no key slot opens" uri="$(uri inner)" \
@@ -296,9 +298,11 @@ bad_starts() {
 }
 
 stacks
-in_background
-paths_and_notices
-away_and_back
+if [ "$DOOR" = nbdkit ]; then
+	in_background
+	paths_and_notices
+	away_and_back
+fi
 one_shots
 long_path
 capabilities

@@ -37,17 +37,17 @@ all_busy() {
 	busy_names=() busy_pids=()
 }
 
-plugin() {
-	env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix - "$NDIO_PLUGIN" "$@" --run true
+# busy_server NAME ARG...: so is a server of ours.
+busy_server() {
+	door_command --unix "$T/busy.sock" --pidfile "$T/busy.pid" "${@:2}" --run true
+	busy "$1" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
 }
 
 # writers NAME: nobody who writes gets in, and $T/disk stays as it is.
 writers() {
 	cp "$T/disk" "$T/before"
-	export -f plugin
-	export NDIO_PLUGIN NDIO_PRELOAD
-	busy "$1: the plugin doesn't start" bash -c 'plugin "$@"' - "$T/disk" keyfile="$T/pass"
-	busy "$1: nor without a key" bash -c 'plugin "$@"' - "$T/disk"
+	busy_server "$1: our server doesn't start" "$T/disk" keyfile="$T/pass"
+	busy_server "$1: nor without a key" "$T/disk"
 	busy "$1: copy" "$ndio" copy --overwrite "$T/image" "$T/disk"
 	busy "$1: copy from a pipe" bash -c 'cat "$1" | "$2" copy --overwrite - "$3"' - "$T/image" \
 		"$ndio" "$T/disk"
@@ -73,10 +73,10 @@ readers() {
 	ok "$1: key list" told "$ndio" key list "$T/disk"
 	ok "$1: copy from the volume" told "$ndio" copy --src-key-file "$T/pass" "$T/disk" null:
 	ok "$1: copy of the ciphertext" told "$ndio" copy "$T/disk" null:
-	start_nbdkit reader -r "$NDIO_PLUGIN" "$T/disk" keyfile="$T/pass" || return
-	ok "$1: nbdkit -r" said reader "$told"
-	ok "$1: nbdkit -r serves" py reader 'assert h.is_read_only(); h.pread(512, 0)'
-	ok "$1: nbdkit -r ends" stop_server reader
+	start_door reader -r "$T/disk" keyfile="$T/pass" || return
+	ok "$1: a server with -r" said reader "$told"
+	ok "$1: it serves" py reader 'assert h.is_read_only(); h.pread(512, 0)'
+	ok "$1: it ends" stop_server reader
 }
 
 make_luks2 "$T/disk" 24M
@@ -91,7 +91,7 @@ readers "qemu-nbd serves it"
 ok "the key command writes where it is told that this is fine" "$ndio" key add --no-lock-image \
 	--key-file "$T/pass" --new-key-file "$T/new" "${cheap[@]}" "$T/disk"
 ok "it did" opens "$T/disk" "$T/new"
-ok "lock-image=off: the plugin starts" start_nbdkit second "$NDIO_PLUGIN" "$T/disk" lock-image=off
+ok "lock-image=off: our server starts" start_door second "$T/disk" lock-image=off
 ok "and ends" stop_server second
 ok "qemu-nbd ends" stop_server qemu
 
@@ -105,71 +105,82 @@ stop_server qemu
 
 # ---- beside our own ----
 
-start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" keyfile="$T/pass"
-writers "the plugin serves it"
-readers "the plugin serves it"
+start_door ours "$T/disk" keyfile="$T/pass"
+writers "our server has it"
+readers "our server has it"
 ok "qemu-nbd doesn't start" not qemu-nbd --socket "$T/q.sock" --format raw "$T/disk"
 like "it says why" "$(cat "$T/ok.out")" 'Failed to get .*lock'
 ok "nor does qemu-img read" not qemu_reads "$T/disk"
 like "it says why, too" "$(cat "$T/ok.out")" 'Failed to get .*lock'
 ok "unless it is told to" qemu_reads "$T/disk" --force-share
 ok "a client writes as ever" py ours 'h.pwrite(b"x" * 512, 0); h.flush()'
-ok "the plugin ends" stop_server ours
+ok "our server ends" stop_server ours
 
-start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" keyfile="$T/pass" lock-image=off
+start_door ours "$T/disk" keyfile="$T/pass" lock-image=off
 ok "lock-image=off takes none" qemu_reads "$T/disk"
 stop_server ours
 
 # A server that is told to be read-only excludes nobody, however that is told.
-for flag in -r --readonly -fr --read-onl; do
-	start_nbdkit ours $flag "$NDIO_PLUGIN" "$T/disk"
-	ok "nbdkit $flag excludes nobody" qemu_reads "$T/disk"
-	ok "nbdkit $flag: nor who writes" "$ndio" copy --overwrite "$T/image" "$T/disk"
+flags=(-r --readonly -fr --read-onl)
+[ "$DOOR" = nbdkit ] || flags=(-r --read-only)
+for flag in "${flags[@]}"; do
+	start_door ours $flag "$T/disk"
+	ok "$flag excludes nobody" qemu_reads "$T/disk"
+	ok "$flag: nor who writes" "$ndio" copy --overwrite "$T/image" "$T/disk"
 	stop_server ours
 done
 # What only looks like it is locked when somebody comes who may write.
-start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" --exportname -r
-py ours 'h.pwrite(b"x" * 512, 0)'
-ok "a mistaken -r: who may write locks" not qemu_reads "$T/disk"
-ok "a mistaken -r: the server ends" stop_server ours
-start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" --exportname -r
-start_qemu_nbd qemu --format raw "$T/disk"
-ok "or isn't let in" not py ours 'pass'
-ok "the server says why" said ours "$busy"
-stop_server qemu
-stop_server ours
+mistaken_for_read_only() {
+	start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" --exportname -r
+	py ours 'h.pwrite(b"x" * 512, 0)'
+	ok "a mistaken -r: who may write locks" not qemu_reads "$T/disk"
+	ok "a mistaken -r: the server ends" stop_server ours
+	start_nbdkit ours "$NDIO_PLUGIN" "$T/disk" --exportname -r
+	start_qemu_nbd qemu --format raw "$T/disk"
+	ok "or isn't let in" not py ours 'pass'
+	ok "the server says why" said ours "$busy"
+	stop_server qemu
+	stop_server ours
+}
 
 # The process in the background has it, and gives it back.
-make_luks2 "$T/disk" 24M
-nbdkit_ours() { # for its end
-	env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/bg.sock" --pidfile "$T/bg.pid" "$@"
+in_the_background() {
+	make_luks2 "$T/disk" 24M
+	nbdkit_ours() { # for its end
+		env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/bg.sock" --pidfile "$T/bg.pid" "$@"
+	}
+	if nbdkit_ours "$NDIO_PLUGIN" "$T/disk" keyfile="$T/pass" >"$T/bg.log" 2>&1 </dev/null; then
+		until [ -s "$T/bg.pid" ]; do sleep 0.02; done
+		server_pids[bg]=$(cat "$T/bg.pid")
+		ok "in the background: locked" fails "$busy" "$ndio" copy --overwrite "$T/image" "$T/disk"
+		kill "${server_pids[bg]}"
+		while kill -0 "${server_pids[bg]}" 2>/dev/null; do sleep 0.02; done
+		unset 'server_pids[bg]'
+		ok "ended: free" "$ndio" key add --key-file "$T/pass" --new-key-file "$T/new" \
+			"${cheap[@]}" "$T/disk"
+	else
+		skip "no nbdkit in the background: $(tail -n 1 "$T/bg.log")" 2
+	fi
 }
-if nbdkit_ours "$NDIO_PLUGIN" "$T/disk" keyfile="$T/pass" >"$T/bg.log" 2>&1 </dev/null; then
-	until [ -s "$T/bg.pid" ]; do sleep 0.02; done
-	server_pids[bg]=$(cat "$T/bg.pid")
-	ok "in the background: locked" fails "$busy" "$ndio" copy --overwrite "$T/image" "$T/disk"
-	kill "${server_pids[bg]}"
-	while kill -0 "${server_pids[bg]}" 2>/dev/null; do sleep 0.02; done
-	unset 'server_pids[bg]'
-	ok "ended: free" "$ndio" key add --key-file "$T/pass" --new-key-file "$T/new" \
-		"${cheap[@]}" "$T/disk"
-else
-	skip "no nbdkit in the background: $(tail -n 1 "$T/bg.log")" 2
-fi
+
+[ "$DOOR" = serve ] || {
+	mistaken_for_read_only
+	in_the_background
+}
 
 # ---- a detached header, and a block device ----
 
 truncate -s 16M "$T/header"
 ok "a header apart" "$ndio" format --yes --key-file "$T/pass" "${cheap[@]}" --header "$T/header" \
 	"$T/other"
-start_nbdkit ours "$NDIO_PLUGIN" "$T/other" header="$T/header" keyfile="$T/pass"
+start_door ours "$T/other" header="$T/header" keyfile="$T/pass"
 ok "is only read: it can be edited" "$ndio" key add --header "$T/header" --key-file "$T/pass" \
 	--new-key-file "$T/new" "${cheap[@]}" "$T/other"
 stop_server ours
 
 truncate -s 2M "$T/behind"
 if [ "$(id -u)" = 0 ] && loop=$(losetup --find --show "$T/behind" 2>/dev/null); then
-	start_nbdkit ours "$NDIO_PLUGIN" "$loop"
+	start_door ours "$loop"
 	ok "a block device: locked" fails "$loop: in use" "$ndio" copy "$T/image" "$loop"
 	ok "a block device: for qemu, too" not qemu_reads "$loop"
 	stop_server ours

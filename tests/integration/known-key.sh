@@ -85,7 +85,7 @@ known() { # NAME CIPHER SECTOR SIZE KEY-BYTES CRYPTSETUP-OPTION...
 	[ $tweak = 0 ] || ok "$name: tweaked" /usr/bin/python3 "$root/tests/tools/edit-luks2.py" "$file" \
 		"segment['iv_tweak'] = '$tweak'"
 	offset=$(cryptsetup luksDump "$file" | awk '$1 == "offset:" { print $2; exit }')
-	ok "$name: it opens" start_nbdkit disk "$NDIO_PLUGIN" "$file" passphrase=+"$T/pass" ||
+	ok "$name: it opens" start_door disk "$file" passphrase=+"$T/pass" ||
 		return
 	ok "$name: the ciphertext is right" check "$cipher" "$sector" "$offset" "$file" "$T/key"
 	ok "$name: the server ends well" stop_server disk

@@ -56,7 +56,7 @@ interop() { # NUMBER NAME [NO-FILTER]
 	wait "${makers[$1]}"
 	result $? "$2: qemu makes a volume" || { diag "$(cat "$T/$1.log")"; return; }
 	cp "$T/plain" "$plain"
-	ok "$2: the plugin opens it" start_nbdkit disk "$NDIO_PLUGIN" "$disk" \
+	ok "$2: the plugin opens it" start_door disk "$disk" \
 		passphrase=+"$T/pass" || return
 	is "$2: its size is what qemu made" "$(nbdinfo --size "$(uri disk)")" "$SIZE"
 	ok "$2: the plugin reads what qemu wrote" holds disk "$plain"

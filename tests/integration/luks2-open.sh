@@ -34,7 +34,7 @@ opens() { # NAME CRYPTSETUP-OPTION...
 
 	shift
 	ok "$name: cryptsetup encrypts a plain file" encrypt "$disk" "$@" || return
-	ok "$name: the plugin opens it" start_nbdkit disk "$NDIO_PLUGIN" "$disk" \
+	ok "$name: the plugin opens it" start_door disk "$disk" \
 		passphrase=+"$T/pass" || return
 	is "$name: all but the header is exported" "$(nbdinfo --size "$(uri disk)")" \
 		$((SIZE + (16 << 20)))
@@ -50,7 +50,7 @@ detached() { # SECTOR-SIZE
 	ok "$name: cryptsetup encrypts a plain file" reencrypt --encrypt --header "$T/detached.header" \
 		--sector-size "$1" "$disk" || return
 	ok "$name: which is plain no more" not cmp -s "$disk" "$T/plain"
-	ok "$name: the plugin opens it" start_nbdkit disk "$NDIO_PLUGIN" "$disk" \
+	ok "$name: the plugin opens it" start_door disk "$disk" \
 		header="$T/detached.header" passphrase=+"$T/pass" || return
 	ok "$name: every byte is there, and no more" holds disk "$T/plain"
 	ok "$name: the server ends well" stop_server disk
@@ -64,7 +64,7 @@ key_file() {
 	truncate -s 20M "$file"
 	ok "$name: cryptsetup makes a volume" cryptsetup luksFormat "${options[@]}" \
 		--key-file "$keyfile" "$file" || return
-	ok "$name: it opens" start_nbdkit disk "$NDIO_PLUGIN" "$file" keyfile="$keyfile" &&
+	ok "$name: it opens" start_door disk "$file" keyfile="$keyfile" &&
 		stop_server disk
 	head -c -1 "$keyfile" >"$keyfile.short"
 	ok "$name: not without its last byte" refused "$file: no key slot opens" "$file" \
@@ -72,7 +72,7 @@ key_file() {
 	head -c 3 "$keyfile" >"$keyfile.short"
 	ok "$name: not with its first line" refused "$file: no key slot opens" "$file" \
 		keyfile="$keyfile.short"
-	ok "$name: nor as a passphrase" refused "$file: no key slot opens" "$file" \
+	[ "$DOOR" = serve ] || ok "$name: nor as a passphrase" refused "$file: no key slot opens" "$file" \
 		passphrase=+"$keyfile"
 }
 
@@ -82,10 +82,10 @@ second_slot() {
 	printf 'the other one' >"$T/other"
 	ok "a second key slot" cryptsetup luksAddKey --batch-mode "${key[@]}" \
 		--pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$T/slots.luks" "$T/other"
-	ok "it opens with the second passphrase" start_nbdkit disk "$NDIO_PLUGIN" \
+	ok "it opens with the second passphrase" start_door disk \
 		"$T/slots.luks" passphrase=+"$T/other" && stop_server disk
 	cryptsetup luksKillSlot --batch-mode --key-file "$T/other" "$T/slots.luks" 0
-	ok "and when the first slot is gone" start_nbdkit disk "$NDIO_PLUGIN" \
+	ok "and when the first slot is gone" start_door disk \
 		"$T/slots.luks" passphrase=+"$T/other" && stop_server disk
 	ok "but not with the first passphrase any more" refused "no key slot opens" \
 		"$T/slots.luks" passphrase=+"$T/pass"

@@ -109,7 +109,7 @@ done
 echo "# nothing else is there"
 fresh
 zero 0 4096
-ok "the second header is enough, to open" start_nbdkit disk "$NDIO_PLUGIN" "$disk" \
+ok "the second header is enough, to open" start_door disk "$disk" \
 	keyfile="$T/pass" && stop_server disk
 ok "and to edit" "$ndio" key add "${cheap[@]}" --key-file "$T/pass" --new-key-file "$T/new" "$disk"
 ok "which repairs the first" [ "$(head -c 4 "$disk")" = LUKS ]
@@ -118,7 +118,7 @@ echo "# something else is there as well, at the end"
 fresh
 as_raid_at_the_end
 ok "with a whole header it is LUKS, as for cryptsetup" cryptsetup luksDump "$disk"
-ok "the plugin" start_nbdkit disk "$NDIO_PLUGIN" "$disk" keyfile="$T/pass" && stop_server disk
+ok "the plugin" start_door disk "$disk" keyfile="$T/pass" && stop_server disk
 put 5000 XXXX
 ok "with a damaged one it isn't: cryptsetup" cryptsetup_refuses
 ok "the plugin" refused "$disk: the LUKS header is damaged, and something else is on the disk" \

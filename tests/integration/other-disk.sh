@@ -33,7 +33,7 @@ begin() {
 	local name=$1
 
 	shift
-	start_stock disk file "$T/disk" && start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri disk)" \
+	start_stock disk file "$T/disk" && start_door gate uri="$(uri disk)" \
 		reconnect=60 answer=1 connections=2 "$@" || return
 	ok "$name: a write" py gate 'h.pwrite(data(65536), 1 << 20)'
 	kill_disk
@@ -94,7 +94,7 @@ luks() {
 		'same(h.pread(65536, 1 << 20), data(65536)); h.flush()'
 	ok "$name: the gateway ends" stop_server gate
 	ok "$name: the server ends" stop_server disk
-	ok "$name: it is on the disk" start_nbdkit direct "$NDIO_PLUGIN" "$T/disk" \
+	ok "$name: it is on the disk" start_door direct "$T/disk" \
 		keyfile="$T/second"
 	ok "$name: whole" py direct 'same(h.pread(65536, 1 << 20), data(65536))'
 	stop_server direct
@@ -167,7 +167,7 @@ make_psk "$psk" alice
 make_psk "$bad_psk" alice
 truncate -s 16M "$T/disk"
 start_stock disk --tls=require --tls-psk="$psk" file "$T/disk"
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" reconnect=60
+start_door gate uri="$(with_psk disk)" reconnect=60
 ok "by TLS: a write" py gate 'h.pwrite(data(65536), 0)'
 kill_disk
 start_stock disk --tls=require --tls-psk="$psk" file "$T/disk"
@@ -182,7 +182,7 @@ stop_server disk
 # ---- nobody comes back ----
 
 truncate -s 16M "$T/disk"
-start_stock disk file "$T/disk" && start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri disk)" reconnect=1
+start_stock disk file "$T/disk" && start_door gate uri="$(uri disk)" reconnect=1
 ok "a write" py gate 'h.pwrite(data(65536), 0)'
 kill_disk
 ok "nobody: a read fails after a second" py_within 30 gate 'fails("EIO", h.pread, 4096, 0)'
@@ -191,7 +191,7 @@ start_stock disk file "$T/disk"
 ok "late, with something unflushed: refused" await_said gate "$stale"
 ok "late: a read fails" py_within 30 gate 'fails("EIO", h.pread, 4096, 0)'
 stop_server gate
-start_nbdkit gate "$NDIO_PLUGIN" uri="$(uri disk)" reconnect=1
+start_door gate uri="$(uri disk)" reconnect=1
 ok "a write and a flush" py gate 'h.pwrite(data(65536, 1), 0); h.flush()'
 kill_disk
 ok "nobody: a read fails" py_within 30 gate 'fails("EIO", h.pread, 4096, 0)'

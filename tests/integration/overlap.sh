@@ -17,7 +17,7 @@ overlapping() {
 	local name=$1 file=$2
 
 	shift 2
-	if start_nbdkit disk "${server_options[@]}" "$NDIO_PLUGIN" "$file" "$@"; then
+	if start_door disk "${server_options[@]}" "$file" "$@"; then
 		ok "$name: every byte is its writer's" \
 			timeout 120 "$overlap" "$(uri disk)" $threads $seconds
 		ok "$name: the server ends cleanly" stop_server disk

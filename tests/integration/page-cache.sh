@@ -43,7 +43,7 @@ through() {
 
 	shift 2
 	make_luks2 "$T/luks" $((mib + 16))M
-	start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" passphrase=+"$T/pass" "$@" || return
+	start_door disk "$T/luks" passphrase=+"$T/pass" "$@" || return
 	sync "$T/luks"
 	dd if="$T/luks" iflag=nocache count=0 status=none
 	for what in written read; do

@@ -11,7 +11,8 @@
 . "$root/tests/lib/survive.sh"
 
 nbdkit=(nbdkit --foreground --exit-with-parent --unix "$T/disk.sock" --pidfile "$T/disk.pid")
-ours=("${nbdkit[@]}" "$NDIO_PLUGIN" "$T/disk")
+serve_at plain --unix "$T/disk.sock"
+ours=("${serve[@]}")
 # Another's server, so that what it does isn't held up by a sanitizer.
 stock=("${nbdkit[@]}" file "$T/disk")
 

@@ -10,7 +10,7 @@
 . "$root/tests/lib/survive.sh"
 
 make_psk "$psk" alice
-door=serve
+DOOR=serve
 survives_all library tcp "${SURVIVE:-5}"
 survives_all library tls "${SURVIVE:-5}"
 done_testing

@@ -73,16 +73,8 @@ volumes() {
 
 # ---- the gateway, in front of that volume ----
 
-# While it is still a child of this shell, and after it went into the background.
-gateways() {
+in_the_background() {
 	local deadline=$((SECONDS + 30))
-
-	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" passphrase=+"$key"
-	ok "the gateway reads" bash -c 'nbdcopy "$1" - | cmp -n 5242880 - "$2"' - "$(uri gate)" \
-		"$T/data"
-	random "$T/data" 5M
-	ok "and writes" fill gate "$T/data"
-	ok "and ends cleanly" stop_server gate
 
 	LD_PRELOAD=$NDIO_PRELOAD nbdkit --unix "$T/back.sock" --pidfile "$T/back.pid" \
 		"$NDIO_PLUGIN" uri="$(with_psk disk)" passphrase=+"$key" >"$T/back.log" 2>&1 </dev/null
@@ -93,7 +85,18 @@ gateways() {
 		"$(uri back)" "$T/data"
 	kill "$(cat "$T/back.pid")"
 	ok "and ends" timeout 20 tail --pid="$(cat "$T/back.pid")" -f /dev/null
+}
 
+# While it is still a child of this shell, and after it went into the background.
+gateways() {
+	start_door gate uri="$(with_psk disk)" passphrase=+"$key"
+	ok "the gateway reads" bash -c 'nbdcopy "$1" - | cmp -n 5242880 - "$2"' - "$(uri gate)" \
+		"$T/data"
+	random "$T/data" 5M
+	ok "and writes" fill gate "$T/data"
+	ok "and ends cleanly" stop_server gate
+
+	[ "$DOOR" = serve ] || in_the_background
 	make_psk "$bad_psk" alice
 	ok "a wrong key is told at the start" refused "key" \
 		uri="$(with_psk disk | sed "s|$psk|$bad_psk|")"
@@ -106,7 +109,7 @@ server_goes() {
 
 	start_stock disk --tls=require --tls-psk="$psk" --filter=delay memory 8M rdelay=50ms
 	pid=${server_pids[disk]}
-	start_nbdkit gate "$NDIO_PLUGIN" uri="$(with_psk disk)" connections=2 reconnect=0
+	start_door gate uri="$(with_psk disk)" connections=2 reconnect=0
 	ok "its server dies: clients get EIO" py gate "
 import os, signal
 h.pread(512, 0)

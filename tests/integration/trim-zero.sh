@@ -33,7 +33,7 @@ trims() { # NAME FILE ARG...
 	local name=$1 file=$2 before
 
 	shift 2
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	ok "$name: starts" start_door disk "$file" "$@" || return
 	full
 	before=$(used "$file")
 	ok "$name: trims" py disk "
@@ -82,7 +82,7 @@ zeroes() { # NAME FILE ARG...
 	local name=$1 file=$2
 
 	shift 2
-	ok "$name: starts" start_nbdkit disk "$NDIO_PLUGIN" "$file" "$@" || return
+	ok "$name: starts" start_door disk "$file" "$@" || return
 	ok "$name: any offset, length and flag" py disk "
 every = [0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FUA, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA]
 want = bytearray(data(8 << 20))
@@ -148,7 +148,7 @@ zeroes "LUKS, sectors of 4096" "$T/luks4k" "$key"
 zeroes "LUKS, discard=on, buffered" "$T/luks" "$key" discard=on direct=off
 
 # Without discard=on nothing tells which blocks of an encrypted volume are in use.
-ok "LUKS: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/luks" "$key"
+ok "LUKS: starts" start_door disk "$T/luks" "$key"
 full
 before=$(used "$T/luks")
 ok "LUKS: no trims" not nbdinfo --can trim "$(uri disk)"
@@ -163,7 +163,7 @@ ok "LUKS: and zeroes aren't zeroes on the disk" [ "$(tail -c 8M "$T/luks" | tr -
 stop_server disk
 
 # Raw: holes where they may be, and none where not.
-ok "raw: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/raw"
+ok "raw: starts" start_door disk "$T/raw"
 full
 before=$(used "$T/raw")
 ok "raw: a zero that may make no hole" py disk "
@@ -184,7 +184,7 @@ stop_server disk
 
 # As much as one request can ask for.
 truncate -s 5G "$T/large"
-ok "zeroes of 4 GiB: starts" start_nbdkit disk "$NDIO_PLUGIN" "$T/large"
+ok "zeroes of 4 GiB: starts" start_door disk "$T/large"
 py disk "
 h.pwrite(data(1 << 20), 0)
 h.pwrite(data(1 << 20, 1), (4 << 30) - (1 << 20) - 512)

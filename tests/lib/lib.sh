@@ -197,6 +197,51 @@ start_serve() {
 		--pid-file "$T/$name.pid" "$@"
 }
 
+# The two doors: nbdkit with our plugin, and `ndio serve`. What holds for a server, whichever it is, is
+# tested at that which $DOOR says.
+: "${DOOR:=nbdkit}"
+
+# door_command NBDKIT-ARG...: sets $door to a command that serves. The arguments are those of nbdkit with
+# the plugin, also for `ndio serve`. A passphrase's file has no newline there.
+door_command() {
+	door=(nbdkit "$NDIO_PLUGIN" "$@")
+	[ "$DOOR" = serve ] || return 0
+	door=("$NDIO_BUILD/ndio-serve")
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-f | --foreground | --exit-with-parent | --threads=* | --tls=require | discard=off) ;;
+		-D | --threads) shift ;;
+		--unix) door+=(--socket) ;;
+		--pidfile) door+=(--pid-file) ;;
+		--ipaddr) door+=(--listen "$2:$4") && shift 3 ;;
+		--readonly) door+=(--read-only) ;;
+		file=* | uri=*) door+=("${1#*=}") ;;
+		passphrase=+*) door+=(--key-file "${1#*+}") ;;
+		keyfile=*) door+=(--key-file "${1#*=}") ;;
+		answer=*) door+=(--answer-timeout "${1#*=}") ;;
+		discard=on) door+=(--discard) ;;
+		lock-image=off) door+=(--no-lock-image) ;;
+		[a-z]*=*) door+=("--$1") ;;
+		*) door+=("$1") ;;
+		esac
+		shift
+	done
+}
+
+# start_door NAME ARG...: for instance start_door disk "$T/disk.luks" passphrase=+"$T/pass"
+start_door() {
+	local name=$1
+
+	shift
+	door_command --foreground --exit-with-parent --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$@"
+	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
+}
+
+# notices NAME: what a server has said, but for where it listens.
+notices() {
+	sed '/: listening on /d' "$T/$1.log"
+}
+
 # start_qemu_nbd NAME ARG...
 start_qemu_nbd() {
 	local name=$1

@@ -93,16 +93,22 @@ said() {
 }
 
 # refused REGEX ARG...: nbdkit ndio, told to go into the background, fails instead, says why,
-# and no process stays. Nor does it tell the passphrase of $T/pass.
+# and no process stays; or so does `ndio serve`, as $DOOR says. Nor does it tell the passphrase of
+# $T/pass.
 refused() {
 	local regex=$1 status
 
 	shift
 	rm -f "$T/refused.pid"
-	timeout 20 env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --unix "$T/refused.sock" \
-		--pidfile "$T/refused.pid" "$NDIO_PLUGIN" "$@" >"$T/refused.log" 2>&1 </dev/null
+	door_command --unix "$T/refused.sock" --pidfile "$T/refused.pid" "$@"
+	[ "$DOOR" = nbdkit ] || door+=(--run :)
+	timeout 20 env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}" >"$T/refused.log" 2>&1 </dev/null
 	status=$?
 	cat "$T/refused.log"
+	if [ "$status" = 0 ] && [ "$DOOR" = serve ]; then
+		echo "it started"
+		return 1
+	fi
 	if [ "$status" = 0 ]; then
 		while [ ! -s "$T/refused.pid" ]; do sleep 0.02; done
 		kill "$(cat "$T/refused.pid")"
@@ -134,12 +140,13 @@ refused() {
 nobody=(setpriv --reuid $((100000 + $$)) --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all
 	env ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0")
 
-# allow_nobody: from here nobody may use $T, a copy of the plugin in it, and what is preloaded.
+# allow_nobody: from here nobody may use $T, copies of our servers in it, and what is preloaded.
 nobody_preload=
 allow_nobody() {
 	local file
 
-	chmod 1777 "$T" && install -m 755 "$NDIO_PLUGIN" "$T/plugin.so" || return
+	chmod 1777 "$T" && install -m 755 "$NDIO_PLUGIN" "$T/plugin.so" &&
+		install -m 755 "$NDIO_BUILD/ndio-serve" "$T" || return
 	for file in $NDIO_PRELOAD; do
 		case $file in
 		/usr/*) ;;
@@ -149,15 +156,16 @@ allow_nobody() {
 	done
 }
 
-# start_nobody NAME ARG...: nbdkit ndio as that user, who may be given limits by $limits.
+# start_nobody NAME ARG...: as start_door, as that user, who may be given limits by $limits.
 # --exit-with-parent is lost when a user changes.
 limits=()
 start_nobody() {
 	local name=$1
 
 	shift
-	start_server "$name" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" nbdkit \
-		--foreground --unix "$T/$name.sock" --pidfile "$T/$name.pid" "$T/plugin.so" "$@"
+	NDIO_PLUGIN=$T/plugin.so NDIO_BUILD=$T door_command --foreground --unix "$T/$name.sock" \
+		--pidfile "$T/$name.pid" "$@"
+	start_server "$name" "${limits[@]}" "${nobody[@]}" LD_PRELOAD="$nobody_preload" "${door[@]}"
 }
 
 # mount_here TYPE DIR [OPTIONS]: until the test ends.

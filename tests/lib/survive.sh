@@ -313,9 +313,9 @@ start_client() {
 			--key "$T/pass" "$2"
 		return
 	fi
-	start_server gateway "${in_space[@]}" env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground \
-		--exit-with-parent --unix "$T/gateway.sock" --pidfile "$T/gateway.pid" \
-		"$NDIO_PLUGIN" uri="$2" reconnect=60 answer=1 discard=on passphrase=+"$T/pass" &&
+	door_command --foreground --exit-with-parent --unix "$T/gateway.sock" \
+		--pidfile "$T/gateway.pid" uri="$2" reconnect=60 answer=1 discard=on passphrase=+"$T/pass"
+	start_server gateway "${in_space[@]}" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}" &&
 		start_registers "$registers" --nbd "$(uri gateway)"
 }
 
@@ -347,21 +347,13 @@ survives() {
 		--key "$T/pass" "$T/disk"
 }
 
-# How the server is called, at a Unix socket or an address; and what it wants to see, by TLS. $door: the
-# plugin, or our own server.
-door=plugin
+# How the server is called, at a Unix socket or an address, by $DOOR; and what it wants to see, by TLS.
 serve_at() { # TRANSPORT --unix PATH|--ipaddr ADDRESS --port PORT
-	local tls=() at=()
+	local tls=()
 
-	if [ $door = serve ]; then
-		[ "$1" != tls ] || tls=(--tls-psk "$psk")
-		[ "$2" = --unix ] && at=(--socket "$3") || at=(--listen "$3:$5")
-		serve=("$NDIO_BUILD/ndio-serve" --pid-file "$T/disk.pid" "${at[@]}" "${tls[@]}" "$T/disk")
-		return
-	fi
-	[ "$1" != tls ] || tls=(--tls=require --tls-psk "$psk")
-	serve=(nbdkit --foreground --exit-with-parent --pidfile "$T/disk.pid" "${tls[@]}" "${@:2}"
-		"$NDIO_PLUGIN" "$T/disk")
+	[ "$1" != tls ] || tls=(--tls=require --tls-psk="$psk")
+	door_command --foreground --exit-with-parent --pidfile "$T/disk.pid" "${tls[@]}" "${@:2}" "$T/disk"
+	serve=("${door[@]}")
 }
 
 kills_and_stops() { # COUNT

@@ -134,6 +134,15 @@ start_tcp_nbdkit() {
 		--exit-with-parent --pidfile "$T/$name.pid" "$@"
 }
 
+# start_tcp_door NAME ARG...
+start_tcp_door() {
+	local name=$1
+
+	shift
+	door_command --foreground --exit-with-parent --pidfile "$T/$name.pid" "$@"
+	listening "$name" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
+}
+
 # start_tcp_qemu_nbd NAME ARG...
 start_tcp_qemu_nbd() {
 	local name=$1
