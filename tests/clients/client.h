@@ -3,6 +3,7 @@
 #define NDIO_TESTS_CLIENT_H
 
 #include <libnbd.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@ static inline struct nbd_handle *connect_to(const char *uri)
 {
 	struct nbd_handle *nbd = nbd_create();
 
-	if (!nbd || nbd_connect_uri(nbd, uri) < 0)
+	/* Files of keys and certificates, too. */
+	if (!nbd || nbd_set_uri_allow_local_file(nbd, true) < 0 || nbd_connect_uri(nbd, uri) < 0)
 		fail("%s", nbd_get_error());
 	return nbd;
 }

@@ -1,16 +1,20 @@
 #!/bin/bash
 # ndio serve: clients that vanish, talk nonsense, stall or come by the thousand, a disk and a server
 # behind it that fail: nobody else is disturbed, and nothing is left of it.
+#
+# CUTS=COUNT: so many clients vanish, of each kind.
 # shellcheck disable=SC2154 source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/nbd.sh
 . "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/tls.sh
+. "$root/tests/lib/tls.sh"
 
 clients=$NDIO_BUILD/tests/clients
 load=$clients/load
 key=(--key-file "$T/pass")
-cut=200 silent=1000 nonsense=210
-[ -z "$NDIO_SANITIZE" ] || cut=60 silent=300 nonsense=70
+cut=${CUTS:-100} cut_tls=${CUTS:-60} silent=1000 nonsense=210
+[ -z "$NDIO_SANITIZE" ] || cut=${CUTS:-60} cut_tls=${CUTS:-30} silent=300 nonsense=70
 
 # Programs that talk to the server's socket without a library.
 raw='
@@ -65,10 +69,11 @@ come_back() {
 	done
 }
 
+bystander_uri=$(uri disk)
 with_a_bystander() { # COMMAND...: which goes on meanwhile, and makes no error
 	local bystander status
 
-	"$load" -d 2 -s 5000 -r -w 50 "$(uri disk)" >"$T/bystander.log" 2>&1 &
+	"$load" -d 2 -s 5000 -r -w 50 "$bystander_uri" >"$T/bystander.log" 2>&1 &
 	bystander=$!
 	"$@" >"$T/with.log" 2>&1
 	status=$?
@@ -82,29 +87,21 @@ with_a_bystander() { # COMMAND...: which goes on meanwhile, and makes no error
 	return $status
 }
 
-# In the middle of heads, of data and of replies that nobody takes.
-cut_off() {
-	raw '
-import random
-random.seed(1)
-for i in range(int(sys.argv[2])):
-    s = client()
-    size = ready(s)
-    sent = b""
-    for n in range(random.randrange(1, 12)):
-        count = random.choice([512, 5000, 300000, 3 << 20])
-        at = random.randrange(size - count)
-        if random.random() < 0.5:
-            sent += request(READ, n, at, count)
-        else:
-            sent += request(WRITE, n, at, count) + bytes(count)
-    s.setblocking(False)
-    try:
-        s.send(sent[:random.randrange(1, len(sent))])
-        s.recv(random.randrange(1, 100000))
-    except BlockingIOError:
-        pass
-    s.close()' $cut
+# vanish COUNT [CA-CERTIFICATE]: see vanish.py.
+vanish() {
+	timeout $((60 + $1 / 4)) /usr/bin/python3 "$root/tests/tools/vanish.py" "$T/disk.sock" "$@"
+}
+
+# are_cut_off NAME COUNT [CA-CERTIFICATE]: what the first of them needed stays for the next ones.
+are_cut_off() {
+	local name=$1
+
+	shift
+	vanish $(($1 / 4)) "${@:2}" && come_back
+	was_resident=$(resident)
+	ok "$name: $1 are cut off in the middle" with_a_bystander vanish "$@"
+	ok "$name: nothing is left of them" come_back
+	diag "$name: descriptors $was, then $(descriptors); KiB $was_resident, then $(resident)"
 }
 
 say_nothing() {
@@ -215,8 +212,7 @@ hostile() { # NAME ARG...
 	# All its threads have done something.
 	"$load" -c 8 -d 8 -s 1000003 -r -w 50 -n 400 "$(uri disk)" >/dev/null
 	was=$(descriptors) was_resident=$(resident)
-	ok "$name: $cut are cut off in the middle" with_a_bystander cut_off
-	ok "$name: nothing is left of them" come_back
+	are_cut_off "$name" "$cut"
 	ok "$name: $nonsense talk nonsense" with_a_bystander "$clients/garbage" "$T/disk.sock" $nonsense
 	ok "$name: $silent say nothing" with_a_bystander say_nothing
 	ok "$name: one takes no replies, another sends half" with_a_bystander stall
@@ -231,6 +227,18 @@ truncate -s 64M "$T/raw"
 hostile raw "$T/raw"
 make_luks2 "$T/luks" 80M --sector-size 4096
 hostile "LUKS2, one thread" --threads 1 "${key[@]}" "$T/luks"
+
+# ---- by TLS ----
+
+make_ca "$T/ca"
+issue "$T/ca" "$tls" server
+start_serve disk --tls-certificates "$tls" "${key[@]}" "$T/luks"
+bystander_uri=$(with_certificates disk)
+"$load" -c 8 -d 8 -s 1000003 -r -w 50 -n 400 "$bystander_uri" >/dev/null
+was=$(descriptors) was_resident=$(resident)
+are_cut_off TLS "$cut_tls" "$T/ca/ca-cert.pem"
+ok "TLS: it ends cleanly" stop_server disk
+bystander_uri=$(uri disk)
 
 # ---- it is to end, and they don't let it ----
 
@@ -402,5 +410,25 @@ started=$SECONDS
 ok "one that doesn't come back keeps it from its end for some seconds only" stop_server disk
 ok "and no more" test $((SECONDS - started)) -le 15
 wait $loading 2>/dev/null
+
+# Silent, and with something of ours that it owes.
+start_serve behind --no-lock-image "$T/raw"
+start_serve disk "$(uri behind)"
+raw '
+s = client()
+ready(s)
+os.kill(int(sys.argv[2]), 19)
+s.sendall(request(READ, 1, 0, 4096))
+print("asked", flush=True)
+s.recv(1)' "${server_pids[behind]}" >"$T/asked" 2>&1 &
+asking=$!
+until [ -s "$T/asked" ]; do
+	sleep 0.02
+done
+started=$SECONDS
+ok "nor does one that is silent" stop_server disk
+ok "for more than some seconds" test $((SECONDS - started)) -le 15
+wait $asking 2>/dev/null
+kill -KILL "${server_pids[behind]}"
 
 done_testing
