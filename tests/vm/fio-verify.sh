@@ -65,5 +65,12 @@ direct "sectors of 4096"
 buffered "sectors of 4096"
 ok "detach" guest detach /dev/nbd0
 ok "the server ends well" stop_server disk
+
+DOOR=serve
+ok "is served by ndio serve" serve disk "$T/volume" "$key" || exit 1
+ok "ndio serve: attach" guest attach "${ports[disk]}" /dev/nbd0 -C 4 -b 4096
+direct "ndio serve"
+ok "ndio serve: detach" guest detach /dev/nbd0
+ok "ndio serve: it ends well" stop_server disk
 sound_kernel 'I/O error|timed out'
 done_testing

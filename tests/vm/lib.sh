@@ -70,12 +70,15 @@ sound_kernel() {
 		grep -aE "BUG:|WARNING:|Oops|Call Trace|blocked for more than${1:+|$1}" "$T/console"
 }
 
-# serve NAME ARG...: the plugin, on a loopback port of the system's choice, ${ports[NAME]}.
+# serve NAME ARG...: at $DOOR, on a loopback port of the system's choice, ${ports[NAME]}.
 serve() {
 	local name=$1
 
 	shift
-	serve_preloaded "$name" "$NDIO_PRELOAD" "$NDIO_PLUGIN" "$@"
+	door_command --foreground --exit-with-parent --ipaddr 127.0.0.1 --port 0 \
+		--pidfile "$T/$name.pid" "${nbdkit_options[@]}" "$@"
+	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}" || return
+	ports[$name]=$(port_of "$name")
 }
 
 # serve_stock NAME NBDKIT-ARG...: without a plugin of ours.
