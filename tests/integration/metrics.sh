@@ -295,6 +295,7 @@ gateway() { # NAME, and how it is started
 	is "$name: its server is there" "$(of_gate ndio_waiting)" 0
 	kill_inner
 	ok "$name: its server is away" becomes ndio_waiting 1
+	is "$name: and hasn't come back" "$(of_gate ndio_reconnects_total)" 0
 	start_serve inner "$T/disk" || return
 	ok "$name: it is back" becomes ndio_reconnects_total 1
 	is "$name: nobody waits" "$(of_gate ndio_waiting)" 0
