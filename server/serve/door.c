@@ -1,6 +1,7 @@
 /* A guest is a client whose handshake isn't over. It costs memory of a fixed size, and time until
- * its patience ends. There are GUESTS at the most: one more, and the one that has been here longest
- * goes, so that whoever opens connections and says nothing keeps nobody out. It takes a place among
+ * its patience ends. There are GUESTS at the most: one more, and one that has said nothing goes, or if
+ * there is none, the one that has been here longest; so that whoever opens connections and says nothing
+ * keeps nobody out. Nobody goes before it has had the time to say something. It takes a place among
  * those that are served only when it has said what it wants. Where all places are taken it waits for one
  * then, and the next isn't taken in: it waits in the listener's queue.
  *
@@ -37,6 +38,7 @@
 #define LOOK_MS      10    /* between looks whether a fence is ready, or a place is free again */
 #define PAUSE_MS     100   /* without descriptors or memory for another connection */
 #define TELL_MS      10000 /* between messages of that */
+#define SPARED_MS    100   /* so long nobody goes for others who has said nothing yet */
 #define ACCEPTS      64    /* before those that are here have their turn */
 #define TELL_REST_MS 1000  /* until how many messages were left out is told, too */
 #define NAME_SAID    200   /* bytes of a name that there isn't */
@@ -54,7 +56,7 @@ struct guest {
 	struct door *door;
 	struct guest *next, *before; /* the next is younger */
 	struct stream stream;        /* fd is -1: the place is free */
-	int64_t until;               /* a time of clock_ms() */
+	int64_t since, until;        /* times of clock_ms() */
 	uint32_t events;             /* of epoll(7) */
 	struct fence_handle *fence;  /* or NULL */
 	enum place place;
@@ -169,6 +171,21 @@ static void set_socket(int fd)
 			   sizeof(options[i].value));
 }
 
+/* Who goes for another. NULL: nobody does now. */
+static struct guest *find_leaver(const struct door *door)
+{
+	struct guest *first = NULL;
+
+	for (struct guest *guest = door->oldest; guest; guest = guest->next) {
+		if (guest->place != ASKS)
+			continue;
+		if (guest->handshake.state == HANDSHAKE_AT_FLAGS)
+			return clock_ms() - guest->since >= SPARED_MS ? guest : NULL;
+		first = first ? first : guest;
+	}
+	return first;
+}
+
 /* NULL: it couldn't be watched. */
 static struct guest *let_in(struct door *door, int fd)
 {
@@ -183,13 +200,14 @@ static struct guest *let_in(struct door *door, int fd)
 	struct guest *guest;
 
 	if (!door->idle)
-		send_away(door, door->oldest,
+		send_away(door, find_leaver(door),
 			  "it hasn't said what it wants, and others come: its connection is ended");
 	options.opaque = guest = door->idle;
 	door->idle = guest->next;
 	guest->door = door;
 	guest->stream = (struct stream){ .fd = fd };
-	guest->until = clock_ms() + door->options.patience;
+	guest->since = clock_ms();
+	guest->until = guest->since + door->options.patience;
 	guest->events = EPOLLIN;
 	guest->fence = NULL;
 	guest->place = ASKS;
@@ -429,7 +447,7 @@ static void go_on(struct door *door, struct guest *guest)
 
 static bool has_room(const struct door *door)
 {
-	return door->nr_in[WAITS] == 0 && has_place(door);
+	return (door->idle || find_leaver(door)) && door->nr_in[WAITS] == 0 && has_place(door);
 }
 
 static void pause_listening(struct door *door, const struct listener *listener, int error)

@@ -4,6 +4,7 @@
  *   -c CONNECTIONS=1  -d DEPTH=1 (requests in flight on each)  -s SIZE=4096
  *   -n REQUESTS (default: without end)  -w PERCENT=100 (writes; the others read)
  *   -r (random places, at any byte)  -R (random multiples of SIZE)  -f (a flush at the end)
+ *   -o (says "connected" once it is)
  *   -v (with -w 0 and one request in flight: every byte read must be what this program writes) */
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +19,7 @@
 static struct {
 	unsigned connections, depth, percent;
 	uint64_t size, requests;
-	bool random, aligned, flush, verify;
+	bool random, aligned, flush, open, verify;
 } options = { .connections = 1, .depth = 1, .percent = 100, .size = BLOCK, .requests = UINT64_MAX };
 
 static struct nbd_handle *handles[MAX_CONNECTIONS];
@@ -103,7 +104,7 @@ static void parse(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "c:d:s:n:w:rRfv")) != -1) {
+	while ((opt = getopt(argc, argv, "c:d:s:n:w:rRfov")) != -1) {
 		uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (opt) {
@@ -130,6 +131,9 @@ static void parse(int argc, char **argv)
 			break;
 		case 'f':
 			options.flush = true;
+			break;
+		case 'o':
+			options.open = true;
 			break;
 		case 'v':
 			options.verify = true;
@@ -158,6 +162,10 @@ int main(int argc, char **argv)
 	to_write = malloc(options.size);
 	to_read = malloc(options.size);
 	memset(to_write, 0x5a, options.size);
+	if (options.open) {
+		puts("connected");
+		fflush(stdout);
+	}
 	before = now();
 	run();
 	if (options.flush && nbd_flush(handles[0], 0) < 0)

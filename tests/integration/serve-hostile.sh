@@ -73,8 +73,11 @@ bystander_uri=$(uri disk)
 with_a_bystander() { # COMMAND...: which goes on meanwhile, and makes no error
 	local bystander status
 
-	"$load" -d 2 -s 5000 -r -w 50 "$bystander_uri" >"$T/bystander.log" 2>&1 &
+	"$load" -o -d 2 -s 5000 -r -w 50 "$bystander_uri" >"$T/bystander.log" 2>&1 &
 	bystander=$!
+	until grep -q connected "$T/bystander.log" || ! kill -0 $bystander 2>/dev/null; do
+		sleep 0.02
+	done
 	"$@" >"$T/with.log" 2>&1
 	status=$?
 	[ $status = 0 ] || cat "$T/with.log"
@@ -110,11 +113,16 @@ import resource
 count = int(sys.argv[2])
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 64), hard))
+slow = client()  # it has begun to speak, and those who say nothing go first
+get(slow, 18)
+slow.sendall(struct.pack(">I", 3))
 mute = [client() for i in range(count)]
 s = client()
 assert ready(s) > 0
 s.sendall(request(READ, 7, 0, 4096))
-assert done(s, 4096)[:2] == (7, 0)' $silent
+assert done(s, 4096)[:2] == (7, 0)
+slow.sendall(struct.pack(">QII", 0x49484156454f5054, 1, 0))
+assert len(get(slow, 10)) == 10' $silent
 }
 
 # One has more replies than its memory holds and takes none, and one has sent half of a write.
