@@ -30,7 +30,8 @@
 #include "say.h"
 
 #define GUESTS       64
-#define MAX_OPTIONS  128 /* in one handshake */
+#define MAX_OPTIONS  128 /* in one handshake, */
+#define EACH_EXPORT  8   /* and so many more for each export: nbdinfo --list asks about all */
 #define IDLE_S       60  /* seconds of silence before a client is looked for, */
 #define PROBE_S      10  /* between looks, */
 #define PROBES       6   /* and how many */
@@ -194,7 +195,7 @@ static struct guest *let_in(struct door *door, int fd)
 		.find = find_export,
 		.tls_offered = door->options.tls,
 		.tls_required = door->options.tls && !door->options.tls_optional,
-		.max_options = MAX_OPTIONS,
+		.max_options = MAX_OPTIONS + EACH_EXPORT * door->options.exports->count,
 	};
 	struct epoll_event event = { .events = EPOLLIN };
 	struct guest *guest;

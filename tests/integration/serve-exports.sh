@@ -224,6 +224,10 @@ many() {
 		cp --sparse=always "$T/c" "$T/disk$i"
 		lines+=("disk$i $T/disk$i $T/many.key")
 	done
+	for (( ; i < 64; i++)); do
+		truncate -s 1M "$T/disk$i"
+		lines+=("disk$i $T/disk$i none")
+	done
 	table "${lines[@]}"
 	cp "$T/pass" "$T/many.key"
 	chmod 666 "$T"/disk? "$T"/disk??
@@ -234,9 +238,10 @@ many() {
 		--pid-file "$T/disk.pid" --exports "$T/table"
 }
 if [ "$(id -u)" = 0 ]; then
-	ok "24 keys, and 1 MiB to be locked" many
+	ok "64 exports, 24 keys, and 1 MiB to be locked" many
 	locked=$(sed -n 's/^VmLck:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/${server_pids[disk]}/status")
 	ok "the keys are locked" test "$locked" -ge 96
+	is "one client asks about all" "$(nbdinfo --list "$(uri disk)" | grep -c "^export=")" 64
 	ok "and 24 have a client each at once" named '
 handles = [connect(f"disk{i}") for i in range(24)]
 for i, h in enumerate(handles):
@@ -245,6 +250,6 @@ for i, h in enumerate(handles):
     same(h.pread(4096, 4096 * i), data(4096, i))'
 	ok "it ends cleanly" stop_server disk
 else
-	skip "only root can become another user" 4
+	skip "only root can become another user" 5
 fi
 done_testing
