@@ -19,7 +19,7 @@ import scaling
 import work
 from disks import GIB, MIB, TIMED_OFFSET, Failure, check_place, make_luks, run
 from samples import Samples, in_rounds
-from servers import ENCRYPTED, PLAIN
+from servers import ENCRYPTED, END_TO_END, PLAIN
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -40,7 +40,8 @@ class Bench:
         self.names = {
             "plugin": os.environ.get("NDIO_PLUGIN", f"{build}/nbdkit-ndio-plugin.so"),
             "bare": f"{build}/tests/bench/bare-plugin.so",
-            "ndio": f"{build}/ndio", "load": f"{build}/tests/clients/load",
+            "ndio": f"{build}/ndio", "ndio_serve": f"{build}/ndio-serve",
+            "load": f"{build}/tests/clients/load",
             "ndio_load": f"{build}/tests/clients/ndio-load",
             "key": self.path("key"), "luks1": self.path("luks1"), "luks2": self.path("luks2"),
             "size": str(TIMED_OFFSET + self.size),
@@ -100,15 +101,15 @@ def measure_servers(bench):
     for connections in (1, 4):
         for job in bench.chosen_jobs(work.JOBS):
             work.compare(bench, "servers", work.JOBS[job], connections,
-                         bench.chosen_who(PLAIN + ENCRYPTED))
+                         bench.chosen_who(PLAIN + ENCRYPTED + END_TO_END))
 
 
 def measure_goals(bench):
     """Only what the goals need."""
-    for job, who in goals.needed("servers").items():
+    for (job, connections), who in goals.needed("servers").items():
         if bench.chosen_jobs([job]):
-            work.compare(bench, "servers", work.JOBS[job], 1, bench.chosen_who(who))
-    needed = goals.needed("scaling")
+            work.compare(bench, "servers", work.JOBS[job], connections, bench.chosen_who(who))
+    needed = {job: who for (job, _), who in goals.needed("scaling").items()}
     if bench.chosen_jobs(["memory"]):
         scaling.memory(bench, needed["memory"])
     if bench.chosen_jobs(["first-byte"]):

@@ -4,13 +4,13 @@ import collections
 from samples import describe
 
 # bound: "at least" or "at most". a and b are (who, x); or_disk: it is enough if a is this part
-# of the raw disk. limit: who stands beside a, as what a can hardly exceed.
+# of the raw disk. Without b it is a alone. limit: who stands beside a, as what a can hardly exceed.
 Goal = collections.namedtuple("Goal", "row bound goal part job metric a b sign or_disk limit",
                               defaults=("/", None, None))
 
 
-def ratio(row, goal, job, metric, a, b, bound="at least", or_disk=None, limit=None):
-    return Goal(row, bound, goal, "servers", job, metric, (a, 1), (b, 1), "/", or_disk, limit)
+def ratio(row, goal, job, metric, a, b, bound="at least", or_disk=None, limit=None, x=1):
+    return Goal(row, bound, goal, "servers", job, metric, (a, x), (b, x), "/", or_disk, limit)
 
 
 OURS = {"LUKS1": "ndio-luks1", "LUKS2, 4096": "ndio-luks2"}
@@ -48,6 +48,27 @@ GOALS = [
     *(ratio(f"CPU seconds per GiB: LUKS1 over nbdkit LUKS1 filter, sequential {way}", 0.4,
             f"seq-{way}", "cpu_s/GiB", "ndio-luks1", "nbdkit-luks1", "at most")
       for way in ("write", "read")),
+    *(ratio(f"ndio serve, LUKS2, 4096, over the plugin, {connections}{work}", goal, job, metric,
+            "serve-luks2", "ndio-luks2", x=x)
+      for x, connections, small in ((1, "", 1.6), (4, "four connections, ", 1.2))
+      for work, job, metric, goal in [
+          ("random read 4 KiB depth 32", "rand-read-32", "IOPS", small),
+          ("random write 4 KiB depth 32", "rand-write-32", "IOPS", small),
+          ("sequential read", "seq-read", "MiB/s", 1),
+          ("sequential write", "seq-write", "MiB/s", 1)]),
+    *(ratio(f"ndio serve, LUKS1, over qemu-nbd LUKS1, random {way} 4 KiB depth {depth}", goal,
+            f"rand-{way}-{depth}", "IOPS", "serve-luks1", "qemu-luks1")
+      for way, depth, goal in (("read", 32, 2), ("write", 32, 2), ("read", 1, 1.4))),
+    ratio("ndio serve, LUKS2, 4096, over the raw disk, random read 4 KiB depth 32", 0.8,
+          "rand-read-32", "IOPS", "serve-luks2", "disk", limit="serve"),
+    *(ratio("end to end, ndio serve before ndio serve, over qemu-nbd LUKS1 before nbdkit file, "
+            f"random read 4 KiB depth {depth}", goal, f"rand-read-{depth}", "IOPS",
+            "serve-gateway", "qemu-gateway", limit="ndio-gateway")
+      for depth, goal in ((32, 1.8), (1, 1.4))),
+    ratio("CPU seconds per GiB: ndio serve over the plugin, LUKS2, 4096, random read 4 KiB", 0.6,
+          "rand-read-32", "cpu_s/GiB", "serve-luks2", "ndio-luks2", "at most"),
+    Goal("peak memory of ndio serve above its start, 16 requests of 32 MiB, in MiB", "at most", 64,
+         "scaling", "memory", "grown_MiB", ("serve-luks2", 1), None, "-"),
     Goal("peak memory above nbdkit null, 16 requests of 32 MiB, in MiB", "at most", 64,
          "scaling", "memory", "grown_MiB", ("ndio-luks2", 1), ("null", 1), "-"),
     Goal("time to first byte: a volume of 1 TiB over one of 1 GiB", "at most", 1.1,
@@ -56,20 +77,23 @@ GOALS = [
 
 
 def needed(part):
-    """{job: [who]}, in this part."""
+    """{(job, connections): [who]}, in this part. Of volumes' sizes: 1."""
     found = {}
     for goal in GOALS:
         if goal.part == part:
-            found.setdefault(goal.job, {}).update(dict.fromkeys(
-                [goal.a[0], goal.b[0]] + (["disk"] if goal.or_disk else [])
+            x = goal.a[1] if part == "servers" else 1
+            found.setdefault((goal.job, x), {}).update(dict.fromkeys(
+                [series[0] for series in (goal.a, goal.b) if series] + (["disk"] if goal.or_disk else [])
                 + ([goal.limit] if goal.limit else [])))
     return {job: list(who) for job, who in found.items()}
 
 
 def by_round(samples, goal, a, b, sign):
     """The rounds that have both: what the machine did meanwhile was the same for both."""
-    tops, bottoms = (samples.values(goal.part, goal.job, *series, goal.metric)
-                     for series in (a, b))
+    tops = samples.values(goal.part, goal.job, *a, goal.metric)
+    if not b:
+        return list(tops.values())
+    bottoms = samples.values(goal.part, goal.job, *b, goal.metric)
     return [tops[n] / bottoms[n] if sign == "/" else tops[n] - bottoms[n]
             for n in sorted(tops.keys() & bottoms.keys())]
 

@@ -10,13 +10,14 @@ import time
 
 from disks import HEADER, Failure
 
-Contender = collections.namedtuple("Contender", "who label command luks reference only",
-                                   defaults=(None, None, None))
+Contender = collections.namedtuple("Contender", "who label command luks reference only behind",
+                                   defaults=(None, None, None, None))
 
 # {names} are those of Bench.names and of the server itself.
 NBDKIT = ["nbdkit", "--foreground", "--exit-with-parent", "--pidfile={pid}", "--unix={sock}"]
-QEMU = ["qemu-nbd", "--persistent", "--shared=0", "--pid-file={pid}", "--socket={sock}",
-        "--cache=none", "--aio=io_uring"]
+QEMU_CLIENT = ["qemu-nbd", "--persistent", "--shared=0", "--pid-file={pid}", "--socket={sock}"]
+QEMU = QEMU_CLIENT + ["--cache=none", "--aio=io_uring"]
+SERVE = ["{ndio_serve}", "--pid-file={pid}", "--socket={sock}"]
 NBD_SERVER = ["nbd-server", "-C", "{conf}", "-p", "{pid}"] # goes into the background
 NBD_SERVER_CONF = """[generic]
 unixsock = {sock}
@@ -33,11 +34,13 @@ fua = true
 # with; None if it keeps nothing, or is the reference itself. For LUKS2 no other program works
 # without root than our own: the tests in the virtual machine compare that with the kernel.
 # only: fio's kind of work that it takes part in; None: all.
+# behind: the contender that it is a client of, at {behind}: its CPU time and memory count too.
 CONTENDERS = {contender.who: contender for contender in [
     Contender("disk", "raw disk (fio, io_uring)", None, 0),
     Contender("null", "nbdkit null", NBDKIT + ["null", "size={size}"]),
     Contender("bare", "nbdkit, pread and pwrite", NBDKIT + ["{bare}", "{luks1}"], 0, "disk"),
     Contender("ndio", "ndio", NBDKIT + ["{plugin}", "{luks1}"], 0, "disk"),
+    Contender("serve", "ndio serve", SERVE + ["{luks1}"], 0, "disk"),
     Contender("nbdkit-file", "nbdkit file", NBDKIT + ["file", "{luks1}"], 0, "disk"),
     Contender("qemu", "qemu-nbd raw", QEMU + ["--format=raw", "{luks1}"], 0, "disk"),
     Contender("nbd-server", "nbd-server", NBD_SERVER, 0, "disk"),
@@ -45,6 +48,10 @@ CONTENDERS = {contender.who: contender for contender in [
               NBDKIT + ["{plugin}", "{luks2}", "passphrase=+{key}"], 2, "ndio-luks2"),
     Contender("ndio-luks1", "ndio LUKS1",
               NBDKIT + ["{plugin}", "{luks1}", "passphrase=+{key}"], 1, "qemu-luks1"),
+    Contender("serve-luks2", "ndio serve LUKS2, 4096",
+              SERVE + ["--key-file={key}", "{luks2}"], 2, "ndio-luks2"),
+    Contender("serve-luks1", "ndio serve LUKS1",
+              SERVE + ["--key-file={key}", "{luks1}"], 1, "qemu-luks1"),
     # As the plugin's man page has it for small reads.
     Contender("ndio-nosr", "ndio, --no-sr",
               NBDKIT + ["--no-sr", "{plugin}", "{luks1}"], 0, "disk", "randread"),
@@ -58,9 +65,23 @@ CONTENDERS = {contender.who: contender for contender in [
     Contender("nbdkit-luks1", "nbdkit LUKS1 filter",
               NBDKIT + ["--filter=luks", "file", "{luks1}", "passphrase=+{key}"],
               1, "qemu-luks1"),
+    # End to end: who has the key before a server that has none.
+    Contender("serve-gateway", "ndio serve LUKS1 before ndio serve",
+              SERVE + ["--key-file={key}", "nbd+unix:///?socket={behind}"],
+              1, "qemu-luks1", None, "serve"),
+    Contender("ndio-gateway", "ndio LUKS1 before ndio",
+              NBDKIT + ["{plugin}", "uri=nbd+unix:///?socket={behind}", "passphrase=+{key}"],
+              1, "qemu-luks1", None, "ndio"),
+    Contender("qemu-gateway", "qemu-nbd LUKS1 before nbdkit file",
+              QEMU_CLIENT + ["--object=secret,id=key,file={key}", "--image-opts",
+                             "driver=luks,key-secret=key,file.driver=nbd,"
+                             "file.server.type=unix,file.server.path={behind}"],
+              1, "qemu-luks1", None, "nbdkit-file"),
 ]}
-PLAIN = ["disk", "null", "bare", "ndio", "ndio-nosr", "nbdkit-file", "qemu", "nbd-server"]
-ENCRYPTED = ["ndio-luks2", "ndio-luks1", "ndio-luks1-nosr", "qemu-luks1", "nbdkit-luks1"]
+PLAIN = ["disk", "null", "bare", "serve", "ndio", "ndio-nosr", "nbdkit-file", "qemu", "nbd-server"]
+ENCRYPTED = ["serve-luks2", "serve-luks1", "ndio-luks2", "ndio-luks1", "ndio-luks1-nosr",
+             "qemu-luks1", "nbdkit-luks1"]
+END_TO_END = ["serve-gateway", "ndio-gateway", "qemu-gateway"]
 
 
 def status(pid, field):
@@ -106,9 +127,12 @@ class Server:
     def __init__(self, bench, contender, **names):
         self.bench, self.contender = bench, contender
         self.offset = HEADER[1] if contender.luks == 0 else 0 # never the header
-        base = bench.path("server")
+        base = bench.path(contender.who)
         self.names = {**bench.names, "sock": base + ".sock", "pid": base + ".pid",
                       "conf": base + ".conf", "log": base + ".log", **names}
+        self.behind = contender.behind and Server(bench, CONTENDERS[contender.behind], **names)
+        if self.behind:
+            self.names["behind"] = self.behind.names["sock"]
         self.pid = self.process = None
         self.peak = 0
 
@@ -117,9 +141,12 @@ class Server:
 
     def __enter__(self):
         if self.contender.command:
-            if not shutil.which(self.contender.command[0]):
-                raise Failure(f"there is no {self.contender.command[0]} here")
+            program = self.command()[0]
+            if not shutil.which(program):
+                raise Failure(f"there is no {program} here")
             try:
+                if self.behind:
+                    self.behind.__enter__()
                 self.start()
             except BaseException:
                 self.stop()
@@ -175,6 +202,8 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.pid = self.process = None
+        if self.behind:
+            self.behind.stop()
 
     def wait_for_end(self):
         deadline = time.monotonic() + 60
@@ -195,7 +224,7 @@ class Server:
         return ["--ioengine=nbd", f"--uri={self.uri()}"]
 
     def processes(self):
-        found, todo = [], [self.pid]
+        found, todo = [], [self.pid] + ([self.behind.pid] if self.behind else [])
         while todo:
             found.append(todo.pop())
             todo += children(found[-1])
@@ -212,6 +241,7 @@ class Server:
         if not self.pid:
             return None
         deadline = time.monotonic() + 2
-        while len(self.processes()) > 1 and time.monotonic() < deadline:
+        servers = 2 if self.behind else 1
+        while len(self.processes()) > servers and time.monotonic() < deadline:
             time.sleep(0.005)
         return sum(cpu_of(pid) for pid in self.processes()) + cpu_of_ended_children(self.pid)

@@ -78,7 +78,7 @@ ok "without a problem" holds quick 'r["problems"] == []'
 ok "each sample has a rate, CPU time, memory and latency" holds quick 'all(
 	s[m] > 0 for s in r["samples"] if s["job"] == "seq-read"
 	for m in ("MiB/s", "cpu_s/GiB", "peak_MiB", "p50_us", "p99_us", "p99.9_us"))
-	and len(r["samples"]) == 4'
+	and len(r["samples"]) == 5'
 ok "the rows that were measured are judged, and no others" holds quick '{
 	g["row"]: g["pass"] is not None for g in r["goals"]}.items() >= {
 	"LUKS2, 4096 over own unencrypted, sequential read": True,
@@ -95,6 +95,12 @@ fi
 
 ok "clients are measured" bench clients --jobs copy-in-luks --who ndio-copy-luks1 clients
 ok "with a rate" holds clients 'r["samples"][0]["MiB/s"] > 0 and r["problems"] == []'
+
+ok "one server before another is measured" bench chain --quick --jobs rand-read-1 \
+	--who serve-gateway,qemu-gateway
+ok "with the time and memory of both" holds chain 'r["problems"] == [] and len(r["samples"]) == 2
+	and all(s["IOPS"] > 0 and s["cpu_s/GiB"] > 0 and s["peak_MiB"] > 0 for s in r["samples"])
+	and sum(g["pass"] is not None for g in r["goals"]) == 1'
 
 ok "the bare plugin is measured" bench bare --jobs rand-write-32 --who bare servers
 ok "and what it writes is there" holds bare 'r["samples"] and r["problems"] == []'
