@@ -672,8 +672,9 @@ static bool begin_next(struct connection *connection)
 		return false;
 	}
 	if (transmission_parse(wire, connection->in + connection->in_at, &command) < 0) {
-		say("%s: what it sends is not NBD: its connection is ended",
-		    connection->options.peer);
+		teller_say(&connection->teller, connection->options.peer,
+			   "%s: what it sends is not NBD: its connection is ended",
+			   connection->options.peer);
 		abandon(connection);
 		return false;
 	}

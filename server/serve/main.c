@@ -264,6 +264,7 @@ static int serve(struct serve_options *options, struct error *err)
 		status = status_of(pid);
 	statistics_end();
 	exports_close(&exports);
+	tellers_end();
 	disks_clear(&options->disks);
 	tls_server_free(tls);
 	return ret < 0 ? fail(err) : status;

@@ -15,7 +15,8 @@ void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 extern const struct notice serve_notice;
 
 /* What a client can have said again and again is said ten times a second, and then how many more there were:
- * when the next is said, or when it is gone on with. One thread at a time. */
+ * when the next is said, or when it is gone on with. Of all tellers a hundred lines are, so that nobody has
+ * more by coming again. One thread at a time each. */
 struct teller {
 	int64_t since; /* a time of clock_ms() */
 	unsigned said; /* since then; 0: nothing ever */
@@ -28,6 +29,9 @@ void teller_say(struct teller *teller, const char *who, const char *fmt, ...)
 
 /* Is there a number to be said? */
 bool teller_has_more(const struct teller *teller);
+
+/* When there are no more of them: says how many lines of all were left out. */
+void tellers_end(void);
 
 /* Says it, if the second is over, or now. */
 void teller_go_on(struct teller *teller, const char *who, bool now);

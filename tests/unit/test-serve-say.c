@@ -16,7 +16,7 @@
 #include "serve/say.h"
 
 static int log_fd, before;
-static char said[64 * 1024];
+static char said[256 * 1024];
 
 /* Standard error is a file from here on. */
 static int begin(void **state)
@@ -92,15 +92,20 @@ static void a_line_is_one_line(void **state)
 	assert_true(said[strlen(said) - 1] == '\n');
 }
 
+static unsigned sum_behind(const char *text, const char *words)
+{
+	unsigned sum = 0;
+
+	for (const char *at = text; (at = strstr(at, words)); at++)
+		sum += strtoul(at + strlen(words), NULL, 10);
+	return sum;
+}
+
 /* The numbers of those that weren't said. */
 static unsigned counted(const char *text)
 {
-	static const char before_it[] = "ndio serve: peer: and ";
-	unsigned sum = 0;
-
-	for (const char *at = text; (at = strstr(at, before_it)); at++)
-		sum += strtoul(at + strlen(before_it), NULL, 10);
-	return sum;
+	return sum_behind(text, "ndio serve: peer: and ") +
+	       sum_behind(text, "ndio serve: clients: and ");
 }
 
 static void a_burst_is_counted(void **state)
@@ -119,6 +124,24 @@ static void a_burst_is_counted(void **state)
 	assert_non_null(strstr(said, "ndio serve: failure 0\n"));
 	teller_go_on(&teller, "peer", true);
 	assert_int_equal(count(all_said(), "failure") + counted(said), 1000);
+}
+
+static void so_is_one_of_many_short_connections(void **state)
+{
+	unsigned lines;
+
+	for (int i = 0; i < 500; i++) {
+		struct teller teller = { 0 };
+
+		for (int j = 0; j < 20; j++)
+			teller_say(&teller, "peer", "failure %d", j);
+		teller_go_on(&teller, "peer", true);
+	}
+	tellers_end();
+	lines = count(all_said(), "failure");
+	assert_in_range(lines, 1, 2500);
+	assert_int_equal(lines + counted(said), 10000);
+	assert_in_range(count(said, "\n"), 50, 2600);
 }
 
 static void after_a_second_it_is_told_again(void **state)
@@ -146,6 +169,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_line_is_one_line, begin, end),
 		cmocka_unit_test_setup_teardown(a_burst_is_counted, begin, end),
 		cmocka_unit_test_setup_teardown(after_a_second_it_is_told_again, begin, end),
+		cmocka_unit_test_setup_teardown(so_is_one_of_many_short_connections, begin, end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
