@@ -108,7 +108,7 @@ INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
 # (processor time, not waiting), and all of them by check-doors.
 DOORS       := $(call chosen,$(addsuffix @serve,$(filter-out tests/integration/survive-serve.sh,$(shell \
 	       grep -lE 'start_(tcp_)?door|door_command|serve_at|survives_all' tests/integration/*.sh))))
-DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file connections fence flush-fails), \
+DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file fence flush-fails), \
 	       $(DOORS))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 KERNEL      := build/vm/kernel

@@ -419,6 +419,17 @@ ok "one that doesn't come back keeps it from its end for some seconds only" stop
 ok "and no more" test $((SECONDS - started)) -le 15
 wait $loading 2>/dev/null
 
+# One of the connections to it is lost, that of the thread which has all clients that come one by one.
+start_server bad /usr/bin/python3 "$root/tests/tools/hostile.py" "$T/bad.sock" multi
+start_serve disk --reconnect 0 "$(uri bad)"
+py disk 'h.pread(4096, 0)'
+kill -USR1 "${server_pids[bad]}"
+ok "a connection to it is lost: who comes goes on by others" py disk '
+for i in range(200):
+    h.pread(4096, 4096 * i)'
+ok "it ends cleanly" stop_server disk
+end_server bad
+
 # Silent, and with something of ours that it owes.
 start_serve behind --no-lock-image "$T/raw"
 start_serve disk "$(uri behind)"
