@@ -142,18 +142,19 @@ static void touch(void *opaque, struct connection *connection)
 static void take_newcomers(struct loop *loop)
 {
 	struct connection *connection = atomic_exchange(&loop->newcomers, NULL), *next;
-	const struct connection_place place = {
-		.channel = loop->channel,
-		.workers = loop->all->workers,
-		.meter = loop->meter,
-		.done = done,
-		.resume = resume,
-		.waiter = loop,
-		.touched = touch,
-	};
 
 	for (; connection; connection = next) {
 		struct connection_links *links = connection_links(connection);
+		/* The workers come after this thread, and before the first connection. */
+		const struct connection_place place = {
+			.channel = loop->channel,
+			.workers = loop->all->workers,
+			.meter = loop->meter,
+			.done = done,
+			.resume = resume,
+			.waiter = loop,
+			.touched = touch,
+		};
 
 		next = links->next_touched;
 		links->next = loop->connections;
