@@ -206,6 +206,19 @@ over_unix() {
 	ok "a Unix socket: is removed" test ! -e "$T/stats"
 }
 
+# Each export has its own numbers.
+several() {
+	printf '%s none\n' "one $T/plain" "two $T/disk" >"$T/exports"
+	start_serve several --exports "$T/exports" --metrics "$T/stats" || return
+	ok "several: a client of one" nbdsh --uri "$(uri several two)" -c 'h.pread(512, 0)'
+	ok "several: asked" scrape "$T/several.told" --unix-socket "$T/stats" http://localhost/metrics
+	is "several: it is counted there" \
+		"$(told "$T/several.told" 'ndio_requests_total{export="two",kind="read"}')" 1
+	is "several: and not elsewhere" \
+		"$(told "$T/several.told" 'ndio_requests_total{export="one",kind="read"}')" 0
+	ok "several: ends" stop_server several
+}
+
 # ---- by a file ----
 
 by_file() {
@@ -309,6 +322,7 @@ gateway() { # NAME, and how it is started
 random "$T/plain" 65536
 over_tcp
 over_unix
+several
 by_file
 by_tls
 plugin
