@@ -111,6 +111,8 @@ DOORS       := $(call chosen,$(addsuffix @serve,$(filter-out tests/integration/s
 DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file fence flush-fails), \
 	       $(DOORS))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
+# Without those that take longest: servers and gateways that go away, and attaching that is undone.
+VM_QUICK    := $(filter-out $(patsubst %,tests/vm/attach-%.sh,gone undone),$(VM))
 KERNEL      := build/vm/kernel
 KERNEL_6_12 := build/vm/kernel-6.12
 
@@ -155,7 +157,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-doors check-survival check-vm check-speed check-format format check-abi abi fuzz sim \
+.PHONY: all unit check check-doors check-survival check-vm check-vm-quick check-speed check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -181,9 +183,12 @@ check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,0
 	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
 		--exec tests/tools/run-one $(call chosen,$(wildcard tests/integration/survive-*.sh tests/survival/*.sh))
 
-check-vm: vm-deps all $(SERVERS) $(PRELOADS) $(FIRST) $(KERNEL) $(KERNEL_6_12) ## test against a real kernel, in a virtual machine
+check-vm: ## test against a real kernel, in a virtual machine
+check-vm-quick: ## the same without the longest
+check-vm check-vm-quick: vm-deps all $(SERVERS) $(PRELOADS) $(FIRST) $(KERNEL) $(KERNEL_6_12)
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
-	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(VM)
+	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one \
+		$(if $(filter check-vm,$@),$(VM),$(VM_QUICK))
 
 # In a build of its own; what is new in the corpus stays there.
 fuzz: ## run the fuzzers, which need clang, for FUZZ_TIME seconds each
@@ -366,7 +371,7 @@ answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null;
 
 # Those of the goals come first.
 first_deps = $(if $(filter check check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps) \
-	     $(if $(filter check-vm,$(MAKECMDGOALS)),vm-deps) \
+	     $(if $(filter check-vm check-vm-quick,$(MAKECMDGOALS)),vm-deps) \
 	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
 	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)
 $(B)/config.mk: FORCE | $(first_deps)
