@@ -46,14 +46,16 @@ at_least() {
 	ok "$name: $got times as fast, at least $wanted" awk "BEGIN { exit !($got >= $wanted) }"
 }
 
-compare() { # NAME URI
-	local name=$1 uri=$2 i
+compare() { # NAME URI URI-OF-OUR-SERVER
+	local name=$1 uri=$2 ours=$3 i
 
 	for ((i = 0; i < rounds; i++)); do
 		measure "$name, nbdcopy reads" nbdcopy "$uri" null:
 		measure "$name, ndio reads" "$ndio" copy "$uri" null:
 		measure "$name, nbdcopy writes" nbdcopy "$M/data" "$uri"
 		measure "$name, ndio writes" "$ndio" copy "$M/data" "$uri"
+		measure "$name, ndio with ndio serve reads" "$ndio" copy "$ours" null:
+		measure "$name, ndio with ndio serve writes" "$ndio" copy "$M/data" "$ours"
 	done
 }
 
@@ -82,13 +84,20 @@ tell() { # WHAT...
 make_tls
 head -c "${mib}M" /dev/urandom >"$M/data"
 
+cp "$M/data" "$M/disk"
+start_serve ours --direct off --tls-psk "$psk" "$M/disk"
 start_stock key --tls=require --tls-psk="$psk" memory "${mib}M"
 nbdcopy "$M/data" "$(with_psk key)"
-compare key "$(with_psk key)"
+compare key "$(with_psk key)" "$(with_psk ours)"
+stop_server ours
+start_server ours "$NDIO_BUILD/ndio-serve" --listen 127.0.0.1:0 --pid-file "$T/ours.pid" --direct off \
+	--tls-certificates "$tls" "$M/disk"
+sed -n 's/.*listening on .*:\([0-9]*\)$/\1/p' "$T/ours.log" >"$T/ours.port"
 start_tcp_nbdkit certificates --tls=require --tls-certificates="$tls" memory "${mib}M"
 nbdcopy "$M/data" "$(tcp_with_certificates certificates)"
-compare certificates "$(tcp_with_certificates certificates)"
+compare certificates "$(tcp_with_certificates certificates)" "$(tcp_with_certificates ours)"
 stop_server certificates
+stop_server ours
 start_stock volume --tls=require --tls-psk="$psk" memory $((mib + 16))M
 make_luks2 "$M/volume" $((mib + 16))M --sector-size 4096
 nbdcopy "$M/volume" "$(with_psk volume)"
@@ -97,7 +106,7 @@ sealed "$(with_psk volume)" "$(with_psk key)"
 
 for name in key certificates; do
 	for what in reads writes; do
-		tell "$name, nbdcopy $what" "$name, ndio $what"
+		tell "$name, nbdcopy $what" "$name, ndio $what" "$name, ndio with ndio serve $what"
 	done
 done
 tell "with the volume's key, reads" "without, reads" "with the volume's key, writes" \
@@ -114,6 +123,12 @@ tell "with the volume's key, reads" "without, reads" "with the volume's key, wri
 	for what in reads writes; do
 		at_least 1.0 "certificates, $what, next to nbdcopy" \
 			$(ratios "certificates, ndio $what" "certificates, nbdcopy $what")
+	done
+	for what in reads writes; do
+		at_least 4 "a pre-shared key, $what, at ndio serve next to nbdcopy at nbdkit" \
+			$(ratios "key, ndio with ndio serve $what" "key, nbdcopy $what")
+		at_least 1.5 "certificates, $what, at ndio serve next to nbdcopy at nbdkit" \
+			$(ratios "certificates, ndio with ndio serve $what" "certificates, nbdcopy $what")
 	done
 	for what in reads writes; do
 		at_least 0.75 "the volume's key on top, $what" \
