@@ -7,23 +7,20 @@
  * All of it happens before the fork, in nbdkit's main thread. */
 #include "key.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "memory/ask.h"
 #include "parameters.h"
 #include "report.h"
 
-static struct key key; /* until the volume is open */
-static int asker;      /* a socket to the program that asks, if config.open.asker is set */
+static struct key key;     /* until the volume is open */
+static struct asker asker; /* if config.open.asker is set */
 
 static int read_passphrase(void)
 {
@@ -76,31 +73,17 @@ static int read_keyfile(void)
 	return ret < 0 ? FAIL("%s", err.text) : 0;
 }
 
-static int ask(void *opaque, struct key *asked, struct error *err)
-{
-	char name[32];
-
-	(void)opaque;
-	snprintf(name, sizeof(name), "ask=%d", asker);
-	return ask_key(asker, name, asked, err);
-}
-
 /* It is closed in what is run from now on. */
 static int open_asker(void)
 {
-	static const struct luks_asker luks_asker = { .ask = ask };
-	socklen_t len = sizeof(int);
-	int type;
+	static const struct luks_asker luks_asker = { .ask = ask_key, .opaque = &asker };
+	struct error err;
 
-	if (nbdkit_parse_int("ask", config.ask, &asker) < 0)
+	if (nbdkit_parse_int("ask", config.ask, &asker.fd) < 0)
 		return -1;
-	if (asker <= STDERR_FILENO)
-		return FAIL("ask=%d: must be above %d", asker, STDERR_FILENO);
-	if (getsockopt(asker, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
-	    fcntl(asker, F_SETFD, FD_CLOEXEC) < 0)
-		return FAIL("ask=%d: %s", asker, strerror(errno));
-	if (type != SOCK_SEQPACKET)
-		return FAIL("ask=%d: not a socket of type SOCK_SEQPACKET", asker);
+	snprintf(asker.name, sizeof(asker.name), "ask=%d", asker.fd);
+	if (ask_take(&asker, &err) < 0)
+		return FAIL("%s", err.text);
 	config.open.asker = &luks_asker;
 	return 0;
 }
@@ -126,6 +109,6 @@ void key_forget(void)
 	config.open.pass = NULL;
 	config.open.pass_len = 0;
 	if (config.open.asker)
-		close(asker);
+		close(asker.fd);
 	config.open.asker = NULL;
 }

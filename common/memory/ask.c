@@ -1,11 +1,13 @@
 #include "memory/ask.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 static int send_why(int fd, const struct error *why)
 {
@@ -30,9 +32,27 @@ static ssize_t receive(int fd, void *packet, size_t room)
 	return n < 0 ? -errno : n;
 }
 
-int ask_key(int fd, const char *name, struct key *key, struct error *err)
+int ask_take(const struct asker *asker, struct error *err)
 {
-	ssize_t n = send_why(fd, err);
+	socklen_t len = sizeof(int);
+	int type;
+
+	if (asker->fd <= STDERR_FILENO)
+		return error_set(err, EINVAL, "%s: must be above %d", asker->name, STDERR_FILENO);
+	if (getsockopt(asker->fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+	    fcntl(asker->fd, F_SETFD, FD_CLOEXEC) < 0)
+		return error_set(err, errno, "%s: %s", asker->name, strerror(errno));
+	if (type != SOCK_SEQPACKET)
+		return error_set(err, EINVAL, "%s: not a socket of type SOCK_SEQPACKET",
+				 asker->name);
+	return 0;
+}
+
+int ask_key(void *opaque, struct key *key, struct error *err)
+{
+	const struct asker *asker = opaque;
+	const char *name = asker->name;
+	ssize_t n = send_why(asker->fd, err);
 	int ret;
 
 	if (n < 0)
@@ -40,7 +60,7 @@ int ask_key(int fd, const char *name, struct key *key, struct error *err)
 	ret = key_make(key, ASK_MAX + 1, err);
 	if (ret < 0)
 		return ret;
-	n = receive(fd, key->data, ASK_MAX + 1);
+	n = receive(asker->fd, key->data, ASK_MAX + 1);
 	if (n < 0)
 		return error_set(err, -n, "%s: %s", name, strerror(-n));
 	if (n > ASK_MAX + 1)

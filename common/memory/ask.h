@@ -14,10 +14,20 @@
 
 #define ASK_MAX 4095 /* bytes; with the newline, what a key has room for from the start */
 
-/* Asks, and waits for the answer; name is the socket's, for messages. err says why the one before
- * opens nothing. 0, or a negative errno with a message: where no answer comes, that one. key_clear()
- * is due either way. */
-int ask_key(int fd, const char *name, struct key *key, struct error *err);
+/* The end that asks. */
+struct asker {
+	int fd;
+	char name[32]; /* for messages: what the user has called it */
+};
+
+/* Takes a descriptor that this program was given, which what it runs from now on isn't. 0, or a negative errno
+ * with a message that starts with the asker's name. */
+int ask_take(const struct asker *asker, struct error *err);
+
+/* Asks, and waits for the answer. err says why the one before opens nothing. 0, or a negative errno
+ * with a message: where no answer comes, that one. key_clear() is due either way. opaque: the struct
+ * asker (see struct luks_asker). */
+int ask_key(void *opaque, struct key *key, struct error *err);
 
 /* Takes the next question. True: why says why the one before opens nothing. False: there is none, nor
  * will be. */
