@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/listen.h"
+#include "base/path.h"
 #include "base/thread.h"
 #include "metrics/exposition.h"
 #include "metrics/http.h"
@@ -167,16 +168,6 @@ static void *metrics_main(void *opaque)
 
 /* ---- opening ---- */
 
-/* The process may go elsewhere later. */
-static char *absolute(const char *path)
-{
-	char here[PATH_MAX], *all;
-
-	if (path[0] == '/')
-		return strdup(path);
-	return getcwd(here, sizeof(here)) && asprintf(&all, "%s/%s", here, path) >= 0 ? all : NULL;
-}
-
 static bool has_suffix(const char *path)
 {
 	size_t len = strlen(path);
@@ -188,7 +179,7 @@ static int open_path(struct metrics *metrics, const char *where, struct error *e
 {
 	int ret;
 
-	metrics->path = absolute(where);
+	metrics->path = path_absolute(where);
 	if (!metrics->path)
 		return error_set(err, errno, "%s: %s", where, strerror(errno));
 	metrics->is_file = has_suffix(where);

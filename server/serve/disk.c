@@ -10,6 +10,7 @@
 #include "base/utf8.h"
 #include "locator/locator.h"
 #include "locator/same.h"
+#include "luks/luks.h"
 #include "nbd/fence.h"
 #include "say.h"
 #include "wire.h"
@@ -150,15 +151,20 @@ static int read_key(const struct disk *disk, struct key *key, struct error *err)
 static int open_one(const struct disk *disk, const struct key *key, struct exports *exports,
 		    struct error *err)
 {
+	const struct luks_asker asker = { .ask = ask_key, .opaque = (void *)&disk->asker };
 	struct volume_options open = disk->open;
 	int ret;
 
 	open.notice = serve_notice;
-	if (open.unlock) {
+	if (disk->asker.fd >= 0) {
+		open.asker = &asker;
+	} else if (open.unlock) {
 		open.pass = key->data;
 		open.pass_len = key->len;
 	}
 	ret = exports_add(exports, disk->name, disk->description, &open, err);
+	if (disk->asker.fd >= 0) /* nothing more is asked */
+		close(disk->asker.fd);
 	if (ret == 0)
 		open_tell_ciphertext(exports->all[exports->count - 1]->volume, &open.notice);
 	return ret;
@@ -176,7 +182,7 @@ int disks_open(const struct disks *disks, struct exports *exports, struct error 
 		if (disk->open.unlock)
 			ret = open_check_key_file(&disk->open, key_path(disk, path),
 						  &disk->key_part, err);
-		if (ret == 0 && disk->open.unlock && !key.data)
+		if (ret == 0 && disk->open.unlock && disk->asker.fd < 0 && !key.data)
 			ret = read_key(disk, &key, err);
 		if (ret == 0)
 			ret = open_one(disk, &key, exports, err);

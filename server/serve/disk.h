@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "exports.h"
+#include "memory/ask.h"
 #include "memory/key-file.h"
 #include "open.h"
 
@@ -16,9 +17,10 @@ struct disk {
 	const char *name;        /* the export's, of UTF-8 */
 	const char *description; /* the user's words; or NULL */
 	const char *locator;
-	const char *key_file;       /* "-": standard input; NULL: key_fd, or there is none */
-	bool is_credential;         /* systemd's, and key_file is its name */
-	int key_fd;                 /* or -1 */
+	const char *key_file; /* "-": standard input; NULL: key_fd, or there is none */
+	bool is_credential;   /* systemd's, and key_file is its name */
+	int key_fd;           /* or -1 */
+	struct asker asker;   /* of the key, in their place; without a descriptor (-1): not asked */
 	struct key_part key_part;   /* which bytes of either */
 	struct volume_options open; /* but for the key */
 	unsigned line;              /* of the table; 0: the command line */

@@ -88,17 +88,17 @@ static const struct export_facts *list_export(void *opaque, size_t i)
 	const struct guest *guest = opaque;
 	const struct exports *exports = guest->door->options.exports;
 
-	return i < exports->count ? &exports->all[i]->facts : NULL;
+	return i < exports->count ? exports_tell(exports->all[i]) : NULL;
 }
 
 static const struct export_facts *find_export(void *opaque, const char *name)
 {
 	struct guest *guest = opaque;
 	struct door *door = guest->door;
-	const struct export *export = exports_find(door->options.exports, name);
+	struct export *export = exports_find(door->options.exports, name);
 
 	if (export)
-		return &export->facts;
+		return exports_tell(export);
 	teller_say(&door->teller, GUESTS_NAME, "%s: it asks for \"%.*s\": there is no such export",
 		   guest->peer, (int)utf8_fit(name, NAME_SAID), name);
 	return NULL;

@@ -8,29 +8,33 @@
 
 #include "base/align.h"
 #include "engine/bounce.h"
+#include "nbd/lasting-words.h"
 #include "nbd/target-nbd.h"
 #include "say.h"
 
-#define MAX_REQUEST (32 * 1024 * 1024) /* bytes */
+#define MAX_REQUEST  (32 * 1024 * 1024) /* bytes */
+#define SERVER_WORDS 128                /* lasting-words.h */
 
-static uint16_t flags_of(const struct volume *volume)
+static uint16_t flags_of(const struct volume *volume, bool no_zero)
 {
 	const struct target *target = volume->target;
 	/* Nothing is cached here: a flush on one connection covers the writes of all. */
 	uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_DF;
 
-	flags |= volume->readonly ? NBD_FLAG_READ_ONLY : NBD_FLAG_SEND_WRITE_ZEROES;
+	flags |= volume->readonly ? NBD_FLAG_READ_ONLY : 0;
+	flags |= volume->readonly || no_zero ? 0 : NBD_FLAG_SEND_WRITE_ZEROES;
 	flags |= target->can_flush ? NBD_FLAG_SEND_FLUSH : 0;
 	flags |= target->can_fua ? NBD_FLAG_SEND_FUA : 0;
 	flags |= target->rotational ? NBD_FLAG_ROTATIONAL : 0;
 	flags |= volume->can_trim && !volume->readonly ? NBD_FLAG_SEND_TRIM : 0;
-	flags |= volume->can_fast_zero && !volume->readonly ? NBD_FLAG_SEND_FAST_ZERO : 0;
+	if (volume->can_fast_zero && flags & NBD_FLAG_SEND_WRITE_ZEROES)
+		flags |= NBD_FLAG_SEND_FAST_ZERO;
 	flags |= target->can_cache ? NBD_FLAG_SEND_CACHE : 0;
 	return flags;
 }
 
 /* What is in it, the user's words, and who serves it. */
-static int describe(struct export *export, struct error *err)
+static int describe(struct export *export, bool no_zero, struct error *err)
 {
 	const struct volume *volume = export->volume;
 	char luks[128] = "";
@@ -38,16 +42,18 @@ static int describe(struct export *export, struct error *err)
 	if (volume->encrypted)
 		snprintf(luks, sizeof(luks), VOLUME_DESCRIPTION "; ", volume->luks.version,
 			 volume->sector);
-	if (asprintf(&export->description, "%s%s%s%s", luks, export->words ? export->words : "",
-		     export->words ? "; " : "", export->fences.identity) < 0) {
+	if (asprintf(&export->description, "%s%s%s%s%*s", luks, export->words ? export->words : "",
+		     export->words ? "; " : "", export->fences.identity, SERVER_WORDS, "") < 0) {
 		export->description = NULL;
 		return error_set(err, ENOMEM, "no memory for an export");
 	}
+	export->described = strlen(export->description) - SERVER_WORDS;
+	export->description[export->described] = '\0';
 	export->facts = (struct export_facts){
 		.name = export->name,
 		.description = export->description,
 		.size = volume->size,
-		.flags = flags_of(volume),
+		.flags = flags_of(volume, no_zero),
 		.min_block = 1,
 		.preferred_block = volume->block > 4096 ? volume->block : 4096,
 		.max_block = MAX_REQUEST,
@@ -112,7 +118,7 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 
 		ret = fences_identify(&export->fences, !target_is_nbd(export->volume->target), err);
 		if (ret == 0)
-			ret = describe(export, err);
+			ret = describe(export, exports->no_zero, err);
 		if (ret == 0)
 			ret = loops_open(export->volume, threads, exports->counted, &export->loops,
 					 err);
@@ -132,6 +138,15 @@ struct export *exports_find(struct exports *exports, const char *name)
 		if (strcmp(exports->all[i]->name, name) == 0)
 			return exports->all[i];
 	return NULL;
+}
+
+const struct export_facts *exports_tell(struct export *export)
+{
+	struct lasting_facts server;
+
+	if (target_nbd_lasting(export->volume->target, &server))
+		lasting_say(&server, export->description + export->described, SERVER_WORDS);
+	return &export->facts;
 }
 
 void exports_close(struct exports *exports)

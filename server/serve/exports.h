@@ -19,6 +19,7 @@ struct export
 	struct export_facts facts;
 	char *words;       /* the user's own; or NULL */
 	char *description; /* with those */
+	size_t described; /* bytes of it; behind them is how its server is, if that is waited for */
 	struct fences fences;
 };
 
@@ -26,6 +27,7 @@ struct exports {
 	struct export *all[EXPORTS_MAX];
 	unsigned count;
 	bool counted; /* what their clients ask for is */
+	bool no_zero; /* none takes requests for zeroes */
 };
 
 /* Opens the volume and adds it; words are for its description, and may be NULL. 0, or a negative errno with a
@@ -39,6 +41,9 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err);
 
 /* Of this name. Without one: the one whose name is empty, or the only one. NULL: there is none. */
 struct export *exports_find(struct exports *exports, const char *name);
+
+/* What a client is told of it now. One thread at a time. */
+const struct export_facts *exports_tell(struct export *export);
 
 /* The clients come to their end, and all is closed. */
 void exports_close(struct exports *exports);

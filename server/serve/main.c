@@ -16,6 +16,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "background.h"
 #include "base/places.h"
 #include "door.h"
 #include "inherit.h"
@@ -40,9 +41,10 @@ static bool has_tls(const struct serve_options *options)
 	return options->tls.psk_file || options->tls.certificates;
 }
 
-static int fail(const struct error *err)
+/* Who started it in the background tells by a mark what is the reason, and what was only said on the way. */
+static int fail(const struct serve_options *options, const struct error *err)
 {
-	say("%s", err->text);
+	say("%s%s", options->background ? "error: " : "", err->text);
 	return EXIT_FAILURE;
 }
 
@@ -235,6 +237,7 @@ static int serve(struct serve_options *options, struct error *err)
 	if (ret == 0)
 		ret = open_disks(options, err);
 	exports.counted = options->metrics;
+	exports.no_zero = options->no_zero;
 	/* Not before: while a disk is opened a signal just ends it. */
 	if (ret == 0)
 		ret = stop_fd = open_signals(options->run, &before, err);
@@ -248,6 +251,8 @@ static int serve(struct serve_options *options, struct error *err)
 		ret = write_pid(options->pid_file, err);
 	if (ret == 0 && options->run)
 		ret = run_command(options, &before, &pid, err);
+	if (ret == 0 && options->background)
+		ret = background_ready(err);
 	door.nr_listeners = nr_listeners;
 	door.tls = tls;
 	door.meter = &statistics_door;
@@ -267,7 +272,7 @@ static int serve(struct serve_options *options, struct error *err)
 	tellers_end();
 	disks_clear(&options->disks);
 	tls_server_free(tls);
-	return ret < 0 ? fail(err) : status;
+	return ret < 0 ? fail(options, err) : status;
 }
 
 int main(int argc, char **argv)
@@ -285,6 +290,8 @@ int main(int argc, char **argv)
 		return fflush(stdout) == 0 && !ferror(stdout) ? status : EXIT_FAILURE;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
+	if (options.background && background_begin(&err) < 0)
+		return fail(&options, &err);
 	allow_descriptors();
 	return serve(&options, &err);
 }

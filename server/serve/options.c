@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "base/path.h"
 #include "luks/luks-slots.h"
 #include "say.h"
 
@@ -35,6 +36,7 @@ static const char help[] =
 	"      --tls-optional        a client may go without TLS\n"
 	"  -k, --key-file FILE       a file whose bytes are the key; -: standard input\n"
 	"      --key-fd N            a descriptor that it is read from\n"
+	"      --ask N               a socket over which another program is asked for a passphrase\n"
 	"      --keyfile-offset N    pass over so many bytes first\n"
 	"      --keyfile-size N      and take no more than so many\n"
 	"      --header FILE         a detached LUKS header\n"
@@ -49,12 +51,15 @@ static const char help[] =
 	"      --answer-timeout SEC  when another server that is silent is lost (default: 30)\n"
 	"      --reconnect SEC       how long one that is away is waited for (default: 60)\n"
 	"      --unflushed SIZE      memory for what it may lose meanwhile (default: 64M)\n"
+	"      --wait SEC            for one that isn't there yet (default: 0)\n"
+	"      --no-zero             take no requests for zeroes: clients write them\n"
 	"      --lock                lock all memory: for disks that this machine's kernel mounts\n"
 	"      --threads N           that serve clients, for each disk (default: one a core)\n"
 	"      --max-connections N   of clients at once (default: 256)\n"
 	"      --metrics WHERE       statistics: HOST:PORT or a socket's path, for HTTP, or a file\n"
 	"                            whose name ends in .prom\n"
 	"      --pid-file FILE       write the process's number there once it listens\n"
+	"      --background          go there once clients can connect; what is said goes to syslog\n"
 	"      --run COMMAND         run a command of the shell's, with $uri, and end with it\n"
 	"  -h, --help                show this\n"
 	"  -V, --version             show the version\n";
@@ -74,6 +79,10 @@ enum {
 	ANSWER_TIMEOUT,
 	RECONNECT,
 	UNFLUSHED,
+	WAIT,
+	NO_ZERO,
+	ASK,
+	BACKGROUND,
 	EXPORTS,
 	LOCK,
 	THREADS,
@@ -94,6 +103,7 @@ static const struct option table[] = {
 	{ "exports", required_argument, NULL, EXPORTS },
 	{ "key-file", required_argument, NULL, 'k' },
 	{ "key-fd", required_argument, NULL, KEY_FD },
+	{ "ask", required_argument, NULL, ASK },
 	{ "keyfile-offset", required_argument, NULL, KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, KEYFILE_SIZE },
 	{ "header", required_argument, NULL, HEADER },
@@ -108,9 +118,12 @@ static const struct option table[] = {
 	{ "answer-timeout", required_argument, NULL, ANSWER_TIMEOUT },
 	{ "reconnect", required_argument, NULL, RECONNECT },
 	{ "unflushed", required_argument, NULL, UNFLUSHED },
+	{ "wait", required_argument, NULL, WAIT },
+	{ "no-zero", no_argument, NULL, NO_ZERO },
 	{ "lock", no_argument, NULL, LOCK },
 	{ "threads", required_argument, NULL, THREADS },
 	{ "max-connections", required_argument, NULL, MAX_CONNECTIONS },
+	{ "background", no_argument, NULL, BACKGROUND },
 	{ "run", required_argument, NULL, RUN },
 	{ "pid-file", required_argument, NULL, PID_FILE },
 	{ "metrics", required_argument, NULL, METRICS },
@@ -152,6 +165,7 @@ static int take_number(struct serve_options *options, int option, const char *va
 		unsigned *into;
 	} numbers[] = {
 		{ KEY_FD, "--key-fd", 0, INT_MAX, (unsigned *)&options->disk.key_fd },
+		{ ASK, "--ask", 0, INT_MAX, (unsigned *)&options->disk.asker.fd },
 		{ SLOT, "--slot", 0, DISK_SLOT_MAX, (unsigned *)&options->disk.open.slot },
 		{ MAX_KDF_TIME, "--max-kdf-time", 1, UINT_MAX, &options->disk.open.max_kdf_time },
 		{ CONNECTIONS, "--connections", 1, DISK_CONNECTIONS_MAX,
@@ -159,6 +173,7 @@ static int take_number(struct serve_options *options, int option, const char *va
 		{ ANSWER_TIMEOUT, "--answer-timeout", 1, NBD_ANSWER_TIMEOUT_MAX,
 		  &options->disk.open.answer_timeout },
 		{ RECONNECT, "--reconnect", 0, NBD_RECONNECT_MAX, &options->disk.open.reconnect },
+		{ WAIT, "--wait", 0, NBD_ANSWER_TIMEOUT_MAX, &options->disk.open.wait },
 		{ THREADS, "--threads", 1, THREADS_MAX, &options->threads },
 		{ MAX_CONNECTIONS, "--max-connections", 1, CONNECTIONS_MAX,
 		  &options->max_connections },
@@ -279,6 +294,12 @@ static int take(struct serve_options *options, int option, const char *value)
 	case LOCK:
 		options->lock = options->disk.open.memory_ready = true;
 		return -1;
+	case NO_ZERO:
+		options->no_zero = true;
+		return -1;
+	case BACKGROUND:
+		options->background = true;
+		return -1;
 	case PID_FILE:
 		options->pid_file = value;
 		return -1;
@@ -306,13 +327,16 @@ static int take(struct serve_options *options, int option, const char *value)
 static int check_key(struct serve_options *options)
 {
 	struct disk *disk = &options->disk;
-	bool has_key = disk->key_file || disk->key_fd >= 0;
+	bool is_asked = disk->asker.fd >= 0;
+	bool has_key = disk->key_file || disk->key_fd >= 0 || is_asked;
 
 	if (disk->key_file && disk->key_fd >= 0)
 		return usage("--key-file or --key-fd, not both");
+	if (is_asked && (disk->key_file || disk->key_fd >= 0))
+		return usage("--ask, or --key-file or --key-fd, not both");
 	if (!has_key && (disk->open.header || disk->open.one_slot))
-		return usage("--header and --slot need --key-file or --key-fd");
-	if (!has_key && (disk->key_part.offset || disk->key_part.size))
+		return usage("--header and --slot need --key-file, --key-fd or --ask");
+	if ((!has_key || is_asked) && (disk->key_part.offset || disk->key_part.size))
 		return usage("--keyfile-offset and --keyfile-size need --key-file or --key-fd");
 	disk->open.unlock = has_key;
 	disk->open.discard = options->discard == 1;
@@ -329,6 +353,8 @@ static int check(const struct serve_options *options)
 		return usage("--verify-peer needs --tls-certificates");
 	if (options->tls_optional && !options->tls.psk_file && !options->tls.certificates)
 		return usage("--tls-optional needs --tls-psk or --tls-certificates");
+	if (options->background && options->run)
+		return usage("--background or --run, not both");
 	return -1;
 }
 
@@ -348,7 +374,16 @@ static int check_disks(const struct serve_options *options)
 	if (options->nr_locators > 1 && (is_named || options->disk.open.header))
 		return usage(
 			"--export and --header are for one disk; for several there is --exports");
+	if (options->nr_locators > 1 && options->disk.asker.fd >= 0)
+		return usage("--ask is for one disk");
 	return -1;
+}
+
+static int check_asker(const struct asker *asker)
+{
+	struct error err;
+
+	return asker->fd >= 0 && ask_take(asker, &err) < 0 ? usage("%s", err.text) : -1;
 }
 
 /* ---- what is served ---- */
@@ -400,6 +435,30 @@ static int take_locators(struct serve_options *options, char **locators)
 	return -1;
 }
 
+/* ---- what is used later ---- */
+
+static int keep_path(const char **path)
+{
+	const char *absolute = *path ? path_absolute(*path) : NULL;
+
+	if (*path && !absolute)
+		return usage("%s: %s", *path, strerror(errno));
+	*path = absolute;
+	return -1;
+}
+
+/* By then the process is elsewhere. */
+static int keep_paths(struct serve_options *options)
+{
+	const char **const paths[] = { &options->socket, &options->pid_file, &options->tls.psk_file,
+				       &options->tls.certificates };
+	int status = -1;
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]) && status < 0; i++)
+		status = keep_path(paths[i]);
+	return status;
+}
+
 /* ---- the whole ---- */
 
 int options_take(int argc, char **argv, struct serve_options *options)
@@ -412,7 +471,8 @@ int options_take(int argc, char **argv, struct serve_options *options)
 				    .slot = LUKS_ANY_SLOT,
 				    .locking = LOCK_IMAGE },
 			  .name = "",
-			  .key_fd = -1 },
+			  .key_fd = -1,
+			  .asker = { .fd = -1, .name = "--ask" } },
 		.discard = -1,
 		.max_connections = 256,
 	};
@@ -425,5 +485,9 @@ int options_take(int argc, char **argv, struct serve_options *options)
 		status = check(options);
 	if (status < 0)
 		status = check_disks(options);
+	if (status < 0)
+		status = check_asker(&options->disk.asker);
+	if (status < 0 && options->background)
+		status = keep_paths(options);
 	return status < 0 ? take_locators(options, argv + optind) : status;
 }

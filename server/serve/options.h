@@ -23,6 +23,8 @@ struct serve_options {
 	bool tls_optional;
 	int discard;      /* -1: as the header says */
 	bool lock;        /* all memory */
+	bool no_zero;     /* takes no requests for zeroes */
+	bool background;  /* serves there; and paths are absolute */
 	unsigned threads; /* of each disk; 0: as usual */
 	unsigned max_connections;
 };

@@ -2,8 +2,10 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,17 +16,30 @@
 #define LINES_OF_ALL 100  /* and of all of them */
 #define TELLING_MS   1000 /* that second */
 
+static atomic_bool to_log;
+
 static void __attribute__((format(printf, 1, 0))) say_line(const char *fmt, va_list args)
 {
 	char text[LINE], line[LINE];
-	int start = snprintf(line, sizeof(line), "ndio serve: ");
+	bool logs = atomic_load(&to_log);
+	int start = snprintf(line, sizeof(line), "%s", logs ? "" : "ndio serve: ");
 	size_t len;
 
 	vsnprintf(text, sizeof(text), fmt, args);
 	printable(text, line + start, sizeof(line) - start - 1);
+	if (logs) {
+		syslog(LOG_NOTICE, "%s", line);
+		return;
+	}
 	len = strlen(line);
 	line[len] = '\n';
 	(void)!write(STDERR_FILENO, line, len + 1);
+}
+
+void say_to_log(void)
+{
+	openlog("ndio-serve", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	atomic_store(&to_log, true);
 }
 
 void say(const char *fmt, ...)

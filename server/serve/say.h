@@ -1,4 +1,4 @@
-/* say: what the server tells its user: a line on standard error, or in the journal. */
+/* say: what the server tells its user: a line on standard error, or in the system's log. */
 #ifndef NDIO_SERVE_SAY_H
 #define NDIO_SERVE_SAY_H
 
@@ -10,6 +10,9 @@
 /* "ndio serve: " and the message, put together as by printf, without what isn't printable: names may be a
  * client's. Any thread; a line stays in one piece. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* From now on to the system's log, by the name of the program. */
+void say_to_log(void);
 
 /* Says what isn't an error. Any thread. */
 extern const struct notice serve_notice;

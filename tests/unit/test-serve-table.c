@@ -119,13 +119,15 @@ static void every_option_of_a_server_is_taken(void **state)
 {
 	const struct disk *disk = &disks.all[0];
 
-	parse("a nbd://server/b none connections=64,answer-timeout=5,reconnect=0,unflushed=1M");
+	parse("a nbd://server/b none connections=64,answer-timeout=5,reconnect=0,unflushed=1M,"
+	      "wait=7");
 	assert_string_equal(disk->open.uri, "nbd://server/b");
 	assert_null(disk->open.file);
 	assert_int_equal(disk->open.connections, 64);
 	assert_int_equal(disk->open.answer_timeout, 5);
 	assert_int_equal(disk->open.reconnect, 0);
 	assert_int_equal(disk->open.unflushed, 1 << 20);
+	assert_int_equal(disk->open.wait, 7);
 }
 
 static void a_line_has_the_last_word(void **state)
