@@ -405,8 +405,8 @@ $(B)/%.o: %.c $(B)/config.mk
 # Where the command finds the server: only that object is built anew for another PREFIX.
 $(B)/libexecdir: FORCE
 	$(Q)mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = '$(LIBEXECDIR)' ] || echo '$(LIBEXECDIR)' >$@
-$(B)/client/command/cmd-serve.o: $(B)/libexecdir
-$(B)/client/command/cmd-serve.o: BASE += -DNDIO_LIBEXECDIR='"$(LIBEXECDIR)"'
+$(B)/client/terminal/server-program.o: $(B)/libexecdir
+$(B)/client/terminal/server-program.o: BASE += -DNDIO_LIBEXECDIR='"$(LIBEXECDIR)"'
 
 # clang wants a prototype of the function that NBDKIT_REGISTER_PLUGIN defines; and few callbacks have a use
 # for its client's handle.

@@ -26,6 +26,7 @@
 #include "terminal/patience.h"
 #include "terminal/program.h"
 #include "terminal/say.h"
+#include "terminal/server-program.h"
 
 #define UNUSED_MS 2000  /* until who only looks what is on a device, like udev, has seen it */
 #define GOING_MS  5000  /* until who has a disconnected device open, like udev, has let it go */
@@ -280,7 +281,7 @@ static int check_device(const struct attach_spec *spec, struct error *err)
 	return ret < 0 ? ret : attachment_init(&attachment, spec->index, err);
 }
 
-/* nbdkit changes to / before it connects again. */
+/* It is noted for others to see. */
 static int check_uri(const char *text, struct error *err)
 {
 	struct nbd_uri uri;
@@ -359,7 +360,7 @@ static int check_locator(const struct attach_spec *spec, struct error *err)
 static int check_programs(struct error *err)
 {
 	char path[PATH_MAX];
-	int ret = program_find("nbdkit", "nbdkit", path, err);
+	int ret = server_program_find(path, err);
 
 	return ret < 0 ? ret : program_find("nbd-client", "nbd-client", path, err);
 }

@@ -28,18 +28,19 @@
 #include "terminal/interrupt.h"
 #include "terminal/program.h"
 #include "terminal/say.h"
+#include "terminal/server-program.h"
 
-#define PLUGIN       "nbdkit-ndio-plugin.so"
-#define FIRST_MS     60000 /* until it must answer for the first time */
-#define STOP_MS      30000 /* until it must have ended: it waits for the server */
-#define KILL_MS      10000
-#define BLOCK        512 /* bytes that are read to see whether it answers */
-#define INTERRUPT_MS 100 /* how often it is looked whether one came meanwhile */
+#define SOCKET_OPTION "--socket"
+#define FIRST_MS      60000 /* until it must answer for the first time */
+#define STOP_MS       30000 /* until it must have ended: it waits for the server */
+#define KILL_MS       10000
+#define BLOCK         512 /* bytes that are read to see whether it answers */
+#define INTERRUPT_MS  100 /* how often it is looked whether one came meanwhile */
 
-/* ---- the key's way into nbdkit ---- */
+/* ---- the key's way into the server ---- */
 
-/* A file that has no name, whose only page with the key is locked; cleansed when nbdkit has read
- * it. */
+/* A file that has no name, whose only page with the key is locked; cleansed when the
+ * server has read it. */
 struct key_file {
 	int fd;
 	void *memory;
@@ -74,7 +75,7 @@ static void key_file_close(struct key_file *file)
 
 /* ---- starting ---- */
 
-#define ARGS_MAX 20
+#define ARGS_MAX 24
 
 struct arguments {
 	char *argv[ARGS_MAX + 1];
@@ -110,98 +111,78 @@ static void free_arguments(struct arguments *args)
 		free(args->argv[i]);
 }
 
-/* The plugin that was built, or installed below a prefix of its own, together with this program; or
- * else the one that nbdkit finds by its name. */
-static void find_plugin(char path[PATH_MAX])
-{
-	static const char *const places[] = { "", "../lib/nbdkit/plugins/" };
-	char self[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *slash;
-
-	self[n > 0 ? n : 0] = '\0';
-	slash = strrchr(self, '/');
-	for (size_t i = 0; slash && i < 2; i++) {
-		int len = snprintf(path, PATH_MAX, "%.*s/%s%s", (int)(slash - self), self,
-				   places[i], PLUGIN);
-
-		if (len < PATH_MAX && access(path, R_OK) == 0)
-			return;
-	}
-	snprintf(path, PATH_MAX, "ndio");
-}
-
-/* fd: of the key, or where the plugin asks for it. */
-static void make_arguments(const struct gateway_spec *spec, const char *nbdkit, int fd,
+/* fd: of the key, or where the passphrase is asked for. */
+static void make_arguments(const struct gateway_spec *spec, const char *program, int fd,
 			   struct arguments *args)
 {
-	char plugin[PATH_MAX];
-
-	find_plugin(plugin);
-	add(args, "%s", nbdkit);
-	add(args, "--unix");
+	add(args, "%s", program);
+	add(args, "--background");
+	add(args, SOCKET_OPTION);
 	add(args, "%s", spec->socket);
+	add(args, "--lock");
 	if (spec->read_only)
-		add(args, "--readonly");
+		add(args, "--read-only");
 	/* Linux from 6.10 on asks for up to 4 GiB of zeroes in one request. Encrypting and writing
 	 * them would take longer than it waits for one. */
-	add(args, "--filter=nozero");
-	add(args, "%s", plugin);
+	add(args, "--no-zero");
 	if (locator_is_uri(spec->locator)) {
-		add(args, "uri=%s", spec->locator);
-		add(args, "connections=%u", spec->connections);
+		add(args, "--connections=%u", spec->connections);
 		if (spec->answer_timeout)
-			add(args, "answer=%u", spec->answer_timeout);
-		add(args, "reconnect=%u", spec->reconnect);
+			add(args, "--answer-timeout=%u", spec->answer_timeout);
+		add(args, "--reconnect=%u", spec->reconnect);
 		if (spec->unflushed)
-			add(args, "unflushed=%" PRIu64, spec->unflushed);
-		add(args, "wait=%u", spec->wait);
-	} else {
-		add(args, "file=%s", spec->locator);
+			add(args, "--unflushed=%" PRIu64, spec->unflushed);
+		add(args, "--wait=%u", spec->wait);
 	}
 	if (spec->header)
-		add(args, "header=%s", spec->header);
+		add(args, "--header=%s", spec->header);
 	if (spec->metrics)
-		add(args, "metrics=%s", spec->metrics);
-	if (spec->key)
-		add(args, "keyfile=/proc/self/fd/%d", fd);
-	else
-		add(args, "ask=%d", fd);
+		add(args, "--metrics=%s", spec->metrics);
+	add(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
 	if (unlock_by_one_slot(&spec->unlock))
-		add(args, "slot=%d", spec->unlock.slot);
+		add(args, "--slot=%d", spec->unlock.slot);
 	if (spec->unlock.max_kdf_time)
-		add(args, "max-kdf-time=%u", spec->unlock.max_kdf_time);
+		add(args, "--max-kdf-time=%u", spec->unlock.max_kdf_time);
 	if (spec->discard)
-		add(args, "discard=on");
-	add(args, "lock=on");
+		add(args, "--discard");
+	add(args, "--");
+	add(args, "%s", spec->locator);
 }
 
-/* nbdkit, while it starts. */
+/* The server, while it starts. */
 struct start {
+	const char *socket;
 	struct program program;
 	size_t told; /* bytes of what it printed that were passed on */
-	int asker;   /* our end of the socket where the plugin asks for the passphrase */
+	int asker;   /* our end of the socket where it asks for the passphrase */
 };
 
-/* What it says while it starts: the first error is the reason, the rest is passed on, but for
- * lines that only go on where one of these left off. */
-static const char *read_output(struct program_output *output, size_t told)
+/* That it listens at our socket is nothing to tell. */
+static bool is_expected(const char *line, const char *socket)
 {
-	static const char error[] = "nbdkit: error: ";
-	static const char any[] = "nbdkit: ", mine[] = "nbdkit: ndio: ";
-	const char *reason = NULL;
+	static const char listens[] = ": listening on ";
+	size_t len = strlen(line), rest = strlen(listens) + strlen(socket);
+
+	return len >= rest && strncmp(line + len - rest, listens, strlen(listens)) == 0 &&
+	       strcmp(line + len - strlen(socket), socket) == 0;
+}
+
+/* What it says while it starts: its error is the reason, the rest is passed on, but for lines that only go
+ * on where one of these left off. */
+static const char *read_output(const struct start *start, struct program_output *output)
+{
+	static const char mine[] = "ndio serve: ", error[] = "ndio serve: error: ";
+	const char *reason = NULL, *other = NULL;
 	char *rest = output->text, *line;
 
 	while ((line = strsep(&rest, "\n")))
-		if (!reason && strncmp(line, error, strlen(error)) == 0)
+		if (strncmp(line, error, strlen(error)) == 0)
 			reason = line + strlen(error);
-		else if (line < output->text + told)
-			continue;
-		else if (strncmp(line, mine, strlen(mine)) == 0)
+		else if (strncmp(line, mine, strlen(mine)) != 0)
+			other = *line ? line : other;
+		else if (line >= output->text + start->told && !is_expected(line, start->socket))
 			say_notice(NULL, line + strlen(mine));
-		else if (strncmp(line, any, strlen(any)) == 0)
-			say_notice(NULL, line);
-	return reason ? reason : "nbdkit doesn't say why";
+	return reason ?: other ?: "the server doesn't say why";
 }
 
 /* Whole lines, before it has ended: that something takes long is told meanwhile. */
@@ -215,17 +196,17 @@ static void pass_on_output(struct start *start)
 	if (!end)
 		return;
 	*end = '\0';
-	read_output(&output, start->told);
+	read_output(start, &output);
 	start->told = end + 1 - output.text;
 }
 
-static int start_nbdkit(const struct gateway_spec *spec, const char *nbdkit, int fd,
+static int start_server(const struct gateway_spec *spec, const char *program, int fd,
 			struct start *start, struct error *err)
 {
 	struct arguments args = { .count = 0 };
 	int ret;
 
-	make_arguments(spec, nbdkit, fd, &args);
+	make_arguments(spec, program, fd, &args);
 	ret = has_all(&args) ?
 		      program_start((const char *const *)args.argv, fd, &start->program, err) :
 		      error_set(err, ENOMEM, "out of memory");
@@ -244,18 +225,18 @@ static int wait_until_started(struct start *start, struct error *err)
 	ret = program_end(&start->program, &output, err);
 	if (ret < 0)
 		return ret;
-	reason = read_output(&output, start->told);
+	reason = read_output(start, &output);
 	return ret > 0 ? error_set(err, EIO, "%s", reason) : 0;
 }
 
-static int start_with_key(const struct gateway_spec *spec, const char *nbdkit, struct error *err)
+static int start_with_key(const struct gateway_spec *spec, const char *program, struct error *err)
 {
-	struct start start = { .told = 0 };
+	struct start start = { .socket = spec->socket };
 	struct key_file key;
 	int ret = key_file_make(&key, spec->key, err);
 
 	if (ret == 0)
-		ret = start_nbdkit(spec, nbdkit, key.fd, &start, err);
+		ret = start_server(spec, program, key.fd, &start, err);
 	if (ret == 0)
 		ret = wait_until_started(&start, err);
 	key_file_close(&key);
@@ -288,16 +269,16 @@ static int try_key(void *opaque, const struct key *key, struct error *err)
 	return ret > 0 ? -EPERM : ret;
 }
 
-/* If nothing comes of it the plugin ends, too, when its socket is closed. */
-static int start_asking(const struct gateway_spec *spec, const char *nbdkit, struct error *err)
+/* If nothing comes of it the server ends, too, when its socket is closed. */
+static int start_asking(const struct gateway_spec *spec, const char *program, struct error *err)
 {
-	struct start start = { .told = 0 };
+	struct start start = { .socket = spec->socket };
 	int ends[2], ret, ended;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return error_set(err, errno, "a socket for the passphrase: %s", strerror(errno));
 	start.asker = ends[0];
-	ret = start_nbdkit(spec, nbdkit, ends[1], &start, err);
+	ret = start_server(spec, program, ends[1], &start, err);
 	close(ends[1]);
 	if (ret < 0) {
 		close(start.asker);
@@ -311,7 +292,7 @@ static int start_asking(const struct gateway_spec *spec, const char *nbdkit, str
 	return ret < 0 ? ret : ended;
 }
 
-/* It is in the background by now, where it connects, and says what is wrong to syslog. */
+/* It is in the background by now, and says what is wrong to syslog. */
 static int wait_until_well(const char *socket, struct error *err)
 {
 	enum gateway_health health = gateway_check(socket, FIRST_MS);
@@ -322,27 +303,27 @@ static int wait_until_well(const char *socket, struct error *err)
 	case GATEWAY_WELL:
 		return 0;
 	case GATEWAY_GONE:
-		return error_set(err, EIO, "it ended; its log (journalctl -t nbdkit) says why");
+		return error_set(err, EIO, "it ended; its log (journalctl -t ndio-serve) says why");
 	case GATEWAY_SILENT:
 		return error_set(err, ETIMEDOUT, "no answer within %d seconds", FIRST_MS / 1000);
 	default:
 		return error_set(err, EIO,
-				 "the disk can't be read; its log (journalctl -t nbdkit) "
+				 "the disk can't be read; its log (journalctl -t ndio-serve) "
 				 "says why");
 	}
 }
 
 int gateway_start(const struct gateway_spec *spec, struct error *err)
 {
-	char nbdkit[PATH_MAX];
-	int ret = program_find("nbdkit", "nbdkit", nbdkit, err);
+	char program[PATH_MAX];
+	int ret = server_program_find(program, err);
 
 	/* One that came while the device was claimed. */
 	if (ret == 0 && interrupt_caught())
 		ret = error_set(err, EINTR, "interrupted");
 	if (ret < 0)
 		return ret;
-	ret = spec->key ? start_with_key(spec, nbdkit, err) : start_asking(spec, nbdkit, err);
+	ret = spec->key ? start_with_key(spec, program, err) : start_asking(spec, program, err);
 	if (ret == 0)
 		ret = wait_until_well(spec->socket, err);
 	if (ret < 0)
@@ -389,7 +370,7 @@ static bool is_ours(pid_t pid)
 /* Is this process's command line one that make_arguments() made for the socket? */
 static bool has_socket(pid_t pid, const char *socket)
 {
-	static const char option[] = "--unix";
+	static const char option[] = SOCKET_OPTION;
 	char text[2 * PATH_MAX], *next;
 	char *end = text + read_proc(pid, "cmdline", text, sizeof(text));
 

@@ -1,4 +1,4 @@
-/* gateway: the private nbdkit between the kernel and a remote disk: it runs the plugin, in the
+/* gateway: the private server (ndio-serve) between the kernel and a remote disk: it runs in the
  * background, on a Unix socket, and is known by our user and that socket's path alone. */
 #ifndef NDIO_GATEWAY_H
 #define NDIO_GATEWAY_H
@@ -20,7 +20,7 @@ struct gateway_spec {
 	const char *socket;    /* path, in a folder that only root may enter */
 	const char *locator;   /* of the disk: a path or an NBD URI */
 	const char *header;    /* path of a detached LUKS header, or NULL */
-	const char *metrics;   /* where it tells statistics, as the plugin takes it, or NULL */
+	const char *metrics;   /* where it tells statistics, as ndio serve takes it, or NULL */
 	const struct key *key; /* or NULL: it is asked for */
 	gateway_ask_fn *ask;
 	void *ask_opaque;
@@ -34,7 +34,7 @@ struct gateway_spec {
 };
 
 /* Starts it and returns once it has unlocked the disk and answers. 0, or a negative errno with
- * the reason that nbdkit or the plugin gave; nothing runs then. */
+ * the reason that it gave; nothing runs then. */
 int gateway_start(const struct gateway_spec *spec, struct error *err);
 
 /* Its process, or 0. */

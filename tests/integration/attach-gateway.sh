@@ -9,8 +9,7 @@
 
 [ "$(id -u)" = 0 ] || skip_all "only root can attach"
 
-export NDIO_RUN_DIR=$T/run T NDIO_PRELOAD
-real_path=$PATH
+export NDIO_RUN_DIR=$T/run T
 mkdir "$T/bin"
 export PATH=$T/bin:$PATH
 
@@ -21,12 +20,14 @@ imitate() {
 	mv "$T/bin/$1.new" "$T/bin/$1"
 }
 
+# The server that the command finds is the one beside it.
 imitate modprobe 'exit 0'
-# Only the gateway has the plugin, which the sanitizer has to come before.
-imitate nbdkit "exec env PATH=$real_path LD_PRELOAD=\"\$NDIO_PRELOAD\" nbdkit \"\$@\""
+imitate ndio-serve "exec \"$NDIO_BUILD/ndio-serve\" \"\$@\""
+cp "$ndio" "$T/bin/ndio"
+ndio=$T/bin/ndio
 
 gateways() {
-	pgrep -f "^[^ ]*nbdkit --unix $T/run/" || true
+	pgrep -f "^[^ ]*ndio-serve --background --socket $T/run/" || true
 }
 
 nothing_left() {
@@ -47,7 +48,7 @@ trap stop_gateways EXIT
 
 # attach ARG...: with what it says in $said, on one line, and $status.
 attach() {
-	said=$(timeout 100 "$ndio" attach "$@" 2>&1 | grep -v "lock=on: the server can't")
+	said=$(timeout 100 "$ndio" attach "$@" 2>&1 | grep -v -e "--lock: the server can't")
 	status=${PIPESTATUS[0]}
 }
 
@@ -68,7 +69,7 @@ disk=$(uri disk)
 # ---- what it keeps ----
 
 imitate nbd-client '
-gateway=$(pgrep -f "^[^ ]*nbdkit --unix $2 ")
+gateway=$(pgrep -f "^[^ ]*ndio-serve --background --socket $2 ")
 ps -o sid= -p $PPID >$T/our.session
 ps -o sid= -p "$gateway" >$T/session
 readlink /proc/$gateway/fd/* >$T/files
@@ -84,7 +85,7 @@ like "nbd-client's error is the reason" "$said" \
 ok "leaves nothing" nothing_left
 ok "the gateway has a session of its own" not cmp "$T/session" "$T/our.session"
 is "and nothing of ours is open" "$(grep "^$T/" "$T/files" | grep -v "^$T/run/nbd0/socket")" ""
-ok "(it was looked at)" grep -q memfd:ndio-key "$T/files"
+ok "(it was looked at)" grep -q eventpoll "$T/files"
 
 # ---- what it tells of its server ----
 
@@ -174,7 +175,7 @@ like "without standard input and output" "$(cat "$T/err")" "no such luck$"
 # types LINES ARG...: attach, on a terminal; $said is what it says, and its status.
 types() {
 	said=$(
-		terminal "$1" "$ndio" attach "${@:2}" | grep -v "lock=on: the server can't"
+		terminal "$1" "$ndio" attach "${@:2}" | grep -v -e "--lock: the server can't"
 		echo "status ${PIPESTATUS[0]}"
 	)
 }
@@ -236,7 +237,7 @@ types "" --answer-timeout 1 "$disk"
 like "a silent server: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*answer"
 "$ndio" attach "$disk" >"$T/out" 2>&1 &
 pid=$!
-ok "a silent server: the gateway is looking" await pgrep -f "^[^ ]*nbdkit --unix $T/run/"
+ok "a silent server: the gateway is looking" await pgrep -f "^[^ ]*ndio-serve --background --socket $T/run/"
 before=$SECONDS
 kill -TERM $pid
 wait $pid
@@ -286,7 +287,7 @@ ok "no server at boot: nothing is left" nothing_left
 # ---- interrupts ----
 
 # From its start on the server answers nothing, to nobody.
-imitate nbdkit "env PATH=$real_path LD_PRELOAD=\"\$NDIO_PRELOAD\" nbdkit \"\$@\"
+imitate ndio-serve "\"$NDIO_BUILD/ndio-serve\" \"\$@\"
 status=\$?
 kill -STOP ${server_pids[disk]}
 : >$T/started
@@ -306,7 +307,7 @@ ok "interrupted: leaves nothing" nothing_left
 
 # ---- killed ----
 
-imitate nbdkit "exec env PATH=$real_path LD_PRELOAD=\"\$NDIO_PRELOAD\" nbdkit \"\$@\""
+imitate ndio-serve "exec \"$NDIO_BUILD/ndio-serve\" \"\$@\""
 imitate nbd-client 'kill -KILL $PPID; sleep 100'
 (timeout 100 "$ndio" attach --key-file "$T/pass" "$disk" nbd5; :) >/dev/null 2>&1
 is "killed: the gateway is left" "$(gateways | wc -l)" 1

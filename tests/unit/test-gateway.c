@@ -1,5 +1,5 @@
-/* Which process is a gateway, how it is made to end, and whether it answers. In place of nbdkit
- * this program runs itself, with such a command line. */
+/* Which process is a gateway, how it is made to end, and whether it answers. In place of the
+ * server this program runs itself, with such a command line. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -110,7 +110,7 @@ static struct user myself(void)
 
 static pid_t start(void)
 {
-	return start_with(myself(), "--unix", socket_path);
+	return start_with(myself(), "--socket", socket_path);
 }
 
 static void end(pid_t pid, int wanted)
@@ -176,10 +176,10 @@ static void test_other_command_lines(void **state)
 
 	snprintf(longer, sizeof(longer), "%s2", socket_path);
 	snprintf(shorter, sizeof(shorter), "%.*s", (int)strlen(socket_path) - 1, socket_path);
-	assert_not_found(start_with(myself(), "--unix", longer));
-	assert_not_found(start_with(myself(), "--unix", shorter));
-	assert_not_found(start_with(myself(), "--unixes", socket_path));
-	assert_not_found(start_with(myself(), socket_path, "--unix"));
+	assert_not_found(start_with(myself(), "--socket", longer));
+	assert_not_found(start_with(myself(), "--socket", shorter));
+	assert_not_found(start_with(myself(), "--sockets", socket_path));
+	assert_not_found(start_with(myself(), socket_path, "--socket"));
 }
 
 /* Any user can name the socket. So can who starts a set-user-ID program, or has his own processes
@@ -197,9 +197,9 @@ static void test_other_users(void **state)
 	if (geteuid() != 0)
 		skip();
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		assert_not_found(start_with(others[i], "--unix", socket_path));
+		assert_not_found(start_with(others[i], "--socket", socket_path));
 	/* Nor does it hide ours, whichever comes first in /proc. */
-	pid = start_with(others[0], "--unix", socket_path);
+	pid = start_with(others[0], "--socket", socket_path);
 	own = start();
 	assert_int_equal(gateway_find(socket_path), own);
 	assert_int_equal(gateway_stop(socket_path, false, &err), 0);

@@ -76,7 +76,7 @@ under_load() {
 	ok "$name: is listed as $state, soon" lists_within 20 "$state"
 	[ "$victim $signal" != "server KILL" ] ||
 		ok "$name: the gateway's log says what failed" guest \
-			"grep 'nbdkit.*: \(read\|write\) of .*: ' /run/messages"
+			"grep 'ndio-serve.*: \(read\|write\) of .*: ' /run/messages"
 	guest_refuses "$name: detach while it is mounted" "/dev/nbd0.* in use" ndio detach nbd0
 	ok "$name: unmount; nothing hangs" guest "stop_load && none_hang"
 	guest_refuses "$name: detach, unmounted" "flushing it: .*--force" ndio detach nbd0

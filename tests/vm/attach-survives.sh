@@ -100,9 +100,9 @@ server = json.load(open(sys.argv[1]))[0]["server"]
 print(server["state"], server["survives"], server["times_lost"])' "$T/list" >"$T/server"
 like "and was lost as often" "$(cat "$T/server")" "^up fenced (2[0-9]|[3-9][0-9])$"
 guest cat /run/messages >"$T/messages"
-like "the log says each time why it waits" "$(grep -c 'nbdkit.*connection is lost (.*): waiting for the server, 300 seconds' "$T/messages")" \
+like "the log says each time why it waits" "$(grep -c 'ndio-serve.*connection is lost (.*): waiting for the server, 300 seconds' "$T/messages")" \
 	"^(2[0-9]|[3-9][0-9])$"
-like "and how long that took" "$(grep -cE 'nbdkit.*the server is back after [0-9.]+ seconds: sent again: ' "$T/messages")" \
+like "and how long that took" "$(grep -cE 'ndio-serve.*the server is back after [0-9.]+ seconds: sent again: ' "$T/messages")" \
 	"^(2[0-9]|[3-9][0-9])$"
 sound_kernel 'I/O error|timed out|EXT4-fs (error|warning)'
 ok "the tree is whole" guest "umount /mnt && e2fsck -fn /dev/nbd0 && mount /dev/nbd0 /mnt &&

@@ -62,9 +62,8 @@ not_root() {
 }
 
 programs() {
-	missing "no nbdkit" /bin/nbdkit "nbdkit isn't installed"
+	missing "no server" /bin/ndio-serve "ndio-serve: the server isn't installed"
 	missing "no nbd-client" /bin/nbd-client "nbd-client isn't installed"
-	missing "no plugin" "\$plugin" "starting the gateway: .*ndio"
 	guest rmmod nbd
 	missing "no module" /lib/modules "no nbd module"
 	ok "the module is back" guest modprobe nbd
@@ -127,6 +126,12 @@ while [ ! -e /run/go ]; do sleep 0.1; done
 exec /bin/$1 \"\$@\""
 }
 
+# The command finds the server beside itself.
+hold_gateway() {
+	guest "cp /bin/ndio /run/bin/ndio"
+	hold ndio-serve
+}
+
 # The kernel has the device for some seconds when nbd-client hasn't ended yet.
 hold_end() {
 	imitate nbd-client "[ \"\$1\" != -d ] || exec /bin/nbd-client \"\$@\"
@@ -175,7 +180,7 @@ exec /bin/nbd-client \"\$@\""
 
 # The server stops to answer, or goes, before the gateway has looked.
 server_goes() {
-	hold nbdkit
+	hold_gateway
 	ok "the server stops: the gateway is about to start" start_held
 	kill -STOP "${server_pids[disk]}"
 	guest "touch /run/go; sleep 2; kill -TERM \$pid"
@@ -211,7 +216,7 @@ killed() {
 # What was left is cleared away.
 attaches_anew() { # NAME
 	is "$1: a new attach" "$(guest "$attach nbd0")" /dev/nbd0
-	is "$1: a single gateway" "$(guest "running /bin/nbdkit | wc -l")" 1
+	is "$1: a single gateway" "$(guest "running /bin/ndio-serve | wc -l")" 1
 	ok "$1: reads" guest "head -c 64k /dev/nbd0 >/dev/null"
 	detaches "$1"
 }
@@ -222,7 +227,7 @@ detaches() { # NAME
 }
 
 leftovers() {
-	hold nbdkit
+	hold_gateway
 	interrupted "before the gateway"
 	killed "before the gateway" detached
 	attaches_anew "killed before the gateway"
@@ -260,7 +265,7 @@ killed_sometime() {
 
 # Two that want the same device, and two that want any.
 at_once() {
-	hold nbdkit
+	hold_gateway
 	ok "two at once: one is at work" start_held
 	guest_refuses "two at once: the other" "nbd0: another command" "$attach nbd0"
 	guest_refuses "two at once: detach" "nbd0: another command" ndio detach nbd0

@@ -19,7 +19,7 @@ looks() {
 	is "who looks at a free device: is waited for" "$(guest "$attach $disk nbd0")" /dev/nbd0
 	ok "who looks at a free device: has let go by then" guest "! kill -0 \$pid; wait \$pid"
 	# nbd-client itself doesn't wait, so that the device is still the looker's.
-	guest "sleep 4 </dev/nbd0 & pid=\$!; nbd-client -d /dev/nbd0; kill -9 \$(running /bin/nbdkit)"
+	guest "sleep 4 </dev/nbd0 & pid=\$!; nbd-client -d /dev/nbd0; kill -9 \$(running /bin/ndio-serve)"
 	is "who looks at one that goes: is waited for" "$(guest "$attach $disk nbd0")" /dev/nbd0
 	ok "who looks at one that goes: detach" guest "wait \$pid; ndio detach nbd0 && nothing_left"
 	guest "sleep 1000 </dev/nbd0 & pid=\$!"
