@@ -45,6 +45,12 @@ broken "sideways, in angles" arrows \
 broken "a target that knows LUKS" arrows \
 	"common/file/target-file.c: includes common/luks/luks.h: common/file -> common/luks: no target knows LUKS" \
 	common/file/target-file.c '#include "luks/luks.h"'
+broken "an engine that knows what lies on disks" arrows \
+	"common/engine/channel.c: includes common/integrity/layout.h: common/engine -> common/integrity: upwards" \
+	common/engine/channel.c '#include "integrity/layout.h"'
+broken "integrity that knows a kind of target" arrows \
+	"common/integrity/layout.c: includes common/file/target-file.h: common/integrity -> common/file: upwards" \
+	common/integrity/layout.c '#include "file/target-file.h"'
 ends="the two ends share common/ alone"
 broken "a server that knows the client" arrows \
 	"server/plugin.c: includes client/terminal/progress.h: server -> client/terminal: $ends" \

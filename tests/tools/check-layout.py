@@ -24,7 +24,8 @@ ROOMS = """
     common
     common/locator    common/metrics
     common/nbd        common/file
-    common/engine     common/integrity
+    common/integrity
+    common/engine
     common/tls        common/luks
     common/memory
     common/base
