@@ -7,10 +7,10 @@
 . "$root/tests/lib/tutorial.sh"
 
 # Those that change the machine itself.
-nowhere=(install fetch-tls-key boot-server boot-client boot-client-stop)
+nowhere=(install fetch-tls-key boot-client boot-client-stop)
 done_here=()
 
-# Key derivation as cheap as it can be, and somebody who types.
+# Key derivation as cheap as it can be, somebody who types, and a port of the system's choice.
 ndio() {
 	local cheap=(--pbkdf pbkdf2 --pbkdf-force-iterations 1000)
 
@@ -18,22 +18,42 @@ ndio() {
 	format\ *) "$ndio" format "${cheap[@]}" "${@:2}" ;;
 	"key add") terminal "noecho New passphrase for $disk: => $typed
 noecho again: => $typed" "$ndio" key add "${cheap[@]}" "${@:3}" ;;
+	serve\ *) serve "${@/#:10809/127.0.0.1:0}" ;;
 	*) "$ndio" "$@" ;;
 	esac
 }
 marker="nobody reads this at the server"
 typed="correct horse battery staple"
 
-# In the foreground, with the plugin that was built, on a port of the system's choice.
-nbdkit() {
-	local args=("$@")
-
-	[ "${args[-2]}" = ndio ] || return
-	args[-2]=$NDIO_PLUGIN
-	start_server disk env LD_PRELOAD="$NDIO_PRELOAD" nbdkit --foreground --exit-with-parent \
-		--ipaddr 127.0.0.1 --port 0 "${args[@]}" && port=$(port_of disk)
+# In the background, as it stands there. It says where it listens before it goes there.
+serve() {
+	"$ndio" "$@" 2>"$T/serve.out" || { cat "$T/serve.out"; return 1; }
+	port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\)$/\1/p' "$T/serve.out")
+	pid=$(cat "$T/disk.pid")
 }
 port=
+pid=
+
+# What ndio-serve.service runs, but in the background: that line is in its file.
+systemctl() {
+	local OPTIONS
+
+	[ "$*" = "enable --now ndio-serve" ] || return
+	. "$T/etc/ndio/serve.conf" || return
+	# shellcheck disable=SC2086
+	ndio serve --background --pid-file "$T/disk.pid" --exports "$T/etc/ndio/exports" $OPTIONS
+}
+
+# ended: it does so within half a minute.
+ended() {
+	local deadline=$((SECONDS + 30))
+
+	while kill -0 "$pid" 2>/dev/null; do
+		[ "$SECONDS" -lt "$deadline" ] || return 1
+		sleep 0.02
+	done
+}
+trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null; clean_up' EXIT
 
 # The page's folders are in $T, and its server is here.
 step() { # NAME
@@ -72,7 +92,15 @@ ok "the server's disk has only ciphertext" not grep -qaF "$marker" srv/disk.luks
 runs "its header is kept" save-header
 ok "which is one" cryptsetup isLuks root/disk.luks-header
 runs "the server ends" stop-server
-ok "well" stop_server disk
+ok "well" ended
+is "and leaves no file" "$(ls "$T/disk.pid" 2>/dev/null)" ""
+
+runs "as it starts by itself" boot-server
+disk="nbds://alice@localhost:$port/?tls-psk-file=$T/etc/ndio/tls.psk"
+ok "it is the same volume" ndio info --key-file "$T/etc/ndio/disk.key" "$disk"
+is "which has a line of its own" "$(cut -d ' ' -f 1 "$T/etc/ndio/exports")" '""'
+kill "$pid"
+ok "it ends" ended
 
 runs "certificates" make-certificates
 is "the keys are the owner's" "$(stat -c %a ca/*-key.pem | sort -u)" 600
@@ -89,7 +117,8 @@ openssl req -x509 -newkey rsa:2048 -noenc -subj /CN=x -keyout x.pem \
 	-out strangers/ca-cert.pem 2>/dev/null
 ok "nor does one that trusts another authority" not ndio info \
 	"${disk%tls-*}tls-certificates=$T/strangers"
-ok "the server ends well" stop_server disk
+run_step stop-server "s|/run/ndio-disk|$T/disk|" >/dev/null
+ok "the server ends well" ended
 
 is "every step of the page is known" "$(tutorial_steps | sort)" \
 	"$(printf '%s\n' "${done_here[@]}" "${tutorial_guest[@]}" "${nowhere[@]}" | sort)"

@@ -20,8 +20,8 @@ step() {
 boot_ndio 2 mkfs.ext4 e2fsck
 make_luks2 "$T/volume" 80M
 ok "a key for TLS" "$NDIO_BUILD/ndio" psk "$T/tls.psk" alice
-ok "the server" serve_preloaded disk "$NDIO_PRELOAD" --tls=require --tls-psk="$T/tls.psk" \
-	"$NDIO_PLUGIN" "$T/volume"
+DOOR=serve
+ok "the server" serve disk --tls-psk="$T/tls.psk" "$T/volume"
 ok "both keys are at the client" guest "umask 077; mkdir /etc/ndio
 	echo '$(cat "$T/tls.psk")' >/etc/ndio/tls.psk
 	cp /run/pass /etc/ndio/disk.key
