@@ -19,8 +19,8 @@ static int read_target(void *opaque, void *buf, size_t len, uint64_t offset)
 	return target_read(target, buf, len, offset);
 }
 
-static int open_file(const struct volume_options *options, enum direct_mode direct,
-		     struct target **target, struct error *err)
+static int open_file_target(const struct volume_options *options, enum direct_mode direct,
+			    struct target **target, struct error *err)
 {
 	const struct target_file_options file_options = {
 		.direct = direct,
@@ -50,7 +50,7 @@ static int open_target(struct volume *volume, const struct volume_options *optio
 					       .notice = options->notice,
 				       },
 				       &volume->target, err);
-	return open_file(options, direct, &volume->target, err);
+	return open_file_target(options, direct, &volume->target, err);
 }
 
 /* Does this disk begin with the header that was given as a detached one? By its bytes: the two may be
@@ -85,7 +85,8 @@ static int check_apart(const struct volume *volume, struct error *err)
 }
 
 /* A header on the disk itself: over every connection it must be the one that was unlocked. */
-static int identify(void *opaque, struct target *target, uint8_t *identity, struct error *err)
+static int volume_identify(void *opaque, struct target *target, uint8_t *identity,
+			   struct error *err)
 {
 	const struct volume *volume = opaque;
 	const struct luks_source source = {
@@ -127,11 +128,12 @@ static int unlock_by(struct volume *volume, struct target *holder,
 	if (ret == 0)
 		ret = luks_unlock(&source, &pass, &volume->luks, err);
 	if (ret == 0 && !source.detached && target_is_nbd(holder))
-		target_nbd_set_identity(holder, volume->luks.identity, identify, volume);
+		target_nbd_set_identity(holder, volume->luks.identity, volume_identify, volume);
 	return ret == 0 && same ? check_apart(volume, err) : ret;
 }
 
-static int unlock(struct volume *volume, const struct volume_options *options, struct error *err)
+static int volume_unlock(struct volume *volume, const struct volume_options *options,
+			 struct error *err)
 {
 	struct target *holder = volume->target;
 	int ret;
@@ -185,7 +187,7 @@ static int reopen_buffered(struct volume *volume, const struct volume_options *o
 
 /* Whole sectors; a part of a block at the end, only where all of that block can be read and
  * written. */
-static void set_size(struct volume *volume, uint64_t size, const struct notice *notice)
+static void volume_set_size(struct volume *volume, uint64_t size, const struct notice *notice)
 {
 	const struct target *target = volume->target;
 	unsigned unit = volume->encrypted ? volume->sector : 1;
@@ -230,8 +232,9 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 	}
 	volume->sector = volume->encrypted ? luks->sector : target->align;
 	volume->block = volume->sector > target->align ? volume->sector : target->align;
-	set_size(volume, luks->data_size ? luks->data_size : target->size - volume->data_offset,
-		 &options->notice);
+	volume_set_size(volume,
+			luks->data_size ? luks->data_size : target->size - volume->data_offset,
+			&options->notice);
 	return 0;
 }
 
@@ -288,7 +291,7 @@ int volume_open(const struct volume_options *options, struct volume **opened, st
 	if (!volume->target)
 		ret = open_target(volume, options, options->direct, err);
 	if (ret == 0 && volume->encrypted)
-		ret = unlock(volume, options, err);
+		ret = volume_unlock(volume, options, err);
 	if (ret == 0)
 		ret = set_geometry(volume, options, err);
 	if (ret == 0 && options->header)

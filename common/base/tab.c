@@ -17,7 +17,7 @@
 /* ---- files ---- */
 
 /* A plain file alone: a FIFO would keep us waiting. */
-static FILE *open_plain(const char *path, struct error *err)
+static FILE *tab_open(const char *path, struct error *err)
 {
 	struct stat st;
 	FILE *file;
@@ -35,7 +35,7 @@ static FILE *open_plain(const char *path, struct error *err)
 
 int tab_read(const char *path, size_t max, char **text, size_t *len, struct error *err)
 {
-	FILE *file = open_plain(path, err);
+	FILE *file = tab_open(path, err);
 	int ret = 0;
 
 	*text = NULL;

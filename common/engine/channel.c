@@ -50,7 +50,7 @@ static int run_cipher(struct channel *channel, cipher_fn *fn, uint64_t offset, c
 
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
  * caller's memory allows; a sector that straddles two runs is gathered first. */
-static int fill(struct channel *channel, struct ndio_subrequest *sub)
+static int subrequest_fill(struct channel *channel, struct ndio_subrequest *sub)
 {
 	size_t sector = channel->volume->sector;
 	uint8_t *out = sub->io_base;
@@ -313,7 +313,7 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	channel->nr_busy++;
 	split(channel, request, sub);
 	if (sub->op == OP_WRITE && sub->bounced)
-		ret = fill(channel, sub);
+		ret = subrequest_fill(channel, sub);
 	if (ret < 0) {
 		request_fail(request, ret);
 		retire(channel, sub);
@@ -370,7 +370,7 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 	return true;
 }
 
-static void fail(struct ndio_subrequest *sub, int error)
+static void subrequest_fail(struct ndio_subrequest *sub, int error)
 {
 	struct ndio_request *request = sub->request;
 
@@ -390,13 +390,13 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 
 	PROBE4(subrequest_land, request->debug_id, sub->op, sub->start, sub->result);
 	if (sub->result < 0) {
-		fail(sub, channel->canceled ? -ECANCELED : sub->result);
+		subrequest_fail(sub, channel->canceled ? -ECANCELED : sub->result);
 		return false;
 	}
 	if (data && (uint64_t)sub->result < sub->len) {
 		if (ask_for_rest(channel, sub))
 			return true;
-		fail(sub, -EIO); /* the file is shorter than it was */
+		subrequest_fail(sub, -EIO); /* the file is shorter than it was */
 		return false;
 	}
 	if (sub->before)

@@ -24,12 +24,12 @@ void depth_destroy(struct depth *depth)
 	pthread_mutex_destroy(&depth->lock);
 }
 
-static bool has_room(const struct depth *depth, uint64_t len)
+static bool depth_has_room(const struct depth *depth, uint64_t len)
 {
 	return depth->bytes == 0 || depth->bytes + len <= depth->max;
 }
 
-static void take_out(struct depth *depth, struct depth_waiter *waiter)
+static void depth_take_out(struct depth *depth, struct depth_waiter *waiter)
 {
 	struct depth_waiter **at = &depth->first;
 
@@ -52,7 +52,7 @@ static void wait_for_turn(struct depth *depth, struct depth_waiter *waiter)
 	while (!waiter->entered && ret == 0)
 		ret = clock_wait(&waiter->turn, &depth->lock, until);
 	if (!waiter->entered) {
-		take_out(depth, waiter);
+		depth_take_out(depth, waiter);
 		depth->bytes += waiter->len;
 		depth->max += waiter->len;
 	}
@@ -65,7 +65,7 @@ void depth_enter(struct depth *depth, uint64_t len)
 
 	pthread_mutex_lock(&depth->lock);
 	depth->max -= (depth->max - depth->least) / DECAY;
-	if (depth->first || !has_room(depth, len))
+	if (depth->first || !depth_has_room(depth, len))
 		wait_for_turn(depth, &waiter);
 	else
 		depth->bytes += len;
@@ -79,9 +79,9 @@ bool depth_leave(struct depth *depth, uint64_t len)
 
 	pthread_mutex_lock(&depth->lock);
 	depth->bytes -= len;
-	while ((waiter = depth->first) && has_room(depth, waiter->len)) {
+	while ((waiter = depth->first) && depth_has_room(depth, waiter->len)) {
 		depth->bytes += waiter->len;
-		take_out(depth, waiter);
+		depth_take_out(depth, waiter);
 		waiter->entered = let_in = true;
 		pthread_cond_signal(&waiter->turn);
 	}

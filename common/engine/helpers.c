@@ -175,7 +175,7 @@ static struct helper *find_idle(struct helpers *all)
 }
 
 /* False if others have a job that isn't all taken. */
-static bool offer(struct helpers *all, struct job *job)
+static bool helpers_offer(struct helpers *all, struct job *job)
 {
 	struct helper *helper = NULL;
 	bool is_free;
@@ -217,7 +217,7 @@ int helpers_crypt(struct helpers *all, cipher_fn *crypt, struct cipher *cipher, 
 		.len = len,
 		.left = PTHREAD_COND_INITIALIZER,
 	};
-	if (!offer(all, &job))
+	if (!helpers_offer(all, &job))
 		return crypt(cipher, unit, in, out, len);
 	do_chunks(cipher, &job);
 	withdraw(all, &job);
@@ -228,7 +228,7 @@ int helpers_crypt(struct helpers *all, cipher_fn *crypt, struct cipher *cipher, 
 /* ---- start and end ---- */
 
 /* 0, or a negative errno. If the process may have no more threads, it goes without. */
-static int start(struct helpers *all, int cpu, struct error *err)
+static int helpers_start(struct helpers *all, int cpu, struct error *err)
 {
 	const struct luks *luks = &all->volume->luks;
 	struct helper *helper = &all->helper[all->count];
@@ -262,8 +262,8 @@ int helpers_open(struct volume *volume, struct helpers **result, struct error *e
 	count = nr_cores < 2 ? 0 : min_u64(nr_cores, MAX_HELPERS);
 	/* Spread over all cores, and not from the same one in every process. */
 	for (unsigned i = 0; i < count && ret == 0; i++)
-		ret = start(all, nth_core(&cores, (getpid() + i * nr_cores / count) % nr_cores),
-			    err);
+		ret = helpers_start(
+			all, nth_core(&cores, (getpid() + i * nr_cores / count) % nr_cores), err);
 	if (ret < 0)
 		helpers_close(all);
 	else

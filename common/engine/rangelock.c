@@ -48,7 +48,7 @@ static bool is_before(const struct range *a, const struct range *b)
 				      a->rank[RANGE_LATEST] < b->rank[RANGE_LATEST];
 }
 
-static void sum_up(struct range *range)
+static void range_sum_up(struct range *range)
 {
 	range->max_end = range->end;
 	memcpy(range->max_rank, range->rank, sizeof(range->rank));
@@ -79,7 +79,7 @@ static void part(struct range_lock *ranges, struct range *tree, const struct ran
 		*behind = tree;
 		part(ranges, tree->child[0], at, before, &tree->child[0]);
 	}
-	sum_up(tree);
+	range_sum_up(tree);
 }
 
 /* All of one is before all of the other. */
@@ -90,19 +90,19 @@ static struct range *join(struct range_lock *ranges, struct range *before, struc
 	ranges->steps++;
 	if (before->priority > behind->priority) {
 		before->child[1] = join(ranges, before->child[1], behind);
-		sum_up(before);
+		range_sum_up(before);
 		return before;
 	}
 	behind->child[0] = join(ranges, before, behind->child[0]);
-	sum_up(behind);
+	range_sum_up(behind);
 	return behind;
 }
 
-static void insert(struct range_lock *ranges, struct range **tree, struct range *range)
+static void range_insert(struct range_lock *ranges, struct range **tree, struct range *range)
 {
 	struct range *before, *behind;
 
-	sum_up(range);
+	range_sum_up(range);
 	part(ranges, *tree, range, &before, &behind);
 	*tree = join(ranges, join(ranges, before, range), behind);
 }
@@ -115,7 +115,7 @@ static void erase(struct range_lock *ranges, struct range **tree, struct range *
 		return;
 	}
 	erase(ranges, &(*tree)->child[is_before(*tree, range)], range);
-	sum_up(*tree);
+	range_sum_up(*tree);
 }
 
 /* Of those that a range conflicts with, the one that ranks highest, and higher than the least. */
@@ -126,7 +126,7 @@ struct search {
 	struct range *found; /* so far, or NULL: of the least rank */
 };
 
-static void find(struct range_lock *ranges, struct range *tree, struct search *search)
+static void find_in_tree(struct range_lock *ranges, struct range *tree, struct search *search)
 {
 	const struct range *of = search->of, *left, *right;
 	unsigned by = search->by, first;
@@ -146,7 +146,7 @@ static void find(struct range_lock *ranges, struct range *tree, struct search *s
 		unsigned side = first ^ i;
 
 		if (side == 0 || tree->start < of->end)
-			find(ranges, tree->child[side], search);
+			find_in_tree(ranges, tree->child[side], search);
 	}
 }
 
@@ -169,7 +169,7 @@ static void find_in(struct range_lock *ranges, unsigned region, struct search *s
 {
 	for (unsigned mode = 0; mode < RANGE_MODES; mode++)
 		if (conflict(mode, search->of->mode))
-			find(ranges, ranges->trees[region][mode], search);
+			find_in_tree(ranges, ranges->trees[region][mode], search);
 }
 
 /* The latest of all that are there and conflict with it, or the earliest of those that came before
@@ -198,7 +198,7 @@ static uint64_t scramble(uint64_t x)
 	return x ^ x >> 32;
 }
 
-static void wait_for(struct range *range, struct range *blocker)
+static void range_wait_for(struct range *range, struct range *blocker)
 {
 	range->blocker = blocker;
 	range->next = NULL;
@@ -218,8 +218,8 @@ bool range_acquire(struct range_lock *ranges, struct range *range)
 	range->child[0] = range->child[1] = NULL;
 	blocker = find_blocker(ranges, range, RANGE_LATEST);
 	if (blocker)
-		wait_for(range, blocker);
-	insert(ranges, tree_of(ranges, range), range);
+		range_wait_for(range, blocker);
+	range_insert(ranges, tree_of(ranges, range), range);
 	pthread_mutex_unlock(&ranges->lock);
 	return !blocker;
 }
@@ -241,7 +241,7 @@ void range_release(struct range_lock *ranges, struct range *range)
 		next = waiting->next;
 		waiting->blocker = NULL;
 		if (blocker)
-			wait_for(waiting, blocker);
+			range_wait_for(waiting, blocker);
 		else
 			waiting->granted(waiting);
 	}

@@ -87,8 +87,8 @@ static void request_recycle(struct request_cache *cache, struct ndio_request *re
 		free(request);
 }
 
-static int check(const struct volume *volume, enum op op, unsigned flags, uint64_t start,
-		 uint64_t len)
+static int request_check(const struct volume *volume, enum op op, unsigned flags, uint64_t start,
+			 uint64_t len)
 {
 	if (op_changes_data(op) && volume->readonly)
 		return -EROFS;
@@ -104,14 +104,14 @@ static int check(const struct volume *volume, enum op op, unsigned flags, uint64
 	return 0;
 }
 
-static bool is_registered(const struct bvec *bv, size_t count)
+static bool bvecs_are_registered(const struct bvec *bv, size_t count)
 {
 	while (count && pin_is_registered(bv[count - 1].base, bv[count - 1].len))
 		count--;
 	return count == 0;
 }
 
-static void unpin(const struct bvec *bv, size_t count)
+static void bvecs_unpin(const struct bvec *bv, size_t count)
 {
 	while (count--)
 		unpin_range(bv[count].base, bv[count].len);
@@ -125,7 +125,7 @@ static int pin(const struct bvec *bv, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		ret = pin_range(bv[i].base, bv[i].len);
 		if (ret < 0) {
-			unpin(bv, i);
+			bvecs_unpin(bv, i);
 			break;
 		}
 	}
@@ -147,7 +147,7 @@ static int take_memory(struct ndio_request *request, const struct iovec *iov, si
 	request->direct_bv_count = bv_count;
 	bvec_snapshot(request->direct_bv, iov, iov_count);
 	request->iter = iter_over(request->direct_bv, request->len);
-	if ((request->flags & REQ_PIN) && !is_registered(request->direct_bv, bv_count)) {
+	if ((request->flags & REQ_PIN) && !bvecs_are_registered(request->direct_bv, bv_count)) {
 		ret = pin(request->direct_bv, bv_count);
 		if (ret < 0)
 			return ret;
@@ -191,7 +191,7 @@ void request_unpin(struct ndio_request *request)
 {
 	if (!request->direct_bv_unpin)
 		return;
-	unpin(request->direct_bv, request->direct_bv_count);
+	bvecs_unpin(request->direct_bv, request->direct_bv_count);
 	request->direct_bv_unpin = false;
 	stat_add(&request->volume->stats, unpins, 1);
 }
@@ -216,7 +216,7 @@ int request_make(struct volume *volume, enum op op, unsigned flags, uint64_t sta
 	if (op_carries_data(op))
 		ret = bvec_measure(iov, iov_count, &bv_count, &len);
 	if (ret == 0)
-		ret = check(volume, op, flags, start, len);
+		ret = request_check(volume, op, flags, start, len);
 	if (ret < 0)
 		return ret;
 	request = request_alloc(&volume->requests);

@@ -56,7 +56,7 @@ struct workers {
 /* The worker that this thread is, if it is one. */
 static _Thread_local struct worker *self;
 
-static void wake(struct worker *worker)
+static void worker_wake(struct worker *worker)
 {
 	/* It is in a completion, and looks at its inbox before it sleeps again. */
 	if (worker == self)
@@ -66,14 +66,14 @@ static void wake(struct worker *worker)
 			;
 }
 
-static void push(struct worker *worker, struct ndio_request *request)
+static void worker_push(struct worker *worker, struct ndio_request *request)
 {
 	struct ndio_request *first = atomic_load(&worker->inbox);
 
 	do
 		request->next = first;
 	while (!atomic_compare_exchange_weak(&worker->inbox, &first, request));
-	wake(worker);
+	worker_wake(worker);
 }
 
 /* ---- handing on ---- */
@@ -94,7 +94,7 @@ static struct worker *least_loaded(struct workers *workers)
 }
 
 /* With its reference. False if nobody else is there for it. */
-static bool hand_on(struct worker *worker, struct ndio_request *request)
+static bool worker_hand_on(struct worker *worker, struct ndio_request *request)
 {
 	struct worker *to = least_loaded(worker->all);
 
@@ -105,19 +105,19 @@ static bool hand_on(struct worker *worker, struct ndio_request *request)
 	atomic_fetch_add(&to->load, 1);
 	if (atomic_load(&to->closing) != OPEN) {
 		atomic_fetch_sub(&to->load, 1);
-		wake(to); /* it may have gone to sleep over that */
+		worker_wake(to); /* it may have gone to sleep over that */
 		return false;
 	}
 	request->waiter = to;
 	request->load = &to->load;
 	atomic_fetch_sub(&worker->load, 1);
-	push(to, request);
+	worker_push(to, request);
 	return true;
 }
 
 /* Those that were handed over, or taken back, start here, or, if this one is down, elsewhere: if there
  * is nobody, they fail. Those that had to wait for other flushes come back at their end. */
-static void take(struct worker *worker, struct ndio_request *first)
+static void worker_take(struct worker *worker, struct ndio_request *first)
 {
 	struct ndio_request *next;
 
@@ -125,7 +125,7 @@ static void take(struct worker *worker, struct ndio_request *first)
 		next = first->next;
 		if (first->state == REQUEST_ENDED)
 			request_finish(first);
-		else if (!worker->down || !hand_on(worker, first))
+		else if (!worker->down || !worker_hand_on(worker, first))
 			channel_start(worker->channel, first);
 	}
 }
@@ -137,11 +137,11 @@ static void look_whether_up(struct worker *worker)
 	if (down != worker->down)
 		worker->down = down;
 	if (down)
-		take(worker, channel_take_unsent(worker->channel));
+		worker_take(worker, channel_take_unsent(worker->channel));
 }
 
 /* Takes what was handed over, oldest first. */
-static void take_inbox(struct worker *worker)
+static void worker_take_inbox(struct worker *worker)
 {
 	struct ndio_request *stack = atomic_exchange(&worker->inbox, NULL);
 	struct ndio_request *oldest = NULL, *next;
@@ -151,7 +151,7 @@ static void take_inbox(struct worker *worker)
 		stack->next = oldest;
 		oldest = stack;
 	}
-	take(worker, oldest);
+	worker_take(worker, oldest);
 }
 
 static bool may_end(const struct worker *worker, int closing)
@@ -185,7 +185,7 @@ static void *worker_main(void *opaque)
 	for (;;) {
 		int closing;
 
-		take_inbox(worker);
+		worker_take_inbox(worker);
 		/* All that has completed can be told of, and what follows may sleep. */
 		if (worker->all->after_round)
 			worker->all->after_round();
@@ -263,7 +263,7 @@ void workers_close(struct workers *workers, bool cancel)
 		channel_expect_cancel(workers->worker[i].channel);
 	for (unsigned i = 0; i < workers->count; i++) {
 		atomic_store(&workers->worker[i].closing, cancel ? CANCEL : DRAIN);
-		wake(&workers->worker[i]);
+		worker_wake(&workers->worker[i]);
 	}
 	/* All of them first: one that ends may just be waking another. */
 	for (unsigned i = 0; i < workers->count; i++)
@@ -290,7 +290,7 @@ bool workers_are_pinned(const struct workers *workers)
 
 static void hand_over(struct ndio_request *request)
 {
-	push(request->waiter, request);
+	worker_push(request->waiter, request);
 }
 
 /* The least loaded. But a worker that submits from a completion keeps the request, unless
@@ -315,7 +315,7 @@ void workers_submit(struct workers *workers, struct ndio_request *request)
 	atomic_fetch_add(&worker->load, 1);
 	request->resume = hand_over;
 	if (request_take_range(request))
-		push(worker, request);
+		worker_push(worker, request);
 }
 
 static void wake_submitter(struct ndio_request *request)

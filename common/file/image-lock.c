@@ -115,7 +115,7 @@ static int try_lock(int fd, const char *name, bool resize, const struct notice *
 	return 0;
 }
 
-static struct image_lock *find(const struct stat *st)
+static struct image_lock *image_lock_find(const struct stat *st)
 {
 	struct image_lock *lock = all;
 
@@ -124,8 +124,8 @@ static struct image_lock *find(const struct stat *st)
 	return lock;
 }
 
-static int add(int fd, const char *name, const struct stat *st, struct image_lock **lock,
-	       struct error *err)
+static int image_lock_add(int fd, const char *name, const struct stat *st, struct image_lock **lock,
+			  struct error *err)
 {
 	int ret;
 
@@ -147,22 +147,22 @@ static int add(int fd, const char *name, const struct stat *st, struct image_loc
 	return 0;
 }
 
-static int take(int fd, const char *name, bool resize, const struct notice *notice,
-		struct image_lock **lock, struct error *err)
+static int image_lock_make(int fd, const char *name, bool resize, const struct notice *notice,
+			   struct image_lock **lock, struct error *err)
 {
 	struct stat st;
 	int ret;
 
 	if (fstat(fd, &st) < 0)
 		return error_set(err, errno, "%s: %s", name, strerror(errno));
-	*lock = find(&st);
+	*lock = image_lock_find(&st);
 	if (*lock) {
 		(*lock)->users++;
 		return 0;
 	}
 	ret = try_lock(fd, name, resize, notice, err);
 	if (ret == 0)
-		ret = add(fd, name, &st, lock, err);
+		ret = image_lock_add(fd, name, &st, lock, err);
 	if (ret < 0)
 		unlock_bytes(fd);
 	return ret;
@@ -177,7 +177,7 @@ int image_lock_take(int fd, const char *name, bool resize, const struct notice *
 
 	for (unsigned left = TRIES - 1;; left--) {
 		pthread_mutex_lock(&mutex);
-		ret = take(fd, name, resize, notice, lock, err);
+		ret = image_lock_make(fd, name, resize, notice, lock, err);
 		pthread_mutex_unlock(&mutex);
 		if (ret != -EBUSY || left == 0)
 			return ret;
@@ -210,7 +210,7 @@ void image_lock_look(int fd, const char *name, const struct notice *notice)
 	if (fstat(fd, &st) < 0)
 		return;
 	pthread_mutex_lock(&mutex);
-	ours = find(&st);
+	ours = image_lock_find(&st);
 	pthread_mutex_unlock(&mutex);
 	if (!ours && held(fd, HAS_BASE, WRITE))
 		notice_tell(notice,

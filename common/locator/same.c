@@ -63,7 +63,7 @@ static bool is_same_place(const struct place *a, const struct place *b)
 }
 
 /* Once each, so that a circle ends. */
-static void add(struct places *places, const struct place *place, const char *text)
+static void places_add(struct places *places, const struct place *place, const char *text)
 {
 	struct place *next = &places->at[places->count];
 
@@ -82,14 +82,14 @@ static void add(struct places *places, const struct place *place, const char *te
 	places->count++;
 }
 
-static void forget(struct places *places)
+static void places_forget(struct places *places)
 {
 	for (unsigned i = 0; i < places->count; i++)
 		free(places->at[i].text);
 }
 
 /* Bytes of the child begin at offset of what it is on, and are so many at the most. */
-static struct place below(const struct place *child, uint64_t offset, uint64_t len)
+static struct place place_below(const struct place *child, uint64_t offset, uint64_t len)
 {
 	struct place place = { .vague = child->vague };
 	uint64_t end = child->end < len ? child->end : len;
@@ -113,7 +113,7 @@ static void add_absent(struct places *places, struct place place, const char *pa
 		place.kind = PLACE_ABSENT;
 		place.dev = st.st_dev;
 		place.ino = st.st_ino;
-		add(places, &place, slash ? slash + 1 : path);
+		places_add(places, &place, slash ? slash + 1 : path);
 	}
 	free(folder);
 }
@@ -132,14 +132,14 @@ static void add_path(struct places *places, struct place place, const char *path
 	place.kind = S_ISBLK(st.st_mode) ? PLACE_DEVICE : PLACE_FILE;
 	place.dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
 	place.ino = S_ISBLK(st.st_mode) ? 0 : st.st_ino;
-	add(places, &place, NULL);
+	places_add(places, &place, NULL);
 }
 
 static void add_locator(struct places *places, struct place place, const char *locator)
 {
 	if (locator_is_uri(locator)) {
 		place.kind = PLACE_EXPORT;
-		add(places, &place, locator);
+		places_add(places, &place, locator);
 	} else {
 		add_path(places, place, locator);
 	}
@@ -201,13 +201,13 @@ static bool sys_name(const struct places *places, dev_t dev, char name[NAME_MAX 
 /* Its disk. */
 static void below_partition(struct places *places, const struct place *part)
 {
-	struct place disk = below(part, sys_number(places, part->dev, "start") * UNIT,
-				  sys_number(places, part->dev, "size") * UNIT);
+	struct place disk = place_below(part, sys_number(places, part->dev, "start") * UNIT,
+					sys_number(places, part->dev, "size") * UNIT);
 
 	disk.kind = PLACE_DEVICE;
 	if (sys_number(places, part->dev, "partition") &&
 	    sys_device(places, part->dev, "../dev", &disk.dev))
-		add(places, &disk, NULL);
+		places_add(places, &disk, NULL);
 }
 
 /* The file's name in sysfs is what it was once, in somebody's view; the driver knows the file. */
@@ -233,7 +233,7 @@ static void below_loop(struct places *places, const struct place *loop)
 {
 	uint64_t offset = sys_number(places, loop->dev, "loop/offset");
 	uint64_t len = sys_number(places, loop->dev, "loop/sizelimit");
-	struct place backing = below(loop, offset, len ? len : UINT64_MAX);
+	struct place backing = place_below(loop, offset, len ? len : UINT64_MAX);
 	struct loop_info64 info;
 	char path[PATH_MAX];
 
@@ -248,7 +248,7 @@ static void below_loop(struct places *places, const struct place *loop)
 		info.lo_rdevice && info.lo_rdevice != info.lo_device ? PLACE_DEVICE : PLACE_FILE;
 	backing.dev = backing.kind == PLACE_DEVICE ? info.lo_rdevice : info.lo_device;
 	backing.ino = backing.kind == PLACE_DEVICE ? 0 : info.lo_inode;
-	add(places, &backing, NULL);
+	places_add(places, &backing, NULL);
 }
 
 /* Of device-mapper, md, bcache: somewhere on these. */
@@ -264,7 +264,7 @@ static void below_slaves(struct places *places, const struct place *device)
 	while (dir && (entry = readdir(dir))) {
 		snprintf(file, sizeof(file), "slaves/%s/dev", entry->d_name);
 		if (entry->d_name[0] != '.' && sys_device(places, device->dev, file, &slave.dev))
-			add(places, &slave, NULL);
+			places_add(places, &slave, NULL);
 	}
 	if (dir)
 		closedir(dir);
@@ -293,7 +293,7 @@ static void below_file(struct places *places, const struct place *file)
 	char text[PATH_MAX];
 
 	if (places->with_disks && sys_text(places, file->dev, "size", text))
-		add(places, &disk, NULL);
+		places_add(places, &disk, NULL);
 }
 
 static void add_all_below(struct places *places)
@@ -320,7 +320,7 @@ static bool share_bytes(const struct place *a, const struct place *b)
 	       is_same_place(a, b);
 }
 
-static bool compare(struct places *written, struct places *read)
+static bool places_compare(struct places *written, struct places *read)
 {
 	bool same = false;
 
@@ -329,8 +329,8 @@ static bool compare(struct places *written, struct places *read)
 	for (unsigned i = 0; i < written->count && !same; i++)
 		for (unsigned j = 0; j < read->count && !same; j++)
 			same = share_bytes(&written->at[i], &read->at[j]);
-	forget(written);
-	forget(read);
+	places_forget(written);
+	places_forget(read);
 	return same;
 }
 
@@ -352,7 +352,7 @@ bool same_bytes(const struct same_view *view, const struct same_part *written,
 		return false;
 	add_part(&a, written);
 	add_part(&b, read);
-	return compare(&a, &b);
+	return places_compare(&a, &b);
 }
 
 bool same_devices(const struct same_view *view, dev_t written, dev_t read)
@@ -361,7 +361,7 @@ bool same_devices(const struct same_view *view, dev_t written, dev_t read)
 	const struct place first = { .kind = PLACE_DEVICE, .dev = written, .end = UINT64_MAX };
 	const struct place second = { .kind = PLACE_DEVICE, .dev = read, .end = UINT64_MAX };
 
-	add(&a, &first, NULL);
-	add(&b, &second, NULL);
-	return compare(&a, &b);
+	places_add(&a, &first, NULL);
+	places_add(&b, &second, NULL);
+	return places_compare(&a, &b);
 }

@@ -67,7 +67,7 @@ const char *luks_memfd_reason(const struct luks_memfd *memfd, int ret)
 }
 
 /* An empty one: growing it beyond the limit would raise the signal. */
-static int make_file(struct luks_memfd *memfd)
+static int memfd_make_file(struct luks_memfd *memfd)
 {
 	uint64_t limit = file_limit();
 
@@ -101,7 +101,7 @@ int luks_memfd_make(struct luks_memfd *memfd, uint64_t size, struct error *err)
 	if (size > INT64_MAX)
 		return error_set(err, EINVAL, "%s: its size is impossible", memfd->name);
 	memfd->size = size;
-	ret = make_file(memfd);
+	ret = memfd_make_file(memfd);
 	if (ret == 0)
 		ret = check_descriptors(memfd);
 	if (ret < 0)

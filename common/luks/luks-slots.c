@@ -434,8 +434,8 @@ static void tell_passed_over(const struct search *search, const int *order, int 
 
 /* ---- all of it ---- */
 
-static int run(struct search *search, const int *order, int count, void **key, size_t *key_len,
-	       struct error *err)
+static int search_run(struct search *search, const int *order, int count, void **key,
+		      size_t *key_len, struct error *err)
 {
 	const struct luks_pass *pass = search->pass;
 	bool newline = pass->len > 1 && ((const char *)pass->data)[pass->len - 1] == '\n';
@@ -464,7 +464,7 @@ static int run_one(struct search *search, void **key, size_t *key_len, struct er
 	if (search->slots[slot].error)
 		return error_set(err, -search->slots[slot].error, "%s: key slot %d %s",
 				 search->memfd->name, slot, search->slots[slot].why.text);
-	return run(search, &slot, 1, key, key_len, err);
+	return search_run(search, &slot, 1, key, key_len, err);
 }
 
 int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
@@ -480,7 +480,7 @@ int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, cons
 	else if (ret == 0 && !is_any_used(&search))
 		ret = no_slot_used(&search, err);
 	else if (ret == 0)
-		ret = run(&search, order, put_in_order(&search, order), key, key_len, err);
+		ret = search_run(&search, order, put_in_order(&search, order), key, key_len, err);
 	search_end(&search);
 	return ret;
 }

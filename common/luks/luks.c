@@ -92,7 +92,7 @@ static int finish_load(struct header *header, struct error *err)
 	return ret == -ENODATA ? -EINVAL : ret;
 }
 
-static int header_load(struct header *header, struct error *err)
+static int luks_header_load(struct header *header, struct error *err)
 {
 	int ret = start_load(header, HEADER_FIRST, err);
 
@@ -339,7 +339,8 @@ static int add_header(struct header *header, EVP_MD_CTX *sum, struct error *err)
 	return ok ? 0 : luks_memfd_damaged(&header->memfd, err);
 }
 
-static int identify(struct header *header, uint8_t identity[LUKS_IDENTITY_LEN], struct error *err)
+static int header_identify(struct header *header, uint8_t identity[LUKS_IDENTITY_LEN],
+			   struct error *err)
 {
 	EVP_MD_CTX *sum = EVP_MD_CTX_new();
 	int ret = 0;
@@ -423,7 +424,7 @@ static int load_and_identify(const struct luks_source *source, uint64_t metadata
 	if (!ret)
 		ret = finish_load(&header, err);
 	if (!ret)
-		ret = identify(&header, identity, err);
+		ret = header_identify(&header, identity, err);
 	luks_memfd_close(&header.memfd);
 	return ret;
 }
@@ -481,11 +482,11 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 
 	memset(luks, 0, sizeof(*luks));
 	luks_memfd_init(&header.memfd, source->name);
-	ret = header_load(&header, err);
+	ret = luks_header_load(&header, err);
 	if (!ret)
 		ret = header_read(&header, pass, luks, err);
 	if (!ret)
-		ret = identify(&header, luks->identity, err);
+		ret = header_identify(&header, luks->identity, err);
 	if (!ret)
 		ret = sum_loaded(&header, luks, err);
 	/* The key slots' material lies behind the header that was needed for loading. */

@@ -19,7 +19,7 @@ static int send_why(int fd, const struct error *why)
 }
 
 /* Bytes of the packet, even if there is no room for all; 0 at the end. */
-static ssize_t receive(int fd, void *packet, size_t room)
+static ssize_t ask_receive(int fd, void *packet, size_t room)
 {
 	ssize_t n;
 
@@ -60,7 +60,7 @@ int ask_key(void *opaque, struct key *key, struct error *err)
 	ret = key_make(key, ASK_MAX + 1, err);
 	if (ret < 0)
 		return ret;
-	n = receive(asker->fd, key->data, ASK_MAX + 1);
+	n = ask_receive(asker->fd, key->data, ASK_MAX + 1);
 	if (n < 0)
 		return error_set(err, -n, "%s: %s", name, strerror(-n));
 	if (n > ASK_MAX + 1)

@@ -45,8 +45,8 @@ static const struct {
 };
 
 /* unit: what the name ends in, or NULL. */
-static void describe(const struct writer *w, const char *name, enum type type, const char *unit,
-		     const char *help)
+static void put_metadata(const struct writer *w, const char *name, enum type type, const char *unit,
+			 const char *help)
 {
 	bool open = w->format == EXPOSITION_OPENMETRICS;
 	const char *suffix = open ? "" : types[type].suffix;
@@ -185,19 +185,20 @@ static void put_duration(const struct writer *w, const struct exposition_volume 
 
 static void put_requests(const struct writer *w)
 {
-	describe(w, "ndio_requests", COUNTER, NULL, "Requests that have ended, well or not.");
+	put_metadata(w, "ndio_requests", COUNTER, NULL, "Requests that have ended, well or not.");
 	put_by_kind(w, "ndio_requests", COUNTER, count_ended);
-	describe(w, "ndio_bytes", COUNTER, "bytes",
-		 "Bytes that requests which succeeded were for.");
+	put_metadata(w, "ndio_bytes", COUNTER, "bytes",
+		     "Bytes that requests which succeeded were for.");
 	put_by_kind(w, "ndio_bytes", COUNTER, get_bytes);
-	describe(w, "ndio_errors", COUNTER, NULL, "Requests that were answered with an error.");
+	put_metadata(w, "ndio_errors", COUNTER, NULL, "Requests that were answered with an error.");
 	FOR_ALL(volume, w)
 	for (unsigned kind = 0; kind < METER_KINDS; kind++)
 		put_errors(w, volume, kind);
-	describe(w, "ndio_in_flight", GAUGE, NULL, "Requests that have come and not ended.");
+	put_metadata(w, "ndio_in_flight", GAUGE, NULL, "Requests that have come and not ended.");
 	put_by_kind(w, "ndio_in_flight", GAUGE, get_in_flight);
-	describe(w, DURATION, HISTOGRAM, "seconds",
-		 "How long requests took, from when they were read to when their reply was ready.");
+	put_metadata(
+		w, DURATION, HISTOGRAM, "seconds",
+		"How long requests took, from when they were read to when their reply was ready.");
 	FOR_ALL(volume, w)
 	for (unsigned kind = 0; kind < METER_KINDS; kind++)
 		put_duration(w, volume, kind);
@@ -207,10 +208,10 @@ static void put_requests(const struct writer *w)
 
 static void put_connections(const struct writer *w)
 {
-	describe(w, "ndio_connections", GAUGE, NULL, "Clients that are connected.");
+	put_metadata(w, "ndio_connections", GAUGE, NULL, "Clients that are connected.");
 	FOR_ALL(volume, w)
 	put(w, "ndio_connections", GAUGE, volume, "", volume->sum.connections);
-	describe(w, "ndio_connections_opened", COUNTER, NULL, "Clients that were let in.");
+	put_metadata(w, "ndio_connections_opened", COUNTER, NULL, "Clients that were let in.");
 	FOR_ALL(volume, w)
 	put(w, "ndio_connections_opened", COUNTER, volume, "", volume->sum.opened);
 }
@@ -222,12 +223,13 @@ static void put_door(const struct writer *w)
 
 	if (!door)
 		return;
-	describe(w, "ndio_handshakes_failed", COUNTER, NULL,
-		 "Clients that were sent away before they had an export.");
+	put_metadata(w, "ndio_handshakes_failed", COUNTER, NULL,
+		     "Clients that were sent away before they had an export.");
 	put_name(w, "ndio_handshakes_failed", "_total", "listen", w->all->door_name, "");
 	fprintf(w->out, "%" PRIu64 "\n", door->failed);
 	nr_suites = door->nr_suites;
-	describe(w, "ndio_tls_connections", COUNTER, NULL, "Clients with which TLS was agreed on.");
+	put_metadata(w, "ndio_tls_connections", COUNTER, NULL,
+		     "Clients with which TLS was agreed on.");
 	for (unsigned i = 0; i < nr_suites; i++) {
 		char more[128];
 
@@ -251,8 +253,8 @@ static void put_server_tls(const struct writer *w)
 		if (!volume->tls_version[0])
 			continue;
 		if (!described)
-			describe(w, "ndio_server_tls", INFO, NULL,
-				 "TLS of the connections to the disk's server.");
+			put_metadata(w, "ndio_server_tls", INFO, NULL,
+				     "TLS of the connections to the disk's server.");
 		described = true;
 		snprintf(more, sizeof(more), ",version=\"%s\",cipher=\"%s\"", volume->tls_version,
 			 volume->tls_cipher);
@@ -295,7 +297,7 @@ static void put_server(const struct writer *w)
 	FOR_ALL(volume, w)
 	has_server = has_server || volume->has_server;
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && has_server; i++) {
-		describe(w, all[i].name, all[i].type, all[i].unit, all[i].help);
+		put_metadata(w, all[i].name, all[i].type, all[i].unit, all[i].help);
 		FOR_ALL(volume, w)
 		if (volume->has_server)
 			put(w, all[i].name, all[i].type, volume, "", all[i].get(volume));
@@ -310,7 +312,7 @@ static void put_build(const struct writer *w)
 
 	snprintf(more, sizeof(more), ",program=\"%s\",version=\"%s\"", w->all->program,
 		 NDIO_VERSION);
-	describe(w, "ndio_build", INFO, NULL, "Which ndio this is.");
+	put_metadata(w, "ndio_build", INFO, NULL, "Which ndio this is.");
 	FOR_ALL(volume, w)
 	put(w, "ndio_build", INFO, volume, more, 1);
 }

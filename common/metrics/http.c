@@ -51,7 +51,8 @@ static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status,
 	return ret;
 }
 
-static enum MHD_Result refuse(struct MHD_Connection *connection, unsigned status, const char *why)
+static enum MHD_Result http_refuse(struct MHD_Connection *connection, unsigned status,
+				   const char *why)
 {
 	char *text = strdup(why);
 
@@ -84,16 +85,16 @@ static enum MHD_Result answer(void *opaque, struct MHD_Connection *connection, c
 	(void)upload_size;
 	(void)request;
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-		return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+		return http_refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
 	if (strcmp(url, "/metrics") != 0)
-		return refuse(connection, MHD_HTTP_NOT_FOUND, "there is only /metrics\n");
+		return http_refuse(connection, MHD_HTTP_NOT_FOUND, "there is only /metrics\n");
 	text = http->text(http->opaque, format, &len);
 	return text ? reply(connection, MHD_HTTP_OK, exposition_types[format], text, len) : MHD_NO;
 }
 
 /* ---- clients come and go ---- */
 
-static struct client *find(struct http *http, int fd)
+static struct client *find_client(struct http *http, int fd)
 {
 	for (size_t i = 0; i < CLIENTS; i++)
 		if (http->clients[i].fd == fd)
@@ -112,12 +113,12 @@ static struct client *oldest(struct http *http)
 }
 
 /* Told of each that is about to be closed. */
-static void notify(void *opaque, struct MHD_Connection *connection, void **socket_context,
-		   enum MHD_ConnectionNotificationCode code)
+static void client_closing(void *opaque, struct MHD_Connection *connection, void **socket_context,
+			   enum MHD_ConnectionNotificationCode code)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct client *client = info ? find(opaque, info->connect_fd) : NULL;
+	struct client *client = info ? find_client(opaque, info->connect_fd) : NULL;
 
 	(void)socket_context;
 	if (client && code == MHD_CONNECTION_NOTIFY_CLOSED)
@@ -134,11 +135,11 @@ void http_take(struct http *http, int fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	struct client *client = find(http, -1);
+	struct client *client = find_client(http, -1);
 
 	if (!client) {
 		cut_off(http, oldest(http));
-		client = find(http, -1);
+		client = find_client(http, -1);
 	}
 	if (!client || getpeername(fd, (struct sockaddr *)&address, &len) < 0) {
 		close(fd);
@@ -193,8 +194,8 @@ int http_open(http_text_fn *text, void *opaque, struct http **result, struct err
 	for (size_t i = 0; i < CLIENTS; i++)
 		http->clients[i].fd = -1;
 	http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
-					answer, http, MHD_OPTION_NOTIFY_CONNECTION, notify, http,
-					MHD_OPTION_CONNECTION_LIMIT, (unsigned)CLIENTS,
+					answer, http, MHD_OPTION_NOTIFY_CONNECTION, client_closing,
+					http, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CLIENTS,
 					MHD_OPTION_CONNECTION_MEMORY_LIMIT, MEMORY, MHD_OPTION_END);
 	if (!http->daemon) {
 		int error = errno;

@@ -49,7 +49,7 @@ struct metrics {
 
 /* ---- what is told ---- */
 
-static void read_volume(const struct metrics_volume *from, struct exposition_volume *to)
+static void metrics_read_volume(const struct metrics_volume *from, struct exposition_volume *to)
 {
 	const struct target *target = from->volume->target;
 	struct target_nbd_facts nbd;
@@ -86,7 +86,7 @@ static char *write_text(void *opaque, enum exposition_format format, size_t *len
 	};
 
 	for (unsigned i = 0; i < served->count; i++)
-		read_volume(&served->volumes[i], &metrics->volumes[i]);
+		metrics_read_volume(&served->volumes[i], &metrics->volumes[i]);
 	return exposition_write(&exposition, format, len);
 }
 

@@ -93,7 +93,7 @@ int fences_identify(struct fences *fences, bool last, struct error *err)
 
 /* ---- sessions; all under the mutex ---- */
 
-static void insert(struct fence_handle *handle)
+static void fence_insert(struct fence_handle *handle)
 {
 	struct fences *fences = handle->fences;
 
@@ -104,7 +104,7 @@ static void insert(struct fence_handle *handle)
 	fences->handles = handle;
 }
 
-static void take_out(struct fence_handle *handle)
+static void fence_take_out(struct fence_handle *handle)
 {
 	*handle->link = handle->next;
 	if (handle->next)
@@ -161,7 +161,7 @@ int fence_begin(struct fences *fences, const char *name, struct fence_handle **b
 	if (!fence_parse(name, handle->session, &handle->epoch))
 		handle->epoch = 0;
 	pthread_mutex_lock(&fences->mutex);
-	insert(handle);
+	fence_insert(handle);
 	if (handle->epoch)
 		fence_older(handle);
 	pthread_mutex_unlock(&fences->mutex);
@@ -230,7 +230,7 @@ void fence_close(struct fence_handle *handle)
 {
 	assert(atomic_load(&handle->word) < RUNNING);
 	pthread_mutex_lock(&handle->fences->mutex);
-	take_out(handle);
+	fence_take_out(handle);
 	pthread_mutex_unlock(&handle->fences->mutex);
 	free(handle);
 }

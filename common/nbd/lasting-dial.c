@@ -57,7 +57,7 @@ static bool seat_link(struct lasting *lasting, unsigned number, uint64_t epoch,
 	return false;
 }
 
-static void try_once(struct lasting *lasting, unsigned number)
+static void lasting_dial_once(struct lasting *lasting, unsigned number)
 {
 	struct session_identity identity = { 0 };
 	uint64_t epoch = lasting->session.epoch;
@@ -223,7 +223,7 @@ static void *dial_main(void *opaque)
 		if (tell_news(lasting))
 			continue;
 		if (session_dial(&lasting->session, &number, now)) {
-			try_once(lasting, number);
+			lasting_dial_once(lasting, number);
 			continue;
 		}
 		lasting_wake(lasting, SESSION_LINKS);

@@ -1,9 +1,10 @@
 /* A queue's round, for one thread at a time:
  *
- *	gather (locked)   what the session wants done on this link: its connection ended, subrequests
+ *	gather_parcels (locked)
+ *	                  what the session wants done on this link: its connection ended, subrequests
  *	                  that are done, records whose memory is free again, what is to be sent
  *	transmit          the latter, each in a parcel of its own
- *	look              sleeps
+ *	queue_look        sleeps
  *	collect           what has landed, and whether the connection is lost: told to the session
  *
  * A subrequest of the engine's is a pending, from lasting_issue() to its end, however often it is
@@ -101,7 +102,7 @@ bool lasting_wake(struct lasting *lasting, unsigned own)
 }
 
 /* The lock, with what is to be done by others. */
-static void let_go(struct lasting *lasting, unsigned own)
+static void lasting_let_go(struct lasting *lasting, unsigned own)
 {
 	const struct session *session = &lasting->session;
 	bool alone = lasting_wake(lasting, own);
@@ -180,7 +181,7 @@ static void end_link(struct target_queue *queue)
 			empty(queue, &queue->parcels[i]);
 }
 
-static void finish(struct target_queue *queue, struct session_op *op)
+static void queue_finish(struct target_queue *queue, struct session_op *op)
 {
 	struct pending *pending = (struct pending *)op;
 
@@ -208,7 +209,7 @@ static void take_fresh(struct target_queue *queue)
 }
 
 /* With the lock held. What is to be sent, in order. */
-static struct parcel *gather(struct target_queue *queue)
+static struct parcel *gather_parcels(struct target_queue *queue)
 {
 	struct lasting *lasting = queue->lasting;
 	struct parcel *first = NULL, **end = &first;
@@ -222,7 +223,7 @@ static struct parcel *gather(struct target_queue *queue)
 			end_link(queue);
 			break;
 		case SESSION_DONE:
-			finish(queue, op);
+			queue_finish(queue, op);
 			break;
 		case SESSION_RELEASE:
 			session_memory_give(&lasting->memory, record);
@@ -258,16 +259,16 @@ static void transmit(struct target_queue *queue, struct parcel *first)
 /* With the lock held, which it lets go. */
 static void carry_out(struct target_queue *queue)
 {
-	struct parcel *first = gather(queue);
+	struct parcel *first = gather_parcels(queue);
 
-	let_go(queue->lasting, queue->number);
+	lasting_let_go(queue->lasting, queue->number);
 	transmit(queue, first);
 }
 
 /* ---- what the connection brings ---- */
 
 /* Of what is read to be compared: len if it is what should be there, or 0. */
-static int64_t compare(const struct parcel *parcel)
+static int64_t parcel_compare(const struct parcel *parcel)
 {
 	const struct session_op *op = parcel->op;
 	bool same = op->zero ? is_zero(parcel->compared, op->len) :
@@ -355,7 +356,7 @@ static void tell_session(struct target_queue *queue, struct ndio_subrequest *lan
 		next = sub->next;
 		if (parcel->epoch == session->epoch && (sub->result >= 0 || up)) {
 			if (sub->result >= 0 && parcel->compared)
-				sub->result = compare(parcel);
+				sub->result = parcel_compare(parcel);
 			session_landed(session, parcel->op, parcel->epoch, sub->result, now);
 		}
 		empty(queue, parcel);
@@ -418,7 +419,7 @@ void lasting_submit(struct target_queue *queue)
 }
 
 /* True: wake_fd can be read. *nudged: others have given it something to do. */
-static bool look(struct target_queue *queue, bool sleep, int wake_fd, bool *nudged)
+static bool queue_look(struct target_queue *queue, bool sleep, int wake_fd, bool *nudged)
 {
 	struct pollfd fds[2] = {
 		{ .fd = wake_fd, .events = POLLIN },
@@ -452,7 +453,7 @@ struct ndio_subrequest *lasting_poll(struct target_queue *queue, bool wait, int 
 		sleep = wait && !queue->landed.first && (queue->nr_pending || wake_fd >= 0);
 		awake = nudged = false;
 		if (sleep || queue->nr_parcels || queue->nr_pending)
-			awake = look(queue, sleep, wake_fd, &nudged);
+			awake = queue_look(queue, sleep, wake_fd, &nudged);
 		if (nudged || queue->wire.landed.first || is_cut(queue))
 			collect(queue);
 	} while (sleep && !awake && !queue->landed.first);
@@ -549,17 +550,17 @@ void lasting_queue_close(struct target_queue *queue)
 
 	assert(queue->nr_pending == 0 && !queue->landed.first);
 	pthread_mutex_lock(&lasting->lock);
-	gather(queue);
+	gather_parcels(queue);
 	/* Something of the session's own is on its way, and nobody will be there when it lands. */
 	if (queue->nr_parcels > 0) {
 		session_lost(&lasting->session, queue->number, queue->epoch, clock_ms());
-		gather(queue);
+		gather_parcels(queue);
 	}
 	assert(!queue->landed.first);
 	lasting->seat[queue->number] = (struct seat){ .fresh = queue->wire.link };
 	if (queue->wire.link)
 		queue->wire.link->nudge_fd = -1;
-	let_go(lasting, queue->number);
+	lasting_let_go(lasting, queue->number);
 	lasting_stop_dialling(lasting);
 	free_queue(queue);
 }
@@ -573,7 +574,7 @@ static void close_all(struct nbd_link **links, unsigned count)
 }
 
 /* The session begins where all are connected, or as if some had been lost just now. */
-static int begin(struct lasting *lasting, struct nbd_link **links, struct error *err)
+static int lasting_begin(struct lasting *lasting, struct nbd_link **links, struct error *err)
 {
 	const struct lasting_options *options = &lasting->options;
 	int64_t now = clock_ms();
@@ -633,7 +634,7 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	if (ret == 0)
 		ret = nbd_watch_start(&options->server->watch, err);
 	if (ret == 0) {
-		ret = begin(lasting, links, err);
+		ret = lasting_begin(lasting, links, err);
 		nbd_watch_stop(&options->server->watch);
 	} else {
 		close_all(links, options->links);

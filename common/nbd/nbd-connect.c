@@ -292,7 +292,7 @@ static int join_session(struct nbd_link *link, uint64_t epoch, const struct dead
 
 /* It may tell now, though it wasn't asked or didn't let itself be asked before. But it fences only
  * what has asked it to. */
-static void read_identity(struct nbd_link *link, bool of_session)
+static void link_read_identity(struct nbd_link *link, bool of_session)
 {
 	bool asked_to_fence = link->identity.fences;
 	char *text = nbd_get_export_description(link->nbd);
@@ -324,7 +324,7 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 		ret = link_reach(link, nbd_aio_is_ready, deadline, err);
 	if (ret < 0)
 		return ret;
-	read_identity(link, epoch > 0);
+	link_read_identity(link, epoch > 0);
 	atomic_store(&link->watched.until, 0);
 	link->connected = true;
 	return 0;

@@ -75,7 +75,7 @@ static void sleep_before_try(struct nbd_group *group)
 }
 
 /* Without the lock. */
-static struct nbd_link *dial_again(struct nbd_group *group)
+static struct nbd_link *group_dial(struct nbd_group *group)
 {
 	const struct deadline deadline = { .at = clock_ms() + DIAL_MS, .stop = &group->stop };
 	struct nbd_link *link = NULL;
@@ -91,12 +91,12 @@ static struct nbd_link *dial_again(struct nbd_group *group)
 	return NULL;
 }
 
-static void try_once(struct nbd_group *group)
+static void group_try(struct nbd_group *group)
 {
 	struct nbd_link *link;
 
 	pthread_mutex_unlock(&group->lock);
-	link = dial_again(group);
+	link = group_dial(group);
 	pthread_mutex_lock(&group->lock);
 	if (!link) {
 		group->delay = 2 * group->delay < MOST_MS ? 2 * group->delay : MOST_MS;
@@ -140,7 +140,7 @@ static void *redial(void *opaque)
 		if (!has_work(group))
 			continue;
 		told = group->wanted > told ? tell_loss(group) : group->wanted;
-		try_once(group);
+		group_try(group);
 	}
 	pthread_mutex_unlock(&group->lock);
 	return NULL;

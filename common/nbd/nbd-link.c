@@ -122,7 +122,7 @@ void nbd_link_submit(struct nbd_link *link)
 		tls_pump_out(link->tls);
 }
 
-static void tell_failure(struct nbd_link *link)
+static void link_tell_failure(struct nbd_link *link)
 {
 	const char *failure = tls_failure(link->tls);
 
@@ -132,7 +132,7 @@ static void tell_failure(struct nbd_link *link)
 }
 
 /* A failure of these kills the connection, which fails all that is in flight. */
-static void notify(struct nbd_link *link, unsigned direction, bool readable, short revents)
+static void link_notify(struct nbd_link *link, unsigned direction, bool readable, short revents)
 {
 	bool guard = link->connected && link->silence.owed;
 
@@ -202,9 +202,9 @@ bool nbd_link_look(struct nbd_link *link, int timeout_ms, int wake_fd)
 		return false;
 	if (link->tls) {
 		readable = tls_pump_in(link->tls, fds[2].revents);
-		tell_failure(link);
+		link_tell_failure(link);
 	}
-	notify(link, direction, readable, fds[0].revents);
+	link_notify(link, direction, readable, fds[0].revents);
 	if (link->silence.owed)
 		give_up_if_silent(link);
 	link->nudged = fds[3].revents;

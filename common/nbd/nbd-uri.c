@@ -21,7 +21,7 @@ static int no_memory(const char *text, struct error *err)
 	return error_set(err, ENOMEM, "%s: no memory", text);
 }
 
-static int keep(char **to, const char *value, const char *text, struct error *err)
+static int keep_text(char **to, const char *value, const char *text, struct error *err)
 {
 	*to = strdup(value);
 	return *to ? 0 : no_memory(text, err);
@@ -82,7 +82,7 @@ static int set_parameter(struct nbd_uri *uri, const char *name, const char *valu
 					 "%s: %s without TLS: the URI must start with "
 					 "nbds",
 					 text, parameters[i].name);
-		return keep(to, value, text, err);
+		return keep_text(to, value, text, err);
 	}
 	return error_set(err, EINVAL, "%s: there is no parameter \"%s\"", text, name);
 }
@@ -156,7 +156,7 @@ static int take_tcp(struct nbd_uri *uri, const char *server, const char *text, s
 
 	if (uri->port > 65535)
 		return error_set(err, EINVAL, "%s: there is no port %" PRIu32, text, uri->port);
-	ret = keep(&uri->host, server && *server ? server : "localhost", text, err);
+	ret = keep_text(&uri->host, server && *server ? server : "localhost", text, err);
 	if (ret < 0)
 		return ret;
 	len = strlen(uri->host);
@@ -191,7 +191,7 @@ static int take_authority(struct nbd_uri *uri, const xmlURI *xml, const char *te
 	if (uri->port > MAX_PORT)
 		return error_set(err, EINVAL, "%s: the port is too large", text);
 	if (xml->user)
-		ret = keep(&uri->user, xml->user, text, err);
+		ret = keep_text(&uri->user, xml->user, text, err);
 	if (ret == 0 && uri->transport == NBD_TCP)
 		ret = take_tcp(uri, xml->server, text, err);
 	if (ret == 0 && uri->transport == NBD_VSOCK)
@@ -247,7 +247,7 @@ static int take_all(struct nbd_uri *uri, const xmlURI *xml, const char *text, st
 	if (ret == 0)
 		ret = take_authority(uri, xml, text, err);
 	if (ret == 0)
-		ret = keep(&uri->export_name, export_name, text, err);
+		ret = keep_text(&uri->export_name, export_name, text, err);
 	if (ret == 0)
 		ret = take_query(uri, xml->query_raw, text, err);
 	return ret < 0 ? ret :

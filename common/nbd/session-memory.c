@@ -64,13 +64,13 @@ static struct space *at(const struct session_memory *memory, size_t place)
 }
 
 /* Bytes at head that can be used in one piece. It isn't full. */
-static size_t room(const struct session_memory *memory)
+static size_t memory_room(const struct session_memory *memory)
 {
 	return memory->head >= memory->tail ? memory->size - memory->head :
 					      memory->tail - memory->head;
 }
 
-static void take(struct session_memory *memory, size_t len, bool is_free)
+static void memory_take(struct session_memory *memory, size_t len, bool is_free)
 {
 	struct space *space = at(memory, memory->head);
 
@@ -82,7 +82,7 @@ static void take(struct session_memory *memory, size_t len, bool is_free)
 		memory->head = 0;
 }
 
-static struct space *take_piece(struct session_memory *memory, size_t len)
+static struct space *memory_take_piece(struct session_memory *memory, size_t len)
 {
 	struct space *space;
 
@@ -90,19 +90,19 @@ static struct space *take_piece(struct session_memory *memory, size_t len)
 		return NULL;
 	if (memory->used == 0)
 		memory->head = memory->tail = 0; /* the same, warm memory again */
-	if (room(memory) < len && memory->head >= memory->tail && len <= memory->tail)
-		take(memory, room(memory), true);
-	if (room(memory) < len)
+	if (memory_room(memory) < len && memory->head >= memory->tail && len <= memory->tail)
+		memory_take(memory, memory_room(memory), true);
+	if (memory_room(memory) < len)
 		return NULL;
 	space = at(memory, memory->head);
-	take(memory, len, false);
+	memory_take(memory, len, false);
 	return space;
 }
 
 struct session_record *session_memory_take(struct session_memory *memory, uint64_t len)
 {
 	size_t whole = HEAD + round_up(len, UNIT);
-	struct space *space = take_piece(memory, whole);
+	struct space *space = memory_take_piece(memory, whole);
 
 	if (!space)
 		return NULL;

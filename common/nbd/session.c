@@ -151,7 +151,7 @@ static uint64_t cost_of(const struct session_op *op)
 	return SESSION_OVERHEAD + (op->op == OP_WRITE ? op->len : 0);
 }
 
-static bool has_room(const struct session *session, const struct session_op *op)
+static bool log_has_room(const struct session *session, const struct session_op *op)
 {
 	return session->kept + session->reserved + cost_of(op) <= session->options.unflushed;
 }
@@ -170,7 +170,7 @@ static void unreserve(struct session *session, struct session_op *op)
 	op->cost = 0;
 }
 
-static void keep(struct session *session, struct session_op *op)
+static void log_keep(struct session *session, struct session_op *op)
 {
 	struct session_record *record = op->record;
 
@@ -219,7 +219,7 @@ static void release(struct session *session, uint64_t number)
 
 /* ---- to the caller, and to the server ---- */
 
-static void done(struct session *session, struct session_op *op, int64_t result)
+static void op_done(struct session *session, struct session_op *op, int64_t result)
 {
 	struct session_link *link = &session->link[op->link];
 
@@ -259,16 +259,16 @@ static void flush_if_due(struct session *session, unsigned link)
 }
 
 /* While UP. */
-static void start(struct session *session, struct session_op *op)
+static void op_start(struct session *session, struct session_op *op)
 {
 	bool fua = is_change(op) && (op->flags & REQ_FUA);
 
 	if (session->flush_error && (fua || op->op == OP_FLUSH)) {
-		done(session, op, session->flush_error);
+		op_done(session, op, session->flush_error);
 		return;
 	}
 	if (op->record && keeps_log(session)) {
-		if (session->room.first || !has_room(session, op)) {
+		if (session->room.first || !log_has_room(session, op)) {
 			list_add(&session->room, op, OP_HELD);
 			return;
 		}
@@ -283,13 +283,13 @@ static void use_room(struct session *session)
 	struct session_op *op;
 
 	while (session->state == SESSION_UP && (op = session->room.first) &&
-	       (!keeps_log(session) || has_room(session, op))) {
+	       (!keeps_log(session) || log_has_room(session, op))) {
 		struct session_list rest;
 
 		list_remove(&session->room, op);
 		rest = session->room;
 		session->room = (struct session_list){ 0 }; /* it is its turn */
-		start(session, op);
+		op_start(session, op);
 		session->room = rest;
 	}
 }
@@ -315,7 +315,7 @@ static void flush_done(struct session *session, struct session_op *op)
 	if (op->internal)
 		op->state = OP_IDLE;
 	else
-		done(session, op, session->flush_error ? session->flush_error : result);
+		op_done(session, op, session->flush_error ? session->flush_error : result);
 }
 
 /* Those that were sent up to this one: are all of them seen to succeed? */
@@ -362,15 +362,15 @@ static void change_landed(struct session *session, struct session_op *op)
 	bool wanted = logs && !safe && keeps_log(session) && op->cost;
 
 	if (wanted && op->record)
-		keep(session, op);
+		log_keep(session, op);
 	else if (!safe && session->flush_error && logs)
 		session->gap = true;
 	if (safe || !session->identity.can_flush || !(fua || (wanted && !op->kept))) {
-		done(session, op, op->len);
+		op_done(session, op, op->len);
 		return;
 	}
 	if (session->flush_error) {
-		done(session, op, session->flush_error);
+		op_done(session, op, session->flush_error);
 		return;
 	}
 	op->flush = true;
@@ -389,7 +389,7 @@ static void settle(struct session *session, struct session_op *op, int64_t resul
 	} else {
 		if (result == -EIO && is_sync(op))
 			flush_failed(session, result);
-		done(session, op, result);
+		op_done(session, op, result);
 	}
 	finish_syncs(session);
 	flush_if_due(session, link);
@@ -403,7 +403,7 @@ static void fail_list(struct session *session, struct session_list *list, int er
 	struct session_op *op;
 
 	while ((op = list_take(list)))
-		done(session, op, error);
+		op_done(session, op, error);
 }
 
 static void fail_all(struct session *session, int error)
@@ -447,7 +447,7 @@ static void requeue(struct session *session, struct session_op *op, int64_t now)
 	if (op->internal) {
 		op->state = OP_IDLE;
 	} else if (op->losses >= LOSSES && now - op->since >= session->options.reconnect) {
-		done(session, op, -ETIMEDOUT);
+		op_done(session, op, -ETIMEDOUT);
 	} else {
 		/* Of one that is in no log what was written is needed once more. */
 		op->flush &= op->kept || op->op == OP_TRIM;
@@ -490,7 +490,7 @@ static bool is_too_late(const struct session *session, int64_t now)
 	return now - session->lost_at >= session->options.reconnect;
 }
 
-static void give_up(struct session *session)
+static void session_give_up(struct session *session)
 {
 	if (session->state != SESSION_GIVEN_UP)
 		go(session, SESSION_GIVEN_UP);
@@ -512,7 +512,7 @@ static void lose(struct session *session, int64_t now)
 	session->epoch++;
 	dial_later(session, now);
 	if (!was_up && (session->state == SESSION_GIVEN_UP || is_too_late(session, now)))
-		give_up(session);
+		session_give_up(session);
 	else if (session->state != SESSION_WAITING)
 		go(session, SESSION_WAITING);
 }
@@ -553,13 +553,13 @@ static void take_up(struct session *session, int64_t now)
 				session->probe.internal = true;
 				send_op(session, &session->probe);
 			}
-			done(session, op, op->len);
+			op_done(session, op, op->len);
 		} else {
 			send_op(session, op);
 		}
 	}
 	while ((op = list_take(&held)))
-		start(session, op);
+		op_start(session, op);
 	flush_if_due(session, 0);
 	use_room(session);
 }
@@ -587,7 +587,7 @@ static void probe(struct session *session, struct session_op *about)
 	send_op(session, &session->probe);
 }
 
-static void check(struct session *session, int64_t now)
+static void session_check(struct session *session, int64_t now)
 {
 	if (!session->check || !session->parked.first) {
 		take_up(session, now);
@@ -678,7 +678,7 @@ static void replay_on(struct session *session, int64_t now)
 	if (!session->cursor && session->replaying == 0 && !session->redone)
 		redo_changes(session);
 	if (!session->cursor && session->replaying == 0)
-		check(session, now);
+		session_check(session, now);
 }
 
 static void let_through(struct session *session)
@@ -687,10 +687,10 @@ static void let_through(struct session *session)
 
 	for (op = session->held.first; op; op = next) {
 		next = op->next;
-		if (op->op != OP_WRITE || session->room.first || !has_room(session, op))
+		if (op->op != OP_WRITE || session->room.first || !log_has_room(session, op))
 			continue;
 		list_remove(&session->held, op);
-		start(session, op);
+		op_start(session, op);
 		session->replaying++;
 	}
 }
@@ -731,7 +731,7 @@ static bool is_verifier(const struct session *session)
 	       memcmp(session->verifier, session->seen.instance, SESSION_ID) == 0;
 }
 
-static void quiet(struct session *session, int64_t now)
+static void session_quiet(struct session *session, int64_t now)
 {
 	if (session->check || !is_verifier(session))
 		replay(session, now);
@@ -754,7 +754,7 @@ static void all_connected(struct session *session, int64_t now)
 	if (until > now && !HAS_BUG(BUG_NO_FENCE))
 		go(session, SESSION_QUIESCING);
 	else
-		quiet(session, now);
+		session_quiet(session, now);
 }
 
 static bool is_same_disk(const struct session_identity *a, const struct session_identity *b)
@@ -810,11 +810,11 @@ void session_issue(struct session *session, struct session_op *op, int64_t now)
 	op->since = -1;
 	op->cost = op->mark = op->losses = 0;
 	if (session->state == SESSION_UP)
-		start(session, op);
+		op_start(session, op);
 	else if (session->state == SESSION_GIVEN_UP)
-		done(session, op, -ETIMEDOUT);
+		op_done(session, op, -ETIMEDOUT);
 	else if (session->state == SESSION_ENDED)
-		done(session, op, session->error);
+		op_done(session, op, session->error);
 	else
 		list_add(&session->held, op, OP_HELD);
 	validate(session);
@@ -854,9 +854,9 @@ void session_landed(struct session *session, struct session_op *op, uint64_t epo
 void session_time(struct session *session, int64_t now)
 {
 	if (session->state == SESSION_WAITING && is_too_late(session, now))
-		give_up(session);
+		session_give_up(session);
 	if (session->state == SESSION_QUIESCING && now >= session->quiet_at)
-		quiet(session, now);
+		session_quiet(session, now);
 	validate(session);
 }
 

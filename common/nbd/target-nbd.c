@@ -63,7 +63,7 @@ static struct nbd_target *to_nbd(const struct target *target)
 }
 
 /* What it can, as bits, and its block sizes. */
-static void read_export(const struct nbd_link *link, struct target_nbd_facts *facts)
+static void read_capabilities(const struct nbd_link *link, struct target_nbd_facts *facts)
 {
 	struct nbd_handle *nbd = link->nbd;
 	int64_t minimum = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
@@ -98,7 +98,7 @@ static int read_facts(struct nbd_target *owner, struct error *err)
 	struct target_nbd_facts *facts = &owner->facts;
 	struct target *target = &owner->target;
 
-	read_export(link, facts);
+	read_capabilities(link, facts);
 	if (facts->size < 0)
 		return error_set(err, EPROTO, "%s: the server's size of the export makes no sense",
 				 target->name);
@@ -179,8 +179,8 @@ static int64_t narrow_read(struct target *target, void *buf, size_t len, uint64_
 	return ret < 0 ? ret : (int64_t)len;
 }
 
-static int read_identity(const struct nbd_target *owner, struct nbd_link *link, uint8_t *identity,
-			 struct error *err)
+static int target_read_identity(const struct nbd_target *owner, struct nbd_link *link,
+				uint8_t *identity, struct error *err)
 {
 	static const struct target_ops ops = { .read = narrow_read };
 	struct narrow narrow = { .target = owner->target, .link = link };
@@ -199,7 +199,7 @@ static bool has_same_identity(const struct nbd_target *owner, struct nbd_link *l
 
 	if (owner->reconnect)
 		return true;
-	if (read_identity(owner, link, identity, err) < 0)
+	if (target_read_identity(owner, link, identity, err) < 0)
 		return false;
 	if (memcmp(identity, owner->identity, sizeof(identity)) == 0)
 		return true;
@@ -214,7 +214,7 @@ static bool is_same_export(void *opaque, struct nbd_link *link, struct error *er
 	const struct target_nbd_facts *first = &owner->facts;
 	struct target_nbd_facts facts;
 
-	read_export(link, &facts);
+	read_capabilities(link, &facts);
 	if (facts.size != first->size) {
 		error_set(err, EPROTO, "%s: its size has changed between two connections",
 			  owner->target.name);
@@ -395,7 +395,7 @@ static void nbd_queue_close(struct target_queue *queue)
 }
 
 /* A connection in place of the first, with which all others are lost too. */
-static int dial_again(struct nbd_target *owner)
+static int target_dial_again(struct nbd_target *owner)
 {
 	struct error err;
 
@@ -415,7 +415,7 @@ static int read_or_again(struct nbd_target *owner, void *buf, size_t len, uint64
 	if (ret == 0 || !owner->reconnect || ret == -ETIMEDOUT ||
 	    (owner->nr_spare && nbd_link_is_up(owner->spare[0])))
 		return ret;
-	ret = dial_again(owner);
+	ret = target_dial_again(owner);
 	return ret < 0 ? ret : read_over(owner->spare[0], buf, len, offset);
 }
 
@@ -464,7 +464,7 @@ static const struct target_ops nbd_ops = {
 /* ---- a session's queues ---- */
 
 /* So many bits of all that it can and is that another disk is another number. */
-static uint32_t sum_up(const struct target_nbd_facts *facts)
+static uint32_t facts_sum_up(const struct target_nbd_facts *facts)
 {
 	const uint64_t parts[] = {
 		facts->tls,           facts->structured_replies, facts->readonly,
@@ -482,29 +482,29 @@ static uint32_t sum_up(const struct target_nbd_facts *facts)
 }
 
 /* What the server says of a disk. */
-static struct session_identity describe(const struct target_nbd_facts *facts)
+static struct session_identity facts_identity(const struct target_nbd_facts *facts)
 {
 	return (struct session_identity){
 		.size = facts->size,
-		.facts = sum_up(facts),
+		.facts = facts_sum_up(facts),
 		.can_flush = facts->can_flush,
 		.can_fua = facts->can_fua,
 	};
 }
 
-static int identify(void *opaque, struct nbd_link *link, struct session_identity *identity,
-		    struct error *err)
+static int link_identify(void *opaque, struct nbd_link *link, struct session_identity *identity,
+			 struct error *err)
 {
 	const struct nbd_target *owner = opaque;
 	struct target_nbd_facts facts;
 
-	read_export(link, &facts);
-	*identity = describe(&facts);
+	read_capabilities(link, &facts);
+	*identity = facts_identity(&facts);
 	identity->fences = link->identity.fences;
 	identity->has_instance = link->identity.has_instance;
 	memcpy(identity->instance, link->identity.instance, sizeof(identity->instance));
 	return identity->size == owner->target.size ?
-		       read_identity(owner, link, identity->header, err) :
+		       target_read_identity(owner, link, identity->header, err) :
 		       0;
 }
 
@@ -536,8 +536,8 @@ static int start_session(struct nbd_target *owner, struct error *err)
 		.unflushed = owner->unflushed,
 		.memory_ready = owner->memory_ready,
 		.listener = owner->listener,
-		.disk = describe(&owner->facts),
-		.identify = identify,
+		.disk = facts_identity(&owner->facts),
+		.identify = link_identify,
 		.opaque = owner,
 	};
 

@@ -112,7 +112,7 @@ static bool is_address(const char *name)
 	return inet_pton(AF_INET, name, &address) == 1 || inet_pton(AF_INET6, name, &address) == 1;
 }
 
-static int set_name(const struct tls_context *context, SSL *ssl)
+static int set_server_name(const struct tls_context *context, SSL *ssl)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 
@@ -220,7 +220,7 @@ SSL *tls_context_connection(struct tls_context *context)
 	SSL *ssl = SSL_new(context->ctx);
 	SSL_SESSION *ticket;
 
-	if (!ssl || !set_name(context, ssl)) {
+	if (!ssl || !set_server_name(context, ssl)) {
 		SSL_free(ssl);
 		return NULL;
 	}

@@ -34,7 +34,7 @@ static bool is_about(const struct row *row, int number)
 	return *each || each == row->codes;
 }
 
-static int ask(const struct row *table, const struct code *code, struct error *err)
+static int explain_by(const struct row *table, const struct code *code, struct error *err)
 {
 	while (!is_about(table, code->number))
 		table++;
@@ -253,7 +253,7 @@ static int explain_first(struct code *code, const struct tls_state *state, SSL *
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
 		code->number = SSL_get_verify_result(ssl);
 		code->words = X509_verify_cert_error_string(code->number);
-		return user ? shows_certificate(user, err) : ask(certificates, code, err);
+		return user ? shows_certificate(user, err) : explain_by(certificates, code, err);
 	}
 	if (state->asked == TLS_ASKED_RENEGOTIATION)
 		return error_set(err, EPROTO,
@@ -267,11 +267,11 @@ static int explain_first(struct code *code, const struct tls_state *state, SSL *
 	if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256) {
 		code->number = reason - SSL_AD_REASON_OFFSET;
 		code->words = SSL_alert_desc_string_long(code->number);
-		return ask(alerts, code, err);
+		return explain_by(alerts, code, err);
 	}
 	code->number = reason;
 	code->words = words ? words : "OpenSSL doesn't say why";
-	return ask(reasons, code, err);
+	return explain_by(reasons, code, err);
 }
 
 int tls_explain(const struct tls_context *context, SSL *ssl, const struct tls_state *state,
