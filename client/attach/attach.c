@@ -101,7 +101,7 @@ struct asking {
 	int ret; /* what came of it */
 };
 
-static int ask_key(void *opaque, key_try_fn *try, void *try_opaque, struct error *err)
+static int attach_ask_key(void *opaque, key_try_fn *try, void *try_opaque, struct error *err)
 {
 	struct asking *asking = opaque;
 	struct key key = { 0 };
@@ -125,7 +125,7 @@ static int start_gateway(const struct attach_spec *spec, const struct attachment
 		.header = spec->header,
 		.metrics = spec->metrics,
 		.key = key,
-		.ask = ask_key,
+		.ask = attach_ask_key,
 		.ask_opaque = &asking,
 		.unlock = spec->unlock,
 		.connections = spec->connections,
@@ -366,7 +366,7 @@ static int check_programs(struct error *err)
 }
 
 /* All that is found out before anything is done. */
-static int prepare(const struct attach_spec *spec, struct key *key, struct error *err)
+static int attach_prepare(const struct attach_spec *spec, struct key *key, struct error *err)
 {
 	int ret = check_device(spec, err);
 
@@ -382,7 +382,7 @@ static int prepare(const struct attach_spec *spec, struct key *key, struct error
 int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 {
 	struct key key = { 0 };
-	int ret = prepare(spec, &key, err);
+	int ret = attach_prepare(spec, &key, err);
 
 	if (ret == 0) {
 		interrupt_catch(-1);
@@ -399,7 +399,7 @@ struct users {
 	pid_t one; /* of them, or 0 */
 };
 
-static bool is_unused(void *opaque)
+static bool device_is_unused(void *opaque)
 {
 	struct users *users = opaque;
 
@@ -415,7 +415,7 @@ static int flush_and_disconnect(const struct attachment *attachment, int fd, str
 	struct users users = { .index = index };
 	int ret;
 
-	if (!patience(UNUSED_MS, is_unused, &users))
+	if (!patience(UNUSED_MS, device_is_unused, &users))
 		return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open", index,
 				 users.one);
 	ret = flush_device(attachment, fd, err);

@@ -74,7 +74,7 @@ bool attachment_exists(const struct attachment *attachment)
 
 /* Makes it, if it isn't there, and opens it. Who else may do there what mode keeps to the owner
  * could put something of his own in it. */
-static int open_folder(const char *path, mode_t mode, struct error *err)
+static int attachment_open_folder(const char *path, mode_t mode, struct error *err)
 {
 	struct stat st;
 	int fd;
@@ -100,7 +100,7 @@ static int check_run_dir(const struct attachment *attachment, struct error *err)
 
 	snprintf(path, sizeof(path), "%s", attachment->dir);
 	*strrchr(path, '/') = '\0';
-	fd = open_folder(path, 0755, err);
+	fd = attachment_open_folder(path, 0755, err);
 	if (fd < 0)
 		return fd;
 	close(fd);
@@ -123,7 +123,7 @@ int attachment_lock(struct attachment *attachment, struct error *err)
 	if (ret < 0)
 		return ret;
 	for (;;) {
-		int fd = open_folder(attachment->dir, 0700, err);
+		int fd = attachment_open_folder(attachment->dir, 0700, err);
 
 		if (fd < 0)
 			return fd;
@@ -248,7 +248,7 @@ void attachment_facts_clear(struct attachment_facts *facts)
 
 /* ---- all of them ---- */
 
-static int compare(const void *a, const void *b)
+static int compare_indices(const void *a, const void *b)
 {
 	unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
 
@@ -269,6 +269,6 @@ int attachment_list(unsigned *indices, unsigned max, struct error *err)
 		if (kernel_device_parse(entry->d_name, &indices[count]))
 			count++;
 	closedir(dir);
-	qsort(indices, count, sizeof(*indices), compare);
+	qsort(indices, count, sizeof(*indices), compare_indices);
 	return count;
 }

@@ -24,8 +24,8 @@ static bool attached_to(unsigned index, char *locator, size_t size)
 	return known;
 }
 
-static int refuse(const char *written, const struct same_part *part, const char *what,
-		  struct error *err)
+static int clash_refuse_part(const char *written, const struct same_part *part, const char *what,
+			     struct error *err)
 {
 	static const struct same_view view = { .attached = attached_to };
 
@@ -49,8 +49,8 @@ static int refuse_certificates(const char *written, const char *folder, struct e
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]) && ret == 0; i++)
 		if (snprintf(path, sizeof(path), "%s/%s", folder, files[i]) < (int)sizeof(path) &&
 		    access(path, F_OK) == 0)
-			ret = refuse(written, &(struct same_part){ .locator = path },
-				     "what a server's URI needs", err);
+			ret = clash_refuse_part(written, &(struct same_part){ .locator = path },
+						"what a server's URI needs", err);
 	return ret;
 }
 
@@ -61,8 +61,9 @@ static int refuse_secrets(const char *written, const char *text, struct error *e
 
 	if (nbd_uri_parse(text, &uri, NULL) == 0) {
 		if (uri.tls_psk_file)
-			ret = refuse(written, &(struct same_part){ .locator = uri.tls_psk_file },
-				     "the pre-shared keys", err);
+			ret = clash_refuse_part(written,
+						&(struct same_part){ .locator = uri.tls_psk_file },
+						"the pre-shared keys", err);
 		if (ret == 0 && uri.tls_certificates)
 			ret = refuse_certificates(written, uri.tls_certificates, err);
 	}
@@ -74,7 +75,7 @@ static int refuse_secrets(const char *written, const char *text, struct error *e
 
 int clash_refuse(const char *written, const char *read, const char *what, struct error *err)
 {
-	int ret = refuse(written, &(struct same_part){ .locator = read }, what, err);
+	int ret = clash_refuse_part(written, &(struct same_part){ .locator = read }, what, err);
 
 	return ret == 0 && read && locator_is_uri(read) ? refuse_secrets(written, read, err) : ret;
 }
@@ -91,7 +92,7 @@ int clash_refuse_key(const char *written, const struct key_source *key, struct e
 			 key->fd >= 0 ? key->fd : STDIN_FILENO);
 		part = (struct same_part){ .locator = path }; /* from where it stands */
 	}
-	return refuse(written, &part, "the key file", err);
+	return clash_refuse_part(written, &part, "the key file", err);
 }
 
 int clash_refuse_header(const char *disk, const char *header, struct error *err)

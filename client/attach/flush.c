@@ -30,8 +30,8 @@ static bool is_away(const struct attachment *attachment, struct lasting_facts *s
 	       server->state != SESSION_UP && server->state != SESSION_ENDED;
 }
 
-static int refuse(const struct attachment *attachment, const struct lasting_facts *server,
-		  struct error *err)
+static int flush_refuse(const struct attachment *attachment, const struct lasting_facts *server,
+			struct error *err)
 {
 	char size[16] = "";
 
@@ -44,7 +44,7 @@ static int refuse(const struct attachment *attachment, const struct lasting_fact
 }
 
 /* Nobody who started us waits for it. */
-_Noreturn static void run_child(const struct attachment *attachment, int fd, bool away)
+_Noreturn static void flush_in_child(const struct attachment *attachment, int fd, bool away)
 {
 	const unsigned write_pages =
 		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
@@ -57,7 +57,8 @@ _Noreturn static void run_child(const struct attachment *attachment, int fd, boo
 	_exit((away ? sync_file_range(fd, 0, 0, write_pages) : fsync(fd)) < 0 ? errno : 0);
 }
 
-static int wait_for(const struct attachment *attachment, pid_t pid, int look_ms, struct error *err)
+static int flush_wait(const struct attachment *attachment, pid_t pid, int look_ms,
+		      struct error *err)
 {
 	struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
 	struct lasting_facts server;
@@ -65,7 +66,7 @@ static int wait_for(const struct attachment *attachment, pid_t pid, int look_ms,
 
 	while (ended.fd >= 0 && ret == 0 && poll(&ended, 1, look_ms) == 0)
 		if (is_away(attachment, &server))
-			ret = refuse(attachment, &server, err);
+			ret = flush_refuse(attachment, &server, err);
 	if (ended.fd >= 0)
 		close(ended.fd);
 	if (ret < 0 || waitpid(pid, &status, 0) < 0)
@@ -83,11 +84,11 @@ int flush_device(const struct attachment *attachment, int fd, struct error *err)
 	pid_t pid;
 
 	if (away && (server.unflushed > 0 || !kernel_device_idle(attachment->index)))
-		return refuse(attachment, &server, err);
+		return flush_refuse(attachment, &server, err);
 	pid = fork();
 	if (pid == 0)
-		run_child(attachment, fd, away);
+		flush_in_child(attachment, fd, away);
 	return pid < 0 ? error_set(err, errno, "no process to flush /dev/nbd%u: %s",
 				   attachment->index, strerror(errno)) :
-			 wait_for(attachment, pid, away ? IDLE_MS : LOOK_MS, err);
+			 flush_wait(attachment, pid, away ? IDLE_MS : LOOK_MS, err);
 }

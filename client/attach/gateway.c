@@ -83,9 +83,10 @@ struct arguments {
 };
 
 /* Whether memory was short is looked at once, when it is used. */
-static void add(struct arguments *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add_argument(struct arguments *args, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
-static void add(struct arguments *args, const char *fmt, ...)
+static void add_argument(struct arguments *args, const char *fmt, ...)
 {
 	char *text = NULL;
 	va_list list;
@@ -115,38 +116,38 @@ static void free_arguments(struct arguments *args)
 static void make_arguments(const struct gateway_spec *spec, const char *program, int fd,
 			   struct arguments *args)
 {
-	add(args, "%s", program);
-	add(args, "--background");
-	add(args, SOCKET_OPTION);
-	add(args, "%s", spec->socket);
-	add(args, "--lock");
+	add_argument(args, "%s", program);
+	add_argument(args, "--background");
+	add_argument(args, SOCKET_OPTION);
+	add_argument(args, "%s", spec->socket);
+	add_argument(args, "--lock");
 	if (spec->read_only)
-		add(args, "--read-only");
+		add_argument(args, "--read-only");
 	/* Linux from 6.10 on asks for up to 4 GiB of zeroes in one request. Encrypting and writing
 	 * them would take longer than it waits for one. */
-	add(args, "--no-zero");
+	add_argument(args, "--no-zero");
 	if (locator_is_uri(spec->locator)) {
-		add(args, "--connections=%u", spec->connections);
+		add_argument(args, "--connections=%u", spec->connections);
 		if (spec->answer_timeout)
-			add(args, "--answer-timeout=%u", spec->answer_timeout);
-		add(args, "--reconnect=%u", spec->reconnect);
+			add_argument(args, "--answer-timeout=%u", spec->answer_timeout);
+		add_argument(args, "--reconnect=%u", spec->reconnect);
 		if (spec->unflushed)
-			add(args, "--unflushed=%" PRIu64, spec->unflushed);
-		add(args, "--wait=%u", spec->wait);
+			add_argument(args, "--unflushed=%" PRIu64, spec->unflushed);
+		add_argument(args, "--wait=%u", spec->wait);
 	}
 	if (spec->header)
-		add(args, "--header=%s", spec->header);
+		add_argument(args, "--header=%s", spec->header);
 	if (spec->metrics)
-		add(args, "--metrics=%s", spec->metrics);
-	add(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
+		add_argument(args, "--metrics=%s", spec->metrics);
+	add_argument(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
 	if (unlock_by_one_slot(&spec->unlock))
-		add(args, "--slot=%d", spec->unlock.slot);
+		add_argument(args, "--slot=%d", spec->unlock.slot);
 	if (spec->unlock.max_kdf_time)
-		add(args, "--max-kdf-time=%u", spec->unlock.max_kdf_time);
+		add_argument(args, "--max-kdf-time=%u", spec->unlock.max_kdf_time);
 	if (spec->discard)
-		add(args, "--discard");
-	add(args, "--");
-	add(args, "%s", spec->locator);
+		add_argument(args, "--discard");
+	add_argument(args, "--");
+	add_argument(args, "%s", spec->locator);
 }
 
 /* The server, while it starts. */
@@ -258,7 +259,7 @@ static int is_asking(struct start *start, struct error *err)
 	return ask_next(start->asker, err);
 }
 
-static int try_key(void *opaque, const struct key *key, struct error *err)
+static int gateway_try_key(void *opaque, const struct key *key, struct error *err)
 {
 	struct start *start = opaque;
 	int ret = ask_answer(start->asker, key, err);
@@ -286,7 +287,7 @@ static int start_asking(const struct gateway_spec *spec, const char *program, st
 	}
 	ret = is_asking(&start, err);
 	if (ret > 0)
-		ret = spec->ask(spec->ask_opaque, try_key, &start, err);
+		ret = spec->ask(spec->ask_opaque, gateway_try_key, &start, err);
 	close(start.asker);
 	ended = wait_until_started(&start, ret < 0 ? NULL : err);
 	return ret < 0 ? ret : ended;
@@ -518,7 +519,7 @@ enum gateway_health gateway_check(const char *socket, unsigned ms)
 }
 
 /* What it says of the disk and of itself, or NULL. */
-static char *describe(const char *socket, unsigned ms, enum gateway_health *health)
+static char *gateway_describe(const char *socket, unsigned ms, enum gateway_health *health)
 {
 	struct nbd_handle *nbd = nbd_create();
 	char *description = NULL;
@@ -538,7 +539,7 @@ static char *describe(const char *socket, unsigned ms, enum gateway_health *heal
 bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *server,
 		    enum gateway_health *health)
 {
-	char *description = describe(socket, ms, health);
+	char *description = gateway_describe(socket, ms, health);
 	bool tells = description && lasting_parse(description, server);
 
 	free(description);
@@ -548,7 +549,7 @@ bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *serve
 int gateway_sector(const char *socket, unsigned *sector, struct error *err)
 {
 	enum gateway_health health;
-	char *description = describe(socket, FIRST_MS, &health);
+	char *description = gateway_describe(socket, FIRST_MS, &health);
 	unsigned version;
 	int ret = 0;
 

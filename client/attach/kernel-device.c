@@ -151,7 +151,7 @@ static int run_connect(unsigned index, const struct kernel_device_connect *conne
 	return ret < 0 ? ret : run_client(argv, "connecting the kernel", index, err);
 }
 
-static bool is_unused(void *opaque)
+static bool kernel_device_is_unused(void *opaque)
 {
 	return kernel_device_user(*(unsigned *)opaque) == 0;
 }
@@ -173,7 +173,7 @@ static int connect_patiently(unsigned index, const struct kernel_device_connect 
 		if (clock_ms() > deadline)
 			return error_set(err, EBUSY, "/dev/nbd%u is in use: process %d has it open",
 					 index, user);
-		patience(BUSY_PAUSE, is_unused, &index);
+		patience(BUSY_PAUSE, kernel_device_is_unused, &index);
 	}
 	return ret;
 }
@@ -236,7 +236,7 @@ static bool all_read(void *opaque)
 	return kernel_device_readers(readers->index) >= readers->wanted;
 }
 
-static void let_go(unsigned index)
+static void kernel_device_let_go(unsigned index)
 {
 	kernel_device_disconnect(index, NULL);
 	kernel_device_wait_free(index, FREE_MS);
@@ -250,7 +250,7 @@ static bool none_reads(void *opaque)
 void kernel_device_let_go_dead(unsigned index)
 {
 	if (kernel_device_attached(index) && patience(READERS_MS, none_reads, &index))
-		let_go(index);
+		kernel_device_let_go(index);
 }
 
 /* 1: the kernel reads all of the connections; 0: it doesn't; or a negative errno. An interrupt is heard
@@ -289,7 +289,7 @@ int kernel_device_connect(unsigned index, const struct kernel_device_connect *co
 		ret = check_connected(&readers, err);
 		if (ret > 0)
 			return 0;
-		let_go(index);
+		kernel_device_let_go(index);
 		if (ret < 0)
 			return ret;
 	}
@@ -317,7 +317,7 @@ static bool is_name_of(const char *name, const char *device)
 /* The device itself or a partition of it. Anybody can have something open that has its name: a file
  * where he has mounted something of his own, or the device as a path alone (O_PATH), which the link
  * in /proc lacks the modes of. A file system that doesn't answer isn't asked. */
-static bool is_open(int fds, const char *fd, const char *device)
+static bool kernel_device_is_open(int fds, const char *fd, const char *device)
 {
 	char name[PATH_MAX];
 	ssize_t len = readlinkat(fds, fd, name, sizeof(name) - 1);
@@ -342,7 +342,7 @@ static bool has_open(const char *pid, const char *device)
 	if (!fds)
 		return false;
 	while (!found && (entry = readdir(fds)))
-		found = is_open(dirfd(fds), entry->d_name, device);
+		found = kernel_device_is_open(dirfd(fds), entry->d_name, device);
 	closedir(fds);
 	return found;
 }

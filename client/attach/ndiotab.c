@@ -66,7 +66,7 @@ static struct ndiotab_entry *find_entry(const struct tab *tab, const char *devic
 
 /* ---- a line ---- */
 
-static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why)
+static int parse_entry(struct ndiotab_entry *entry, char *line, struct error *why)
 {
 	char *device = tab_next_field(&line);
 	char *option_list;
@@ -108,7 +108,7 @@ static int parse_line(struct ndiotab_entry *entry, char *line, struct error *why
 
 /* ---- the file ---- */
 
-static int add_line(void *opaque, char *line, unsigned number, struct error *why)
+static int add_entry(void *opaque, char *line, unsigned number, struct error *why)
 {
 	struct tab *tab = opaque;
 	struct ndiotab_entry entry = {
@@ -117,7 +117,7 @@ static int add_line(void *opaque, char *line, unsigned number, struct error *why
 		.reconnect = NDIOTAB_USUAL,
 	};
 	struct ndiotab_entry *other, *entries;
-	int ret = parse_line(&entry, line, why);
+	int ret = parse_entry(&entry, line, why);
 
 	if (ret < 0)
 		return ret;
@@ -134,7 +134,7 @@ static int add_line(void *opaque, char *line, unsigned number, struct error *why
 }
 
 /* The line for the device that this one is on, if there is one. */
-static struct ndiotab_entry *below(const struct tab *tab, const struct ndiotab_entry *entry)
+static struct ndiotab_entry *entry_below(const struct tab *tab, const struct ndiotab_entry *entry)
 {
 	char disk[32], device[16];
 
@@ -146,10 +146,10 @@ static struct ndiotab_entry *below(const struct tab *tab, const struct ndiotab_e
 /* Is the device, in the end, on itself? */
 static bool is_loop(const struct tab *tab, const struct ndiotab_entry *entry)
 {
-	const struct ndiotab_entry *at = below(tab, entry);
+	const struct ndiotab_entry *at = entry_below(tab, entry);
 
 	for (size_t i = 0; at && at != entry && i < tab->nr_entries; i++)
-		at = below(tab, at);
+		at = entry_below(tab, at);
 	return at == entry;
 }
 
@@ -172,7 +172,7 @@ static int read_tab(struct tab *tab, struct error *err)
 	int ret = tab_read(tab->path, MAX_FILE, &tab->text, &len, err);
 
 	if (ret == 0)
-		ret = tab_take_lines(tab->path, tab->text, len, add_line, tab, err);
+		ret = tab_take_lines(tab->path, tab->text, len, add_entry, tab, err);
 	if (ret == 0)
 		ret = check_loops(tab, err);
 	return ret;

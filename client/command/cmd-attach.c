@@ -82,7 +82,7 @@ struct command_line {
 	bool has_spec; /* an option was given that such a line has itself */
 };
 
-static bool take_number(const char *value, unsigned min, unsigned max, unsigned *number)
+static bool attach_take_number(const char *value, unsigned min, unsigned max, unsigned *number)
 {
 	uint64_t n;
 
@@ -111,20 +111,21 @@ static const char *take_spec(struct attach_spec *spec, int option, const char *v
 		spec->discard = true;
 		return NULL;
 	case OPT_CONNECTIONS:
-		return take_number(value, 1, ATTACH_CONNECTIONS_MAX, &spec->connections) ?
+		return attach_take_number(value, 1, ATTACH_CONNECTIONS_MAX, &spec->connections) ?
 			       NULL :
 			       "--connections takes a number from 1 to 64";
 	case OPT_BLOCK_SIZE:
-		return take_number(value, 0, UINT_MAX, &spec->block_size) &&
+		return attach_take_number(value, 0, UINT_MAX, &spec->block_size) &&
 				       attach_block_size_valid(spec->block_size) ?
 			       NULL :
 			       "--block-size takes 512, 1024, 2048 or 4096";
 	case OPT_TIMEOUT:
-		return take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX, &spec->timeout) ?
+		return attach_take_number(value, ATTACH_TIMEOUT_MIN, ATTACH_TIMEOUT_MAX,
+					  &spec->timeout) ?
 			       NULL :
 			       "--timeout takes seconds, from 5 to 86400";
 	case OPT_RECONNECT:
-		return take_number(value, 0, ATTACH_RECONNECT_MAX, &spec->reconnect) ?
+		return attach_take_number(value, 0, ATTACH_RECONNECT_MAX, &spec->reconnect) ?
 			       NULL :
 			       "--reconnect takes seconds, from 0 to 86400";
 	case OPT_UNFLUSHED:

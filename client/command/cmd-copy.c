@@ -158,7 +158,7 @@ static const char *option_name(int option)
 }
 
 /* What else can be wrong with an option's value. */
-static const char *hint(int option)
+static const char *option_hint(int option)
 {
 	switch (option) {
 	case 'p':
@@ -185,12 +185,12 @@ static const char *copy_option(void *opaque, int option, const char *value)
 	if (set_copy_option(args, option, value))
 		return NULL;
 	snprintf(wrong, sizeof(wrong), "--%s makes no sense with \"%s\"%s", option_name(option),
-		 value, hint(option));
+		 value, option_hint(option));
 	return wrong;
 }
 
 /* Before anything else is opened, and gets its number. */
-static bool is_open(int fd)
+static bool descriptor_is_open(int fd)
 {
 	return fcntl(fd, F_GETFD) >= 0;
 }
@@ -248,9 +248,9 @@ static int check_copy(const char *self, const struct arguments *args)
 				 "so many requests of that size take more than 1 GiB of memory");
 	if (args->copy.resume && endpoint_is_special(dst->locator))
 		return cmd_usage(self, "%s: a copy to there can't go on", dst->locator);
-	if (pipe && !is_open(STDIN_FILENO))
+	if (pipe && !descriptor_is_open(STDIN_FILENO))
 		return cmd_error("standard input: it is closed");
-	if (strcmp(dst->locator, "-") == 0 && !is_open(STDOUT_FILENO))
+	if (strcmp(dst->locator, "-") == 0 && !descriptor_is_open(STDOUT_FILENO))
 		return cmd_error("standard output: it is closed");
 	if (args->copy.progress.how == PROGRESS_JSON && args->copy.progress.fd == STDOUT_FILENO &&
 	    strcmp(dst->locator, "-") == 0)

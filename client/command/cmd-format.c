@@ -261,8 +261,8 @@ static int make_header(struct header *header, const struct request *request, uns
 	return ret;
 }
 
-static int add_key(struct header *header, const struct request *request, struct key *key,
-		   struct error *err)
+static int format_add_key(struct header *header, const struct request *request, struct key *key,
+			  struct error *err)
 {
 	char prompt[256];
 	int ret;
@@ -459,7 +459,7 @@ static int format_locked(struct job *job, struct error *err)
 	return ret;
 }
 
-static bool is_there(const char *locator)
+static bool header_exists(const char *locator)
 {
 	struct stat st;
 
@@ -470,7 +470,8 @@ static int format_disk(const struct request *request)
 {
 	struct job job = {
 		.request = request,
-		.header_is_new = request->header ? !is_there(request->header) : makes_file(request),
+		.header_is_new =
+			request->header ? !header_exists(request->header) : makes_file(request),
 	};
 	struct error err = { 0 };
 	int ret;
@@ -481,7 +482,7 @@ static int format_disk(const struct request *request)
 	if (ret == 0)
 		ret = make(&job, &err);
 	if (ret == 0)
-		ret = add_key(&job.header, request, &job.key, &err);
+		ret = format_add_key(&job.header, request, &job.key, &err);
 	if (ret == 0)
 		ret = format_locked(&job, &err);
 	header_close(&job.header);

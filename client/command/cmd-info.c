@@ -81,7 +81,7 @@ static const struct {
 
 /* ---- finding out ---- */
 
-static const char *kind_of(const struct report *report)
+static const char *report_kind(const struct report *report)
 {
 	if (!report->is_luks)
 		return "raw";
@@ -168,8 +168,8 @@ static int find_header(struct report *report, struct header *disk, struct error 
 }
 
 /* A server may let in one client only, once: the connection that is there has to do. */
-static int open_volume(struct report *report, const struct ndio_options *options,
-		       struct ndio_volume **volume)
+static int report_open_volume(struct report *report, const struct ndio_options *options,
+			      struct ndio_volume **volume)
 {
 	if (!report->nbd)
 		return ndio_open(report->request->locator, options, volume);
@@ -177,7 +177,7 @@ static int open_volume(struct report *report, const struct ndio_options *options
 	return ndio_unlock(*volume, options);
 }
 
-static int open_plain(void *opaque, const struct key *key, struct error *err)
+static int report_try_key(void *opaque, const struct key *key, struct error *err)
 {
 	struct report *report = opaque;
 	const struct unlock_options *how = &report->request->how;
@@ -195,7 +195,7 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 		.notice = say_notice,
 	};
 	struct ndio_volume *volume = NULL;
-	int ret = open_volume(report, &options, &volume);
+	int ret = report_open_volume(report, &options, &volume);
 
 	report->plain.struct_size = sizeof(report->plain);
 	if (ret == 0)
@@ -208,7 +208,7 @@ static int open_plain(void *opaque, const struct key *key, struct error *err)
 	return ret;
 }
 
-static int unlock(struct report *report, struct error *err)
+static int report_unlock(struct report *report, struct error *err)
 {
 	const struct request *request = report->request;
 	struct key key;
@@ -221,7 +221,7 @@ static int unlock(struct report *report, struct error *err)
 		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
 				 request->locator);
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
-	ret = key_try(&request->key_source, prompt, &key, open_plain, report, err);
+	ret = key_try(&request->key_source, prompt, &key, report_try_key, report, err);
 	key_clear(&key);
 	return ret;
 }
@@ -237,7 +237,7 @@ static int find_out(struct report *report, struct error *err)
 		header_close(&disk); /* locks exclude each other */
 	report->server = disk.volume;
 	if (ret == 0)
-		ret = unlock(report, err);
+		ret = report_unlock(report, err);
 	header_close(&disk);
 	return ret;
 }
@@ -291,7 +291,7 @@ static void block_line(const char *name, uint32_t bytes)
 
 static void print_disk(const struct report *report)
 {
-	line("kind:", "%s", kind_of(report));
+	line("kind:", "%s", report_kind(report));
 	size_line("size:", report->disk.target_size);
 	line("read-only:", "%s", report->readonly ? "yes" : "no");
 	print_abilities(report);
@@ -499,7 +499,7 @@ static void print_json(const struct report *report)
 	struct json_object *object = json_object_new_object();
 
 	json_add_text(object, "locator", report->request->locator);
-	json_add_text(object, "kind", kind_of(report));
+	json_add_text(object, "kind", report_kind(report));
 	json_add_number(object, "size", report->disk.target_size);
 	json_add_flag(object, "read_only", report->readonly);
 	json_object_object_add(object, "can", json_abilities(abilities_of(report)));

@@ -120,9 +120,10 @@ static bool is_in_use(struct header *header, int slot)
 	       crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_UNBOUND;
 }
 
-/* Opens a slot. Its number, or a negative errno. The caller ends with forget() either way. */
-static int unlock(struct header *header, const struct request *request, const struct key *key,
-		  struct volume_key *volume_key, struct error *err)
+/* Opens a slot. Its number, or a negative errno. The caller ends with forget_volume_key() either
+ * way. */
+static int unlock_slot(struct header *header, const struct request *request, const struct key *key,
+		       struct volume_key *volume_key, struct error *err)
 {
 	const struct notice listener = { .tell = say_notice };
 	const struct luks_pass pass = {
@@ -138,7 +139,7 @@ static int unlock(struct header *header, const struct request *request, const st
 			       err);
 }
 
-static void forget(struct volume_key *volume_key)
+static void forget_volume_key(struct volume_key *volume_key)
 {
 	secret_free(volume_key->data, volume_key->len);
 }
@@ -188,14 +189,14 @@ static int add_slot(struct header *header, const struct request *request, int sl
 	return ret < 0 ? ret : slot;
 }
 
-static int add(struct header *header, const struct request *request, struct error *err)
+static int add_key(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, request, &request->key, &volume_key, err);
+	int slot = unlock_slot(header, request, &request->key, &volume_key, err);
 
 	if (slot >= 0)
 		slot = add_slot(header, request, request->slot, &volume_key, err);
-	forget(&volume_key);
+	forget_volume_key(&volume_key);
 	if (slot < 0)
 		return slot;
 	printf("key slot %d added\n", slot);
@@ -265,13 +266,13 @@ static int change_luks1(struct header *header, const struct request *request, in
 static int change(struct header *header, const struct request *request, struct error *err)
 {
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(header, request, &request->key, &volume_key, err);
+	int slot = unlock_slot(header, request, &request->key, &volume_key, err);
 	int ret = slot;
 
 	if (slot >= 0)
 		ret = header->version == 2 ? change_luks2(header, request, slot, err) :
 					     change_luks1(header, request, slot, &volume_key, err);
-	forget(&volume_key);
+	forget_volume_key(&volume_key);
 	if (ret == 0)
 		printf("key slot %d changed\n", slot);
 	return ret;
@@ -295,8 +296,8 @@ static int remove_slot(struct header *header, const struct request *request, str
 	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
 		return error_set(err, ENOENT, "%s: key slot %d is not in use", header->name, slot);
 	if (needs_key(request)) {
-		ret = unlock(header, request, &request->key, &volume_key, err);
-		forget(&volume_key);
+		ret = unlock_slot(header, request, &request->key, &volume_key, err);
+		forget_volume_key(&volume_key);
 		if (ret < 0)
 			return ret;
 		proof.slot = ret;
@@ -328,7 +329,7 @@ static int list(struct header *header, const struct request *request, struct err
 }
 
 static const struct action actions[] = {
-	{ .name = "add", .run = add, .writes = true, .needs_new_key = true },
+	{ .name = "add", .run = add_key, .writes = true, .needs_new_key = true },
 	{ .name = "remove", .run = remove_slot, .writes = true },
 	{ .name = "change",
 	  .run = change,
@@ -409,19 +410,19 @@ struct trial {
 	struct request *request;
 };
 
-static int try_key(void *opaque, const struct key *key, struct error *err)
+static int try_header_key(void *opaque, const struct key *key, struct error *err)
 {
 	struct trial *trial = opaque;
 	struct volume_key volume_key = { 0 };
-	int slot = unlock(trial->header, trial->request, key, &volume_key, err);
+	int slot = unlock_slot(trial->header, trial->request, key, &volume_key, err);
 
-	forget(&volume_key);
+	forget_volume_key(&volume_key);
 	if (slot >= 0)
 		trial->request->opens = slot;
 	return slot < 0 ? slot : 0;
 }
 
-static int read_key(struct header *header, struct request *request, struct error *err)
+static int read_header_key(struct header *header, struct request *request, struct error *err)
 {
 	struct trial trial = { header, request };
 	char prompt[256];
@@ -429,7 +430,7 @@ static int read_key(struct header *header, struct request *request, struct error
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
 	if (!asks_for_key(request) && !asks_for_new_key(request))
 		return key_read(&request->key_source, prompt, false, &request->key, err);
-	return key_try(&request->key_source, prompt, &request->key, try_key, &trial, err);
+	return key_try(&request->key_source, prompt, &request->key, try_header_key, &trial, err);
 }
 
 /* What is written may not be a key. */
@@ -454,7 +455,7 @@ static int read_keys(struct header *header, struct request *request, struct erro
 	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
 		ret = look_at_header(header, request, err);
 	if (ret == 0 && needs_key(request))
-		ret = read_key(header, request, err);
+		ret = read_header_key(header, request, err);
 	if (ret < 0 || !request->action->needs_new_key)
 		return ret;
 	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
@@ -561,7 +562,7 @@ static const char *key_option(void *opaque, int option, const char *value)
 	}
 }
 
-static const char *check_key(const struct request *request)
+static const char *check_key_request(const struct request *request)
 {
 	if (key_sources_clash(&request->key_source, &request->new_key_source))
 		return "the existing and the new key can't come from the same descriptor";
@@ -596,7 +597,7 @@ static const char *take_operands(struct request *request, int count, char **oper
 	if (count != 2)
 		return "it takes one locator";
 	request->locator = operands[1];
-	return check_key(request);
+	return check_key_request(request);
 }
 
 static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),

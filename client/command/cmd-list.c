@@ -46,7 +46,7 @@ static enum gateway_health look_at_gateway(const char *socket, struct row *row)
 	return gateway_check(socket, ANSWER_MS);
 }
 
-static const char *state_of(const struct attachment *attachment, struct row *row)
+static const char *row_state(const struct attachment *attachment, struct row *row)
 {
 	enum gateway_health health = look_at_gateway(attachment->socket, row);
 
@@ -90,7 +90,7 @@ static int read_row(unsigned index, struct row *row, struct error *err)
 	if (ret < 0 && (ret != -ENOENT || !attachment_exists(&attachment)))
 		return ret;
 	row->index = index;
-	row->state = state_of(&attachment, row);
+	row->state = row_state(&attachment, row);
 	row->gateway = gateway_find(attachment.socket);
 	kernel_device_facts(index, &row->device);
 	subtract(&row->device.counts, &row->facts.before);
@@ -141,7 +141,7 @@ static void print_row(const struct row *row)
 	       row->device.read_only ? " (read-only)" : "");
 }
 
-static struct json_object *json_server(const struct lasting_facts *server)
+static struct json_object *json_server_facts(const struct lasting_facts *server)
 {
 	struct json_object *object = json_object_new_object();
 
@@ -174,7 +174,7 @@ static struct json_object *json_row(const struct row *row)
 	json_add_number(object, "reconnect", row->facts.reconnect);
 	json_add_number(object, "connections", row->facts.connections);
 	if (row->tells)
-		json_object_object_add(object, "server", json_server(&row->server));
+		json_object_object_add(object, "server", json_server_facts(&row->server));
 	return object;
 }
 

@@ -86,8 +86,8 @@ static bool ends_in_newline(int fd, const struct stat *st)
 }
 
 /* All of it, or none: half a line would make the file useless. */
-static int append(int fd, const char *path, const struct stat *before, const char *line, size_t len,
-		  struct error *err)
+static int psk_append(int fd, const char *path, const struct stat *before, const char *line,
+		      size_t len, struct error *err)
 {
 	ssize_t n;
 	int errnum;
@@ -134,7 +134,7 @@ static int make_line(char *line, const char *user, struct error *err)
 	return ret;
 }
 
-static int add_key(int fd, const char *path, const char *user, struct error *err)
+static int psk_add(int fd, const char *path, const char *user, struct error *err)
 {
 	char *line = secret_alloc(LINE_SIZE, err);
 	struct stat st;
@@ -153,7 +153,7 @@ static int add_key(int fd, const char *path, const char *user, struct error *err
 		line[0] = '\n';
 		ret = make_line(line + lead, user, err);
 		if (ret > 0)
-			ret = append(fd, path, &st, line, lead + ret, err);
+			ret = psk_append(fd, path, &st, line, lead + ret, err);
 	}
 	secret_free(line, LINE_SIZE);
 	return ret;
@@ -172,7 +172,7 @@ static int make_psk(const char *path, const char *user)
 			;
 		ret = ret < 0 ?
 			      error_set(&err, errno, "%s: locking it: %s", path, strerror(errno)) :
-			      add_key(fd, path, user, &err);
+			      psk_add(fd, path, user, &err);
 		close(fd);
 	}
 	return ret < 0 ? cmd_error("%s", err.text) : CMD_OK;

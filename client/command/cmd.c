@@ -15,7 +15,7 @@ int cmd_error(const char *fmt, ...)
 	return CMD_FAILED;
 }
 
-static int hint(const char *self)
+static int usage_hint(const char *self)
 {
 	fprintf(stderr, "Try \"%s --help\".\n", self);
 	return CMD_USAGE;
@@ -28,7 +28,7 @@ int cmd_usage(const char *self, const char *fmt, ...)
 	va_start(args, fmt);
 	say_as(self, fmt, args);
 	va_end(args);
-	return hint(self);
+	return usage_hint(self);
 }
 
 /* The short options among them, as getopt_long() wants them. An argument that can be left out isn't
@@ -52,7 +52,7 @@ int cmd_options(int argc, char **argv, const char *help, const struct option *op
 	list_letters(options, letters);
 	while (!wrong && (option = getopt_long(argc, argv, letters, options, NULL)) != -1) {
 		if (option == '?')
-			return hint(argv[0]); /* what is wrong was printed */
+			return usage_hint(argv[0]); /* what is wrong was printed */
 		if (option == 'h') {
 			fputs(help, stdout);
 			return CMD_OK;

@@ -43,8 +43,8 @@ static const struct {
 
 /* ---- candidates ---- */
 
-static void offer(const struct line *line, const char *word, size_t len, const char *about,
-		  size_t about_len)
+static void offer_word(const struct line *line, const char *word, size_t len, const char *about,
+		       size_t about_len)
 {
 	const char *typed = line->typed + line->lead_len;
 
@@ -62,7 +62,7 @@ static void offer_words(const struct line *line, const char *words)
 
 	for (; *words; words += len + strspn(words + len, " ")) {
 		len = strcspn(words, " ");
-		offer(line, words, len, NULL, 0);
+		offer_word(line, words, len, NULL, 0);
 	}
 }
 
@@ -95,8 +95,8 @@ static void offer_commands(const struct line *line)
 	for (size_t i = 0; i < line->nr_commands; i++) {
 		const struct command *command = &line->commands[i];
 
-		offer(line, command->name, strlen(command->name), command->summary,
-		      strlen(command->summary));
+		offer_word(line, command->name, strlen(command->name), command->summary,
+			   strlen(command->summary));
 	}
 }
 
@@ -109,7 +109,7 @@ static void offer_attached(const struct line *line)
 		return;
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		if (sscanf(found.gl_pathv[i], "/sys/block/%31[^/]", name) == 1)
-			offer(line, name, strlen(name), NULL, 0);
+			offer_word(line, name, strlen(name), NULL, 0);
 	globfree(&found);
 }
 
@@ -122,7 +122,7 @@ static void offer_tab(const struct line *line)
 	while (file && fgets(text, sizeof(text), file))
 		if (sscanf(text, " %31s", name) == 1 && kernel_device_parse(name, &index)) {
 			snprintf(name, sizeof(name), "nbd%u", index);
-			offer(line, name, strlen(name), NULL, 0);
+			offer_word(line, name, strlen(name), NULL, 0);
 		}
 	if (file)
 		fclose(file);
@@ -183,7 +183,7 @@ static const char *next_option(const char *text)
 }
 
 /* Where its help first has it, with what belongs to it behind it; or NULL. */
-static const char *find_option(const char *help, const char *name, size_t len)
+static const char *find_in_help(const char *help, const char *name, size_t len)
 {
 	const char *at = help;
 
@@ -208,12 +208,12 @@ static bool takes_value(const struct line *line, const char *word)
 
 	if (strncmp(word, "--", 2) != 0 || word[2] == '\0' || strchr(word, '='))
 		return false;
-	option = find_option(line->help, word + 2, strlen(word + 2));
+	option = find_in_help(line->help, word + 2, strlen(word + 2));
 	return option && placeholder(option);
 }
 
 /* What a line of help says behind the option, if it starts with that one alone. */
-static size_t describe(const char *option, const char **about)
+static size_t option_about(const char *option, const char **about)
 {
 	const char *at = option + name_len(option);
 	size_t gap;
@@ -233,17 +233,17 @@ static void offer_options(const struct line *line)
 	for (const char *at = help; (at = next_option(at));) {
 		size_t len = name_len(at);
 
-		if (find_option(help, at, len) != at)
+		if (find_in_help(help, at, len) != at)
 			continue;
 		snprintf(option, sizeof(option), "--%.*s", (int)len, at);
-		about_len = describe(at, &about);
-		offer(line, option, strlen(option), about, about_len);
+		about_len = option_about(at, &about);
+		offer_word(line, option, strlen(option), about, about_len);
 	}
 }
 
 static void offer_value(const struct line *line, const char *name, size_t len)
 {
-	const char *option = find_option(line->help, name, len);
+	const char *option = find_in_help(line->help, name, len);
 	const char *value = option ? placeholder(option) : NULL;
 
 	for (size_t i = 0; i < sizeof(known_values) / sizeof(known_values[0]); i++)

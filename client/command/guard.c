@@ -45,7 +45,7 @@ static int find_in_file(const char *path, struct signatures *found, struct error
 	return ret;
 }
 
-static int find(struct endpoint *endpoint, struct signatures *found, struct error *err)
+static int find_signatures(struct endpoint *endpoint, struct signatures *found, struct error *err)
 {
 	*found = (struct signatures){ .nr_magic = 0 };
 	if (endpoint->created)
@@ -73,13 +73,13 @@ int guard_destination(struct endpoint *source, struct endpoint *destination, boo
 
 	if (ret < 0 || overwrite)
 		return ret;
-	ret = find(destination, &there, err);
+	ret = find_signatures(destination, &there, err);
 	if (ret == 0 && there.unsure && !destination->encrypted)
 		snprintf(there.text, sizeof(there.text),
 			 "data that can't be recognized below the limit on the size of files");
 	else if (ret < 0 || !is_content(&there))
 		return ret;
-	ret = find(source, &coming, err);
+	ret = find_signatures(source, &coming, err);
 	if (ret < 0 || (there.luks ? coming.luks : is_content(&coming)))
 		return ret;
 	snprintf(what, sizeof(what), "%s that %s has nothing in place of%s", there.text,

@@ -101,7 +101,7 @@ static bool is_help(const char *word)
 }
 
 /* argv[0] becomes its name. */
-static int run_command(const struct command *command, int argc, char **argv)
+static int command_run(const struct command *command, int argc, char **argv)
 {
 	char self[32];
 
@@ -125,7 +125,7 @@ static int show_help(int argc, char **argv)
 	if (!command)
 		return unknown_command(argv[2]);
 	if (!command->help)
-		return run_command(command, 2, (char *[]){ NULL, option, NULL });
+		return command_run(command, 2, (char *[]){ NULL, option, NULL });
 	fputs(command->help, stdout);
 	return CMD_OK;
 }
@@ -153,7 +153,7 @@ static int dispatch(int argc, char **argv)
 	if (argv[1][0] == '-')
 		return cmd_usage("ndio", "there is no option %s", argv[1]);
 	command = find_command(argv[1]);
-	return command ? run_command(command, argc - 1, argv + 1) : unknown_command(argv[1]);
+	return command ? command_run(command, argc - 1, argv + 1) : unknown_command(argv[1]);
 }
 
 /* What was printed must have arrived: a full disk is a failure. */

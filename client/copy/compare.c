@@ -174,7 +174,7 @@ static void side_ask_for_extents(struct side *side, uint64_t from)
 }
 
 /* Is it known whether there are zeroes at an offset? Else it is asked for. */
-static bool is_known(struct side *side, uint64_t offset)
+static bool side_is_known(struct side *side, uint64_t offset)
 {
 	if (!side->asking && side->tells && offset < side->size && offset >= side->known)
 		side_ask_for_extents(side, offset);
@@ -304,8 +304,8 @@ static bool compare_next_piece(struct compare *compare, struct slot *slot)
 	uint64_t end[2], offset, up_to;
 
 	while (compare->next < min_u64(total(compare), limit(compare))) {
-		bool known[2] = { is_known(&sides[0], compare->next),
-				  is_known(&sides[1], compare->next) };
+		bool known[2] = { side_is_known(&sides[0], compare->next),
+				  side_is_known(&sides[1], compare->next) };
 
 		if (!known[0] || !known[1])
 			return false;
@@ -375,7 +375,7 @@ static void compare_filled(struct compare *compare)
 }
 
 /* Reads once. */
-static void fill_part(struct compare *compare, struct part *part)
+static void part_fill(struct compare *compare, struct part *part)
 {
 	ssize_t n = read(part->side->endpoint->fd, part->buffer + part->have, PIECE - part->have);
 
@@ -408,13 +408,13 @@ static void wait_for_streams(struct compare *compare, struct pollfd fds[2])
 			fds[i].fd = compare->side[i].endpoint->fd;
 }
 
-static void fill(struct compare *compare, const struct pollfd fds[2])
+static void compare_fill(struct compare *compare, const struct pollfd fds[2])
 {
 	struct slot *slot = compare->filling;
 
 	for (unsigned i = 0; i < 2; i++)
 		if (fds[i].revents)
-			fill_part(compare, &slot->part[i]);
+			part_fill(compare, &slot->part[i]);
 	if (slot && is_full(&slot->part[0]) && is_full(&slot->part[1]))
 		compare_filled(compare);
 }
@@ -462,7 +462,7 @@ static void handle_events(struct compare *compare)
 }
 
 /* For a server, as long as it may take. */
-static bool is_waiting(const struct compare *compare)
+static bool compare_is_waiting(const struct compare *compare)
 {
 	return atomic_load(&compare->side[0].endpoint->away) ||
 	       atomic_load(&compare->side[1].endpoint->away);
@@ -482,13 +482,13 @@ static bool compare_once(struct compare *compare, struct progress *progress)
 	if (compare_is_over(compare))
 		return false;
 	wait_for_streams(compare, fds);
-	progress_update(progress, compare->done, total(compare), is_waiting(compare));
+	progress_update(progress, compare->done, total(compare), compare_is_waiting(compare));
 	if (poll(fds, 4, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[3].revents)
 		compare_silence(compare->wake_fd);
 	handle_events(compare);
-	fill(compare, fds);
+	compare_fill(compare, fds);
 	return true;
 }
 

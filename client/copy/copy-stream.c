@@ -108,7 +108,7 @@ static void stream_fill(struct copy *copy)
 /* ---- a destination ---- */
 
 /* The piece waits for its turn, in which the main thread writes it. The lock is held. */
-static void offer(struct slot *slot)
+static void slot_offer(struct slot *slot)
 {
 	slot->full = true;
 	if (slot->offset == slot->copy->done)
@@ -119,14 +119,14 @@ static void offer(struct slot *slot)
 static void stream_put(struct slot *slot)
 {
 	pthread_mutex_lock(&slot->copy->lock);
-	offer(slot);
+	slot_offer(slot);
 	pthread_mutex_unlock(&slot->copy->lock);
 }
 
 static void stream_put_zeroes(struct slot *slot)
 {
 	memset(slot->buffer, 0, slot->len);
-	offer(slot);
+	slot_offer(slot);
 }
 
 /* Finds the slot whose turn it is, if it has been read. */

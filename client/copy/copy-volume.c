@@ -70,7 +70,7 @@ static void ask_for_extents(struct copy *copy)
 
 /* The next piece that costs a request: what is zero already is done at once. False when there
  * is none now. */
-static bool take_piece(struct copy *copy, struct slot *slot, bool *zero)
+static bool slot_take_piece(struct copy *copy, struct slot *slot, bool *zero)
 {
 	uint64_t max = copy->dst->zero_max;
 
@@ -292,7 +292,7 @@ static void volume_fetch(struct slot *slot)
 
 	if (copy->stop)
 		return;
-	if (!take_piece(copy, slot, &zero)) {
+	if (!slot_take_piece(copy, slot, &zero)) {
 		ask_for_extents(copy);
 		if (copy->in_flight == 0)
 			copy_wake(copy); /* perhaps that was all */

@@ -143,7 +143,7 @@ static void copy_check_signal(struct copy *copy)
 }
 
 /* For a server, as long as it may take. */
-static bool is_waiting(const struct copy *copy)
+static bool copy_is_waiting(const struct copy *copy)
 {
 	return atomic_load(&copy->src->away) || atomic_load(&copy->dst->away);
 }
@@ -170,7 +170,7 @@ static bool copy_once(struct copy *copy, struct progress *progress)
 	pthread_mutex_unlock(&copy->lock);
 	if (over)
 		return false;
-	progress_update(progress, done, copy->src->size, is_waiting(copy));
+	progress_update(progress, done, copy->src->size, copy_is_waiting(copy));
 	if (poll(fds, 3, progress_timeout(progress)) <= 0)
 		return true;
 	if (fds[0].revents)
@@ -249,7 +249,7 @@ static void wait_for_landing(struct copy *copy)
 	int64_t end = clock_ms() + GRACE_MS, left;
 	bool landed = false;
 
-	while (!landed && !is_waiting(copy) && (left = end - clock_ms()) > 0) {
+	while (!landed && !copy_is_waiting(copy) && (left = end - clock_ms()) > 0) {
 		struct pollfd fd = { .fd = copy->wake_fd, .events = POLLIN };
 
 		pthread_mutex_lock(&copy->lock);

@@ -175,7 +175,7 @@ struct opening {
 	uint64_t file_size; /* what a plain file will have, or 0 */
 };
 
-static int try_key(void *opaque, const struct key *key, struct error *err)
+static int endpoint_try_key(void *opaque, const struct key *key, struct error *err)
 {
 	const struct opening *opening = opaque;
 
@@ -183,8 +183,8 @@ static int try_key(void *opaque, const struct key *key, struct error *err)
 			 err);
 }
 
-static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec, unsigned flags,
-		       uint64_t file_size, struct error *err)
+static int endpoint_open_volume(struct endpoint *endpoint, const struct endpoint_spec *spec,
+				unsigned flags, uint64_t file_size, struct error *err)
 {
 	struct opening opening = { endpoint, spec, flags, file_size };
 	struct key key = { 0 };
@@ -192,16 +192,16 @@ static int open_volume(struct endpoint *endpoint, const struct endpoint_spec *sp
 	int ret;
 
 	if (!spec->unlock)
-		return try_key(&opening, &key, err);
+		return endpoint_try_key(&opening, &key, err);
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
-	ret = key_try(&spec->key, prompt, &key, try_key, &opening, err);
+	ret = key_try(&spec->key, prompt, &key, endpoint_try_key, &opening, err);
 	key_clear(&key);
 	return ret;
 }
 
 /* ---- the source ---- */
 
-static void start(struct endpoint *endpoint, const struct endpoint_spec *spec)
+static void endpoint_start(struct endpoint *endpoint, const struct endpoint_spec *spec)
 {
 	*endpoint = (struct endpoint){ .name = spec->locator, .fd = -1, .file = -1 };
 }
@@ -217,7 +217,7 @@ static bool is_stream_path(const struct endpoint_spec *spec)
 int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
 			 struct error *err)
 {
-	start(endpoint, spec);
+	endpoint_start(endpoint, spec);
 	if (strcmp(spec->locator, "-") == 0) {
 		endpoint->name = "standard input";
 		use_stream(endpoint, STDIN_FILENO, O_RDONLY);
@@ -225,7 +225,7 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 	}
 	if (is_stream_path(spec))
 		return open_stream(endpoint, spec->locator, O_RDONLY, err);
-	return open_volume(endpoint, spec, NDIO_OPEN_READONLY, 0, err);
+	return endpoint_open_volume(endpoint, spec, NDIO_OPEN_READONLY, 0, err);
 }
 
 /* ---- the destination ---- */
@@ -305,7 +305,7 @@ int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_s
 {
 	int ret = 0;
 
-	start(endpoint, spec);
+	endpoint_start(endpoint, spec);
 	if (strcmp(spec->locator, "null:") == 0) {
 		endpoint->ops = &endpoint_null;
 		endpoint->size = SIZE_UNKNOWN;
@@ -328,7 +328,8 @@ int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_s
 	if (is_plain_file(spec))
 		ret = make_plain_file(endpoint, spec->locator, source, err);
 	if (ret == 0)
-		ret = open_volume(endpoint, spec, 0, endpoint->file < 0 ? 0 : source->size, err);
+		ret = endpoint_open_volume(endpoint, spec, 0, endpoint->file < 0 ? 0 : source->size,
+					   err);
 	if (endpoint->file >= 0)
 		endpoint->size = source->size; /* it will be; it may be longer now */
 	return ret < 0 ? ret : check_destination(endpoint, source, err);

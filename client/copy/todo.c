@@ -4,7 +4,7 @@
 
 #include "base/align.h"
 
-static void append(struct todo *todo, uint64_t start, uint64_t end, bool zero)
+static void todo_append(struct todo *todo, uint64_t start, uint64_t end, bool zero)
 {
 	unsigned last = (todo->first + todo->count - 1) % TODO_MAX;
 
@@ -36,18 +36,18 @@ int todo_add(struct todo *todo, uint64_t offset, uint64_t len, bool zero)
 			end = round_down(end, todo->block);
 		if (end < start)
 			end = start;
-		append(todo, offset, start, false);
-		append(todo, start, end, true);
-		append(todo, end, todo->end, false);
+		todo_append(todo, offset, start, false);
+		todo_append(todo, start, end, true);
+		todo_append(todo, end, todo->end, false);
 	} else {
-		append(todo, start, end, false);
+		todo_append(todo, start, end, false);
 	}
 	return 0;
 }
 
 void todo_add_rest(struct todo *todo)
 {
-	append(todo, todo->end, todo->size, false);
+	todo_append(todo, todo->end, todo->size, false);
 	todo->end = todo->size;
 }
 

@@ -20,7 +20,7 @@ static uint64_t shortened_len(uint64_t size)
 	return size < 2 * EDGE ? size : 2 * EDGE + size % EDGE;
 }
 
-static int make_file(struct edges *edges, const char *name, struct error *err)
+static int edges_make_file(struct edges *edges, const char *name, struct error *err)
 {
 	uint64_t limit = file_limit();
 
@@ -60,7 +60,7 @@ int edges_read(struct edges *edges, struct header *header, struct error *err)
 	int ret;
 
 	*edges = (struct edges){ .size = header->size, .len = header->size, .fd = -1 };
-	ret = make_file(edges, header->name, err);
+	ret = edges_make_file(edges, header->name, err);
 	if (ret == 0)
 		ret = copy_edge(edges, header, 0, err);
 	if (ret == 0 && edges->len > EDGE)

@@ -8,7 +8,7 @@
 #include "luks/luks-json.h"
 
 /* Copies what a header says, cut to fit. text may be NULL. */
-static void take(char *to, size_t size, const char *text)
+static void cut_text(char *to, size_t size, const char *text)
 {
 	snprintf(to, size, "%s", text ? text : "");
 	for (; *to; to++)
@@ -28,9 +28,9 @@ static void read_names(struct json_object *names, char *text, size_t size)
 	for (size_t i = 0; i < json_object_array_length(names) && len < size; i++) {
 		const char *name = json_object_get_string(json_object_array_get_idx(names, i));
 
-		take(text + len, size - len, i ? " " : "");
+		cut_text(text + len, size - len, i ? " " : "");
 		len = strlen(text);
-		take(text + len, size - len, name);
+		cut_text(text + len, size - len, name);
 		len = strlen(text);
 	}
 }
@@ -60,8 +60,8 @@ static void read_segment(struct header_facts *facts, struct json_object *json)
 	facts->data_size = size ? strtoull(size, NULL, 10) : 0; /* "dynamic" is 0 */
 	integrity = luks_json_member(segment, "integrity");
 	if (integrity)
-		take(facts->integrity, sizeof(facts->integrity),
-		     json_object_get_string(luks_json_member(integrity, "type")));
+		cut_text(facts->integrity, sizeof(facts->integrity),
+			 json_object_get_string(luks_json_member(integrity, "type")));
 }
 
 static uint32_t read_token_slots(struct json_object *names)
@@ -94,8 +94,8 @@ static void read_tokens(struct header_facts *facts, struct json_object *json)
 		facts->nr_tokens++;
 		token->number = atoi(name);
 		token->slots = read_token_slots(luks_json_member(it, "keyslots"));
-		take(token->type, sizeof(token->type),
-		     json_object_get_string(luks_json_member(it, "type")));
+		cut_text(token->type, sizeof(token->type),
+			 json_object_get_string(luks_json_member(it, "type")));
 	}
 }
 
@@ -136,10 +136,10 @@ static void read_slot(struct crypt_device *cd, int number, struct slot_facts *sl
 	slot->priority = priority_name(crypt_keyslot_get_priority(cd, number));
 	if (crypt_keyslot_get_pbkdf(cd, number, &pbkdf) < 0)
 		return;
-	take(slot->pbkdf, sizeof(slot->pbkdf), pbkdf.type);
+	cut_text(slot->pbkdf, sizeof(slot->pbkdf), pbkdf.type);
 	slot->iterations = pbkdf.iterations;
 	if (strcmp(slot->pbkdf, CRYPT_KDF_PBKDF2) == 0) {
-		take(slot->hash, sizeof(slot->hash), pbkdf.hash);
+		cut_text(slot->hash, sizeof(slot->hash), pbkdf.hash);
 	} else {
 		slot->memory_kib = pbkdf.max_memory_kb;
 		slot->threads = pbkdf.parallel_threads;
@@ -170,7 +170,7 @@ static void read_cipher(struct crypt_device *cd, struct header_facts *facts)
 	char both[sizeof(facts->cipher)];
 
 	snprintf(both, sizeof(both), "%s-%s", cipher ? cipher : "?", mode ? mode : "?");
-	take(facts->cipher, sizeof(facts->cipher), both);
+	cut_text(facts->cipher, sizeof(facts->cipher), both);
 }
 
 int facts_read(struct header *header, struct header_facts *facts, struct error *err)
@@ -183,9 +183,9 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 	facts->damaged_copy = header->first_is_stale  ? "first" :
 			      header->second_is_stale ? "second" :
 							"";
-	take(facts->uuid, sizeof(facts->uuid), crypt_get_uuid(cd));
+	cut_text(facts->uuid, sizeof(facts->uuid), crypt_get_uuid(cd));
 	if (header->version == 2)
-		take(facts->label, sizeof(facts->label), crypt_get_label(cd));
+		cut_text(facts->label, sizeof(facts->label), crypt_get_label(cd));
 	read_cipher(cd, facts);
 	facts->key_bits = key_len > 0 ? 8 * key_len : 0;
 	facts->sector = header->version == 2 ? crypt_get_sector_size(cd) : HEADER_UNIT;

@@ -209,7 +209,7 @@ static int handle_areas(const struct edit *edit, bool used, struct error *err)
 /* ---- what it leaves behind ---- */
 
 /* What a failure leaves, and how to go on. */
-static const char *state_of(const struct edit *edit)
+static const char *edit_state(const struct edit *edit)
 {
 	static const char *const metadata[] = {
 		[HEADER_ADDED] = "the new key may be there or not, the others are: see \"ndio key "
@@ -240,11 +240,11 @@ static const char *state_of(const struct edit *edit)
 	}
 }
 
-static int tell_state(const struct edit *edit, int ret, struct error *err)
+static int edit_tell_state(const struct edit *edit, int ret, struct error *err)
 {
 	struct error reason = *err;
 
-	return error_set(err, -ret, "%s: %s", reason.text, state_of(edit));
+	return error_set(err, -ret, "%s: %s", reason.text, edit_state(edit));
 }
 
 /* ---- all of it, in order ---- */
@@ -308,7 +308,7 @@ static void end_interrupted(const struct edit *edit)
 	struct error err;
 
 	error_set(&err, EINTR, "%s: interrupted while the new key was tried", edit->header->name);
-	tell_state(edit, -EINTR, &err);
+	edit_tell_state(edit, -EINTR, &err);
 	say_error("%s", err.text);
 	deferral_end();
 	_exit(EXIT_FAILURE); /* not reached: the signal ends it */
@@ -413,7 +413,7 @@ int header_write_back(struct header *header, enum header_change change,
 		memcpy(header->before, edit.now, header->len);
 		header->first_is_stale = header->second_is_stale = false;
 	} else {
-		tell_state(&edit, ret, err);
+		edit_tell_state(&edit, ret, err);
 	}
 	munmap(edit.now, header->len);
 	return ret;
@@ -506,7 +506,7 @@ int header_write_new(struct header *header, uint64_t end, const struct header_ra
 	if (ret == 0)
 		ret = prove_patiently(&edit, proof, err);
 	if (ret < 0)
-		tell_state(&edit, ret, err);
+		edit_tell_state(&edit, ret, err);
 	munmap(edit.now, end);
 	return ret;
 }

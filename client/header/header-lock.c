@@ -19,7 +19,7 @@
 
 /* ---- a folder ---- */
 
-static int open_folder(const char *path)
+static int open_lock_folder(const char *path)
 {
 	int fd = path[0] == '/' ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
@@ -45,7 +45,7 @@ static int open_own_folder(const char *path)
 
 /* ---- a file in it ---- */
 
-static int open_file(int folder, const char *name)
+static int open_lock_file(int folder, const char *name)
 {
 	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 	int fd = openat(folder, name, flags);
@@ -68,7 +68,7 @@ static int open_in(int folder, const char *name)
 
 	if (folder < 0)
 		return folder;
-	fd = open_file(folder, name);
+	fd = open_lock_file(folder, name);
 	close(folder);
 	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) {
 		close(fd);
@@ -105,11 +105,11 @@ static int open_uri_lock(const char *uri, bool tell, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	fd = why = open_in(open_folder(EVERYBODYS), name);
+	fd = why = open_in(open_lock_folder(EVERYBODYS), name);
 	if (fd >= 0)
 		return fd;
 	if (runtime)
-		fd = open_in(open_folder(runtime), name);
+		fd = open_in(open_lock_folder(runtime), name);
 	if (fd < 0) {
 		snprintf(own, sizeof(own), "/tmp/ndio-%u", geteuid());
 		folder = own;

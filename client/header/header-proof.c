@@ -9,7 +9,7 @@
 #include "luks/luks.h"
 #include "memory/secret.h"
 
-static int read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
+static int proof_read_volume(void *opaque, void *buf, size_t len, uint64_t offset)
 {
 	return header_read_bytes(opaque, buf, len, offset, "reading it", NULL);
 }
@@ -87,7 +87,7 @@ int header_prove(struct header *header, const struct header_proof *proof, struct
 	const struct luks_source source = {
 		.name = header->name,
 		.size = header->size,
-		.read = read_volume,
+		.read = proof_read_volume,
 		.opaque = header,
 		.detached = true, /* or not: where the data are isn't the question */
 	};

@@ -21,7 +21,7 @@ enum ask { ASK_READ, ASK_WRITE, ASK_ZERO, ASK_FLUSH };
 
 /* ---- the volume ---- */
 
-static int open_volume(struct header *header, bool readonly)
+static int header_open_volume(struct header *header, bool readonly)
 {
 	const struct ndio_options options = {
 		.struct_size = sizeof(options),
@@ -46,7 +46,7 @@ void header_init(struct header *header, const char *locator)
 
 int header_open(struct header *header, bool readonly, struct error *err)
 {
-	int ret = open_volume(header, readonly);
+	int ret = header_open_volume(header, readonly);
 
 	if (ret == 0)
 		ret = ndio_queue_new(&header->queue);
@@ -90,7 +90,7 @@ void header_close(struct header *header)
 /* ---- its bytes ---- */
 
 /* Nothing lands in the caller's memory after this. */
-static int give_up(struct header *header, int ret)
+static int header_give_up(struct header *header, int ret)
 {
 	ndio_close(header->volume, NDIO_CLOSE_CANCEL);
 	header->volume = NULL;
@@ -108,9 +108,9 @@ static int wait_for_answer(struct header *header)
 		if (n == 1)
 			return event.error;
 		if (n < 0 && n != -EINTR)
-			return give_up(header, n);
+			return header_give_up(header, n);
 		if (header->info.nbd && deferral_is_over())
-			return give_up(header, -EINTR);
+			return header_give_up(header, -EINTR);
 	}
 }
 
@@ -191,7 +191,7 @@ static int out_of_memory(const struct header *header, struct error *err)
 }
 
 /* Reads what is missing of the volume's bytes before end. */
-static int copy_until(struct header *header, uint64_t end, struct error *err)
+static int header_copy_until(struct header *header, uint64_t end, struct error *err)
 {
 	uint64_t from = header->before_len;
 	uint8_t *before;
@@ -275,7 +275,7 @@ int header_load(struct header *header, struct error *err)
 	int ret = luks_memfd_make(&header->memfd, header->size, err);
 
 	if (ret == 0)
-		ret = copy_until(header, META_MAX, err);
+		ret = header_copy_until(header, META_MAX, err);
 	if (ret == 0)
 		ret = copy_tail(header, err);
 	if (ret == 0)
@@ -294,5 +294,5 @@ int header_load_areas(struct header *header, struct error *err)
 				 "%s: too small for its LUKS header: it has %llu bytes of %llu",
 				 header->name, (unsigned long long)header->size,
 				 (unsigned long long)header->len);
-	return copy_until(header, header->len, err);
+	return header_copy_until(header, header->len, err);
 }

@@ -10,7 +10,7 @@
 #define MEMORY_MIN 32
 #define MEMORY_MAX (4 << 20)
 
-static bool is_known(const char *type)
+static bool kdf_is_known(const char *type)
 {
 	return strcmp(type, CRYPT_KDF_ARGON2ID) == 0 || strcmp(type, CRYPT_KDF_ARGON2I) == 0 ||
 	       strcmp(type, CRYPT_KDF_PBKDF2) == 0;
@@ -26,7 +26,7 @@ const char *kdf_option(struct kdf_options *options, int option, const char *valu
 	switch (option) {
 	case KDF_TYPE:
 		options->type = value;
-		return is_known(value) ? NULL : "--pbkdf is argon2id, argon2i or pbkdf2";
+		return kdf_is_known(value) ? NULL : "--pbkdf is argon2id, argon2i or pbkdf2";
 	case KDF_TIME:
 		return read_number(value, &options->time_ms) ?
 			       NULL :
@@ -59,8 +59,8 @@ const char *kdf_check(const struct kdf_options *options)
 }
 
 /* libcryptsetup's own words are of parameters that nobody has given. */
-static int check_luks1(const struct kdf_options *options, const struct header *header,
-		       struct error *err)
+static int kdf_check_luks1(const struct kdf_options *options, const struct header *header,
+			   struct error *err)
 {
 	if (options->type && strcmp(options->type, CRYPT_KDF_PBKDF2) != 0)
 		return error_set(err, ENOTSUP,
@@ -84,7 +84,7 @@ int kdf_apply(const struct kdf_options *options, struct header *header, const ch
 
 	if (!usual || !kdf_given(options))
 		return 0;
-	if (strcmp(type, CRYPT_LUKS1) == 0 && check_luks1(options, header, err) < 0)
+	if (strcmp(type, CRYPT_LUKS1) == 0 && kdf_check_luks1(options, header, err) < 0)
 		return -ENOTSUP;
 	pbkdf.type = options->type ? options->type : usual->type;
 	pbkdf.hash = usual->hash;

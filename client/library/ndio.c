@@ -440,7 +440,7 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 	return give(info, &all, sizeof(all));
 }
 
-static void tell_state(const struct target *target, struct ndio_stats *stats)
+static void stats_tell_state(const struct target *target, struct ndio_stats *stats)
 {
 	struct lasting_facts facts;
 
@@ -474,7 +474,7 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 		.in_flight = stat_get(s, in_flight),
 		.errors = stat_get(s, errors),
 	};
-	tell_state(volume->volume->target, &all);
+	stats_tell_state(volume->volume->target, &all);
 	return give(stats, &all, sizeof(all));
 }
 
@@ -503,8 +503,8 @@ static unsigned request_flags(unsigned flags)
 	       (flags & NDIO_FAST_ZERO ? REQ_FAST_ZERO : 0);
 }
 
-static int refuse(const struct ndio_volume *handle, const struct ask *ask, int error,
-		  const char *reason)
+static int ask_refuse(const struct ndio_volume *handle, const struct ask *ask, int error,
+		      const char *reason)
 {
 	return message_set(-error, "%s: %s at %llu: %s", handle->volume->target->name,
 			   op_names[ask->op], (unsigned long long)ask->offset, reason);
@@ -541,17 +541,17 @@ static unsigned known_flags(enum op op)
 static int check_memory(const struct ndio_volume *handle, const struct ask *ask)
 {
 	if (ask->iovcnt < 0)
-		return refuse(handle, ask, -EINVAL, "a negative number of pieces of memory");
+		return ask_refuse(handle, ask, -EINVAL, "a negative number of pieces of memory");
 	if (ask->iovcnt > 0 && !ask->iov)
-		return refuse(handle, ask, -EINVAL, "the array of memory is NULL");
+		return ask_refuse(handle, ask, -EINVAL, "the array of memory is NULL");
 	for (int i = 0; i < ask->iovcnt; i++)
 		if (!ask->iov[i].iov_base && ask->iov[i].iov_len)
-			return refuse(handle, ask, -EFAULT, "memory at NULL");
+			return ask_refuse(handle, ask, -EFAULT, "memory at NULL");
 	return 0;
 }
 
 /* Locked for as long as anybody may use it. */
-static bool is_registered(const struct ask *ask)
+static bool ask_is_registered(const struct ask *ask)
 {
 	for (int i = 0; i < ask->iovcnt; i++)
 		if (ask->iov[i].iov_len &&
@@ -563,28 +563,29 @@ static bool is_registered(const struct ask *ask)
 /* Pinning faults the memory in, and copying reads it. */
 static int check_callback(const struct ndio_volume *handle, const struct ask *ask)
 {
-	if (!callback_is_running() || !(ask->flags & (NDIO_PIN | NDIO_COPY)) || is_registered(ask))
+	if (!callback_is_running() || !(ask->flags & (NDIO_PIN | NDIO_COPY)) ||
+	    ask_is_registered(ask))
 		return 0;
-	return refuse(handle, ask, -EDEADLK,
-		      "NDIO_PIN and NDIO_COPY of memory that isn't "
-		      "registered: not in a callback, which might wait for itself");
+	return ask_refuse(handle, ask, -EDEADLK,
+			  "NDIO_PIN and NDIO_COPY of memory that isn't "
+			  "registered: not in a callback, which might wait for itself");
 }
 
-static int check(const struct ndio_volume *handle, const struct ask *ask)
+static int ask_check(const struct ndio_volume *handle, const struct ask *ask)
 {
 	int ret;
 
 	if (!handle)
 		return message_set(EINVAL, "%s: no disk", op_names[ask->op]);
 	if (!handle->workers) /* lost in ndio_unlock() */
-		return refuse(handle, ask, -ENOTCONN, error_reason(ENOTCONN));
+		return ask_refuse(handle, ask, -ENOTCONN, error_reason(ENOTCONN));
 	ret = check_memory(handle, ask);
 	if (ret < 0)
 		return ret;
 	if (ask->flags & ~known_flags(ask->op))
-		return refuse(handle, ask, -EINVAL, "a flag that it doesn't have");
+		return ask_refuse(handle, ask, -EINVAL, "a flag that it doesn't have");
 	if (ask->op == OP_EXTENTS && !ask->extent)
-		return refuse(handle, ask, -EINVAL, "nobody to tell them");
+		return ask_refuse(handle, ask, -EINVAL, "nobody to tell them");
 	return check_callback(handle, ask);
 }
 
@@ -599,7 +600,7 @@ static int tell_extent(void *opaque, uint64_t offset, uint64_t len, unsigned typ
 	return ret;
 }
 
-static int make_request(struct call *call, const struct ask *ask)
+static int call_make_request(struct call *call, const struct ask *ask)
 {
 	int ret = request_make(call->owner->volume, ask->op, request_flags(ask->flags), ask->offset,
 			       ask->len, ask->iov, ask->iovcnt, &call->request);
@@ -717,7 +718,7 @@ static void call_reaped(struct queue_entry *entry, struct ndio_event *event)
 }
 
 /* Lets go of the volume, which may be closed before the completion is fetched, and tells. */
-static void finish(struct call *call)
+static void call_finish(struct call *call)
 {
 	struct ndio_completion completion = call->completion;
 
@@ -745,7 +746,7 @@ static void pinned_reaped(struct queue_entry *entry, struct ndio_event *event)
 	event->opaque = entry;
 }
 
-static void *unpin(void *opaque)
+static void *unpinner_main(void *opaque)
 {
 	struct ndio_volume *handle = opaque;
 	struct ndio_event event;
@@ -759,7 +760,7 @@ static void *unpin(void *opaque)
 		if (!call)
 			return NULL;
 		request_unpin(call->request);
-		finish(call);
+		call_finish(call);
 		queue_tell();
 	}
 }
@@ -772,7 +773,7 @@ static int start_unpinner(struct ndio_volume *handle)
 	if (!handle->pinned)
 		ret = ndio_queue_new(&handle->pinned);
 	if (ret == 0 && !handle->has_unpinner) {
-		ret = -thread_start(&handle->unpinner, unpin, handle);
+		ret = -thread_start(&handle->unpinner, unpinner_main, handle);
 		handle->has_unpinner = ret == 0;
 	}
 	pthread_mutex_unlock(&handle->lock);
@@ -789,13 +790,13 @@ static void call_done(struct ndio_request *request)
 		call->entry.reaped = pinned_reaped;
 		queue_add(call->owner->pinned, &call->entry);
 	} else {
-		finish(call);
+		call_finish(call);
 	}
 }
 
 /* ---- making calls ---- */
 
-static int prepare(struct call *call, struct ask *ask, struct iovec *own)
+static int call_prepare(struct call *call, struct ask *ask, struct iovec *own)
 {
 	int ret = 0;
 
@@ -808,7 +809,7 @@ static int prepare(struct call *call, struct ask *ask, struct iovec *own)
 		ask->iovcnt = 1;
 	}
 	if (ret == 0)
-		ret = make_request(call, ask);
+		ret = call_make_request(call, ask);
 	return ret;
 }
 
@@ -845,7 +846,7 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 	if (!completion || !completion->callback == !completion->queue)
 		return message_set(EINVAL,
 				   "a completion needs a callback or a queue, and not both");
-	ret = check(handle, &ask);
+	ret = ask_check(handle, &ask);
 	if (ret < 0)
 		return ret;
 	if ((ask.flags & NDIO_PIN) && ask.iovcnt)
@@ -857,7 +858,7 @@ static int start_call(struct ndio_volume *handle, struct ask ask,
 	}
 	call->owner = handle;
 	call->completion = *completion;
-	ret = prepare(call, &ask, &own);
+	ret = call_prepare(call, &ask, &own);
 	if (ret < 0) {
 		drop_call(call);
 		return failed(handle, &ask, ret);
@@ -875,11 +876,11 @@ static int run_call(struct ndio_volume *handle, struct ask ask)
 	int ret = callback_refuse(op_names[ask.op]);
 
 	if (ret == 0)
-		ret = check(handle, &ask);
+		ret = ask_check(handle, &ask);
 	if (ret < 0)
 		return ret;
 	ask.flags &= ~NDIO_COPY; /* it waits anyway */
-	ret = prepare(&call, &ask, &own);
+	ret = call_prepare(&call, &ask, &own);
 	if (ret == 0) {
 		ret = workers_run(handle->workers, call.request);
 		call.entry.event.error = ret;

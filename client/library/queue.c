@@ -118,7 +118,7 @@ static void empty_inbox(struct ndio_queue *queue)
 
 /* Nothing is there: the descriptor may be quiet, unless something has come since. Whoever adds
  * first pushes and then looks at the flag; here it is the other way round. */
-static void quiet(struct ndio_queue *queue)
+static void queue_quiet(struct ndio_queue *queue)
 {
 	uint64_t count;
 
@@ -132,14 +132,14 @@ static void quiet(struct ndio_queue *queue)
 
 /* Takes up to max entries off, in the order of their completion; unless touch is set only up to the
  * first for which memory of the program's is touched. */
-static struct queue_entry *take(struct ndio_queue *queue, int max, bool touch)
+static struct queue_entry *queue_take(struct ndio_queue *queue, int max, bool touch)
 {
 	struct queue_entry *list, **end = &list;
 
 	pthread_mutex_lock(&queue->lock);
 	empty_inbox(queue);
 	if (!queue->first)
-		quiet(queue);
+		queue_quiet(queue);
 	list = queue->first;
 	for (int i = 0; i < max && *end && (touch || !(*end)->touches); i++)
 		end = &(*end)->next;
@@ -159,7 +159,7 @@ void ndio_queue_free(struct ndio_queue *queue)
 		return;
 	/* Or two threads wait for ever that each free what the other has to tell of. */
 	queue_tell();
-	while ((entry = take(queue, 1, true)))
+	while ((entry = queue_take(queue, 1, true)))
 		entry->reaped(entry, NULL);
 	while (atomic_load(&queue->adding))
 		sched_yield();
@@ -189,7 +189,7 @@ int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max
 		return message_set(EINVAL, "no room for events");
 	if (timeout_ms != 0 && callback_refuse("waiting for completions") < 0)
 		return -EDEADLK;
-	list = take(queue, max, touch);
+	list = queue_take(queue, max, touch);
 	if (!list && timeout_ms > 0)
 		deadline = clock_ms() + timeout_ms;
 	while (!list && left != 0) {
@@ -198,7 +198,7 @@ int ndio_queue_reap(struct ndio_queue *queue, struct ndio_event *events, int max
 
 		if (ret < 0)
 			return message_set(errno, "waiting for completions: %s", strerror(errno));
-		list = take(queue, max, touch);
+		list = queue_take(queue, max, touch);
 		/* It may have been readable for what was fetched before. */
 		if (timeout_ms > 0)
 			left = until(deadline);

@@ -12,7 +12,7 @@
 
 #include "terminal/program.h"
 
-static void run_child(const char *path, const char *prompt, int output)
+static void agent_run_child(const char *path, const char *prompt, int output)
 {
 	signal(SIGPIPE, SIG_DFL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -33,7 +33,7 @@ int agent_start(struct agent *agent, const char *prompt, struct error *err)
 		return error_set(err, errno, "asking for a passphrase: %s", strerror(errno));
 	agent->pid = fork();
 	if (agent->pid == 0)
-		run_child(path, prompt, ends[1]);
+		agent_run_child(path, prompt, ends[1]);
 	ret = agent->pid < 0 ? error_set(err, errno, "can't start %s: %s", path, strerror(errno)) :
 			       0;
 	close(ends[1]);

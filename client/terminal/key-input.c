@@ -160,9 +160,9 @@ static int echo_off(struct terminal *terminal, struct error *err)
 	return 0;
 }
 
-static void tell(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void terminal_tell(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-static void tell(int fd, const char *fmt, ...)
+static void terminal_tell(int fd, const char *fmt, ...)
 {
 	char text[1024];
 	va_list args;
@@ -200,7 +200,7 @@ static int read_line(int fd, struct key *key, struct error *err)
 }
 
 /* Asks until it was answered: again after the program was stopped and continued. */
-static int ask(int fd, const char *prompt, struct key *key, struct error *err)
+static int terminal_ask(int fd, const char *prompt, struct key *key, struct error *err)
 {
 	struct terminal terminal = { .fd = fd };
 	char clean[512];
@@ -211,9 +211,9 @@ static int ask(int fd, const char *prompt, struct key *key, struct error *err)
 		ret = interrupt_caught() ? error_set(err, EINTR, "interrupted") :
 					   echo_off(&terminal, err);
 		if (ret == 0) {
-			tell(fd, "%s: ", printable(prompt, clean, sizeof(clean)));
+			terminal_tell(fd, "%s: ", printable(prompt, clean, sizeof(clean)));
 			ret = read_line(fd, key, err);
-			tell(fd, "\n");
+			terminal_tell(fd, "\n");
 			tcsetattr(fd, TCSAFLUSH, &terminal.before);
 		}
 		signals_release(&terminal);
@@ -234,7 +234,7 @@ static int ask_again(int fd, const struct key *key, struct error *err)
 	int ret = key_make(&again, LINE_ROOM, err);
 
 	if (ret == 0)
-		ret = ask(fd, "The same again", &again, err);
+		ret = terminal_ask(fd, "The same again", &again, err);
 	if (ret == 0 && (again.len != key->len || memcmp(again.data, key->data, key->len) != 0))
 		ret = error_set(err, EINVAL, "the two passphrases differ");
 	key_clear(&again);
@@ -248,7 +248,7 @@ static int open_terminal(void)
 
 static int ask_new(int fd, const char *prompt, struct key *key, struct error *err)
 {
-	int ret = ask(fd, prompt, key, err);
+	int ret = terminal_ask(fd, prompt, key, err);
 
 	if (ret == 0 && key->len == 0)
 		return refuse_empty(err);
@@ -263,7 +263,7 @@ static int ask_new_patiently(int fd, const char *prompt, struct key *key, struct
 		ret = ask_new(fd, prompt, key, err);
 		if (ret != -EINVAL || left == 0)
 			return ret;
-		tell(fd, "%s: try again\n", err->text);
+		terminal_tell(fd, "%s: try again\n", err->text);
 	}
 }
 
@@ -278,7 +278,8 @@ static int read_terminal(const char *prompt, bool is_new, struct key *key, struc
 				 "give a key file or descriptor");
 	ret = key_make(key, LINE_ROOM, err);
 	if (ret == 0)
-		ret = is_new ? ask_new_patiently(fd, prompt, key, err) : ask(fd, prompt, key, err);
+		ret = is_new ? ask_new_patiently(fd, prompt, key, err) :
+			       terminal_ask(fd, prompt, key, err);
 	close(fd);
 	return ret;
 }
@@ -350,7 +351,7 @@ int terminal_confirm(const char *question)
 
 	if (fd < 0)
 		return -ENOTTY;
-	tell(fd, "%s ", printable(question, clean, sizeof(clean)));
+	terminal_tell(fd, "%s ", printable(question, clean, sizeof(clean)));
 	n = read(fd, answer, sizeof(answer));
 	close(fd);
 	return n == 4 && memcmp(answer, "YES\n", 4) == 0;

@@ -22,7 +22,7 @@
 #define GRACE_MS     1000 /* for a program that was told to end */
 
 /* False where the name doesn't fit, or there is no such program: a folder isn't one. */
-static bool is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
+static bool program_is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
 {
 	int n = snprintf(path, PATH_MAX, "%.*s/%s", (int)len, dir, name);
 	struct stat st;
@@ -39,7 +39,7 @@ int program_find(const char *name, const char *package, char path[PATH_MAX], str
 		for (const char *dir = places[i]; dir && *dir; dir += *dir == ':') {
 			size_t len = strcspn(dir, ":");
 
-			if (len > 0 && is_there(dir, len, name, path))
+			if (len > 0 && program_is_there(dir, len, name, path))
 				return 0;
 			dir += len;
 		}
@@ -48,7 +48,7 @@ int program_find(const char *name, const char *package, char path[PATH_MAX], str
 
 /* What it leaves in the background outlives our caller: Ctrl-C and the end of a terminal must not
  * reach it, and it must not keep open (and so locked, or unended) what our caller has given us. */
-static void run_child(const char *const argv[], int fd, int output, pid_t parent)
+static void program_run_child(const char *const argv[], int fd, int output, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY);
 
@@ -67,7 +67,7 @@ static void run_child(const char *const argv[], int fd, int output, pid_t parent
 
 /* An interrupt ends the wait, and the program: by SIGTERM, and by SIGKILL where that isn't heard, as
  * by one that derives a key or waits for a server. One that came before has made us undo things. */
-static int wait_for(pid_t pid, bool undoing, struct error *err)
+static int program_wait(pid_t pid, bool undoing, struct error *err)
 {
 	struct pollfd ended = { .fd = pidfd_open(pid, 0), .events = POLLIN };
 	int64_t told = 0; /* when it was told to end */
@@ -110,7 +110,7 @@ int program_start(const char *const argv[], int fd, struct program *program, str
 	program->undoing = interrupt_caught(); /* before it can send us one itself */
 	program->pid = fork();
 	if (program->pid == 0)
-		run_child(argv, fd, program->output, parent);
+		program_run_child(argv, fd, program->output, parent);
 	if (program->pid > 0)
 		return 0;
 	ret = error_set(err, errno, "can't start %s: %s", argv[0], strerror(errno));
@@ -137,7 +137,7 @@ bool program_ends_within(const struct program *program, unsigned ms)
 
 int program_end(struct program *program, struct program_output *output, struct error *err)
 {
-	int ret = wait_for(program->pid, program->undoing, err);
+	int ret = program_wait(program->pid, program->undoing, err);
 
 	program_printed(program, output);
 	close(program->output);

@@ -154,8 +154,8 @@ static void describe_pace(const struct progress *progress, double left, bool end
 }
 
 /* "42%  420 MiB of 1 GiB", and how fast that is. */
-static void describe(const struct progress *progress, uint64_t done, uint64_t total, bool ended,
-		     char *text, size_t size)
+static void progress_describe(const struct progress *progress, uint64_t done, uint64_t total,
+			      bool ended, char *text, size_t size)
 {
 	char amount[16], all[16], pace[64];
 
@@ -172,7 +172,7 @@ static void draw(const struct progress *progress, uint64_t done, uint64_t total,
 {
 	char text[128];
 
-	describe(progress, done, total, ended, text, sizeof(text));
+	progress_describe(progress, done, total, ended, text, sizeof(text));
 	flockfile(stderr);
 	fputc('\r', stderr);
 	if (total != UINT64_MAX)
@@ -183,11 +183,12 @@ static void draw(const struct progress *progress, uint64_t done, uint64_t total,
 	funlockfile(stderr);
 }
 
-static void say_line(const struct progress *progress, uint64_t done, uint64_t total, bool ended)
+static void progress_say_line(const struct progress *progress, uint64_t done, uint64_t total,
+			      bool ended)
 {
 	char text[128];
 
-	describe(progress, done, total, ended, text, sizeof(text));
+	progress_describe(progress, done, total, ended, text, sizeof(text));
 	say_error("%s", text + strspn(text, " "));
 }
 
@@ -277,14 +278,14 @@ static void take_sample(struct progress *progress, double time, uint64_t done)
 	progress->sampled_done = done;
 }
 
-static void tell(struct progress *progress, uint64_t done, uint64_t total)
+static void progress_tell(struct progress *progress, uint64_t done, uint64_t total)
 {
 	if (progress->options.how == PROGRESS_JSON) {
 		tell_script(progress, done, total, progress->waiting ? "waiting" : "running", 0);
 	} else if (progress->terminal) {
 		draw(progress, done, total, false);
 	} else {
-		say_line(progress, done, total, false);
+		progress_say_line(progress, done, total, false);
 		progress->told = true;
 		if (progress->pause < LAST_PAUSE)
 			progress->pause *= 2;
@@ -300,12 +301,12 @@ void progress_update(struct progress *progress, uint64_t done, uint64_t total, b
 		take_sample(progress, time, done);
 	if (asked) {
 		asked = 0;
-		say_line(progress, done, total, false);
+		progress_say_line(progress, done, total, false);
 	}
 	if (progress->options.how == PROGRESS_OFF || time - progress->drawn < progress->pause)
 		return;
 	progress->drawn = time;
-	tell(progress, done, total);
+	progress_tell(progress, done, total);
 }
 
 void progress_end(struct progress *progress, uint64_t done, uint64_t total, bool whole)
@@ -320,6 +321,6 @@ void progress_end(struct progress *progress, uint64_t done, uint64_t total, bool
 	else if (progress->options.how == PROGRESS_TEXT && progress->terminal)
 		draw(progress, done, total, true);
 	else if (progress->told)
-		say_line(progress, done, total, true);
+		progress_say_line(progress, done, total, true);
 	progress->options.how = PROGRESS_OFF;
 }
