@@ -25,7 +25,7 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-static void ndio_load(void)
+static void plugin_load(void)
 {
 	struct sigaction now;
 
@@ -35,7 +35,7 @@ static void ndio_load(void)
 		signal(SIGXFSZ, SIG_IGN);
 }
 
-static void ndio_dump_plugin(void)
+static void plugin_dump_plugin(void)
 {
 	printf("ndio_ciphers=aes-xts-plain64 aes-cbc-plain64 aes-cbc-plain aes-cbc-essiv:sha256\n");
 	printf("ndio_formats=raw luks1 luks2\n");
@@ -49,7 +49,7 @@ static void ndio_dump_plugin(void)
 }
 
 /* May wait for what older connections run. nbdkit has a thread for each, and lets others in. */
-static void *ndio_open(int readonly)
+static void *plugin_open(int readonly)
 {
 	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 	const bool later = config.open.file && config.open.locking == LOCK_IMAGE_LATER;
@@ -75,14 +75,14 @@ static void *ndio_open(int readonly)
 	return ret < 0 ? NULL : handle;
 }
 
-static void ndio_close(void *handle)
+static void plugin_close(void *handle)
 {
 	fence_close(handle);
 	meters_closed(meters);
 }
 
 /* Also who this is, and of a gateway how its server is. */
-static const char *ndio_export_description(void *handle)
+static const char *plugin_export_description(void *handle)
 {
 	static _Thread_local char text[3 * 128]; /* what nbdkit interns it keeps for good */
 	struct lasting_facts facts;
@@ -97,17 +97,18 @@ static const char *ndio_export_description(void *handle)
 }
 
 /* Whoever asks what there is learns who this is without opening it. */
-static int ndio_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
+static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
 	return nbdkit_add_export(exports, "", fences.identity);
 }
 
-static int64_t ndio_get_size(void *handle)
+static int64_t plugin_get_size(void *handle)
 {
 	return volume->size;
 }
 
-static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
+			     uint32_t *maximum)
 {
 	*minimum = 1;
 	*preferred = volume->block > 4096 ? volume->block : 4096;
@@ -117,7 +118,7 @@ static int ndio_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
 
 /* What the volume can. */
 #define ANSWER(name, value)                                                                        \
-	static int ndio_##name(void *handle)                                                       \
+	static int plugin_##name(void *handle)                                                     \
 	{                                                                                          \
 		return value;                                                                      \
 	}
@@ -132,50 +133,51 @@ ANSWER(can_fua, volume->target->can_fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE)
 ANSWER(can_cache, volume->target->can_cache ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE)
 ANSWER(can_multi_conn, 1) /* nothing is cached here: a flush on one covers the writes of all */
 
-static unsigned flags_of(uint32_t nbdkit_flags)
+static unsigned plugin_flags(uint32_t nbdkit_flags)
 {
 	return (nbdkit_flags & NBDKIT_FLAG_FUA ? REQ_FUA : 0) |
 	       (nbdkit_flags & NBDKIT_FLAG_MAY_TRIM ? REQ_MAY_TRIM : 0) |
 	       (nbdkit_flags & NBDKIT_FLAG_FAST_ZERO ? REQ_FAST_ZERO : 0);
 }
 
-static int ndio_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	return requests_run(handle, OP_READ, flags_of(flags), offset, count, buf, NULL, NULL);
+	return requests_run(handle, OP_READ, plugin_flags(flags), offset, count, buf, NULL, NULL);
 }
 
-static int ndio_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
-		       uint32_t flags)
+static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
+			 uint32_t flags)
 {
-	return requests_run(handle, OP_WRITE, flags_of(flags), offset, count, (void *)buf, NULL,
+	return requests_run(handle, OP_WRITE, plugin_flags(flags), offset, count, (void *)buf, NULL,
 			    NULL);
 }
 
-static int ndio_flush(void *handle, uint32_t flags)
+static int plugin_flush(void *handle, uint32_t flags)
 {
-	return requests_run(handle, OP_FLUSH, flags_of(flags), 0, 0, NULL, NULL, NULL);
+	return requests_run(handle, OP_FLUSH, plugin_flags(flags), 0, 0, NULL, NULL, NULL);
 }
 
 #define WITHOUT_DATA(name, op)                                                                     \
-	static int ndio_##name(void *handle, uint32_t count, uint64_t offset, uint32_t flags)      \
+	static int plugin_##name(void *handle, uint32_t count, uint64_t offset, uint32_t flags)    \
 	{                                                                                          \
-		return requests_run(handle, op, flags_of(flags), offset, count, NULL, NULL, NULL); \
+		return requests_run(handle, op, plugin_flags(flags), offset, count, NULL, NULL,    \
+				    NULL);                                                         \
 	}
 
 WITHOUT_DATA(trim, OP_TRIM)
 WITHOUT_DATA(zero, OP_ZERO)
 WITHOUT_DATA(cache, OP_CACHE)
 
-static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+static int plugin_add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	return nbdkit_add_extent(opaque, offset, len, type) < 0 ? -errno : 0;
 }
 
-static int ndio_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
-			struct nbdkit_extents *extents)
+static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+			  struct nbdkit_extents *extents)
 {
-	return requests_run(handle, OP_EXTENTS, flags_of(flags), offset, count, NULL, add_extent,
-			    extents);
+	return requests_run(handle, OP_EXTENTS, plugin_flags(flags), offset, count, NULL,
+			    plugin_add_extent, extents);
 }
 
 static struct nbdkit_plugin plugin = {
@@ -183,37 +185,37 @@ static struct nbdkit_plugin plugin = {
 	.longname = "ndio encrypted disks",
 	.version = NDIO_VERSION,
 	.description = "Serve a disk with direct I/O, encrypted on the fly as LUKS",
-	.load = ndio_load,
+	.load = plugin_load,
 	.unload = start_unload,
 	.config = parameters_take,
 	.config_complete = parameters_complete,
 	.config_help = parameters_help,
 	.magic_config_key = "file",
-	.dump_plugin = ndio_dump_plugin,
+	.dump_plugin = plugin_dump_plugin,
 	.get_ready = start_get_ready,
 	.after_fork = start_after_fork,
-	.open = ndio_open,
-	.close = ndio_close,
-	.list_exports = ndio_list_exports,
-	.export_description = ndio_export_description,
-	.get_size = ndio_get_size,
-	.block_size = ndio_block_size,
-	.can_write = ndio_can_write,
-	.can_flush = ndio_can_flush,
-	.is_rotational = ndio_is_rotational,
-	.can_trim = ndio_can_trim,
-	.can_fast_zero = ndio_can_fast_zero,
-	.can_fua = ndio_can_fua,
-	.can_multi_conn = ndio_can_multi_conn,
-	.can_cache = ndio_can_cache,
-	.can_extents = ndio_can_extents,
-	.pread = ndio_pread,
-	.pwrite = ndio_pwrite,
-	.flush = ndio_flush,
-	.trim = ndio_trim,
-	.zero = ndio_zero,
-	.cache = ndio_cache,
-	.extents = ndio_extents,
+	.open = plugin_open,
+	.close = plugin_close,
+	.list_exports = plugin_list_exports,
+	.export_description = plugin_export_description,
+	.get_size = plugin_get_size,
+	.block_size = plugin_block_size,
+	.can_write = plugin_can_write,
+	.can_flush = plugin_can_flush,
+	.is_rotational = plugin_is_rotational,
+	.can_trim = plugin_can_trim,
+	.can_fast_zero = plugin_can_fast_zero,
+	.can_fua = plugin_can_fua,
+	.can_multi_conn = plugin_can_multi_conn,
+	.can_cache = plugin_can_cache,
+	.can_extents = plugin_can_extents,
+	.pread = plugin_pread,
+	.pwrite = plugin_pwrite,
+	.flush = plugin_flush,
+	.trim = plugin_trim,
+	.zero = plugin_zero,
+	.cache = plugin_cache,
+	.extents = plugin_extents,
 	.errno_is_preserved = 1,
 };
 

@@ -37,8 +37,8 @@ static const char *sync_consequence(enum op op, unsigned flags)
 }
 
 /* 0, or a negative errno that has been told. */
-static int run(enum op op, unsigned flags, uint64_t offset, const struct iovec *iov,
-	       extent_fn *extent, void *opaque)
+static int request_run(enum op op, unsigned flags, uint64_t offset, const struct iovec *iov,
+		       extent_fn *extent, void *opaque)
 {
 	struct ndio_request *request;
 	int ret = request_make(volume, op, flags, offset, iov->iov_len, iov, 1, &request);
@@ -65,8 +65,8 @@ int requests_run(struct fence_handle *handle, enum op op, unsigned flags, uint64
 	int ret = fence_enter(handle);
 
 	if (ret == 0) {
-		ret = run(op, config.pin && buf ? flags | REQ_PIN : flags, offset, &iov, extent,
-			  opaque);
+		ret = request_run(op, config.pin && buf ? flags | REQ_PIN : flags, offset, &iov,
+				  extent, opaque);
 		fence_leave(handle);
 	}
 	meters_end(meters, op, since, count, -ret);

@@ -44,7 +44,7 @@ void arena_destroy(struct arena *arena)
 }
 
 /* Pages at head in one piece. */
-static unsigned room(const struct arena *arena)
+static unsigned arena_room(const struct arena *arena)
 {
 	if (arena->end)
 		return arena->tail - arena->head;
@@ -58,11 +58,11 @@ void *arena_take(struct arena *arena, size_t len)
 
 	if (arena->used == 0)
 		arena->head = arena->tail = arena->end = 0; /* the same, warm memory again */
-	if (room(arena) < pages && !arena->end && pages <= arena->tail) {
+	if (arena_room(arena) < pages && !arena->end && pages <= arena->tail) {
 		arena->end = arena->head;
 		arena->head = 0;
 	}
-	if (room(arena) < pages)
+	if (arena_room(arena) < pages)
 		return NULL;
 	taken = arena->base + (size_t)arena->head * ARENA_PAGE;
 	arena->spans[arena->head] = (struct arena_span){ .pages = pages };

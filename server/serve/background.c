@@ -16,7 +16,7 @@
 static int ready_fd = -1;
 
 /* What the caller has given us is the new process's alone: a key's socket must end when that closes it. */
-static _Noreturn void wait_for(pid_t pid, int fd)
+static _Noreturn void background_wait(pid_t pid, int fd)
 {
 	char byte;
 	ssize_t n;
@@ -50,7 +50,7 @@ int background_begin(struct error *err)
 		return error_set(err, errno, "--background: no process: %s", strerror(errno));
 	close(ends[pid > 0]);
 	if (pid > 0)
-		wait_for(pid, ends[0]);
+		background_wait(pid, ends[0]);
 	ready_fd = ends[1];
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0) < 0)
 		return error_set(err, errno, "--background: %s", strerror(errno));

@@ -200,7 +200,7 @@ static enum op op_of(const struct command *command)
 }
 
 /* Its reply hasn't begun. */
-static void refuse(struct order *order, uint32_t nbd_error, const char *words)
+static void refuse_order(struct order *order, uint32_t nbd_error, const char *words)
 {
 	struct connection *connection = order->connection;
 	struct reply *reply = &order->reply;
@@ -211,7 +211,7 @@ static void refuse(struct order *order, uint32_t nbd_error, const char *words)
 	add_reply(connection, reply);
 }
 
-static void tell_failure(const struct order *order)
+static void tell_order_failure(const struct order *order)
 {
 	struct connection *connection = order->connection;
 	const struct volume *volume = connection->options.volume;
@@ -274,11 +274,11 @@ static void end_order(struct order *order, bool told)
 	if (connection->alone == order)
 		connection->alone = NULL;
 	if (order->error && !connection->is_broken)
-		tell_failure(order);
+		tell_order_failure(order);
 	if (told) {
 		free_order(order);
 	} else if (order->command.refuse) {
-		refuse(order, order->command.refuse, order->command.why);
+		refuse_order(order, order->command.refuse, order->command.why);
 	} else if (!order->error) {
 		*reply = (struct reply){ .owner = order, .of_order = true };
 		reply->head_len = reply_done(wire, &order->command, reply->head);
@@ -287,7 +287,7 @@ static void end_order(struct order *order, bool told)
 		free_order(order);
 		abandon(connection);
 	} else {
-		refuse(order, nbd_errno(-order->error), error_reason(-order->error));
+		refuse_order(order, nbd_errno(-order->error), error_reason(-order->error));
 	}
 }
 
@@ -433,7 +433,7 @@ static void done_by_worker(struct ndio_request *request)
 }
 
 /* More than there is room for, or than is wanted, isn't told: the client asks again from there. */
-static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
+static int part_add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct part *part = opaque;
 	struct reply_extent *extents = (struct reply_extent *)part->data;
@@ -447,7 +447,7 @@ static int add_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type
 	return 0;
 }
 
-static unsigned flags_of(const struct command *command)
+static unsigned order_flags(const struct command *command)
 {
 	unsigned flags = command->flags & NBD_CMD_FLAG_FUA ? REQ_FUA : 0;
 
@@ -459,7 +459,7 @@ static unsigned flags_of(const struct command *command)
 }
 
 /* As a request, if it isn't fenced. */
-static int make_request(struct part *part)
+static int part_make_request(struct part *part)
 {
 	const struct command *command = &part->order->command;
 	struct connection *connection = part->order->connection;
@@ -468,7 +468,7 @@ static int make_request(struct part *part)
 
 	if (ret < 0)
 		return ret;
-	ret = request_make(connection->options.volume, op_of(command), flags_of(command),
+	ret = request_make(connection->options.volume, op_of(command), order_flags(command),
 			   part->offset, part->len, &iov, 1, &part->request);
 	if (ret < 0)
 		fence_leave(connection->options.fence);
@@ -489,7 +489,7 @@ static void start_part(struct part *part)
 {
 	const struct connection_place *place = &part->order->connection->place;
 	struct ndio_request *request;
-	int ret = make_request(part);
+	int ret = part_make_request(part);
 
 	if (ret < 0) {
 		end_part(part, ret);
@@ -498,7 +498,7 @@ static void start_part(struct part *part)
 	request = part->request;
 	request->done = connection_done;
 	request->opaque = part;
-	request->extent = add_extent;
+	request->extent = part_add_extent;
 	request->extent_opaque = part;
 	if (place->workers && is_for_worker(part)) {
 		request->done = done_by_worker;
@@ -635,7 +635,7 @@ static bool split_order(struct connection *connection)
 	return true;
 }
 
-static void begin(struct connection *connection, struct order *order)
+static void begin_order(struct connection *connection, struct order *order)
 {
 	const struct command *command = &order->command;
 	bool one_chunk = command->type == NBD_CMD_READ && (!connection->options.wire.structured ||
@@ -649,7 +649,7 @@ static void begin(struct connection *connection, struct order *order)
 	}
 	if (command->refuse) {
 		count_end(order);
-		refuse(order, command->refuse, command->why);
+		refuse_order(order, command->refuse, command->why);
 		return;
 	}
 	if (order->one_by_one)
@@ -691,7 +691,7 @@ static bool begin_next(struct connection *connection)
 	order->running = 0;
 	order->error = 0;
 	count_begin(order);
-	begin(connection, order);
+	begin_order(connection, order);
 	return true;
 }
 
@@ -741,7 +741,7 @@ static void end_of_stream(struct connection *connection)
 }
 
 /* Bytes; 0: there are none now, or no more. */
-static size_t receive(struct connection *connection)
+static size_t connection_receive(struct connection *connection)
 {
 	struct part *part = connection->filling;
 	struct iovec iov[2];
@@ -807,7 +807,7 @@ static void count_sent(struct connection *connection, size_t n)
 	}
 }
 
-static size_t gather(const struct connection *connection, struct iovec iov[IOVS])
+static size_t gather_replies(const struct connection *connection, struct iovec iov[IOVS])
 {
 	size_t count = 0, passed = connection->sent;
 
@@ -836,7 +836,8 @@ static bool send_replies(struct connection *connection)
 
 	connection->send_blocked = false;
 	while (connection->replies) {
-		ssize_t n = stream_send(&connection->options.stream, iov, gather(connection, iov));
+		ssize_t n = stream_send(&connection->options.stream, iov,
+					gather_replies(connection, iov));
 
 		if (n >= 0) {
 			count_sent(connection, n);
@@ -866,7 +867,7 @@ void connection_go_on(struct connection *connection)
 			connection->place.touched(connection->place.waiter, connection);
 			return;
 		}
-		n = receive(connection);
+		n = connection_receive(connection);
 		if (n == 0)
 			return;
 		received += n;

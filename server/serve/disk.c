@@ -119,7 +119,7 @@ static int check_all(const struct disks *disks, struct error *err)
 
 /* ---- one after the other ---- */
 
-static int read_key(const struct disk *disk, struct key *key, struct error *err)
+static int disk_read_key(const struct disk *disk, struct key *key, struct error *err)
 {
 	char path[PATH_MAX], name[PATH_MAX + 16];
 	const char *file = key_path(disk, path);
@@ -183,7 +183,7 @@ int disks_open(const struct disks *disks, struct exports *exports, struct error 
 			ret = open_check_key_file(&disk->open, key_path(disk, path),
 						  &disk->key_part, err);
 		if (ret == 0 && disk->open.unlock && disk->asker.fd < 0 && !key.data)
-			ret = read_key(disk, &key, err);
+			ret = disk_read_key(disk, &key, err);
 		if (ret == 0)
 			ret = open_one(disk, &key, exports, err);
 		ret = name_line(disks, disk, ret, err);

@@ -91,7 +91,7 @@ static const struct export_facts *list_export(void *opaque, size_t i)
 	return i < exports->count ? exports_tell(exports->all[i]) : NULL;
 }
 
-static const struct export_facts *find_export(void *opaque, const char *name)
+static const struct export_facts *door_find_export(void *opaque, const char *name)
 {
 	struct guest *guest = opaque;
 	struct door *door = guest->door;
@@ -192,7 +192,7 @@ static struct guest *let_in(struct door *door, int fd)
 {
 	struct handshake_options options = {
 		.list = list_export,
-		.find = find_export,
+		.find = door_find_export,
 		.tls_offered = door->options.tls,
 		.tls_required = door->options.tls && !door->options.tls_optional,
 		.max_options = MAX_OPTIONS + EACH_EXPORT * door->options.exports->count,
@@ -267,7 +267,7 @@ static bool take_place(struct guest *guest)
 /* ---- what a guest says ---- */
 
 /* Or sends it away. */
-static void hand_on(struct door *door, struct guest *guest)
+static void hand_on_guest(struct door *door, struct guest *guest)
 {
 	const struct transmission *wire = &guest->handshake.transmission;
 	struct export *export = export_of(wire->facts);
@@ -313,7 +313,7 @@ static int take_fence(struct guest *guest, struct error *err)
 }
 
 /* False: not yet. */
-static bool open_export(struct door *door, struct guest *guest)
+static bool open_guest_export(struct door *door, struct guest *guest)
 {
 	struct error err;
 	int ret;
@@ -345,7 +345,7 @@ static bool send_output(struct guest *guest, bool *broken)
 }
 
 /* True: there is something. */
-static bool receive(struct guest *guest, bool *broken)
+static bool guest_receive(struct guest *guest, bool *broken)
 {
 	const struct iovec iov = { guest->in + guest->in_end, sizeof(guest->in) - guest->in_end };
 	ssize_t n = stream_receive(&guest->stream, &iov, 1);
@@ -365,7 +365,7 @@ static void feed(struct guest *guest)
 	guest->in_end -= used;
 }
 
-static void watch(struct door *door, struct guest *guest, uint32_t events)
+static void watch_guest(struct door *door, struct guest *guest, uint32_t events)
 {
 	struct epoll_event event = { .events = events, .data.ptr = guest };
 
@@ -395,7 +395,7 @@ static bool secure(struct door *door, struct guest *guest, bool *gone)
 		return true;
 	}
 	if (ret == 0) {
-		watch(door, guest, events);
+		watch_guest(door, guest, events);
 		return false;
 	}
 	snprintf(why, sizeof(why), "no TLS with it: %s", tls_server_reason(text, sizeof(text)));
@@ -405,7 +405,7 @@ static bool secure(struct door *door, struct guest *guest, bool *gone)
 }
 
 /* As far as it goes now. */
-static void go_on(struct door *door, struct guest *guest)
+static void guest_go_on(struct door *door, struct guest *guest)
 {
 	struct handshake *handshake = &guest->handshake;
 	bool broken = false, goes_on = true, gone = false;
@@ -415,9 +415,9 @@ static void go_on(struct door *door, struct guest *guest)
 		handshake_output(handshake, &to_send);
 		if (to_send) {
 			goes_on = send_output(guest, &broken);
-			watch(door, guest, goes_on ? EPOLLIN : EPOLLOUT);
+			watch_guest(door, guest, goes_on ? EPOLLIN : EPOLLOUT);
 		} else if (guest->step == HANDSHAKE_READY) {
-			hand_on(door, guest);
+			hand_on_guest(door, guest);
 			return;
 		} else if (guest->step == HANDSHAKE_OVER) {
 			send_away(door, guest, handshake->why);
@@ -427,17 +427,17 @@ static void go_on(struct door *door, struct guest *guest)
 			if (gone)
 				return;
 		} else if (guest->step == HANDSHAKE_OPEN) {
-			goes_on = open_export(door, guest);
+			goes_on = open_guest_export(door, guest);
 			/* What it has sent is for later; that it has gone is for now. */
-			watch(door, guest,
-			      goes_on               ? (uint32_t)EPOLLIN :
-			      guest->place == WAITS ? (uint32_t)EPOLLRDHUP :
-						      0);
+			watch_guest(door, guest,
+				    goes_on               ? (uint32_t)EPOLLIN :
+				    guest->place == WAITS ? (uint32_t)EPOLLRDHUP :
+							    0);
 		} else if (guest->in_end) {
 			feed(guest);
 		} else {
-			watch(door, guest, EPOLLIN);
-			goes_on = receive(guest, &broken);
+			watch_guest(door, guest, EPOLLIN);
+			goes_on = guest_receive(guest, &broken);
 		}
 	}
 	if (broken)
@@ -446,7 +446,7 @@ static void go_on(struct door *door, struct guest *guest)
 
 /* ---- listeners ---- */
 
-static bool has_room(const struct door *door)
+static bool door_has_room(const struct door *door)
 {
 	return (door->idle || find_leaver(door)) && door->nr_in[WAITS] == 0 && has_place(door);
 }
@@ -464,14 +464,14 @@ static void pause_listening(struct door *door, const struct listener *listener, 
 
 static void accept_some(struct door *door, const struct listener *listener)
 {
-	for (unsigned i = 0; i < ACCEPTS && has_room(door); i++) {
+	for (unsigned i = 0; i < ACCEPTS && door_has_room(door); i++) {
 		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
 			struct guest *guest = let_in(door, fd);
 
 			if (guest)
-				go_on(door, guest); /* it waits for the greeting */
+				guest_go_on(door, guest); /* it waits for the greeting */
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -486,7 +486,7 @@ static void accept_some(struct door *door, const struct listener *listener)
 /* Is anybody to be taken in now? */
 static void mind_listeners(struct door *door)
 {
-	bool listens = has_room(door) && clock_ms() >= door->paused_until;
+	bool listens = door_has_room(door) && clock_ms() >= door->paused_until;
 
 	if (listens == door->listens)
 		return;
@@ -521,7 +521,7 @@ static void look_at_guests(struct door *door)
 		if (guest->place != WAITS && guest->until <= now)
 			send_away(door, guest, why[guest->place]);
 		else if (is_held(guest))
-			go_on(door, guest);
+			guest_go_on(door, guest);
 	}
 	teller_go_on(&door->teller, GUESTS_NAME, false);
 }
@@ -553,7 +553,7 @@ static bool is_listener(const struct door *door, const void *what)
 }
 
 /* False: it shall end. */
-static bool do_round(struct door *door)
+static bool door_round(struct door *door)
 {
 	struct epoll_event events[EVENTS];
 	int count;
@@ -569,7 +569,7 @@ static bool do_round(struct door *door)
 		if (is_held(guest)) /* it is watched for its end alone */
 			send_away(door, guest, NULL);
 		else
-			go_on(door, guest);
+			guest_go_on(door, guest);
 	}
 	for (int i = 0; i < count; i++) {
 		if (!events[i].data.ptr)
@@ -598,7 +598,7 @@ int door_run(const struct door_options *options, int stop_fd, struct error *err)
 	door->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (door->epoll_fd < 0 || epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, stop_fd, &event) < 0)
 		ret = error_set(err, errno, "no descriptor to watch clients: %s", strerror(errno));
-	while (ret == 0 && do_round(door))
+	while (ret == 0 && door_round(door))
 		;
 	while (door->oldest)
 		send_away(door, door->oldest, NULL);

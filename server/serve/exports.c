@@ -15,7 +15,7 @@
 #define MAX_REQUEST  (32 * 1024 * 1024) /* bytes */
 #define SERVER_WORDS 128                /* lasting-words.h */
 
-static uint16_t flags_of(const struct volume *volume, bool no_zero)
+static uint16_t export_flags(const struct volume *volume, bool no_zero)
 {
 	const struct target *target = volume->target;
 	/* Nothing is cached here: a flush on one connection covers the writes of all. */
@@ -34,7 +34,7 @@ static uint16_t flags_of(const struct volume *volume, bool no_zero)
 }
 
 /* What is in it, the user's words, and who serves it. */
-static int describe(struct export *export, bool no_zero, struct error *err)
+static int describe_export(struct export *export, bool no_zero, struct error *err)
 {
 	const struct volume *volume = export->volume;
 	char luks[128] = "";
@@ -53,7 +53,7 @@ static int describe(struct export *export, bool no_zero, struct error *err)
 		.name = export->name,
 		.description = export->description,
 		.size = volume->size,
-		.flags = flags_of(volume, no_zero),
+		.flags = export_flags(volume, no_zero),
 		.min_block = 1,
 		.preferred_block = volume->block > 4096 ? volume->block : 4096,
 		.max_block = MAX_REQUEST,
@@ -118,7 +118,7 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 
 		ret = fences_identify(&export->fences, !target_is_nbd(export->volume->target), err);
 		if (ret == 0)
-			ret = describe(export, exports->no_zero, err);
+			ret = describe_export(export, exports->no_zero, err);
 		if (ret == 0)
 			ret = loops_open(export->volume, threads, exports->counted, &export->loops,
 					 err);

@@ -55,7 +55,7 @@ static bool has_output(const struct handshake *hs)
 	return hs->output_start < hs->output_end;
 }
 
-static size_t room(const struct handshake *hs)
+static size_t output_room(const struct handshake *hs)
 {
 	return sizeof(hs->output) - hs->output_end;
 }
@@ -64,7 +64,7 @@ static uint8_t *extend_output(struct handshake *hs, size_t len)
 {
 	uint8_t *at = hs->output + hs->output_end;
 
-	assert(len <= room(hs));
+	assert(len <= output_room(hs));
 	hs->output_end += len;
 	return at;
 }
@@ -101,7 +101,7 @@ static void put_error(struct handshake *hs, uint32_t reply, const char *text)
 }
 
 /* NBD_OPT_EXPORT_NAME has no reply that could say no. */
-static void refuse(struct handshake *hs, const struct handshake_fault *fault)
+static void refuse_option(struct handshake *hs, const struct handshake_fault *fault)
 {
 	if (hs->option == NBD_OPT_EXPORT_NAME)
 		end(hs, fault->text);
@@ -262,7 +262,7 @@ static void run_export_name(struct handshake *hs)
 	const uint8_t *text;
 
 	if (hs->transmission.extended) {
-		refuse(hs, &has_extended);
+		refuse_option(hs, &has_extended);
 		return;
 	}
 	fault = read_text(&reader, hs->data_len, &text);
@@ -271,7 +271,7 @@ static void run_export_name(struct handshake *hs)
 		fault = find_export(hs);
 	}
 	if (fault)
-		refuse(hs, fault);
+		refuse_option(hs, fault);
 	else
 		open_export(hs);
 }
@@ -293,7 +293,7 @@ static void go_on_listing(struct handshake *hs)
 		size_t more_len = utf8_fit(more, NBD_MAX_STRING);
 		uint8_t *at;
 
-		if (room(hs) < REPLY_LEN + 4 + name_len + more_len)
+		if (output_room(hs) < REPLY_LEN + 4 + name_len + more_len)
 			return;
 		hs->listing = facts;
 		if (!facts)
@@ -316,7 +316,7 @@ static void run_list(struct handshake *hs)
 static void run_starttls(struct handshake *hs)
 {
 	if (hs->secured || !hs->options.tls_offered) {
-		refuse(hs, hs->secured ? &twice_tls : &no_tls);
+		refuse_option(hs, hs->secured ? &twice_tls : &no_tls);
 		return;
 	}
 	acknowledge(hs);
@@ -351,7 +351,7 @@ static void run_info(struct handshake *hs)
 	const struct handshake_fault *fault = read_wishes(hs);
 
 	if (fault)
-		refuse(hs, fault);
+		refuse_option(hs, fault);
 	else if (hs->option == NBD_OPT_GO)
 		open_export(hs);
 	else
@@ -361,7 +361,7 @@ static void run_info(struct handshake *hs)
 static void run_structured_reply(struct handshake *hs)
 {
 	if (hs->transmission.extended) {
-		refuse(hs, &has_extended);
+		refuse_option(hs, &has_extended);
 		return;
 	}
 	hs->transmission.structured = true;
@@ -434,7 +434,7 @@ static void run_meta_context(struct handshake *hs)
 	if (!fault)
 		fault = read_queries(hs, &found);
 	if (fault) {
-		refuse(hs, fault);
+		refuse_option(hs, fault);
 		return;
 	}
 	if (found)
@@ -531,7 +531,7 @@ static void take_data(struct handshake *hs)
 static void take_refused(struct handshake *hs)
 {
 	hs->state = HANDSHAKE_AT_OPTION;
-	refuse(hs, hs->refusal);
+	refuse_option(hs, hs->refusal);
 }
 
 static bool waits_for_input(const struct handshake *hs)
@@ -575,7 +575,7 @@ static bool may_be_option(const struct handshake *hs)
 }
 
 /* Takes at least one byte, and returns how many. */
-static size_t take(struct handshake *hs, const uint8_t *bytes, size_t len)
+static size_t take_bytes(struct handshake *hs, const uint8_t *bytes, size_t len)
 {
 	size_t n = needed(hs) - hs->have;
 
@@ -609,7 +609,7 @@ static enum handshake_next next_of(const struct handshake *hs)
 }
 
 /* What a client has agreed to. */
-static void forget(struct handshake *hs)
+static void forget_agreed(struct handshake *hs)
 {
 	hs->transmission = (struct transmission){ 0 };
 	hs->chosen = false;
@@ -624,7 +624,7 @@ void handshake_begin(struct handshake *hs, const struct handshake_options *optio
 	hs->options = *options;
 	hs->output_start = hs->output_end = 0;
 	hs->name[0] = '\0';
-	forget(hs);
+	forget_agreed(hs);
 	at = extend_output(hs, 18);
 	at = put_be64(at, NBD_MAGIC);
 	at = put_be64(at, NBD_OPTS_MAGIC);
@@ -653,7 +653,7 @@ enum handshake_next handshake_feed(struct handshake *hs, const uint8_t *bytes, s
 {
 	*used = 0;
 	while (*used < len && waits_for_input(hs) && !has_output(hs))
-		*used += take(hs, bytes + *used, len - *used);
+		*used += take_bytes(hs, bytes + *used, len - *used);
 	/* A client waits for our word before it begins with TLS. */
 	if (*used < len && hs->state == HANDSHAKE_AT_TLS)
 		end(hs, "something came in the clear behind the wish for TLS: "
@@ -665,7 +665,7 @@ void handshake_secured(struct handshake *hs)
 {
 	assert(hs->state == HANDSHAKE_AT_TLS && !has_output(hs));
 	hs->secured = true;
-	forget(hs);
+	forget_agreed(hs);
 	hs->state = HANDSHAKE_AT_OPTION;
 }
 

@@ -68,22 +68,22 @@ static const struct channel_options large_options = {
 
 /* ---- what other threads give it ---- */
 
-static void wake(struct loop *loop)
+static void loop_wake(struct loop *loop)
 {
 	if (atomic_exchange(&loop->asleep, false))
 		while (eventfd_write(loop->wake_fd, 1) < 0 && errno == EINTR)
 			;
 }
 
-static void push(struct loop *loop, struct ndio_request *_Atomic *stack,
-		 struct ndio_request *request)
+static void loop_push(struct loop *loop, struct ndio_request *_Atomic *stack,
+		      struct ndio_request *request)
 {
 	struct ndio_request *first = atomic_load(stack);
 
 	do
 		request->next = first;
 	while (!atomic_compare_exchange_weak(stack, &first, request));
-	wake(loop);
+	loop_wake(loop);
 }
 
 /* Of a request: it has its range; or it has ended, and so have the syncs that it waited for. */
@@ -91,14 +91,14 @@ static void resume(struct ndio_request *request)
 {
 	struct loop *loop = request->waiter;
 
-	push(loop, &loop->inbox, request);
+	loop_push(loop, &loop->inbox, request);
 }
 
-static void done(void *waiter, struct ndio_request *request)
+static void loop_request_done(void *waiter, struct ndio_request *request)
 {
 	struct loop *loop = waiter;
 
-	push(loop, &loop->done, request);
+	loop_push(loop, &loop->done, request);
 }
 
 static bool has_mail(const struct loop *loop)
@@ -107,7 +107,7 @@ static bool has_mail(const struct loop *loop)
 	       atomic_load(&loop->newcomers);
 }
 
-static void take_inbox(struct loop *loop)
+static void loop_take_inbox(struct loop *loop)
 {
 	struct ndio_request *request = atomic_exchange(&loop->inbox, NULL), *next;
 
@@ -150,7 +150,7 @@ static void take_newcomers(struct loop *loop)
 			.channel = loop->channel,
 			.workers = loop->all->workers,
 			.meter = loop->meter,
-			.done = done,
+			.done = loop_request_done,
 			.resume = resume,
 			.waiter = loop,
 			.touched = touch,
@@ -182,7 +182,7 @@ static void drop(struct loop *loop, struct connection *connection)
 }
 
 /* One that waits for nothing is taken out: epoll would tell of its end again and again. */
-static void watch(struct loop *loop, struct connection *connection)
+static void loop_watch(struct loop *loop, struct connection *connection)
 {
 	struct connection_links *links = connection_links(connection);
 	uint32_t events = connection_events(connection);
@@ -198,7 +198,7 @@ static void watch(struct loop *loop, struct connection *connection)
 }
 
 /* Each that something happened to, once: what that starts comes to its end in the next round. */
-static void go_on(struct loop *loop)
+static void loop_go_on(struct loop *loop)
 {
 	struct connection *connection = loop->touched, *next;
 
@@ -209,13 +209,13 @@ static void go_on(struct loop *loop)
 		next = links->next_touched;
 		links->is_touched = false;
 		connection_go_on(connection);
-		watch(loop, connection);
+		loop_watch(loop, connection);
 		if (connection_is_over(connection) && !links->is_touched)
 			drop(loop, connection);
 	}
 }
 
-static void look(struct loop *loop)
+static void loop_look(struct loop *loop)
 {
 	struct epoll_event events[EVENTS];
 	int count = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
@@ -241,18 +241,18 @@ static void sleep_or_reap(struct loop *loop, bool sleep)
 	atomic_store(&loop->asleep, false);
 }
 
-static void do_round(struct loop *loop)
+static void loop_round(struct loop *loop)
 {
 	bool ended;
 
 	take_newcomers(loop);
-	take_inbox(loop);
-	look(loop);
-	go_on(loop);
+	loop_take_inbox(loop);
+	loop_look(loop);
+	loop_go_on(loop);
 	ended = channel_send(loop->channel, false);
 	sleep_or_reap(loop, !ended && !loop->touched);
 	channel_land(loop->channel);
-	go_on(loop);
+	loop_go_on(loop);
 }
 
 /* All come to their end; and after the grace they are ended. */
@@ -271,7 +271,7 @@ static void end_all(struct loop *loop)
 			connection_stop(connection, now);
 			touch(loop, connection);
 		}
-		do_round(loop);
+		loop_round(loop);
 		if (loop->connections && !loop->touched)
 			poll(&(struct pollfd){ .fd = loop->epoll_fd, .events = POLLIN }, 1, NAP_MS);
 	}
@@ -282,7 +282,7 @@ static void *loop_main(void *opaque)
 	struct loop *loop = opaque;
 
 	while (!atomic_load(&loop->closing))
-		do_round(loop);
+		loop_round(loop);
 	end_all(loop);
 	return NULL;
 }
@@ -371,7 +371,7 @@ void loops_end(struct loops *loops)
 {
 	for (unsigned i = 0; loops && i < loops->count; i++) {
 		atomic_store(&loops->loop[i].closing, true);
-		wake(&loops->loop[i]);
+		loop_wake(&loops->loop[i]);
 	}
 }
 
@@ -410,7 +410,7 @@ void loops_add(struct loops *loops, struct connection *connection)
 	do
 		connection_links(connection)->next_touched = first;
 	while (!atomic_compare_exchange_weak(&best->newcomers, &first, connection));
-	wake(best);
+	loop_wake(best);
 }
 
 const struct meters *loops_meters(const struct loops *loops)

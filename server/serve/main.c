@@ -42,7 +42,7 @@ static bool has_tls(const struct serve_options *options)
 }
 
 /* Who started it in the background tells by a mark what is the reason, and what was only said on the way. */
-static int fail(const struct serve_options *options, const struct error *err)
+static int serve_fail(const struct serve_options *options, const struct error *err)
 {
 	say("%s%s", options->background ? "error: " : "", err->text);
 	return EXIT_FAILURE;
@@ -131,7 +131,7 @@ static int write_pid(const char *path, struct error *err)
 /* ---- a command of its own ---- */
 
 /* What a URI could take for its own is written by number. */
-static void append(char *uri, size_t size, const char *text)
+static void uri_append(char *uri, size_t size, const char *text)
 {
 	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 				    "0123456789-._~/";
@@ -152,10 +152,10 @@ static void set_uri(const struct serve_options *options)
 		snprintf(uri, sizeof(uri), "%s+unix:///", scheme);
 	else
 		snprintf(uri, sizeof(uri), "%s://%s/", scheme, first->name);
-	append(uri, sizeof(uri), exports.all[0]->name);
+	uri_append(uri, sizeof(uri), exports.all[0]->name);
 	if (first->path) {
 		strcat(uri, "?socket=");
-		append(uri, sizeof(uri), first->path);
+		uri_append(uri, sizeof(uri), first->path);
 	}
 	setenv("uri", uri, true);
 }
@@ -272,7 +272,7 @@ static int serve(struct serve_options *options, struct error *err)
 	tellers_end();
 	disks_clear(&options->disks);
 	tls_server_free(tls);
-	return ret < 0 ? fail(options, err) : status;
+	return ret < 0 ? serve_fail(options, err) : status;
 }
 
 int main(int argc, char **argv)
@@ -291,7 +291,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* the write that fails says so */
 	if (options.background && background_begin(&err) < 0)
-		return fail(&options, &err);
+		return serve_fail(&options, &err);
 	allow_descriptors();
 	return serve(&options, &err);
 }

@@ -149,14 +149,14 @@ static int __attribute__((format(printf, 1, 2))) usage(const char *fmt, ...)
 	return STATUS_USAGE;
 }
 
-static int take_direct(struct serve_options *options, const char *value)
+static int options_take_direct(struct serve_options *options, const char *value)
 {
 	return direct_mode_parse(value, &options->disk.open.direct) ?
 		       -1 :
 		       usage("--direct takes auto, on or off, not \"%s\"", value);
 }
 
-static int take_number(struct serve_options *options, int option, const char *value)
+static int options_take_number(struct serve_options *options, int option, const char *value)
 {
 	const struct {
 		int option;
@@ -193,7 +193,7 @@ static int take_number(struct serve_options *options, int option, const char *va
 	return -1;
 }
 
-static int take_size(struct serve_options *options, int option, const char *value)
+static int options_take_size(struct serve_options *options, int option, const char *value)
 {
 	struct key_part *part = &options->disk.key_part;
 	uint64_t *unflushed = &options->disk.open.unflushed;
@@ -254,7 +254,7 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 	case KEYFILE_OFFSET:
 	case KEYFILE_SIZE:
 	case UNFLUSHED:
-		return take_size(options, option, value);
+		return options_take_size(options, option, value);
 	case HEADER:
 		disk->open.header = value;
 		return -1;
@@ -269,13 +269,13 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 		disk->open.locking = LOCK_IMAGE_OFF;
 		return -1;
 	case DIRECT:
-		return take_direct(options, value);
+		return options_take_direct(options, value);
 	default:
-		return take_number(options, option, value);
+		return options_take_number(options, option, value);
 	}
 }
 
-static int take(struct serve_options *options, int option, const char *value)
+static int options_take_one(struct serve_options *options, int option, const char *value)
 {
 	switch (option) {
 	case TLS_PSK:
@@ -324,7 +324,7 @@ static int take(struct serve_options *options, int option, const char *value)
 }
 
 /* What only goes together, of keys. */
-static int check_key(struct serve_options *options)
+static int options_check_key(struct serve_options *options)
 {
 	struct disk *disk = &options->disk;
 	bool is_asked = disk->asker.fd >= 0;
@@ -345,7 +345,7 @@ static int check_key(struct serve_options *options)
 }
 
 /* And of the rest. */
-static int check(const struct serve_options *options)
+static int options_check(const struct serve_options *options)
 {
 	if (options->tls.psk_file && options->tls.certificates)
 		return usage("--tls-psk or --tls-certificates, not both");
@@ -359,7 +359,7 @@ static int check(const struct serve_options *options)
 }
 
 /* And of disks. */
-static int check_disks(const struct serve_options *options)
+static int options_check_disks(const struct serve_options *options)
 {
 	bool is_named = *options->disk.name;
 
@@ -389,7 +389,7 @@ static int check_asker(const struct asker *asker)
 /* ---- what is served ---- */
 
 /* Of several: what a client would call it. */
-static int set_name(struct disk *disk, struct error *err)
+static int name_disk(struct disk *disk, struct error *err)
 {
 	const char *slash = strrchr(disk->locator, '/');
 
@@ -412,7 +412,7 @@ static int add_disk(struct serve_options *options, const char *locator, struct e
 	*disk = options->disk;
 	ret = disk_set_locator(disk, locator, err);
 	if (ret == 0 && options->nr_locators > 1)
-		ret = set_name(disk, err);
+		ret = name_disk(disk, err);
 	else if (ret == 0)
 		ret = disk_check_name(disk->name, err);
 	for (unsigned i = 0; i < disks->count && ret == 0; i++)
@@ -477,14 +477,14 @@ int options_take(int argc, char **argv, struct serve_options *options)
 		.max_connections = 256,
 	};
 	while (status < 0 && (option = getopt_long(argc, argv, "l:s:e:k:rhV", table, NULL)) >= 0)
-		status = take(options, option, optarg);
+		status = options_take_one(options, option, optarg);
 	options->nr_locators = argc - optind;
 	if (status < 0)
-		status = check_key(options);
+		status = options_check_key(options);
 	if (status < 0)
-		status = check(options);
+		status = options_check(options);
 	if (status < 0)
-		status = check_disks(options);
+		status = options_check_disks(options);
 	if (status < 0)
 		status = check_asker(&options->disk.asker);
 	if (status < 0 && options->background)

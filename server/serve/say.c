@@ -51,13 +51,13 @@ void say(const char *fmt, ...)
 	va_end(args);
 }
 
-static void tell(void *opaque, const char *message)
+static void serve_tell(void *opaque, const char *message)
 {
 	(void)opaque;
 	say("%s", message);
 }
 
-const struct notice serve_notice = { .tell = tell };
+const struct notice serve_notice = { .tell = serve_tell };
 
 /* ---- what clients can have said again and again ---- */
 

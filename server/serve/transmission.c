@@ -36,7 +36,7 @@ static const struct kind {
 
 static const struct kind unknown_kind = { 0 };
 
-static const struct kind *kind_of(uint16_t type)
+static const struct kind *command_kind(uint16_t type)
 {
 	return type < sizeof(kinds) / sizeof(kinds[0]) ? &kinds[type] : &unknown_kind;
 }
@@ -45,7 +45,7 @@ static const struct kind *kind_of(uint16_t type)
  * from clients that were told of it. */
 static uint16_t allowed_flags(const struct transmission *t, const struct command *command)
 {
-	uint16_t flags = kind_of(command->type)->flags & ~NBD_CMD_FLAG_FUA;
+	uint16_t flags = command_kind(command->type)->flags & ~NBD_CMD_FLAG_FUA;
 	uint16_t can = t->facts->flags;
 
 	if (can & NBD_FLAG_SEND_FUA)
@@ -59,7 +59,7 @@ static uint16_t allowed_flags(const struct transmission *t, const struct command
 	return flags;
 }
 
-static void refuse(struct command *command, uint32_t error, const char *why)
+static void refuse_command(struct command *command, uint32_t error, const char *why)
 {
 	if (command->refuse)
 		return;
@@ -69,37 +69,39 @@ static void refuse(struct command *command, uint32_t error, const char *why)
 
 static void check_kind(const struct transmission *t, struct command *command)
 {
-	const struct kind *kind = kind_of(command->type);
+	const struct kind *kind = command_kind(command->type);
 
 	if (!kind->known)
-		refuse(command, NBD_EINVAL, "the command is unknown");
+		refuse_command(command, NBD_EINVAL, "the command is unknown");
 	if (kind->writes && t->facts->flags & NBD_FLAG_READ_ONLY)
-		refuse(command, NBD_EPERM, "the export is read-only");
+		refuse_command(command, NBD_EPERM, "the export is read-only");
 	if ((t->facts->flags & kind->needs) != kind->needs ||
 	    (command->type == NBD_CMD_BLOCK_STATUS && !t->base_allocation))
-		refuse(command, NBD_EINVAL, "the command isn't offered");
+		refuse_command(command, NBD_EINVAL, "the command isn't offered");
 	if (command->flags & ~allowed_flags(t, command))
-		refuse(command, NBD_EINVAL, "a flag is unknown to this command, or isn't offered");
+		refuse_command(command, NBD_EINVAL,
+			       "a flag is unknown to this command, or isn't offered");
 }
 
-static void check_range(const struct transmission *t, struct command *command)
+static void check_bounds(const struct transmission *t, struct command *command)
 {
-	const struct kind *kind = kind_of(command->type);
+	const struct kind *kind = command_kind(command->type);
 	const struct export_facts *facts = t->facts;
 
 	if (!kind->has_range) {
 		if (command->offset || command->len)
-			refuse(command, NBD_EINVAL, "the command has no range");
+			refuse_command(command, NBD_EINVAL, "the command has no range");
 		return;
 	}
 	if (command->len == 0)
-		refuse(command, NBD_EINVAL, "the length is zero");
+		refuse_command(command, NBD_EINVAL, "the length is zero");
 	if (kind->has_data && command->len > facts->max_block)
-		refuse(command, NBD_EINVAL, "the length is above the largest block size");
+		refuse_command(command, NBD_EINVAL, "the length is above the largest block size");
 	if (command->offset % facts->min_block || command->len % facts->min_block)
-		refuse(command, NBD_EINVAL, "the range isn't aligned to the smallest block size");
+		refuse_command(command, NBD_EINVAL,
+			       "the range isn't aligned to the smallest block size");
 	if (command->offset > facts->size || command->len > facts->size - command->offset)
-		refuse(command, kind->behind_end, "the range goes beyond the export's end");
+		refuse_command(command, kind->behind_end, "the range goes beyond the export's end");
 }
 
 /* Reads the fields, of either form. */
@@ -143,8 +145,8 @@ int transmission_parse(const struct transmission *t, const uint8_t *request,
 		return ret;
 	check_kind(t, command);
 	if (!command->refuse)
-		check_range(t, command);
-	command->flags &= kind_of(command->type)->flags;
+		check_bounds(t, command);
+	command->flags &= command_kind(command->type)->flags;
 	return 0;
 }
 
