@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tree keeps to its layout: includes point downwards, no headers in a circle, the engine's need
-# neither libnbd nor TLS, and it can be read in a day. tests/tools/check-layout.py has the table; here
-# it is shown to see what breaks each of these.
+# neither libnbd nor TLS, a static function's name is its own, and it can be read in a day.
+# tests/tools/check-layout.py has the table; here it is shown to see what breaks each of these.
 . "$(dirname "$0")/../lib/lib.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "none of our programs is run here"
@@ -82,6 +82,21 @@ done
 broken "a header that needs another first" alone \
 	"common/engine/odd.h: doesn't compile alone: unknown type name 'what'" \
 	common/engine/odd.h 'int odd(what *it);'
+
+printf '%s\n' 'static void *odd_static(int a,' '                        int b)' '{' '}' \
+	'int odd_public(void)' '{' '}' >"$T/tree/common/base/odd.c"
+broken "a static's name twice" names \
+	"server/serve/door.c: odd_static() is a function of common/base/odd.c, too" \
+	server/serve/door.c '__attribute__((format(printf, 1, 2))) static' \
+	'void odd_static(const char *fmt, ...)' '{' '}'
+broken "a static with the name of a function for all" names \
+	"common/base/odd.c: odd_public() is a function of client/copy/copy.c, too" \
+	client/copy/copy.c 'static struct copy **odd_public(void)' '{' '}'
+broken "a function for all with the name of a static" names \
+	"common/base/odd.c: odd_static() is a function of client/copy/copy.h, too" \
+	client/copy/copy.h 'int' 'odd_static(int a)' '{' '}'
+ok "declared and called as often as one likes" check "$T/tree" names
+rm "$T/tree/common/base/odd.c"
 
 # fill LINES: as many lines of C, or none, in a file beside the engine's own.
 fill() {

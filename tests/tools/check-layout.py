@@ -2,9 +2,9 @@
 """check-layout.py ROOT [CHECK...]: does the tree below ROOT keep to its layout?
 
 CHECK: arrows (which room's files may include which), circles (of headers), alone (the engine's
-headers compile by themselves, without libnbd and OpenSSL's TLS), size (of what a reader of the
-engine reads). All of them, if none is given. What is wrong is printed, a line each, and the status
-is 1 then.
+headers compile by themselves, without libnbd and OpenSSL's TLS), names (a static function's is its
+own), size (of what a reader of the engine reads). All of them, if none is given. What is wrong is
+printed, a line each, and the status is 1 then.
 """
 import collections
 import concurrent.futures
@@ -47,6 +47,10 @@ PATHS = {"common": ["common"], "server": ["common"], "client": ["common", "clien
 # What someone reads who wants to know the engine: the engine and the plugin.
 TO_READ = ["common/engine/*.[ch]", "server/*.[ch]"]
 LINES = 5000
+
+# A function's definition, as the tree is formatted: its type and name, and a line that is a brace.
+ATTRIBUTE = re.compile(r"__attribute__\(\((?:[^()]|\([^()]*\))*\)\)\s*")
+FUNCTION = re.compile(r"^((?:\w+[ \t\n*]+)+)(\w+)\([^;{}]*\)\n\{", re.M)
 
 # Headers that the engine's don't need.
 FOREIGN = ["libnbd.h", "openssl/ssl.h"]
@@ -141,6 +145,23 @@ def check_alone(root, tree):
             yield from wrong
 
 
+def read_functions(root, path):
+    """name -> is it static, of the functions that are defined here."""
+    with open(os.path.join(root, path), encoding="utf-8") as text:
+        found = FUNCTION.findall(ATTRIBUTE.sub("", text.read()))
+    return {name: "static" in kind.split() for kind, name in found}
+
+
+def check_names(root, tree):
+    """Or a backtrace doesn't say where it has been, and a breakpoint stops elsewhere too."""
+    seen = {}
+    for path in tree:
+        for name, is_static in read_functions(root, path).items():
+            other, other_is_static = seen.setdefault(name, (path, is_static))
+            if other != path and (is_static or other_is_static):
+                yield f"{path}: {name}() is a function of {other}, too"
+
+
 def check_size(root, tree):
     paths = [path for path in tree if any(
         fnmatch.fnmatch(path, p) and path.count("/") == p.count("/") for p in TO_READ)]
@@ -152,7 +173,8 @@ def check_size(root, tree):
         yield f"{' and '.join(TO_READ)}: {lines} lines, and {LINES} is all that a reader has time for"
 
 
-CHECKS = {"arrows": check_arrows, "circles": check_circles, "alone": check_alone, "size": check_size}
+CHECKS = {"arrows": check_arrows, "circles": check_circles, "alone": check_alone, "names": check_names,
+          "size": check_size}
 
 
 def main():
