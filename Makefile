@@ -1,6 +1,6 @@
 # ndio: `make help` lists what can be made.
 
-VERSION := 0.1.0
+VERSION := $(file <VERSION)
 
 ## PREFIX=/usr/local   where `make install` puts things; /usr: the plugin goes where nbdkit looks
 ## DESTDIR=            a root to install below
@@ -157,7 +157,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit check check-doors check-survival check-vm check-vm-quick check-speed check-format format check-abi abi fuzz sim \
+.PHONY: all unit dist check check-doors check-survival check-vm check-vm-quick check-speed check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -350,6 +350,12 @@ uninstall: ## remove what was installed
 		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
 	$(if $(DESTDIR),,@$(run_ldconfig))
 
+# With the version in its name, and an RPM spec in it.
+DIST := build/ndio-$(VERSION).tar.gz
+dist: ## pack the sources, build/ndio-VERSION.tar.gz, which build without git
+	$(call say,DIST,$(DIST))
+	$(Q)packaging/make-dist ndio-$(VERSION) '$(abspath $(DIST))'
+
 clean: ## remove everything that was built
 	$(Q)rm -rf build
 
@@ -362,7 +368,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps dist uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 

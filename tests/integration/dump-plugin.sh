@@ -19,7 +19,7 @@ for line in name=ndio magic_config_key=file thread_model=parallel errno_is_prese
 	'ndio_usdt=(yes|no)'; do
 	ok "--dump-plugin says $line" grep -qxE "$line" "$T/dump"
 done
-ok "its version is the build's" grep -qx "version=$(sed -n 's/^VERSION := //p' "$root/Makefile")" \
+ok "its version is the build's" grep -qx "version=$(cat "$root/VERSION")" \
 	"$T/dump"
 ok "--version" ndio "$NDIO_PLUGIN" --version
 

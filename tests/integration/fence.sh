@@ -9,7 +9,7 @@
 # With the plugin an export has any name.
 named=()
 [ "$DOOR" = nbdkit ] || named=(--export=disk)
-identity="ndio $(sed -n 's/^VERSION := //p' "$root/Makefile") instance=[0-9a-f]{32} fences"
+identity="ndio $(cat "$root/VERSION") instance=[0-9a-f]{32} fences"
 
 # What the pieces of Python below use besides.
 prelude+='
