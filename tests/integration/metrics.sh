@@ -226,11 +226,18 @@ by_file() {
 		--key-file "$T/pass" --run "
 			until grep -q ndio_build_info $T/disk.prom; do sleep 0.02; done
 			cp $T/disk.prom $T/first.prom
+			nbdcopy --flush -- $T/plain '$(uri file)'
+			for i in \$(seq 600); do
+				! cmp -s $T/disk.prom $T/first.prom || sleep 0.1
+			done
+			cp $T/disk.prom $T/next.prom
 			nbdcopy --flush -- $T/plain '$(uri file)'" "$T/disk") >"$T/file.log" 2>&1
 	is "a file: written" $? 0
+	is "a file: and anew, while it serves" \
+		"$(told "$T/next.prom" "ndio_bytes_total{export=\"$T/disk\",kind=\"write\"}")" 65536
 	is "a file: anybody may read it" "$(stat -c %a "$T/disk.prom")" 644
 	is "a file: the end has what came last" \
-		"$(told "$T/disk.prom" "ndio_bytes_total{export=\"$T/disk\",kind=\"write\"}")" 65536
+		"$(told "$T/disk.prom" "ndio_bytes_total{export=\"$T/disk\",kind=\"write\"}")" 131072
 	ok "a file: nothing else is left" test ! -e "$T/disk.prom.new"
 	ok "a file that can't be written" refuses "$T/none/x.prom.new: No such file or directory" \
 		--metrics "$T/none/x.prom"
