@@ -42,6 +42,10 @@ const char help_copy[] =
 	"  -C, --connections=N   to each server that allows several (default 4)\n"
 	"  -R, --requests=N      at once, for each connection (default 16)\n"
 	"      --request-size=N  of each; a power of two from 4K to 32M (default 256K)\n"
+	"      --rate=N          read no more than N bytes a second, such as 20M\n"
+	"      --checksum=NAME   tell the checksum of all that SRC holds, such as sha256\n"
+	"      --skip-holes      holes of SRC are not written at all: DST keeps what it has there\n"
+	"      --only-changes    read both sides, and write only what differs\n"
 	"      --overwrite       DST may hold a LUKS volume, a file system or a partition table\n"
 	"                        that SRC has nothing in place of\n"
 	"  -h, --help            show this\n"
@@ -54,6 +58,10 @@ enum {
 	OPT_OVERWRITE,
 	OPT_RESUME,
 	OPT_REQUEST_SIZE,
+	OPT_RATE,
+	OPT_CHECKSUM,
+	OPT_SKIP_HOLES,
+	OPT_ONLY_CHANGES,
 };
 
 static const struct option options[] = {
@@ -66,6 +74,10 @@ static const struct option options[] = {
 	{ "connections", required_argument, NULL, 'C' },
 	{ "requests", required_argument, NULL, 'R' },
 	{ "request-size", required_argument, NULL, OPT_REQUEST_SIZE },
+	{ "rate", required_argument, NULL, OPT_RATE },
+	{ "checksum", required_argument, NULL, OPT_CHECKSUM },
+	{ "skip-holes", no_argument, NULL, OPT_SKIP_HOLES },
+	{ "only-changes", no_argument, NULL, OPT_ONLY_CHANGES },
 	CMD_OPTIONS_END
 };
 
@@ -124,6 +136,17 @@ static bool set_request_size(struct copy_options *copy, const char *value)
 	return true;
 }
 
+static bool set_rate(struct copy_options *copy, const char *value)
+{
+	return parse_size(value, &copy->rate) && copy->rate > 0;
+}
+
+static bool set_checksum(struct copy_options *copy, const char *value)
+{
+	copy->checksum = value;
+	return digest_is_known(value);
+}
+
 /* False where the option's value makes no sense. */
 static bool set_copy_option(struct arguments *args, int option, const char *value)
 {
@@ -140,6 +163,16 @@ static bool set_copy_option(struct arguments *args, int option, const char *valu
 		return true;
 	case OPT_RESUME:
 		return set_resume(&args->copy, value);
+	case OPT_RATE:
+		return set_rate(&args->copy, value);
+	case OPT_CHECKSUM:
+		return set_checksum(&args->copy, value);
+	case OPT_SKIP_HOLES:
+		args->copy.skip_holes = true;
+		return true;
+	case OPT_ONLY_CHANGES:
+		args->copy.only_changes = true;
+		return true;
 	case 'C':
 		return set_count(&args->connections, value, CONNECTIONS_MAX);
 	case 'R':
@@ -170,6 +203,10 @@ static const char *option_hint(int option)
 	case OPT_REQUEST_SIZE:
 		return ": it takes 1 to 64 connections, 1 to 1024 requests for each, and a power of "
 		       "two from 4K to 32M as their size";
+	case OPT_RATE:
+		return ": it takes bytes a second, such as 500K or 20M";
+	case OPT_CHECKSUM:
+		return ": it takes one that OpenSSL has, such as sha256 or blake2b512";
 	default:
 		return ": it takes what a copy that was stopped has told, OFFSET or OFFSET/SIZE";
 	}
@@ -223,6 +260,26 @@ static int check_clash(const struct endpoint_spec *source, const struct endpoint
 	return ret;
 }
 
+/* Options that exclude each other, or a side. */
+static int check_changes(const char *self, const struct arguments *args)
+{
+	const struct copy_options *copy = &args->copy;
+	const char *src = args->source.locator, *dst = args->destination.locator;
+
+	if (copy->only_changes && (copy->resume || args->destination_is_zero))
+		return cmd_usage(self, "--only-changes looks at all of the destination: it isn't "
+				       "for --resume or --destination-is-zero");
+	if (copy->only_changes && strcmp(src, "-") == 0)
+		return cmd_usage(self, "--only-changes needs a source that can be read anywhere");
+	if (copy->only_changes && endpoint_is_special(dst))
+		return cmd_usage(self, "%s: --only-changes needs a destination that can be read",
+				 dst);
+	if (copy->skip_holes && strcmp(dst, "-") == 0)
+		return cmd_usage(self,
+				 "--skip-holes needs a destination that can be written anywhere");
+	return CMD_OK;
+}
+
 static int check_copy(const char *self, const struct arguments *args)
 {
 	const struct endpoint_spec *src = &args->source, *dst = &args->destination;
@@ -241,6 +298,9 @@ static int check_copy(const char *self, const struct arguments *args)
 	if (key_sources_clash(&src->key, &dst->key) ||
 	    (pipe && key_sources_clash(&dst->key, &input)))
 		return cmd_usage(self, "one stream can't be read for two things");
+	status = check_changes(self, args);
+	if (status != CMD_OK)
+		return status;
 	if (args->copy.sparse > args->copy.request_size)
 		return cmd_usage(self, "--sparse is larger than --request-size");
 	if ((uint64_t)args->copy.requests * args->copy.request_size > COPY_MEMORY_MAX)
@@ -285,6 +345,16 @@ static int parse_copy(int argc, char **argv, struct arguments *args)
 	return check_copy(argv[0], args);
 }
 
+/* What differed below is written; the rest is as it was, and this can't be taken for whole. */
+static int tell_changes_stopped(const struct error *err, const struct copy_report *report)
+{
+	cmd_error("%s", err->text);
+	return cmd_error("stopped at %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
+			 " bytes that differed are written, but not flushed; the same command "
+			 "goes on",
+			 report->done, report->total, report->changed);
+}
+
 static int tell_stopped(const struct error *err, const struct copy_report *report,
 			const struct endpoint *destination)
 {
@@ -315,6 +385,19 @@ static int tell_unbegun(const struct error *err, struct endpoint *destination)
 	return cmd_error("%s%s", err->text, unmade ? "; no file is left" : "");
 }
 
+/* The checksum as sha256sum(1) has it; on stderr, where standard output has the disk. */
+static void tell_done(const struct copy_options *copy, const struct copy_report *report,
+		      const struct endpoint *source, const struct endpoint *destination)
+{
+	FILE *out = destination->fd == STDOUT_FILENO ? stderr : stdout;
+
+	if (copy->only_changes)
+		printf("%" PRIu64 " of %" PRIu64 " bytes differed, and were written\n",
+		       report->changed, report->total);
+	if (copy->checksum)
+		fprintf(out, "%s  %s\n", report->checksum, source->name);
+}
+
 static int copy_disk(struct endpoint *source, struct endpoint *destination,
 		     const struct copy_options *copy_options)
 {
@@ -324,6 +407,8 @@ static int copy_disk(struct endpoint *source, struct endpoint *destination,
 	if (copy_run(source, destination, copy_options, &report, &err) < 0) {
 		if (!report.begun)
 			return tell_unbegun(&err, destination);
+		if (copy_options->only_changes && report.keep)
+			return tell_changes_stopped(&err, &report);
 		if (!report.keep)
 			endpoint_cut(destination, report.below);
 		return tell_stopped(&err, &report, destination);
@@ -332,6 +417,7 @@ static int copy_disk(struct endpoint *source, struct endpoint *destination,
 		cmd_error("warning: %s: the server has no flush: the data may not be on stable "
 			  "storage yet",
 			  destination->name);
+	tell_done(copy_options, &report, source, destination);
 	return CMD_OK;
 }
 
@@ -339,10 +425,31 @@ static int copy_disk(struct endpoint *source, struct endpoint *destination,
 static int check_sizes(const struct arguments *args, const struct endpoint *source,
 		       struct error *err)
 {
+	if (args->copy.only_changes && source->size == SIZE_UNKNOWN)
+		return error_set(err, EINVAL,
+				 "%s: --only-changes needs a source that can be read anywhere",
+				 source->name);
 	if (args->copy.resume && source->size == SIZE_UNKNOWN)
 		return error_set(err, EINVAL,
 				 "%s: --resume needs a source that can be read anywhere",
 				 source->name);
+	return 0;
+}
+
+/* What is left out of a stream would be missing from it. */
+static int check_holes(const struct arguments *args, const struct endpoint *source,
+		       const struct endpoint *destination, struct error *err)
+{
+	if (!args->copy.skip_holes)
+		return 0;
+	if (destination->ops == &endpoint_stream)
+		return error_set(err, EINVAL,
+				 "%s: --skip-holes needs a destination that can be written "
+				 "anywhere",
+				 destination->name);
+	if (!(source->can & NDIO_CAN_EXTENTS))
+		cmd_error("%s: it doesn't tell where its holes are%s: all of it is copied",
+			  source->name, source->encrypted ? ", as it is encrypted" : "");
 	return 0;
 }
 
@@ -359,6 +466,7 @@ int cmd_copy(int argc, char **argv)
 	if (endpoint_open_source(&source, &args.source, &err) < 0 ||
 	    check_sizes(&args, &source, &err) < 0 ||
 	    endpoint_open_destination(&destination, &args.destination, &source, &err) < 0 ||
+	    check_holes(&args, &source, &destination, &err) < 0 ||
 	    guard_destination(&source, &destination, args.overwrite, &err) < 0) {
 		status = tell_unbegun(&err, &destination);
 	} else {

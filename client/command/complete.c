@@ -37,6 +37,10 @@ static const struct {
 	{ "pbkdf", "argon2id argon2i pbkdf2" },
 	{ "sparse", "0 4K 64K 256K" },
 	{ "direct", "auto on off" },
+	{ "can", "flush fua trim fast-zero extents cache multi-conn connect read write zero "
+		 "structured-reply" },
+	{ "is", "read-only tls" },
+	{ "checksum", "sha256 sha512 blake2b512" },
 };
 
 #define SCHEMES "nbd:// nbds:// nbd+unix:///?socket= nbds+unix:///?socket="

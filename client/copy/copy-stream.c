@@ -35,7 +35,7 @@ static bool stream_has_more(const struct copy *copy)
 /* Finds the slot to fill next, if one is free. */
 static bool stream_can_fill(struct copy *copy)
 {
-	if (copy->ended)
+	if (copy->ended || !copy_may_take(copy))
 		return false;
 	for (unsigned i = 0; i < copy->nr_slots && !copy->filling; i++)
 		if (!copy->slots[i].busy)
@@ -57,6 +57,10 @@ static void send_filled(struct copy *copy)
 	copy->filling = NULL;
 	copy->filled = 0;
 	copy->in_flight++;
+	rate_charge(&copy->rate, slot->len);
+	if (copy->digest.sum)
+		slot->digest = DIGEST_READ;
+	digest_wake(copy);
 	pthread_mutex_unlock(&copy->lock);
 	copy->dst->ops->put(slot);
 }

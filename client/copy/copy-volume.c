@@ -20,10 +20,13 @@
 static int found_extent(void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
 	struct copy *copy = opaque;
+	enum todo_kind kind = type & NDIO_EXTENT_ZERO ? TODO_ZERO : TODO_DATA;
 	int ret;
 
+	if (copy->options->skip_holes && kind == TODO_ZERO && type & NDIO_EXTENT_HOLE)
+		kind = TODO_SKIP;
 	pthread_mutex_lock(&copy->lock);
-	ret = todo_add(&copy->todo, offset, len, type & NDIO_EXTENT_ZERO);
+	ret = todo_add(&copy->todo, offset, len, kind);
 	pthread_mutex_unlock(&copy->lock);
 	return ret;
 }
@@ -68,17 +71,28 @@ static void ask_for_extents(struct copy *copy)
 	}
 }
 
-/* The next piece that costs a request: what is zero already is done at once. False when there
- * is none now. */
-static bool slot_take_piece(struct copy *copy, struct slot *slot, bool *zero)
+/* Is what the destination has read, too, at this offset? */
+static bool is_checked(const struct copy *copy, uint64_t offset)
+{
+	return copy->comparing || offset < copy->resume.end;
+}
+
+/* The next piece that costs a request: what is zero already, or left out, is done at once. False when
+ * there is none now. */
+static bool slot_take_piece(struct copy *copy, struct slot *slot)
 {
 	uint64_t max = copy->dst->zero_max;
+	enum todo_kind kind;
 
-	if (!max || copy->next < copy->resume.end)
+	if (!max || is_checked(copy, copy->next))
 		max = copy->piece; /* written or compared as data, from the buffer */
-	while (todo_take(&copy->todo, copy->piece, max, &slot->offset, &slot->len, zero)) {
+	while (copy_may_take(copy) &&
+	       todo_take(&copy->todo, copy->piece, max, &slot->offset, &slot->len, &kind)) {
 		copy->next = slot->offset + slot->len;
-		if (!*zero || !copy->dst->zeroed || slot->offset < copy->resume.end)
+		digest_wake(copy);
+		slot->zero = kind == TODO_ZERO;
+		if (kind == TODO_DATA ||
+		    (slot->zero && (!copy->dst->zeroed || is_checked(copy, slot->offset))))
 			return true;
 		copy->done += slot->len;
 	}
@@ -128,6 +142,7 @@ static void write_part(struct slot *slot, uint64_t start, uint64_t len, bool zer
 		return;
 	}
 	slot->outstanding++;
+	copy->changed += len;
 	if (zero)
 		ret = ndio_aio_zero(copy->dst->volume, slot->offset + start, len, NDIO_MAY_TRIM,
 				    &completion);
@@ -143,20 +158,54 @@ static void write_part(struct slot *slot, uint64_t start, uint64_t len, bool zer
 	}
 }
 
+/* How many of so many bytes from its byte start on the destination has already, or has otherwise. */
+static uint64_t same_length(const struct slot *slot, uint64_t start, uint64_t len, bool *same)
+{
+	uint64_t block = slot->copy->todo.block, pos = 0;
+
+	while (pos < len) {
+		uint64_t at = slot->offset + start + pos;
+		uint64_t n = min_u64(round_down(at + block, block) - at, len - pos);
+		bool this = memcmp(slot->buffer + start + pos, slot->check + start + pos, n) == 0;
+
+		if (pos == 0)
+			*same = this;
+		else if (this != *same)
+			break;
+		pos += n;
+	}
+	return pos;
+}
+
+/* How many bytes from its byte start on are written in one way, if they are. */
+static uint64_t next_run(const struct slot *slot, uint64_t start, uint64_t len, bool *zero,
+			 bool *same)
+{
+	const struct copy *copy = slot->copy;
+
+	*same = false;
+	if (copy->comparing)
+		len = same_length(slot, start, len, same);
+	*zero = slot->zero;
+	return *same || *zero ? len :
+				slot_run_length(slot->buffer + start, slot->offset + start, len,
+						copy->sparse, zero);
+}
+
 /* The lock isn't held: looking at the data takes longer than anything else here. */
 static void volume_put(struct slot *slot)
 {
 	struct copy *copy = slot->copy;
 	uint64_t end = slot->len; /* once all is written the slot may have another piece */
 	uint64_t start, len;
-	bool zero;
+	bool zero, same;
 
 	slot->outstanding = 1;
 	for (start = 0; start < end; start += len) {
-		len = slot_run_length(slot->buffer + start, slot->offset + start, end - start,
-				      copy->sparse, &zero);
+		len = next_run(slot, start, end - start, &zero, &same);
 		pthread_mutex_lock(&copy->lock);
-		write_part(slot, start, len, zero);
+		if (!same)
+			write_part(slot, start, len, zero);
 		if (start + len == end)
 			slot_put(slot);
 		pthread_mutex_unlock(&copy->lock);
@@ -212,11 +261,13 @@ static void piece_checked(void *opaque, int error)
 	struct copy *copy = slot->copy;
 	uint64_t same = error ? 0 : first_difference(slot->buffer, slot->check, slot->check_len);
 	/* What puts zeroes may fetch the next piece into the slot. */
-	bool write = false, zero = slot->zero;
+	bool write = false, zero = slot->zero && !copy->comparing;
 
 	pthread_mutex_lock(&copy->lock);
 	if (error < 0)
 		copy_fail(copy, error, copy->dst, "read", slot->offset);
+	else if (same < slot->check_len && copy->comparing)
+		write = true;
 	else if (same < slot->check_len)
 		write = accept_difference(slot, slot->offset + same);
 	else if (slot->check_len < slot->len)
@@ -252,16 +303,26 @@ static void check_piece(struct slot *slot)
 
 /* ---- read ---- */
 
+static void put_read(struct slot *slot)
+{
+	pthread_mutex_lock(&slot->copy->lock);
+	slot_read(slot);
+	pthread_mutex_unlock(&slot->copy->lock);
+	slot->copy->dst->ops->put(slot);
+}
+
 static void piece_read(void *opaque, int error)
 {
 	struct slot *slot = opaque;
 	struct copy *copy = slot->copy;
 
 	if (error == 0 && !slot->check_len) {
-		copy->dst->ops->put(slot);
+		put_read(slot);
 		return;
 	}
 	pthread_mutex_lock(&copy->lock);
+	if (error == 0)
+		slot_read(slot);
 	if (error == 0) {
 		check_piece(slot);
 	} else {
@@ -284,27 +345,39 @@ static void read_piece(struct slot *slot)
 	}
 }
 
+/* How many bytes of the piece are compared with what the destination has. */
+static uint64_t check_length(const struct slot *slot)
+{
+	const struct copy *copy = slot->copy;
+
+	if (copy->comparing)
+		return slot->len;
+	return slot->offset < copy->resume.end ?
+		       min_u64(slot->len, copy->resume.end - slot->offset) :
+		       0;
+}
+
 /* Takes the next piece, and sends it on its way. The lock is held. */
 static void volume_fetch(struct slot *slot)
 {
 	struct copy *copy = slot->copy;
-	bool zero;
 
 	if (copy->stop)
 		return;
-	if (!slot_take_piece(copy, slot, &zero)) {
+	if (!slot_take_piece(copy, slot)) {
 		ask_for_extents(copy);
 		if (copy->in_flight == 0)
 			copy_wake(copy); /* perhaps that was all */
 		return;
 	}
 	slot->busy = true;
-	slot->zero = zero;
-	slot->check_len = slot->offset < copy->resume.end ?
-				  min_u64(slot->len, copy->resume.end - slot->offset) :
-				  0;
+	slot->check_len = check_length(slot);
+	if (copy->digest.sum && !slot->zero)
+		slot->digest = DIGEST_WAITS;
+	if (!slot->zero || slot->check_len || copy->dst->encrypted)
+		rate_charge(&copy->rate, slot->len);
 	copy->in_flight++;
-	if (!zero) {
+	if (!slot->zero) {
 		read_piece(slot);
 	} else if (slot->check_len) {
 		memset(slot->buffer, 0, slot->len);

@@ -84,6 +84,16 @@ void copy_leave_flight(struct copy *copy)
 
 /* ---- the way of a piece: read, then written; the lock is held ---- */
 
+bool copy_may_take(struct copy *copy)
+{
+	if (rate_wait(&copy->rate) == 0)
+		return true;
+	if (!copy->held)
+		copy_wake(copy);
+	copy->held = true;
+	return false;
+}
+
 void copy_start_idle_slots(struct copy *copy)
 {
 	for (unsigned i = 0; i < copy->nr_slots; i++)
@@ -95,7 +105,15 @@ static bool copy_is_over(const struct copy *copy)
 {
 	if (copy->stop)
 		return true;
-	return !copy->src->ops->has_more(copy) && copy->in_flight == 0 && copy->done == copy->next;
+	return !copy->src->ops->has_more(copy) && copy->in_flight == 0 &&
+	       copy->done == copy->next && digest_is_done(copy);
+}
+
+void slot_release(struct slot *slot)
+{
+	slot->written = false;
+	slot->busy = false;
+	slot->copy->src->ops->fetch(slot);
 }
 
 void slot_done(struct slot *slot)
@@ -104,9 +122,18 @@ void slot_done(struct slot *slot)
 
 	copy->done += slot->len - slot->sent;
 	slot->sent = 0;
-	slot->busy = false;
 	slot->full = false;
-	copy->src->ops->fetch(slot);
+	slot->written = true;
+	if (slot->digest == DIGEST_NONE)
+		slot_release(slot);
+}
+
+void slot_read(struct slot *slot)
+{
+	if (slot->digest == DIGEST_NONE)
+		return;
+	slot->digest = DIGEST_READ;
+	digest_wake(slot->copy);
 }
 
 uint64_t slot_run_length(const uint8_t *data, uint64_t offset, uint64_t len, size_t sparse,
@@ -148,6 +175,19 @@ static bool copy_is_waiting(const struct copy *copy)
 	return atomic_load(&copy->src->away) || atomic_load(&copy->dst->away);
 }
 
+/* How long it may be slept: until the rate lets go, at most. The lock is held. */
+static int held_timeout(struct copy *copy, int timeout_ms)
+{
+	int wait;
+
+	if (copy->held && rate_wait(&copy->rate) == 0) {
+		copy->held = false;
+		copy_start_idle_slots(copy);
+	}
+	wait = copy->held ? rate_wait(&copy->rate) : -1;
+	return wait < 0 || (timeout_ms >= 0 && timeout_ms < wait) ? timeout_ms : wait;
+}
+
 /* One round: sleeps until there is something to do, for at most timeout_ms, and does it. False
  * when the copy is over. */
 static bool copy_once(struct copy *copy, struct progress *progress)
@@ -157,10 +197,12 @@ static bool copy_once(struct copy *copy, struct progress *progress)
 				 { .fd = -1, .events = POLLIN },
 				 { .fd = -1, .events = POLLOUT } };
 	uint64_t done;
+	int timeout;
 	bool over;
 
 	pthread_mutex_lock(&copy->lock);
 	copy_check_signal(copy);
+	timeout = held_timeout(copy, progress_timeout(progress));
 	over = copy_is_over(copy);
 	done = copy->done;
 	if (src->fill && src->can_fill(copy))
@@ -171,7 +213,7 @@ static bool copy_once(struct copy *copy, struct progress *progress)
 	if (over)
 		return false;
 	progress_update(progress, done, copy->src->size, copy_is_waiting(copy));
-	if (poll(fds, 3, progress_timeout(progress)) <= 0)
+	if (poll(fds, 3, timeout) <= 0)
 		return true;
 	if (fds[0].revents)
 		copy_silence(copy);
@@ -233,7 +275,7 @@ static void copy_all(struct copy *copy, struct progress *progress, struct copy_r
 		report->begun = true;
 		change_file(copy, endpoint_accept(copy->dst, &copy->resume));
 	}
-	if (copy->dst->file >= 0) {
+	if (copy->dst->file >= 0 && !copy->comparing) {
 		copy_until(copy, progress, copy->dst->tail);
 		copy_flush(copy, progress);
 	}
@@ -271,13 +313,20 @@ static void copy_report_on(const struct copy *copy, struct copy_report *report)
 				min_u64(report->below, copy->slots[i].offset + copy->slots[i].sent);
 	if (copy->resume.sure && report->below < copy->resume.end)
 		report->below = copy->resume.end;
-	report->keep = report->below < copy->resume.end;
+	report->keep = report->below < copy->resume.end || copy->comparing;
+	report->changed = copy->changed;
 	/* Not even when it is all there, but couldn't be flushed. */
-	if (copy->dst->file >= 0)
+	if (copy->dst->file >= 0 && !copy->comparing)
 		report->below = min_u64(report->below, copy->dst->tail);
 }
 
 /* ---- setting up ---- */
+
+/* Is what the destination has read, too? */
+static bool compares(const struct copy *copy)
+{
+	return copy->options->resume || copy->options->only_changes;
+}
 
 static int copy_set_up(struct copy *copy, struct error *err)
 {
@@ -287,7 +336,7 @@ static int copy_set_up(struct copy *copy, struct error *err)
 	if (copy->wake_fd < 0)
 		return error_set(err, errno, "no descriptor to wait with: %s", strerror(errno));
 	ret = secret_buffers_make(&copy->buffers, (size_t)copy->nr_slots * copy->piece, err);
-	if (ret == 0 && copy->options->resume)
+	if (ret == 0 && compares(copy))
 		ret = secret_buffers_make(&copy->checks, copy->buffers.size, err);
 	if (ret < 0)
 		return ret;
@@ -296,7 +345,7 @@ static int copy_set_up(struct copy *copy, struct error *err)
 	for (unsigned i = 0; i < copy->nr_slots; i++) {
 		copy->slots[i].copy = copy;
 		copy->slots[i].buffer = (uint8_t *)copy->buffers.base + i * copy->piece;
-		if (copy->options->resume)
+		if (compares(copy))
 			copy->slots[i].check = (uint8_t *)copy->checks.base + i * copy->piece;
 	}
 	return 0;
@@ -308,6 +357,8 @@ static void copy_free(struct copy *copy)
 	secret_buffers_free(&copy->checks);
 	if (copy->wake_fd >= 0)
 		close(copy->wake_fd);
+	EVP_MD_CTX_free(copy->digest.sum);
+	pthread_cond_destroy(&copy->digest.changed);
 	pthread_mutex_destroy(&copy->lock);
 	free(copy->slots);
 	free(copy);
@@ -329,6 +380,8 @@ static struct copy *copy_new(struct endpoint *source, struct endpoint *destinati
 	}
 	copy->piece = options->request_size;
 	pthread_mutex_init(&copy->lock, NULL);
+	pthread_cond_init(&copy->digest.changed, NULL);
+	copy->rate.per_second = options->rate;
 	copy->src = source;
 	copy->dst = destination;
 	copy->options = options;
@@ -359,6 +412,7 @@ static void copy_to_end(struct copy *copy, struct copy_report *report)
 	progress_start(&progress, &copy->options->progress, copy->wake_fd, 0);
 	start_reading(copy);
 	copy_all(copy, &progress, report);
+	digest_stop(copy);
 	if (is_stopped(copy))
 		endpoint_end(copy->dst); /* as far as it is said to be written */
 	if (is_stopped(copy))
@@ -377,11 +431,14 @@ static void copy_to_end(struct copy *copy, struct copy_report *report)
 static int copy_begin(struct copy *copy, struct error *err)
 {
 	copy->resuming = copy->options->resume && !copy->dst->created;
-	if (copy->resuming && !copy->dst->ops->resume)
+	copy->comparing = copy->options->only_changes && !copy->dst->created;
+	if (compares(copy) && !copy->dst->ops->resume)
 		return error_set(err, EINVAL, "%s: a copy to there can't go on", copy->dst->name);
 	if (copy->resuming)
 		return copy->dst->ops->resume(copy->dst, copy->src, &copy->options->from,
 					      copy->piece, &copy->resume, err);
+	if (copy->comparing)
+		return endpoint_begin_changes(copy->dst, copy->src, err);
 	return copy->dst->ops->begin(copy->dst, copy->piece, err);
 }
 
@@ -395,6 +452,8 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 	if (!copy)
 		return error_set(err, ENOMEM, "no memory for a copy");
 	ret = copy_set_up(copy, err);
+	if (ret == 0 && options->checksum)
+		ret = digest_start(copy, options->checksum, err);
 	if (ret == 0)
 		ret = copy_begin(copy, err);
 	if (ret == 0) {
@@ -403,6 +462,9 @@ int copy_run(struct endpoint *source, struct endpoint *destination,
 		ret = copy->error;
 		*err = copy->message;
 	}
+	if (ret == 0)
+		ret = digest_text(copy, report->checksum, err);
+	digest_stop(copy);
 	copy_free(copy);
 	return ret;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "copy/digest.h"
 #include "copy/endpoint.h"
 #include "terminal/progress.h"
 
@@ -24,14 +25,20 @@ struct copy_options {
 	unsigned requests;   /* at once; each has request_size bytes of memory */
 	bool resume;         /* a copy that was stopped goes on, see endpoint_resume() */
 	struct resume_from from;
+	uint64_t rate;        /* bytes a second, at most; 0: as fast as it goes */
+	const char *checksum; /* one of digest_is_known(), of all that the source holds; or NULL */
+	bool skip_holes;      /* what takes no space in the source isn't written at all */
+	bool only_changes;    /* nor is what the destination has already */
 };
 
 struct copy_report {
-	bool begun;     /* the destination isn't what it was */
-	bool keep;      /* a plain file isn't to be cut: what it has wasn't all looked at */
-	uint64_t done;  /* bytes that have arrived */
-	uint64_t total; /* or SIZE_UNKNOWN */
-	uint64_t below; /* all before this offset has arrived */
+	bool begun;       /* the destination isn't what it was */
+	bool keep;        /* a plain file isn't to be cut: what it has wasn't all looked at */
+	uint64_t done;    /* bytes that have arrived */
+	uint64_t total;   /* or SIZE_UNKNOWN */
+	uint64_t below;   /* all before this offset has arrived */
+	uint64_t changed; /* bytes that were written, of only_changes */
+	char checksum[DIGEST_TEXT]; /* or "" */
 };
 
 /* Copies, flushes, and closes both volumes. SIGINT, SIGTERM and SIGHUP stop it; one that comes

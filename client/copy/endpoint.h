@@ -126,6 +126,11 @@ int endpoint_resume_volume(struct endpoint *endpoint, const struct endpoint *sou
 			   const struct resume_from *from, uint64_t piece, struct resume *resume,
 			   struct error *err);
 
+/* Instead of either: only what differs will be written. A plain file gets the source's length, and the mark
+ * of one that is being written. */
+int endpoint_begin_changes(struct endpoint *endpoint, const struct endpoint *source,
+			   struct error *err);
+
 /* What had to be equal is: a plain file ends there, and gets the mark of one that is written. 0 or a
  * negative errno. */
 int endpoint_accept(struct endpoint *endpoint, const struct resume *resume);

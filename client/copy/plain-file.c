@@ -137,6 +137,26 @@ int endpoint_resume_volume(struct endpoint *endpoint, const struct endpoint *sou
 	return 0;
 }
 
+int endpoint_begin_changes(struct endpoint *endpoint, const struct endpoint *source,
+			   struct error *err)
+{
+	int ret = 0;
+
+	if (endpoint->file < 0)
+		return 0;
+	if (endpoint->length > source->size)
+		return error_set(err, EINVAL,
+				 "%s: it has %" PRIu64 " bytes, and %s only %" PRIu64
+				 ": it isn't cut",
+				 endpoint->name, endpoint->length, source->name, source->size);
+	mark(endpoint, SIZE_UNKNOWN);
+	if (endpoint->length < source->size)
+		ret = set_length(endpoint, source->size);
+	return ret < 0 ? error_set(err, -ret, "%s: making it longer: %s", endpoint->name,
+				   strerror(-ret)) :
+			 0;
+}
+
 int endpoint_accept(struct endpoint *endpoint, const struct resume *resume)
 {
 	int ret = 0;

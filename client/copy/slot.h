@@ -6,24 +6,35 @@
 #include <pthread.h>
 
 #include "copy/copy.h"
+#include "copy/digest.h"
+#include "copy/rate.h"
 #include "copy/todo.h"
 #include "memory/secret.h"
 
 #define COPY_WINDOW_MAX                                                                            \
 	(1024 * 1024 * 1024) /* bytes whose extents are asked for at first, at most */
 
+/* Of a slot's piece that the checksum has to have. */
+enum slot_digest {
+	DIGEST_NONE, /* no more, or never: zeroes that weren't read */
+	DIGEST_WAITS,
+	DIGEST_READ,
+};
+
 /* A buffer, and the piece of the disk that goes through it. */
 struct slot {
 	struct copy *copy;
 	uint8_t *buffer;    /* copy->piece bytes */
-	uint8_t *check;     /* likewise, for what the destination has, if a copy goes on */
+	uint8_t *check;     /* likewise, for what the destination has, if it is compared */
 	uint64_t check_len; /* so many bytes of the piece are to be there already */
 	uint64_t offset, len;
 	bool busy;     /* has a piece that isn't in the destination yet; for ever if that failed */
 	bool full;     /* waits for its turn to go to a stream, */
 	uint64_t sent; /* which has this many bytes of it */
 	bool failed;
-	bool zero;            /* it is all zeroes, which weren't read */
+	bool zero;    /* it is all zeroes, which weren't read */
+	bool written; /* all of it; the checksum may have to have it yet */
+	enum slot_digest digest;
 	unsigned outstanding; /* writes of it in flight, and one more while they are made */
 };
 
@@ -52,6 +63,11 @@ struct copy {
 	unsigned nr_slots;
 	uint64_t piece; /* bytes */
 	bool resuming;
+	bool comparing;   /* only what differs is written */
+	uint64_t changed; /* bytes that were, then */
+	struct rate rate;
+	bool held; /* by it: the main thread starts idle slots when it lets go */
+	struct digest digest;
 	struct resume resume;
 
 	/* The main thread's own. */
@@ -77,11 +93,18 @@ void copy_fail(struct copy *copy, int error, const struct endpoint *where, const
 /* A request, or a slot on its way, is no more. */
 void copy_leave_flight(struct copy *copy);
 
+/* May a piece be taken, as fast as the copy is to be? If not, idle slots are started later. */
+bool copy_may_take(struct copy *copy);
+
 /* The source gives each slot that is idle a piece, if it has one. */
 void copy_start_idle_slots(struct copy *copy);
 
-/* The piece is in the destination: the slot gets the next one. */
+/* The piece has been read: the checksum may have it. */
+void slot_read(struct slot *slot);
+
+/* The piece is in the destination: the slot gets the next one, when the checksum has had this one. */
 void slot_done(struct slot *slot);
+void slot_release(struct slot *slot);
 
 /* ---- without the lock ---- */
 

@@ -4,23 +4,23 @@
 
 #include "base/align.h"
 
-static void todo_append(struct todo *todo, uint64_t start, uint64_t end, bool zero)
+static void todo_append(struct todo *todo, uint64_t start, uint64_t end, enum todo_kind kind)
 {
 	unsigned last = (todo->first + todo->count - 1) % TODO_MAX;
 
 	if (start == end)
 		return;
-	if (todo->count && todo->run[last].zero == zero) {
+	if (todo->count && todo->run[last].kind == kind) {
 		todo->run[last].end = end;
 	} else {
 		last = (todo->first + todo->count++) % TODO_MAX;
 		todo->run[last].start = start;
 		todo->run[last].end = end;
-		todo->run[last].zero = zero;
+		todo->run[last].kind = kind;
 	}
 }
 
-int todo_add(struct todo *todo, uint64_t offset, uint64_t len, bool zero)
+int todo_add(struct todo *todo, uint64_t offset, uint64_t len, enum todo_kind kind)
 {
 	uint64_t start = offset, end = offset + len;
 
@@ -30,29 +30,29 @@ int todo_add(struct todo *todo, uint64_t offset, uint64_t len, bool zero)
 	if (todo->count + 3 > TODO_MAX)
 		return -ENOBUFS;
 	todo->end = end;
-	if (zero) {
+	if (kind != TODO_DATA) {
 		start = min_u64(round_up(offset, todo->block), end);
 		if (end < todo->size)
 			end = round_down(end, todo->block);
 		if (end < start)
 			end = start;
-		todo_append(todo, offset, start, false);
-		todo_append(todo, start, end, true);
-		todo_append(todo, end, todo->end, false);
+		todo_append(todo, offset, start, TODO_DATA);
+		todo_append(todo, start, end, kind);
+		todo_append(todo, end, todo->end, TODO_DATA);
 	} else {
-		todo_append(todo, start, end, false);
+		todo_append(todo, start, end, TODO_DATA);
 	}
 	return 0;
 }
 
 void todo_add_rest(struct todo *todo)
 {
-	todo_append(todo, todo->end, todo->size, false);
+	todo_append(todo, todo->end, todo->size, TODO_DATA);
 	todo->end = todo->size;
 }
 
-bool todo_take(struct todo *todo, uint64_t max_data, uint64_t max_zero, uint64_t *offset,
-	       uint64_t *len, bool *zero)
+bool todo_take(struct todo *todo, uint64_t max_data, uint64_t max_other, uint64_t *offset,
+	       uint64_t *len, enum todo_kind *kind)
 {
 	unsigned first = todo->first;
 	uint64_t end;
@@ -60,8 +60,8 @@ bool todo_take(struct todo *todo, uint64_t max_data, uint64_t max_zero, uint64_t
 	if (todo->count == 0 || todo->run[first].start >= todo->limit)
 		return false;
 	*offset = todo->run[first].start;
-	*zero = todo->run[first].zero;
-	end = *zero ? *offset + max_zero : round_down(*offset + max_data, max_data);
+	*kind = todo->run[first].kind;
+	end = *kind == TODO_DATA ? round_down(*offset + max_data, max_data) : *offset + max_other;
 	end = min_u64(min_u64(end, todo->run[first].end), todo->limit);
 	*len = end - *offset;
 	todo->run[first].start = end;
