@@ -25,6 +25,10 @@ const char help_info[] =
 	"Show what a volume is: its size, LUKS header and key slots, and its server.\n"
 	"\n"
 	"  --json             as JSON\n"
+	"  --size             print the size in bytes, with a key that of what it decrypts to\n"
+	"  --can NAME, --is NAME\n"
+	"                     print nothing; status 0: it can or is so, 2: it can't or isn't, 1: not\n"
+	"                     known\n"
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --unlock           open it too, with a passphrase that is asked for\n"
 	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
@@ -41,12 +45,14 @@ const char help_info[] =
 	"Nothing is written, and without a key nothing is asked. Exit status: 0 it is a LUKS volume,\n"
 	"1 it isn't one, or can't be looked at. See ndio-info(1).\n";
 
-enum { OPT_JSON = 256, OPT_UNLOCK };
+enum { OPT_JSON = 256, OPT_UNLOCK, OPT_SIZE, OPT_CAN };
 
 struct request {
 	const char *locator;
 	const char *header; /* detached, or NULL */
 	bool json, unlock;
+	bool size;               /* only that is shown */
+	const char *question;    /* of --can or --is, or NULL */
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct key_source key_source;
 	struct unlock_options how;
@@ -512,6 +518,84 @@ static void print_json(const struct report *report)
 	json_print(object);
 }
 
+/* ---- for scripts: nbdinfo's words, and statuses ---- */
+
+#define ANSWER_NO 2
+
+static bool can_read(const struct report *report)
+{
+	(void)report;
+	return true; /* it is open */
+}
+
+static bool can_write(const struct report *report)
+{
+	return !report->readonly;
+}
+
+static bool is_tls(const struct report *report)
+{
+	return report->disk.tls;
+}
+
+static bool is_readonly(const struct report *report)
+{
+	return report->readonly;
+}
+
+static bool has_structured_replies(const struct report *report)
+{
+	return report->disk.structured_replies;
+}
+
+/* Besides the abilities. */
+static const struct {
+	const char *name;
+	bool (*answer)(const struct report *report);
+} questions[] = {
+	{ "connect", can_read },
+	{ "read", can_read },
+	{ "write", can_write },
+	{ "zero", can_write }, /* zeroes are written, where there is no other way */
+	{ "read-only", is_readonly },
+	{ "tls", is_tls },
+	{ "structured-reply", has_structured_replies },
+};
+#define NR_QUESTIONS (sizeof(questions) / sizeof(questions[0]))
+
+static bool is_question(const char *name)
+{
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (strcmp(name, abilities[i].name) == 0)
+			return true;
+	for (size_t i = 0; i < NR_QUESTIONS; i++)
+		if (strcmp(name, questions[i].name) == 0)
+			return true;
+	return false;
+}
+
+static int answer(const struct report *report)
+{
+	bool yes = false;
+
+	for (size_t i = 0; i < NR_ABILITIES; i++)
+		if (strcmp(report->request->question, abilities[i].name) == 0)
+			yes = abilities_of(report) & abilities[i].bit;
+	for (size_t i = 0; i < NR_QUESTIONS; i++)
+		if (strcmp(report->request->question, questions[i].name) == 0)
+			yes = questions[i].answer(report);
+	return yes ? CMD_OK : ANSWER_NO;
+}
+
+/* Its usage is no answer of theirs. */
+static bool asks(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (strncmp(argv[i], "--can", 5) == 0 || strncmp(argv[i], "--is", 4) == 0)
+			return true;
+	return false;
+}
+
 /* ---- the command line ---- */
 
 static int show_info(const struct request *request)
@@ -521,6 +605,13 @@ static int show_info(const struct request *request)
 
 	if (find_out(&report, &err) < 0)
 		return cmd_error("%s", err.text);
+	if (request->question)
+		return answer(&report);
+	if (request->size) {
+		printf("%" PRIu64 "\n",
+		       report.unlocked ? report.plain.size : report.disk.target_size);
+		return CMD_OK;
+	}
 	if (request->json)
 		print_json(&report);
 	else
@@ -548,12 +639,22 @@ static const char *info_option(void *opaque, int option, const char *value)
 		request->json = true;
 	else if (option == OPT_UNLOCK)
 		request->unlock = true;
+	else if (option == OPT_SIZE)
+		request->size = true;
+	else if (option == OPT_CAN && (request->question || !is_question(value)))
+		return "--can and --is take one of flush, fua, trim, fast-zero, extents, cache, "
+		       "multi-conn, connect, read, write, zero, structured-reply, read-only, tls";
+	else if (option == OPT_CAN)
+		request->question = value;
 	else
 		return open_option(&open, option, value);
 	return NULL;
 }
 
 static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON },
+					 { "size", no_argument, NULL, OPT_SIZE },
+					 { "can", required_argument, NULL, OPT_CAN },
+					 { "is", required_argument, NULL, OPT_CAN },
 					 OPEN_OPTION_HEADER("header", 0),
 					 { "unlock", no_argument, NULL, OPT_UNLOCK },
 					 OPEN_OPTIONS_KEY("", 0),
@@ -565,17 +666,22 @@ static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON }
 int cmd_info(int argc, char **argv)
 {
 	struct request request = { .key_source = KEY_SOURCE_NONE, .how = UNLOCK_DEFAULT };
+	bool question = asks(argc, argv);
 	int status = cmd_options(argc, argv, help_info, options, info_option, &request);
 	const char *wrong = key_source_check(&request.key_source);
 
 	if (status != CMD_GO_ON)
-		return status;
+		return status == CMD_USAGE && question ? CMD_FAILED : status;
 	if (argc - optind != 1)
 		wrong = "it takes one locator";
 	else if (request.unlock && key_source_given(&request.key_source))
 		wrong = "--unlock asks for a passphrase: it isn't for a key from a file or descriptor";
+	else if (request.json + request.size + !!request.question > 1)
+		wrong = "--json, --size, --can and --is are different answers: ask for one";
 	if (wrong)
-		return cmd_usage(argv[0], "%s", wrong);
+		status = cmd_usage(argv[0], "%s", wrong);
+	if (wrong)
+		return question ? CMD_FAILED : status;
 	request.locator = argv[optind];
 	return show_info(&request);
 }

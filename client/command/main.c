@@ -17,6 +17,7 @@
 static const struct command commands[] = {
 	{ "format", "make an encrypted volume", help_format, cmd_format },
 	{ "info", "show what a volume is, and its server", help_info, cmd_info },
+	{ "map", "show where a disk has data and holes", help_map, cmd_map },
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
 	{ "compare", "tell whether two such hold the same", help_compare, cmd_compare },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
