@@ -65,7 +65,7 @@ static bool digest_add_next(struct copy *copy)
 	return true;
 }
 
-static void *run(void *opaque)
+static void *digest_run(void *opaque)
 {
 	struct copy *copy = opaque;
 
