@@ -21,31 +21,6 @@
 #define INTERRUPT_MS 100  /* how often it is looked whether one came */
 #define GRACE_MS     1000 /* for a program that was told to end */
 
-/* False where the name doesn't fit, or there is no such program: a folder isn't one. */
-static bool program_is_there(const char *dir, size_t len, const char *name, char path[PATH_MAX])
-{
-	int n = snprintf(path, PATH_MAX, "%.*s/%s", (int)len, dir, name);
-	struct stat st;
-
-	return n < PATH_MAX && access(path, X_OK) == 0 && stat(path, &st) == 0 &&
-	       S_ISREG(st.st_mode);
-}
-
-int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err)
-{
-	const char *places[] = { getenv("PATH"), "/usr/sbin:/sbin" };
-
-	for (size_t i = 0; i < 2; i++)
-		for (const char *dir = places[i]; dir && *dir; dir += *dir == ':') {
-			size_t len = strcspn(dir, ":");
-
-			if (len > 0 && program_is_there(dir, len, name, path))
-				return 0;
-			dir += len;
-		}
-	return error_set(err, ENOENT, "%s isn't installed: apt-get install %s", name, package);
-}
-
 /* What it leaves in the background outlives our caller: Ctrl-C and the end of a terminal must not
  * reach it, and it must not keep open (and so locked, or unended) what our caller has given us. */
 static void program_run_child(const char *const argv[], int fd, int output, pid_t parent)

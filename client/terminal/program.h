@@ -2,20 +2,16 @@
 #ifndef NDIO_PROGRAM_H
 #define NDIO_PROGRAM_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "base/program-find.h"
 
 /* What it printed on standard output and error, cut to fit. */
 struct program_output {
 	char text[4096];
 };
-
-/* Finds a program in PATH, and in /usr/sbin and /sbin, which PATH may lack. 0, or -ENOENT with a
- * message that says which package has it. */
-int program_find(const char *name, const char *package, char path[PATH_MAX], struct error *err);
 
 /* One that was started. */
 struct program {

@@ -1,0 +1,273 @@
+/* Between this process and the program is a third, the keeper, with a process group of its own, in which all
+ * is that the program starts. It is told when this process dies, and the group is killed then; as it is by
+ * this process when the time is up. So nobody is left behind who waits for a server that is silent.
+ *
+ * This process may have threads: the keeper is made of it by fork and never becomes another program, so it
+ * does only what a signal's handler may. */
+#include "base/filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/printable.h"
+
+#define SAID_MAX 2048 /* bytes of standard error that are looked at */
+
+/* What comes of a pipe. */
+struct stream {
+	int fd; /* or -1: that was all */
+	char *into;
+	size_t size, len; /* bytes */
+	bool is_bounded;  /* more than fits is an error; else it is passed over */
+};
+
+struct run {
+	pid_t keeper;
+	struct stream out, said;
+	char text[SAID_MAX]; /* that it said */
+};
+
+/* ---- the keeper ---- */
+
+static void kill_group(int number)
+{
+	(void)number;
+	kill(0, SIGKILL);
+}
+
+/* As at the start of any program. */
+static void filter_usual_signals(void)
+{
+	sigset_t none;
+
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void filter_become_program(const struct filter *filter, const int fds[3])
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(fds[fd], fd) < 0)
+			_exit(126);
+	if (close_range(STDERR_FILENO + 1, ~0U, 0) == 0)
+		execv(filter->argv[0], (char *const *)filter->argv);
+	_exit(127);
+}
+
+/* fds: the program's standard input, output and error, all above these. */
+static void keep_program(const struct filter *filter, const int fds[3], pid_t parent)
+{
+	int status;
+	pid_t pid;
+
+	filter_usual_signals();
+	signal(SIGTERM, kill_group);
+	if (setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
+		_exit(126);
+	pid = _Fork();
+	if (pid == 0) {
+		signal(SIGTERM, SIG_DFL);
+		filter_become_program(filter, fds);
+	}
+	close_range(0, ~0U, 0); /* so that the pipes end when the program does */
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		_exit(126);
+	_exit(WEXITSTATUS(status));
+}
+
+/* ---- this process ---- */
+
+/* Above the standard ones, which this process may not have. */
+static int filter_lift(int *fd)
+{
+	int lifted = *fd > STDERR_FILENO ? *fd : fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	int error = errno;
+
+	if (lifted != *fd)
+		close(*fd);
+	*fd = lifted;
+	errno = error;
+	return lifted;
+}
+
+static int filter_make_pipe(int ends[2])
+{
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	return filter_lift(&ends[0]) < 0 || filter_lift(&ends[1]) < 0 ? -errno : 0;
+}
+
+static void filter_close_both(const int ends[2])
+{
+	for (int i = 0; i < 2; i++)
+		if (ends[i] >= 0)
+			close(ends[i]);
+}
+
+/* All of it at once, before there is who reads it: it fits, and raises no SIGPIPE. */
+static int filter_fill_pipe(const int ends[2], const struct filter *filter)
+{
+	ssize_t n;
+
+	if (filter->in_len > FILTER_IN_MAX)
+		return -EFBIG;
+	if (fcntl(ends[1], F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	n = write(ends[1], filter->in, filter->in_len);
+	return n < 0 ? -errno : (size_t)n == filter->in_len ? 0 : -ENOSPC;
+}
+
+static int filter_make_pipes(const struct filter *filter, int in[2], int out[2], int said[2])
+{
+	int ret = filter_make_pipe(in);
+
+	if (ret == 0)
+		ret = filter_make_pipe(out);
+	if (ret == 0)
+		ret = filter_make_pipe(said);
+	return ret < 0 ? ret : filter_fill_pipe(in, filter);
+}
+
+static int filter_start_run(const struct filter *filter, struct run *run, struct error *err)
+{
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, said[2] = { -1, -1 };
+	int ret = filter_make_pipes(filter, in, out, said);
+	pid_t self = getpid();
+
+	run->out = (struct stream){ -1, filter->out, filter->out_size, 0, true };
+	run->said = (struct stream){ -1, run->text, SAID_MAX - 1, 0, false };
+	if (ret == 0) {
+		run->keeper = _Fork();
+		ret = run->keeper < 0 ? -errno : 0;
+	}
+	if (ret == 0 && run->keeper == 0)
+		keep_program(filter, (int[]){ in[0], out[1], said[1] }, self);
+	if (ret == 0) {
+		setpgid(run->keeper, run->keeper); /* which of the two is first, nobody knows */
+		run->out.fd = out[0];
+		run->said.fd = said[0];
+		out[0] = said[0] = -1;
+	}
+	filter_close_both(in);
+	filter_close_both(out);
+	filter_close_both(said);
+	return ret < 0 ? error_set(err, -ret, "can't be started: %s", strerror(-ret)) : 0;
+}
+
+/* Of what is too much the last is kept. */
+static int filter_make_room(struct stream *stream)
+{
+	size_t kept = stream->size / 2;
+
+	if (stream->is_bounded)
+		return -EFBIG;
+	memmove(stream->into, stream->into + stream->len - kept, kept);
+	stream->len = kept;
+	return 0;
+}
+
+/* Some of what there is, into its place: it may be secret. 0, or a negative errno. */
+static int filter_take_some(struct stream *stream)
+{
+	ssize_t n = read(stream->fd, stream->into + stream->len, stream->size - stream->len);
+
+	if (n < 0)
+		return errno == EINTR || errno == EAGAIN ? 0 : -errno;
+	if (n == 0) {
+		close(stream->fd);
+		stream->fd = -1;
+	}
+	stream->len += n;
+	return stream->len == stream->size ? filter_make_room(stream) : 0;
+}
+
+/* Both come to their end when the program does, and all that it started. */
+static int filter_read_streams(struct run *run, int64_t deadline)
+{
+	int ret = 0;
+
+	while (ret == 0 && (run->out.fd >= 0 || run->said.fd >= 0)) {
+		struct pollfd fds[] = { { .fd = run->out.fd, .events = POLLIN },
+					{ .fd = run->said.fd, .events = POLLIN } };
+		int64_t left = deadline - clock_ms();
+		int n = left > 0 ? poll(fds, 2, left) : 0;
+
+		if (n == 0)
+			return -ETIMEDOUT;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0 && fds[0].revents)
+			ret = filter_take_some(&run->out);
+		if (n > 0 && fds[1].revents && ret == 0)
+			ret = filter_take_some(&run->said);
+	}
+	return ret;
+}
+
+/* The keeper is the last of them that is waited for, so its number is still that of the group. Its status; 0
+ * where the program that we are in wants to know of no child. */
+static int filter_end_run(struct run *run, int64_t deadline)
+{
+	struct pollfd keeper = { .fd = pidfd_open(run->keeper, 0), .events = POLLIN };
+	int64_t left = deadline - clock_ms();
+	int status = 0;
+
+	if (keeper.fd >= 0 && left > 0)
+		while (poll(&keeper, 1, left) < 0 && errno == EINTR)
+			;
+	if (keeper.fd >= 0)
+		close(keeper.fd);
+	kill(-run->keeper, SIGKILL);
+	while (waitpid(run->keeper, &status, 0) < 0)
+		if (errno != EINTR)
+			return 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 126;
+}
+
+/* The last line that it said. */
+static int run_failed(struct run *run, struct error *err)
+{
+	char *last = NULL, *rest = run->text, *line, clean[256];
+
+	run->text[run->said.len] = '\0';
+	while ((line = strsep(&rest, "\n")))
+		if (line[strspn(line, " ")])
+			last = line;
+	return error_set(err, EIO, "%s",
+			 last ? printable(last, clean, sizeof(clean)) :
+				"failed, and doesn't say why");
+}
+
+long filter_run(const struct filter *filter, struct error *err)
+{
+	int64_t deadline = clock_ms() + filter->ms;
+	struct run run;
+	int ret = filter_start_run(filter, &run, err), status;
+
+	if (ret < 0)
+		return ret;
+	ret = filter_read_streams(&run, deadline);
+	status = filter_end_run(&run, ret < 0 ? 0 : deadline);
+	if (run.out.fd >= 0)
+		close(run.out.fd);
+	if (run.said.fd >= 0)
+		close(run.said.fd);
+	if (ret == -ETIMEDOUT)
+		return error_set(err, ETIMEDOUT, "no answer within %u seconds",
+				 (filter->ms + 999) / 1000);
+	if (ret < 0)
+		return error_set(err, -ret, "%s", ret == -EFBIG ? "says too much" : strerror(-ret));
+	return status ? run_failed(&run, err) : (long)run.out.len;
+}
