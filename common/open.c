@@ -110,10 +110,12 @@ static int unlock_by(struct volume *volume, struct target *holder,
 		.opaque = holder,
 		.detached = holder != volume->target,
 	};
+	struct luks_tokens tokens = options->tokens;
 	const struct luks_pass pass = {
 		.data = options->pass,
 		.len = options->pass_len,
 		.asker = options->asker,
+		.tokens = options->by_tokens ? &tokens : NULL,
 		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,
 		.max_kdf_time = options->max_kdf_time,
 		.notice = &options->notice,
@@ -122,6 +124,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 	bool same = false;
 	int ret = 0;
 
+	tokens.wait = options->answer_timeout;
 	/* Before: typing a passphrase may take longer than a server keeps an idle connection. */
 	if (source.detached)
 		ret = begins_with(volume->target, holder, &same, err);

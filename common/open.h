@@ -11,6 +11,7 @@
 #include "base/notice.h"
 #include "engine/volume.h"
 #include "file/target-file.h"
+#include "luks/luks-tokens.h"
 #include "memory/key-file.h"
 #include "nbd/target-nbd.h"
 
@@ -32,6 +33,8 @@ struct volume_options {
 	const void *pass; /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
 	const struct luks_asker *asker; /* or NULL; in their place */
+	struct luks_tokens tokens;      /* tried before these; its wait is answer_timeout's */
+	bool by_tokens;                 /* are they? */
 	bool one_slot;                  /* only key slot number slot is tried */
 	int slot;
 	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */

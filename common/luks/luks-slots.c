@@ -287,16 +287,17 @@ static int put_in_order(struct search *search, int *order)
 		CRYPT_SLOT_PRIORITY_NORMAL,
 		CRYPT_SLOT_PRIORITY_IGNORE,
 	};
+	uint32_t slots = search->pass->slots;
 	int count = 0;
 
 	for (size_t i = 0; i < sizeof(priorities) / sizeof(priorities[0]); i++)
 		for (int number = 0; number < search->count; number++) {
 			struct slot *slot = &search->slots[number];
 
-			if (!slot->used ||
+			if (!slot->used || (slots && !(slots >> number & 1)) ||
 			    crypt_keyslot_get_priority(search->memfd->cd, number) != priorities[i])
 				continue;
-			if (!slot->error && priorities[i] == CRYPT_SLOT_PRIORITY_IGNORE)
+			if (!slot->error && !slots && priorities[i] == CRYPT_SLOT_PRIORITY_IGNORE)
 				slot->error =
 					error_set(&slot->why, ENOENT,
 						  "has the priority \"ignore\": it is "
@@ -471,16 +472,42 @@ int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, cons
 		    void **key, size_t *key_len, struct error *err)
 {
 	struct search search;
-	int order[MAX_SLOTS];
+	int order[MAX_SLOTS], count;
 	int ret = search_begin(&search, memfd, pass, cipher, err);
 
 	*key = NULL;
 	if (ret == 0 && pass->slot != LUKS_ANY_SLOT)
 		ret = run_one(&search, key, key_len, err);
-	else if (ret == 0 && !is_any_used(&search))
+	else if (ret == 0 && !(count = put_in_order(&search, order)))
 		ret = no_slot_used(&search, err);
 	else if (ret == 0)
-		ret = search_run(&search, order, put_in_order(&search, order), key, key_len, err);
+		ret = search_run(&search, order, count, key, key_len, err);
+	search_end(&search);
+	return ret;
+}
+
+int luks_slots_check(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
+		     size_t *key_len, struct error *why)
+{
+	struct search search;
+	int order[MAX_SLOTS] = { 0 };
+	int ret = search_begin(&search, memfd, pass, cipher, why);
+	int count = ret == 0 ? put_in_order(&search, order) : 0;
+
+	if (ret == 0 && count == 0)
+		ret = no_slot_used(&search, why);
+	keep_to_time(&search, order, count);
+	for (int i = 0; i < count && ret == 0; i++) {
+		const struct slot *slot = &search.slots[order[i]];
+
+		if (slot->error)
+			ret = error_set(why, -slot->error, "key slot %d %s", order[i],
+					slot->why.text);
+		else if (slot->key_len != search.slots[order[0]].key_len)
+			ret = error_set(why, EINVAL, "its key slots hold keys of several lengths");
+	}
+	if (ret == 0)
+		*key_len = search.slots[order[0]].key_len;
 	search_end(&search);
 	return ret;
 }

@@ -10,6 +10,7 @@
 
 #include "luks/luks-json.h"
 #include "luks/luks-memfd.h"
+#include "luks/luks-tokens.h"
 #include "memory/secret.h"
 
 #define UNIT         512
@@ -474,6 +475,23 @@ static int slots_open_by_asking(struct header *header, const struct luks_pass *p
 	return ret;
 }
 
+/* What the tokens don't open, a passphrase may. */
+static int tokens_open(struct header *header, const struct luks_pass *pass, struct luks *luks,
+		       struct error *err)
+{
+	int ret = -ENOKEY;
+
+	if (pass->tokens)
+		ret = luks_tokens_open(&header->memfd, pass, luks->cipher, &luks->key,
+				       &luks->key_len, err);
+	if (pass->tokens && (ret != -ENOKEY || !(pass->asker || pass->data)))
+		return ret;
+	if (pass->tokens && pass->notice)
+		notice_tell(pass->notice, "%s", err->text);
+	return pass->asker ? slots_open_by_asking(header, pass, luks, err) :
+			     slots_open(header, pass, luks, err);
+}
+
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err)
 {
@@ -493,8 +511,7 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	if (!ret)
 		ret = header_copy(&header, luks->header_len, err);
 	if (!ret)
-		ret = pass->asker ? slots_open_by_asking(&header, pass, luks, err) :
-				    slots_open(&header, pass, luks, err);
+		ret = tokens_open(&header, pass, luks, err);
 	luks->slot = ret;
 	if (ret < 0)
 		luks_clear(luks);

@@ -58,7 +58,8 @@ struct luks {
 };
 
 /* Loads the header and opens it. On success the caller owns luks->key; see luks_clear(). Errors,
- * each with a message that names the source: -EPERM no key slot opens with this passphrase;
+ * each with a message that names the source: -EPERM no key slot opens with this passphrase; -ENOKEY
+ * no token opens it, and there is no passphrase;
  * -EINVAL not a LUKS header, or one that is damaged, says something impossible, or has its data
  * elsewhere; -ENOTSUP another cipher, integrity, a requirement flag, a reencryption under way, key
  * slots that aren't safe, each named; -ETIME only key slots that take too long, -ENOENT no such key

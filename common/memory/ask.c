@@ -9,10 +9,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int send_why(int fd, const struct error *why)
+#define ENQ "\005"
+
+static int send_question(int fd, const struct error *question)
 {
-	char text[sizeof(why->text) + 1];
-	int len = snprintf(text, sizeof(text), "%s\n", why->text);
+	char text[sizeof(question->text) + 1];
+	int len = snprintf(text, sizeof(text), "%s\n", question->text);
 
 	/* Who has gone sends nothing, either. */
 	return send(fd, text, len, MSG_NOSIGNAL) < 0 && errno != EPIPE ? -errno : 0;
@@ -48,11 +50,12 @@ int ask_take(const struct asker *asker, struct error *err)
 	return 0;
 }
 
-int ask_key(void *opaque, struct key *key, struct error *err)
+/* Of err only the text counts, which says why where no answer comes. */
+static int ask(const struct asker *asker, const struct error *question, struct key *key,
+	       struct error *err)
 {
-	const struct asker *asker = opaque;
 	const char *name = asker->name;
-	ssize_t n = send_why(asker->fd, err);
+	ssize_t n = send_question(asker->fd, question);
 	int ret;
 
 	if (n < 0)
@@ -73,6 +76,37 @@ int ask_key(void *opaque, struct key *key, struct error *err)
 				      error_set(err, ENODATA, "%s: no passphrase came", name);
 	key->len = n - 1;
 	return 0;
+}
+
+int ask_key(void *opaque, struct key *key, struct error *err)
+{
+	const struct error question = *err;
+
+	return ask(opaque, &question, key, err);
+}
+
+int ask_pin(void *opaque, const char *token, struct key *pin, struct error *err)
+{
+	struct error question;
+	int ret;
+
+	error_set(&question, EINVAL, ENQ "%.320s" ENQ "%s", token, err->text);
+	ret = ask(opaque, &question, pin, err);
+	if (ret == 0 && pin->len == 0)
+		ret = error_set(err, ENODATA, "no PIN for it came");
+	return ret;
+}
+
+bool ask_is_pin(struct error *question, const char **token, const char **why)
+{
+	char *behind = question->text[0] == ENQ[0] ? strchr(question->text + 1, ENQ[0]) : NULL;
+
+	if (!behind)
+		return false;
+	*behind = '\0';
+	*token = question->text + 1;
+	*why = behind + 1;
+	return true;
 }
 
 bool ask_next(int fd, struct error *why)
