@@ -48,7 +48,8 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 	      qemu-img:qemu-utils cryptsetup:cryptsetup-bin mke2fs:e2fsprogs fio:fio \
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
-	      clang-format:clang-format abidiff:abigail-tools curl:curl
+	      clang-format:clang-format abidiff:abigail-tools curl:curl clevis:clevis \
+	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang socat:socat keyctl:keyutils
 # Python's modules.
 TEST_MODULES := prometheus_client:python3-prometheus-client
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox

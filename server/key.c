@@ -85,6 +85,8 @@ static int open_asker(void)
 	if (ask_take(&asker, &err) < 0)
 		return FAIL("%s", err.text);
 	config.open.asker = &luks_asker;
+	config.open.tokens.pin = ask_pin;
+	config.open.tokens.opaque = &asker;
 	return 0;
 }
 
@@ -97,6 +99,8 @@ int key_get(void)
 	secret_no_dumps();
 	if (config.ask)
 		return open_asker();
+	if (!config.keyfile && !config.passphrase)
+		return 0; /* by tokens alone */
 	ret = config.keyfile ? read_keyfile() : read_passphrase();
 	config.open.pass = key.data;
 	config.open.pass_len = key.len;

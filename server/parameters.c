@@ -111,6 +111,15 @@ static int take_key_slot(const struct parameter *parameter, const char *value)
 		       check_range(parameter, value, *slot);
 }
 
+static int take_token(const struct parameter *parameter, const char *value)
+{
+	int *number = parameter->into;
+
+	config.open.by_tokens = true;
+	*number = LUKS_ANY_TOKEN;
+	return strcmp(value, "any") == 0 ? 0 : take_key_slot(parameter, value);
+}
+
 static int take_direct(const struct parameter *parameter, const char *value)
 {
 	return direct_mode_parse(value, parameter->into) ?
@@ -152,6 +161,7 @@ static const struct parameter table[] = {
 	{ "header", ANY, take_path, &config.open.header, 0, 0 },
 	{ "direct", FILE_ONLY, take_direct, &config.open.direct, 0, 0 },
 	{ "slot", ANY, take_key_slot, &config.open.slot, 0, 31 },
+	{ "token", ANY, take_token, &config.open.tokens.number, 0, LUKS_MAX_TOKEN },
 	{ "max-kdf-time", ANY, take_count, &config.open.max_kdf_time, 1, UINT_MAX },
 	{ "discard", ANY, take_switch, &config.discard, 0, 0 },
 	{ "pin", ANY, take_switch, &config.pin, 0, 0 },
@@ -178,6 +188,7 @@ const char parameters_help[] =
 	"header=<PATH>       A detached LUKS header.\n"
 	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"
 	"slot=<N>            The only key slot to try (default: any).\n"
+	"token=<N>|any       Unlock it by one of its tokens, or by any.\n"
 	"max-kdf-time=<SEC>  How long deriving keys may take (default: 120).\n"
 	"discard=on|off      Pass trims of an encrypted disk on (default: as its header says).\n"
 	"pin=on|off          Pin each request's buffer (default: off).\n"
@@ -221,12 +232,13 @@ int parameters_complete(void)
 {
 	if (!config.open.file == !config.open.uri)
 		return FAIL("you must give the disk, once: nbdkit ndio [file=]PATH, or uri=URI");
+	config.open.unlock |= config.open.by_tokens;
 	if (config.open.header && !config.open.unlock)
-		return FAIL("header= needs passphrase=, keyfile= or ask=");
+		return FAIL("header= needs passphrase=, keyfile=, ask= or token=");
 	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile)
 		return FAIL("keyfile-offset= and keyfile-size= need keyfile=");
 	if (config.open.slot != LUKS_ANY_SLOT && !config.open.unlock)
-		return FAIL("slot= needs passphrase=, keyfile= or ask=");
+		return FAIL("slot= needs passphrase=, keyfile=, ask= or token=");
 	config.open.one_slot = config.open.slot != LUKS_ANY_SLOT;
 	config.open.discard = config.discard == 1;
 	config.open.no_discard = config.discard == 0;

@@ -110,7 +110,7 @@ static int attach_ask_key(void *opaque, key_try_fn *try, void *try_opaque, struc
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", asking->spec->locator);
 	asking->ret = kernel_device_load_module(err);
 	if (asking->ret == 0)
-		asking->ret = key_try(&asking->spec->key, prompt, &key, try, try_opaque, err);
+		asking->ret = key_try(&asking->spec->key, NULL, prompt, &key, try, try_opaque, err);
 	key_clear(&key);
 	return asking->ret;
 }
@@ -365,6 +365,12 @@ static int check_programs(struct error *err)
 	return ret < 0 ? ret : program_find("nbd-client", "nbd-client", path, err);
 }
 
+/* Where the tokens come first, only what they don't open needs it. */
+static bool has_key_at_once(const struct attach_spec *spec)
+{
+	return key_source_given(&spec->key) && !spec->unlock.by_tokens;
+}
+
 /* All that is found out before anything is done. */
 static int attach_prepare(const struct attach_spec *spec, struct key *key, struct error *err)
 {
@@ -374,7 +380,7 @@ static int attach_prepare(const struct attach_spec *spec, struct key *key, struc
 		ret = check_programs(err);
 	if (ret == 0)
 		ret = check_locator(spec, err);
-	if (ret == 0 && key_source_given(&spec->key))
+	if (ret == 0 && has_key_at_once(spec))
 		ret = key_read(&spec->key, NULL, false, key, err);
 	return ret;
 }
@@ -386,7 +392,7 @@ int attach(const struct attach_spec *spec, unsigned *index, struct error *err)
 
 	if (ret == 0) {
 		interrupt_catch(-1);
-		ret = attach_with_key(spec, key_source_given(&spec->key) ? &key : NULL, index, err);
+		ret = attach_with_key(spec, has_key_at_once(spec) ? &key : NULL, index, err);
 	}
 	key_clear(&key);
 	return ret;

@@ -26,6 +26,7 @@
 #include "memory/ask.h"
 #include "nbd/lasting-words.h"
 #include "terminal/interrupt.h"
+#include "terminal/pin-input.h"
 #include "terminal/program.h"
 #include "terminal/say.h"
 #include "terminal/server-program.h"
@@ -75,7 +76,7 @@ static void key_file_close(struct key_file *file)
 
 /* ---- starting ---- */
 
-#define ARGS_MAX 24
+#define ARGS_MAX 25
 
 struct arguments {
 	char *argv[ARGS_MAX + 1];
@@ -142,6 +143,10 @@ static void make_arguments(const struct gateway_spec *spec, const char *program,
 	add_argument(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
 	if (unlock_by_one_slot(&spec->unlock))
 		add_argument(args, "--slot=%d", spec->unlock.slot);
+	if (spec->unlock.by_tokens && spec->unlock.token == LUKS_ANY_TOKEN)
+		add_argument(args, "--token=any");
+	else if (spec->unlock.by_tokens)
+		add_argument(args, "--token=%d", spec->unlock.token);
 	if (spec->unlock.max_kdf_time)
 		add_argument(args, "--max-kdf-time=%u", spec->unlock.max_kdf_time);
 	if (spec->discard)
@@ -244,9 +249,20 @@ static int start_with_key(const struct gateway_spec *spec, const char *program, 
 	return ret;
 }
 
-/* 1: it asks for a passphrase, and err says why the one before opens nothing; 0: it doesn't ask any
- * more, or has ended; -EINTR with a message. */
-static int is_asking(struct start *start, struct error *err)
+/* Where nobody knows one, an empty one says so. */
+static void answer_pin(const struct start *start, const char *token, const char *why)
+{
+	struct key pin = { 0 };
+	struct error err;
+
+	error_set(&err, EPERM, "%s", why);
+	if (pin_input(NULL, token, &pin, &err) < 0)
+		key_clear(&pin);
+	ask_answer(start->asker, &pin, &err); /* who has gone asks nothing more */
+	key_clear(&pin);
+}
+
+static int wait_for_question(struct start *start, struct error *err)
 {
 	struct pollfd asker = { .fd = start->asker, .events = POLLIN };
 
@@ -257,6 +273,20 @@ static int is_asking(struct start *start, struct error *err)
 	}
 	pass_on_output(start); /* above the next prompt */
 	return ask_next(start->asker, err);
+}
+
+/* 1: it asks for a passphrase, and err says why the one before opens nothing; 0: it doesn't ask any
+ * more, or has ended; -EINTR with a message. Meanwhile it may ask for PINs. */
+static int is_asking(struct start *start, struct error *err)
+{
+	const char *token, *why;
+	int ret = wait_for_question(start, err);
+
+	while (ret > 0 && ask_is_pin(err, &token, &why)) {
+		answer_pin(start, token, why);
+		ret = wait_for_question(start, err);
+	}
+	return ret;
 }
 
 static int gateway_try_key(void *opaque, const struct key *key, struct error *err)

@@ -33,6 +33,7 @@ static const struct tab_option options[] = {
 	{ "connections", MEMBER(connections), TAB_NUMBER, 1, ATTACH_CONNECTIONS_MAX, NULL, 0 },
 	{ "block-size", MEMBER(block_size), TAB_POWER, 512, 4096, NULL, 0 },
 	{ "slot", MEMBER(slot), TAB_NUMBER, 0, UNLOCK_MAX_SLOT, NULL, 0 },
+	{ "token", MEMBER(token), TAB_TEXT, 0, 0, NULL, 0 },
 	{ "max-kdf-time", MEMBER(max_kdf_time), TAB_NUMBER, 1, UINT_MAX, NULL, 0 },
 	{ "answer-timeout", MEMBER(answer_timeout), TAB_NUMBER, 1, NBD_ANSWER_TIMEOUT_MAX, NULL,
 	  0 },
@@ -69,6 +70,8 @@ static struct ndiotab_entry *find_entry(const struct tab *tab, const char *devic
 static int parse_entry(struct ndiotab_entry *entry, char *line, struct error *why)
 {
 	char *device = tab_next_field(&line);
+	struct unlock_options how = UNLOCK_DEFAULT;
+	const char *wrong;
 	char *option_list;
 	int ret;
 
@@ -103,7 +106,8 @@ static int parse_entry(struct ndiotab_entry *entry, char *line, struct error *wh
 	ret = tab_set_options(entry, options, NR_OPTIONS, option_list, NULL, why);
 	if (ret == 0 && !entry->key_file && (entry->key_part.offset || entry->key_part.size))
 		return error_set(why, EINVAL, "keyfile-offset and keyfile-size need a key file");
-	return ret;
+	wrong = ret == 0 && entry->token ? unlock_take_token(&how, entry->token) : NULL;
+	return wrong ? error_set(why, EINVAL, "%s", wrong) : ret;
 }
 
 /* ---- the file ---- */

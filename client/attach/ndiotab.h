@@ -26,6 +26,7 @@ struct ndiotab_entry {
 	unsigned block_size;     /* bytes: 512, 1024, 2048 or 4096 */
 	unsigned timeout;        /* seconds, 5 to 86400 */
 	int slot;                /* of the key, 0 to 31; or LUKS_ANY_SLOT */
+	char *token;             /* as unlock_take_token() takes it, or NULL */
 	unsigned max_kdf_time;   /* seconds */
 	unsigned answer_timeout; /* seconds, 1 to 86400 */
 	unsigned reconnect;      /* seconds, 0 to 86400; NDIOTAB_USUAL where it isn't given */

@@ -21,6 +21,8 @@ const char help_attach[] =
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                       of that, pass over N bytes, and take no more than N\n"
 	"  --slot N             try this key slot only\n"
+	"  --token N|any        open it without a passphrase: by one of its tokens, or any;\n"
+	"                       by a key only where that fails\n"
 	"  --max-kdf-time SECONDS\n"
 	"                       how long deriving keys may take (default 120)\n"
 	"  --header PATH        where a detached LUKS header is\n"
@@ -59,6 +61,7 @@ enum {
 
 static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
+					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
 					 { "read-only", no_argument, NULL, OPT_READ_ONLY },
@@ -208,6 +211,8 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->key.agents = true;
 	spec->unlock.slot = entry.slot;
 	spec->unlock.max_kdf_time = entry.max_kdf_time;
+	if (entry.token)
+		unlock_take_token(&spec->unlock, entry.token); /* it was checked */
 	spec->read_only = entry.read_only;
 	spec->discard = entry.discard;
 	spec->block_size = entry.block_size;

@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
+#include "copy/unlocking.h"
 #include "header/facts.h"
 #include "header/header.h"
 #include "locator/locator.h"
@@ -36,6 +37,8 @@ const char help_info[] =
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                     of that, pass over N bytes, and take no more than N\n"
 	"  --slot N           try this key slot only\n"
+	"  --token N|any      open it too, without a passphrase: by one of its tokens, or any;\n"
+	"                     by a key only where that fails\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take (default 120)\n"
 	"  --answer-timeout SECONDS\n"
@@ -186,23 +189,19 @@ static int report_open_volume(struct report *report, const struct ndio_options *
 static int report_try_key(void *opaque, const struct key *key, struct error *err)
 {
 	struct report *report = opaque;
-	const struct unlock_options *how = &report->request->how;
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
-		.key = key->data,
-		.key_len = key->len,
 		.header = report->request->header,
-		.flags = NDIO_OPEN_READONLY | NDIO_OPEN_NO_RECONNECT |
-			 (unlock_by_one_slot(how) ? NDIO_OPEN_KEY_SLOT : 0),
-		.key_slot = how->slot,
-		.max_kdf_time = how->max_kdf_time,
+		.flags = NDIO_OPEN_READONLY | NDIO_OPEN_NO_RECONNECT,
 		.connections = 1,
 		.answer_timeout = report->request->answer_timeout,
 		.notice = say_notice,
 	};
 	struct ndio_volume *volume = NULL;
-	int ret = report_open_volume(report, &options, &volume);
+	int ret;
 
+	unlocking_set(&report->request->how, key, &options);
+	ret = report_open_volume(report, &options, &volume);
 	report->plain.struct_size = sizeof(report->plain);
 	if (ret == 0)
 		ret = ndio_get_info(volume, &report->plain);
@@ -221,13 +220,14 @@ static int report_unlock(struct report *report, struct error *err)
 	char prompt[256];
 	int ret;
 
-	if (!request->unlock && !key_source_given(&request->key_source))
+	if (!request->unlock && !request->how.by_tokens && !key_source_given(&request->key_source))
 		return 0;
 	if (!report->is_luks)
 		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
 				 request->locator);
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
-	ret = key_try(&request->key_source, prompt, &key, report_try_key, report, err);
+	ret = key_try(&request->key_source, &request->how, prompt, &key, report_try_key, report,
+		      err);
 	key_clear(&key);
 	return ret;
 }
@@ -423,6 +423,8 @@ static struct json_object *json_token(const struct token_facts *token)
 
 	json_add_number(object, "token", token->number);
 	json_add_text(object, "type", token->type);
+	if (token->about[0])
+		json_add_text(object, "about", token->about);
 	for (int slot = 0; slot < FACTS_SLOTS; slot++)
 		if (token->slots >> slot & 1)
 			json_object_array_add(slots, json_object_new_int(slot));
@@ -659,6 +661,7 @@ static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON }
 					 { "unlock", no_argument, NULL, OPT_UNLOCK },
 					 OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
+					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_ANSWER_TIMEOUT,
 					 CMD_OPTIONS_END };

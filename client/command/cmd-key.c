@@ -430,7 +430,8 @@ static int read_header_key(struct header *header, struct request *request, struc
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
 	if (!asks_for_key(request) && !asks_for_new_key(request))
 		return key_read(&request->key_source, prompt, false, &request->key, err);
-	return key_try(&request->key_source, prompt, &request->key, try_header_key, &trial, err);
+	return key_try(&request->key_source, &request->how, prompt, &request->key, try_header_key,
+		       &trial, err);
 }
 
 /* What is written may not be a key. */

@@ -41,6 +41,9 @@ static const struct {
 		 "structured-reply" },
 	{ "is", "read-only tls" },
 	{ "checksum", "sha256 sha512 blake2b512" },
+	{ "token", "any" },
+	{ "src-token", "any" },
+	{ "dst-token", "any" },
 };
 
 #define SCHEMES "nbd:// nbds:// nbd+unix:///?socket= nbds+unix:///?socket="

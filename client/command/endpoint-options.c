@@ -25,7 +25,8 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 	int which = option & ~OPEN_OTHER;
 	const char *wrong;
 
-	if (which == ENDPOINT_UNLOCK || which == OPEN_KEY_FILE || which == OPEN_KEY_FD)
+	if (which == ENDPOINT_UNLOCK || which == OPEN_KEY_FILE || which == OPEN_KEY_FD ||
+	    which == OPEN_TOKEN)
 		spec->unlock = true;
 	if (which == ENDPOINT_UNLOCK) {
 		spec->ask = true;

@@ -17,13 +17,16 @@
 	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                         \
 	"                        of a key, pass over N bytes, and take no more than N\n"           \
 	"  --src-slot=N          try this key slot only\n"                                         \
+	"  --src-token=N|any     open SRC without a passphrase: by one of its tokens, or any;\n"   \
+	"                        by a key only where that fails\n"                                 \
 	"  --max-kdf-time=SECONDS\n"                                                               \
 	"                        how long deriving the keys of a side may take (default 120)\n"    \
 	"  --answer-timeout=SECONDS\n"                                                             \
 	"                        a server that is silent for so long is lost (default 30)\n"       \
 	"  --reconnect=SECONDS   one that is lost is waited for so long; 0: not (default 60)\n"    \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"                \
-	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N\n"
+	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N,\n"                          \
+	"  --dst-token=N|any\n"
 
 enum {
 	ENDPOINT_UNLOCK = 256,
@@ -33,7 +36,8 @@ enum {
 #define ENDPOINT_SIDE(side, of)                                                                    \
 	OPEN_OPTIONS_KEY(side "-", of),                                                            \
 		{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                     \
-		OPEN_OPTION_HEADER(side "-header", of), OPEN_OPTION_SLOT(side "-slot", of)
+		OPEN_OPTION_HEADER(side "-header", of), OPEN_OPTION_SLOT(side "-slot", of),        \
+		OPEN_OPTION_TOKEN(side "-token", of)
 
 /* For cmd_options(). */
 #define ENDPOINT_OPTIONS                                                                           \

@@ -15,6 +15,8 @@ const char *open_option(const struct open_options *to, int option, const char *v
 		return key_source_set_size(to->key, value);
 	case OPEN_SLOT:
 		return unlock_take_slot(to->how, value);
+	case OPEN_TOKEN:
+		return unlock_take_token(to->how, value);
 	case OPEN_MAX_KDF_TIME:
 		return unlock_take_max_kdf_time(to->how, value);
 	case OPEN_HEADER:

@@ -14,6 +14,7 @@ enum {
 	OPEN_KEYFILE_OFFSET,
 	OPEN_KEYFILE_SIZE,
 	OPEN_SLOT,
+	OPEN_TOKEN,
 	OPEN_MAX_KDF_TIME,
 	OPEN_HEADER,
 	OPEN_ANSWER_TIMEOUT,
@@ -32,6 +33,10 @@ enum {
 #define OPEN_OPTION_SLOT(name, of)                                                                 \
 	{                                                                                          \
 		name, required_argument, NULL, OPEN_SLOT | (of)                                    \
+	}
+#define OPEN_OPTION_TOKEN(name, of)                                                                \
+	{                                                                                          \
+		name, required_argument, NULL, OPEN_TOKEN | (of)                                   \
 	}
 #define OPEN_OPTION_MAX_KDF_TIME                                                                   \
 	{                                                                                          \

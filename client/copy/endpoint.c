@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "copy/unlocking.h"
 #include "file/image-lock.h"
 #include "locator/locator.h"
 #include "terminal/key-try.h"
@@ -129,13 +130,8 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 {
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
-		.key = key->data,
-		.key_len = key->len,
 		.header = spec->header,
-		.flags = flags | (unlock_by_one_slot(&spec->how) ? NDIO_OPEN_KEY_SLOT : 0) |
-			 (spec->reconnect ? 0 : NDIO_OPEN_NO_RECONNECT),
-		.key_slot = spec->how.slot,
-		.max_kdf_time = spec->how.max_kdf_time,
+		.flags = flags | (spec->reconnect ? 0 : NDIO_OPEN_NO_RECONNECT),
 		.direct = direct_for(spec, flags, file_size),
 		.file_size = file_size,
 		.connections = spec->connections,
@@ -146,8 +142,11 @@ static int open_with(struct endpoint *endpoint, const struct endpoint_spec *spec
 		.opaque = endpoint,
 	};
 	struct ndio_info info = { .struct_size = sizeof(info) };
-	int ret = ndio_open(spec->locator, &options, &endpoint->volume);
+	int ret;
 
+	if (spec->unlock)
+		unlocking_set(&spec->how, key, &options);
+	ret = ndio_open(spec->locator, &options, &endpoint->volume);
 	if (ret < 0)
 		return error_set(err, -ret, "%s", ndio_error());
 	if (!options.notice && (flags & NDIO_OPEN_READONLY))
@@ -194,7 +193,7 @@ static int endpoint_open_volume(struct endpoint *endpoint, const struct endpoint
 	if (!spec->unlock)
 		return endpoint_try_key(&opening, &key, err);
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", spec->locator);
-	ret = key_try(&spec->key, prompt, &key, endpoint_try_key, &opening, err);
+	ret = key_try(&spec->key, &spec->how, prompt, &key, endpoint_try_key, &opening, err);
 	key_clear(&key);
 	return ret;
 }

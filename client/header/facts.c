@@ -64,21 +64,6 @@ static void read_segment(struct header_facts *facts, struct json_object *json)
 			 json_object_get_string(luks_json_member(integrity, "type")));
 }
 
-static uint32_t read_token_slots(struct json_object *names)
-{
-	uint32_t slots = 0;
-
-	if (!json_object_is_type(names, json_type_array))
-		return 0;
-	for (size_t i = 0; i < json_object_array_length(names); i++) {
-		int slot = json_object_get_int(json_object_array_get_idx(names, i));
-
-		if (slot >= 0 && slot < FACTS_SLOTS)
-			slots |= UINT32_C(1) << slot;
-	}
-	return slots;
-}
-
 static void read_tokens(struct header_facts *facts, struct json_object *json)
 {
 	struct json_object *tokens = luks_json_member(json, "tokens");
@@ -93,7 +78,8 @@ static void read_tokens(struct header_facts *facts, struct json_object *json)
 			return;
 		facts->nr_tokens++;
 		token->number = atoi(name);
-		token->slots = read_token_slots(luks_json_member(it, "keyslots"));
+		token->slots = luks_token_slots(it);
+		luks_token_about(it, token->about, sizeof(token->about));
 		cut_text(token->type, sizeof(token->type),
 			 json_object_get_string(luks_json_member(it, "type")));
 	}
@@ -226,6 +212,7 @@ void facts_print_tokens(const struct header_facts *facts, const char *indent)
 		for (int slot = 0; slot < FACTS_SLOTS; slot++)
 			if (token->slots >> slot & 1)
 				printf(" %d", slot);
-		printf("%s\n", token->slots ? "" : " none");
+		printf("%s%s%s\n", token->slots ? "" : " none", token->about[0] ? "  " : "",
+		       token->about);
 	}
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "header/header.h"
+#include "luks/luks-tokens.h"
 
 #define FACTS_SLOTS  32
 #define FACTS_TOKENS 32
@@ -25,8 +26,9 @@ struct slot_facts {
 /* How a key may come without a passphrase: from a security key, a TPM, a keyring, ... */
 struct token_facts {
 	int number;
-	char type[48];  /* "systemd-fido2" */
-	uint32_t slots; /* a bit for each key slot that it is assigned to */
+	char type[48];                /* "systemd-fido2" */
+	uint32_t slots;               /* a bit for each key slot that it is assigned to */
+	char about[LUKS_TOKEN_ABOUT]; /* "tang http://host", or "" */
 };
 
 /* Every text is printable ASCII: a header is hostile. */

@@ -35,11 +35,14 @@
 #define NBD_PIECE_LEN       (256 * 1024)
 #define FILE_PIECE_LEN      (128 * 1024)
 #define DEFAULT_COPY_MEMORY (64 * 1024 * 1024)
+#define PIN_MAX             512 /* bytes */
 
 /* All that there are. */
 #define OPEN_FLAGS                                                                                 \
 	((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK |                   \
-		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD | NDIO_OPEN_NO_RECONNECT))
+		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD | NDIO_OPEN_NO_RECONNECT |           \
+		    OPEN_TOKENS))
+#define OPEN_TOKENS (NDIO_OPEN_TOKENS | NDIO_OPEN_ONE_TOKEN)
 
 struct ndio_volume {
 	struct volume *volume;
@@ -50,8 +53,10 @@ struct ndio_volume {
 	_Atomic size_t copy_used;
 	struct notice notice;                                         /* the program's, */
 	void (*event)(void *opaque, int server, const char *message); /* likewise, or NULL */
-	atomic_bool closing;    /* callbacks make no more requests, */
-	atomic_uint submitting; /* except for these */
+	ssize_t (*pin)(void *opaque, const char *token, const char *why, void *pin,
+		       size_t size); /* likewise */
+	atomic_bool closing;         /* callbacks make no more requests, */
+	atomic_uint submitting;      /* except for these */
 
 	/* Ends requests that pinned their memory: unlocking it may block, which a worker must
 	 * not. Runs from the first such request on. */
@@ -155,6 +160,30 @@ static unsigned reconnect_time(const struct ndio_options *options)
 	return options->reconnect ? options->reconnect : NBD_RECONNECT;
 }
 
+/* By a key, or without. */
+static bool is_unlocked(const struct ndio_options *options)
+{
+	return options->key || options->flags & OPEN_TOKENS;
+}
+
+static int library_ask_pin(void *opaque, const char *token, struct key *pin, struct error *err)
+{
+	const struct ndio_volume *handle = opaque;
+	ssize_t n = key_make(pin, PIN_MAX, err);
+
+	if (n < 0)
+		return n;
+	callback_enter();
+	n = handle->pin(handle->notice.opaque, token, err->text, pin->data, PIN_MAX);
+	callback_leave();
+	if (n > PIN_MAX)
+		n = -EFBIG;
+	if (n < 0)
+		return error_set(err, -n, "no PIN: %s", strerror(-n));
+	pin->len = n;
+	return 0;
+}
+
 static struct volume_options engine_options(struct ndio_volume *handle, const char *locator,
 					    const struct ndio_options *options)
 {
@@ -169,9 +198,17 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 		.unflushed = options->unflushed,
 		.listener = { options->event ? tell_event : NULL, handle },
 		.header = options->header,
-		.unlock = options->key,
+		.unlock = is_unlocked(options),
 		.pass = options->key,
 		.pass_len = options->key_len,
+		.by_tokens = options->flags & OPEN_TOKENS,
+		.tokens = {
+			.number = options->flags & NDIO_OPEN_ONE_TOKEN ?
+					  (int)min_u64(options->token, INT_MAX) :
+					  LUKS_ANY_TOKEN,
+			.pin = options->pin ? library_ask_pin : NULL,
+			.opaque = handle,
+		},
 		.direct = options->direct == NDIO_DIRECT_ON  ? DIRECT_ON :
 			  options->direct == NDIO_DIRECT_OFF ? DIRECT_OFF :
 							       DIRECT_AUTO,
@@ -275,7 +312,7 @@ int ndio_open(const char *locator, const struct ndio_options *options, struct nd
 		ret = read_options(options, &all);
 	if (ret < 0)
 		return ret;
-	if (all.header && !all.key)
+	if (all.header && !is_unlocked(&all))
 		return message_set(EINVAL, "%s: a detached header without a key", locator);
 	if (locator_kind(locator, &err) < 0 ||
 	    (all.header && locator_check_path(all.header, "a LUKS header", &err) < 0))
@@ -288,6 +325,7 @@ int ndio_open(const char *locator, const struct ndio_options *options, struct nd
 	handle->copy_memory = all.copy_memory ? all.copy_memory : DEFAULT_COPY_MEMORY;
 	handle->notice = (struct notice){ all.notice, all.opaque };
 	handle->event = all.event;
+	handle->pin = all.pin;
 	handle->reconnect = reconnect_time(&all);
 	ret = open_engine(handle, locator, &all);
 	if (ret < 0)
@@ -306,6 +344,7 @@ static int unlock_target(struct ndio_volume *handle, const struct ndio_options *
 	int ret;
 
 	engine.target = plain->target;
+	handle->pin = options->pin;
 	ret = volume_open(&engine, &volume, err);
 	if (ret < 0)
 		return ret;
@@ -325,7 +364,7 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 		ret = read_options(options, &all);
 	if (ret < 0)
 		return ret;
-	if (!volume || !all.key || volume->volume->encrypted ||
+	if (!volume || !is_unlocked(&all) || volume->volume->encrypted ||
 	    !target_is_nbd(volume->volume->target))
 		return message_set(EINVAL,
 				   "only the disk of a server that was opened without a key can "

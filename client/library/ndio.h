@@ -43,6 +43,9 @@ enum ndio_open_flag {
 	NDIO_OPEN_KEY_SLOT = 1 << 3,   /* only options.key_slot is tried */
 	NDIO_OPEN_NO_DISCARD = 1 << 4, /* pass no trims of one through, even where it does */
 	NDIO_OPEN_NO_RECONNECT = 1 << 5, /* a server whose connections are lost is lost at once */
+	NDIO_OPEN_TOKENS = 1 << 6, /* the LUKS2 header's tokens are tried, before the key if there
+					is one */
+	NDIO_OPEN_ONE_TOKEN = 1 << 7, /* or only options.token is */
 };
 
 enum ndio_direct {
@@ -101,6 +104,13 @@ struct ndio_options {
 	unsigned reconnect; /* seconds, up to 86400: requests wait so long for an NBD server that is
 			     * away, and then fail with -ETIMEDOUT. 0: 60. See
 			     * NDIO_OPEN_NO_RECONNECT */
+	/* Asked for the PIN of a token that needs one ("disk.luks: token 1 (systemd-fido2)"), in the
+	 * thread that opens: fills pin, of size bytes, which are locked in memory and cleansed, and
+	 * returns how many these are; or a negative errno: there is none. why tells why the one before
+	 * isn't it; at first it is "". It is a callback, but may wait for somebody. NULL: nobody is
+	 * asked. */
+	ssize_t (*pin)(void *opaque, const char *token, const char *why, void *pin, size_t size);
+	unsigned token; /* with NDIO_OPEN_ONE_TOKEN: its number */
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -112,8 +122,12 @@ struct ndio_options {
  * it, by qemu's locks; one that is only read isn't, but the notice tells of a writer. Volumes of one
  * process don't exclude each other.
  *
- * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOENT there is no
- * such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
+ * Tokens say where a passphrase comes from: a Tang server, a TPM, the kernel's keyring. They are tried
+ * only where that is asked for: whoever writes the header chooses whom this machine talks to. One may
+ * be silent for answer_timeout.
+ *
+ * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOKEY no token opens
+ * it, and there is no key; -ENOENT there is no such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
  * small, a detached header without its disk; -ENOTSUP a LUKS feature that isn't supported, or key
  * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
 int ndio_open(const char *locator, const struct ndio_options *options, struct ndio_volume **volume);

@@ -17,11 +17,19 @@ void key_tell_deriving(void)
 	told = true;
 }
 
-int key_try(const struct key_source *source, const char *prompt, struct key *key, key_try_fn *try,
-	    void *opaque, struct error *err)
+int key_try(const struct key_source *source, const struct unlock_options *how, const char *prompt,
+	    struct key *key, key_try_fn *try, void *opaque, struct error *err)
 {
 	bool asked = !key_source_given(source);
 	int ret;
+
+	*key = (struct key){ 0 };
+	if (how && how->by_tokens) {
+		ret = try(opaque, key, err);
+		if (ret != -ENOKEY)
+			return ret;
+		say_error("%s", err->text);
+	}
 
 	for (int left = TRIES - 1;; left--) {
 		ret = key_read(source, prompt, false, key, err);

@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "terminal/number.h"
 
@@ -17,6 +18,17 @@ const char *unlock_take_slot(struct unlock_options *options, const char *value)
 	if (!parse_number(value, UNLOCK_MAX_SLOT, &slot))
 		return "a key slot is a number from 0 to 31";
 	options->slot = slot;
+	return NULL;
+}
+
+const char *unlock_take_token(struct unlock_options *options, const char *value)
+{
+	uint64_t token = 0;
+
+	if (strcmp(value, "any") != 0 && !parse_number(value, LUKS_MAX_TOKEN, &token))
+		return "a token is a number from 0 to 31, or any";
+	options->by_tokens = true;
+	options->token = strcmp(value, "any") == 0 ? LUKS_ANY_TOKEN : (int)token;
 	return NULL;
 }
 

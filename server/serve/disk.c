@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/number.h"
 #include "base/utf8.h"
 #include "locator/locator.h"
 #include "locator/same.h"
@@ -45,6 +46,18 @@ int disk_set_locator(struct disk *disk, const char *locator, struct error *err)
 	else
 		disk->open.file = locator;
 	return kind < 0 ? kind : 0;
+}
+
+bool disk_set_token(struct disk *disk, const char *value)
+{
+	bool is_any = strcmp(value, "any") == 0;
+	uint64_t number = 0;
+
+	if (!is_any && !parse_number(value, LUKS_MAX_TOKEN, &number))
+		return false;
+	disk->open.by_tokens = true;
+	disk->open.tokens.number = is_any ? LUKS_ANY_TOKEN : (int)number;
+	return true;
 }
 
 /* ---- what can't be served together ---- */
@@ -119,6 +132,12 @@ static int check_all(const struct disks *disks, struct error *err)
 
 /* ---- one after the other ---- */
 
+/* Without one there is whom to ask, or tokens alone. */
+static bool has_key_file(const struct disk *disk)
+{
+	return disk->open.unlock && (disk->key_file || disk->key_fd >= 0);
+}
+
 static int disk_read_key(const struct disk *disk, struct key *key, struct error *err)
 {
 	char path[PATH_MAX], name[PATH_MAX + 16];
@@ -158,6 +177,8 @@ static int open_one(const struct disk *disk, const struct key *key, struct expor
 	open.notice = serve_notice;
 	if (disk->asker.fd >= 0) {
 		open.asker = &asker;
+		open.tokens.pin = ask_pin;
+		open.tokens.opaque = (void *)&disk->asker;
 	} else if (open.unlock) {
 		open.pass = key->data;
 		open.pass_len = key->len;
@@ -182,7 +203,7 @@ int disks_open(const struct disks *disks, struct exports *exports, struct error 
 		if (disk->open.unlock)
 			ret = open_check_key_file(&disk->open, key_path(disk, path),
 						  &disk->key_part, err);
-		if (ret == 0 && disk->open.unlock && disk->asker.fd < 0 && !key.data)
+		if (ret == 0 && has_key_file(disk) && !key.data)
 			ret = disk_read_key(disk, &key, err);
 		if (ret == 0)
 			ret = open_one(disk, &key, exports, err);

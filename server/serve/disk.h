@@ -39,6 +39,9 @@ int disk_check_name(const char *name, struct error *err);
 /* Puts a locator where the options want it. 0, or -EINVAL with a message. */
 int disk_set_locator(struct disk *disk, const char *locator, struct error *err);
 
+/* "any", or the number of a token. False: it is neither. */
+bool disk_set_token(struct disk *disk, const char *value);
+
 /* Opens all, each with its key, or fails for one of them: a negative errno, and a message that names its line.
  * Two of one name, or of the same bytes, and a key or header that another's clients could write to, are
  * refused first. What is to be told of a disk is by the way. */

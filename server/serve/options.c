@@ -41,6 +41,7 @@ static const char help[] =
 	"      --keyfile-size N      and take no more than so many\n"
 	"      --header FILE         a detached LUKS header\n"
 	"      --slot N              the only key slot to try\n"
+	"      --token N|any         unlock by one of its tokens, or any; by a key where that fails\n"
 	"      --max-kdf-time SEC    how long deriving keys may take (default: 120)\n"
 	"  -r, --read-only           take no writes\n"
 	"      --discard             pass trims of an encrypted disk on\n"
@@ -70,6 +71,7 @@ enum {
 	KEYFILE_SIZE,
 	HEADER,
 	SLOT,
+	TOKEN,
 	MAX_KDF_TIME,
 	DISCARD,
 	NO_DISCARD,
@@ -108,6 +110,7 @@ static const struct option table[] = {
 	{ "keyfile-size", required_argument, NULL, KEYFILE_SIZE },
 	{ "header", required_argument, NULL, HEADER },
 	{ "slot", required_argument, NULL, SLOT },
+	{ "token", required_argument, NULL, TOKEN },
 	{ "max-kdf-time", required_argument, NULL, MAX_KDF_TIME },
 	{ "read-only", no_argument, NULL, 'r' },
 	{ "discard", no_argument, NULL, DISCARD },
@@ -154,6 +157,13 @@ static int options_take_direct(struct serve_options *options, const char *value)
 	return direct_mode_parse(value, &options->disk.open.direct) ?
 		       -1 :
 		       usage("--direct takes auto, on or off, not \"%s\"", value);
+}
+
+static int options_take_token(struct serve_options *options, const char *value)
+{
+	return disk_set_token(&options->disk, value) ?
+		       -1 :
+		       usage("--token takes a number from 0 to 31, or any, not \"%s\"", value);
 }
 
 static int options_take_number(struct serve_options *options, int option, const char *value)
@@ -268,6 +278,8 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 	case NO_LOCK_IMAGE:
 		disk->open.locking = LOCK_IMAGE_OFF;
 		return -1;
+	case TOKEN:
+		return options_take_token(options, value);
 	case DIRECT:
 		return options_take_direct(options, value);
 	default:
@@ -328,15 +340,16 @@ static int options_check_key(struct serve_options *options)
 {
 	struct disk *disk = &options->disk;
 	bool is_asked = disk->asker.fd >= 0;
-	bool has_key = disk->key_file || disk->key_fd >= 0 || is_asked;
+	bool has_file = disk->key_file || disk->key_fd >= 0;
+	bool has_key = has_file || is_asked || disk->open.by_tokens;
 
 	if (disk->key_file && disk->key_fd >= 0)
 		return usage("--key-file or --key-fd, not both");
-	if (is_asked && (disk->key_file || disk->key_fd >= 0))
+	if (is_asked && has_file)
 		return usage("--ask, or --key-file or --key-fd, not both");
 	if (!has_key && (disk->open.header || disk->open.one_slot))
-		return usage("--header and --slot need --key-file, --key-fd or --ask");
-	if ((!has_key || is_asked) && (disk->key_part.offset || disk->key_part.size))
+		return usage("--header and --slot need --key-file, --key-fd, --ask or --token");
+	if (!has_file && (disk->key_part.offset || disk->key_part.size))
 		return usage("--keyfile-offset and --keyfile-size need --key-file or --key-fd");
 	disk->open.unlock = has_key;
 	disk->open.discard = options->discard == 1;

@@ -24,12 +24,13 @@
 struct line {
 	struct disk disk;
 	bool discard, no_discard, no_lock_image;
+	const char *token;
 	unsigned direct; /* of enum direct_mode */
 	unsigned slot;
 };
 
 /* What an option needs to have an effect. */
-enum need { NOTHING, A_KEY, A_FILE, A_URI };
+enum need { NOTHING, A_KEY, A_KEY_FILE, A_FILE, A_URI };
 
 #define MEMBER(name) offsetof(struct line, name)
 #define DISK(name)   MEMBER(disk.name)
@@ -38,10 +39,11 @@ static const struct tab_option options[] = {
 	{ "description", DISK(description), TAB_TEXT, 0, 0, NULL, NOTHING },
 	{ "discard", MEMBER(discard), TAB_FLAG, 0, 0, NULL, NOTHING },
 	{ "no-discard", MEMBER(no_discard), TAB_FLAG, 0, 0, NULL, NOTHING },
-	{ "keyfile-offset", DISK(key_part.offset), TAB_SIZE, 0, INT64_MAX, NULL, A_KEY },
-	{ "keyfile-size", DISK(key_part.size), TAB_SIZE, 1, KEY_MAX, NULL, A_KEY },
+	{ "keyfile-offset", DISK(key_part.offset), TAB_SIZE, 0, INT64_MAX, NULL, A_KEY_FILE },
+	{ "keyfile-size", DISK(key_part.size), TAB_SIZE, 1, KEY_MAX, NULL, A_KEY_FILE },
 	{ "header", DISK(open.header), TAB_PATH, 0, 0, NULL, A_KEY },
 	{ "slot", MEMBER(slot), TAB_NUMBER, 0, DISK_SLOT_MAX, NULL, A_KEY },
+	{ "token", MEMBER(token), TAB_TEXT, 0, 0, NULL, NOTHING },
 	{ "max-kdf-time", DISK(open.max_kdf_time), TAB_NUMBER, 1, UINT_MAX, NULL, A_KEY },
 	{ "direct", MEMBER(direct), TAB_WORD, 0, 0, "auto, on, off", A_FILE },
 	{ "no-lock-image", MEMBER(no_lock_image), TAB_FLAG, 0, 0, NULL, A_FILE },
@@ -163,12 +165,14 @@ static int set_key(struct disk *disk, const char *key, struct error *why)
 /* One that would have none is a mistake. */
 static int check_effects(const struct disk *disk, uint32_t given, struct error *why)
 {
-	static const char *const words[] = {
-		[A_KEY] = "a key", [A_FILE] = "a file or block device", [A_URI] = "an NBD URI"
-	};
+	static const char *const words[] = { [A_KEY] = "a key or a token",
+					     [A_KEY_FILE] = "a key file",
+					     [A_FILE] = "a file or block device",
+					     [A_URI] = "an NBD URI" };
 	const bool has[] = {
 		[NOTHING] = true,
 		[A_KEY] = disk->open.unlock,
+		[A_KEY_FILE] = disk->key_file,
 		[A_FILE] = disk->open.file,
 		[A_URI] = disk->open.uri,
 	};
@@ -186,8 +190,15 @@ static int set_options(struct disk *disk, char *list, struct error *why)
 	uint32_t given = 0;
 	int ret = tab_set_options(&line, options, NR_OPTIONS, list, &given, why);
 
-	if (ret == 0)
+	if (ret == 0 && line.token && !disk_set_token(disk, line.token))
+		ret = error_set(why, EINVAL, "token=%.100s: not a number from 0 to 31, or any",
+				line.token);
+	if (ret == 0) {
+		line.disk.open.by_tokens = disk->open.by_tokens;
+		line.disk.open.tokens = disk->open.tokens;
+		line.disk.open.unlock = disk->open.unlock |= disk->open.by_tokens;
 		ret = check_effects(disk, given, why);
+	}
 	if (ret == 0 && line.discard && line.no_discard)
 		ret = error_set(why, EINVAL, "discard or no-discard, not both");
 	if (ret == 0 && line.disk.description)
