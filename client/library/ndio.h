@@ -129,7 +129,8 @@ struct ndio_options {
  * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOKEY no token opens
  * it, and there is no key; -ENOENT there is no such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
  * small, a detached header without its disk; -ENOTSUP a LUKS feature that isn't supported, or key
- * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
+ * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what
+ * the server says makes no sense; -ENOENT, -ECONNREFUSED, -ETIMEDOUT, ... */
 int ndio_open(const char *locator, const struct ndio_options *options, struct ndio_volume **volume);
 
 /* Opens with a key what was opened without one, over the connection that there is: for servers that

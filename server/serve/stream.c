@@ -1,5 +1,6 @@
-/* By TLS a piece that is short is sent together with what follows, in one record, from the stack. Where the socket takes no more, the same bytes are offered again: OpenSSL wants no other, but
- * they may lie elsewhere.
+/* By TLS a piece that is short is sent together with what follows, in one record, from the stack. Where
+ * the socket takes no more, the same bytes are offered again: OpenSSL wants no other, but they may lie
+ * elsewhere.
  *
  * A thread has one queue of errors for all its connections, and OpenSSL takes what lies there for the
  * error of its last call: so it is emptied before each. */
