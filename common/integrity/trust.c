@@ -1,0 +1,653 @@
+#include "integrity/trust.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/align.h"
+
+#define VERSION    1
+#define HEAD_SPACE (128 * 1024)
+#define TEXT_AT    256 /* in a head */
+#define LOGS_AT    (2 * HEAD_SPACE)
+#define LOG_SPACE  (1024 * 1024)
+#define HASHES_AT  (LOGS_AT + 2 * LOG_SPACE)
+#define RECORD     64
+#define RECORDS    (LOG_SPACE / RECORD)
+#define RECORD_SUM 56   /* bytes of a record that its sum is over */
+#define PAGE       4096 /* of hashes, that are written together */
+#define MOST_AREAS (UINT64_C(1) << 40)
+#define DIGEST_LEN 32
+#define NONE       UINT32_MAX
+
+static const uint8_t magic[8] = "ndiotrus";
+
+struct head_bytes {
+	uint8_t magic[8];
+	uint32_t version, text_len;
+	uint64_t generation, nonce, areas, area_len;
+	uint32_t block, tag_size;
+	uint64_t seals;
+	char uuid[TRUST_UUID];
+	uint8_t mac[SEAL_MAC];
+	uint8_t digest[DIGEST_LEN];
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct head_bytes) == 168 && TEXT_AT + TRUST_TEXT == HEAD_SPACE,
+	       "a head has its place");
+
+enum record_kind {
+	RECORD_INTENDED = 1,
+	RECORD_WROTE = 2,
+	RECORD_SAW = 3,
+};
+
+struct record_bytes {
+	uint64_t area, nonce;
+	uint32_t number, kind;
+	uint8_t hash[TRUST_HASH];
+	uint8_t sum[RECORD - RECORD_SUM];
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct record_bytes) == RECORD, "records lie in sectors");
+
+/* ---- hashes ---- */
+
+/* Of two things, one behind the other. */
+static int hash_two(const void *one, size_t one_len, const void *other, size_t other_len,
+		    uint8_t hash[TRUST_HASH])
+{
+	EVP_MD_CTX *sum = EVP_MD_CTX_new();
+	bool good = sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL) &&
+		    EVP_DigestUpdate(sum, one, one_len) &&
+		    EVP_DigestUpdate(sum, other, other_len) && EVP_DigestFinal_ex(sum, hash, NULL);
+
+	EVP_MD_CTX_free(sum);
+	return good ? 0 : -EIO;
+}
+
+int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH])
+{
+	return hash_two("\0", 1, tags, len, hash);
+}
+
+int trust_hash_leaves(const void *leaves, size_t count, uint8_t hash[TRUST_HASH])
+{
+	return hash_two("\1", 1, leaves, count * TRUST_HASH, hash);
+}
+
+int trust_hash(const void *tags, size_t count, size_t tag_size, uint8_t hash[TRUST_HASH])
+{
+	size_t leaves = (count + TRUST_LEAF - 1) / TRUST_LEAF, done = 0;
+	uint8_t *all = malloc(leaves * TRUST_HASH + 1);
+	int ret = all ? 0 : -ENOMEM;
+
+	for (size_t i = 0; ret == 0 && i < leaves; i++) {
+		size_t tags_here = min_u64(count - done, TRUST_LEAF);
+
+		ret = trust_hash_leaf((const uint8_t *)tags + done * tag_size, tags_here * tag_size,
+				      all + i * TRUST_HASH);
+		done += tags_here;
+	}
+	if (ret == 0)
+		ret = trust_hash_leaves(all, leaves, hash);
+	free(all);
+	return ret;
+}
+
+/* ---- the head ---- */
+
+static uint64_t head_at(uint64_t generation)
+{
+	return generation % 2 * HEAD_SPACE;
+}
+
+static uint64_t log_at(uint64_t generation)
+{
+	return LOGS_AT + generation % 2 * LOG_SPACE;
+}
+
+static int file_error(const struct trust_io *io, const char *what, int ret, struct error *err)
+{
+	return error_set(err, -ret, "%s: %s: %s", io->name, what, strerror(-ret));
+}
+
+static int digest_of(const struct head_bytes *head, const char *text, uint8_t digest[DIGEST_LEN])
+{
+	return hash_two(head, offsetof(struct head_bytes, digest), text, le32toh(head->text_len),
+			digest);
+}
+
+static int write_head(const struct trust_io *io, const struct trust_volume *volume,
+		      const char *text, uint64_t generation, uint64_t nonce)
+{
+	size_t len = strlen(text);
+	struct head_bytes head = {
+		.version = htole32(VERSION),
+		.text_len = htole32(len),
+		.generation = htole64(generation),
+		.nonce = htole64(nonce),
+		.areas = htole64(volume->areas),
+		.area_len = htole64(volume->area_len),
+		.block = htole32(volume->block),
+		.tag_size = htole32(volume->tag_size),
+		.seals = htole64(volume->seals),
+	};
+	uint8_t *bytes = calloc(1, TEXT_AT + len);
+	int ret = bytes ? 0 : -ENOMEM;
+
+	memcpy(head.magic, magic, sizeof(magic));
+	memcpy(head.uuid, volume->uuid, TRUST_UUID);
+	memcpy(head.mac, volume->mac, SEAL_MAC);
+	if (ret == 0)
+		ret = digest_of(&head, text, head.digest);
+	if (ret == 0) {
+		memcpy(bytes, &head, sizeof(head));
+		memcpy(bytes + TEXT_AT, text, len);
+		ret = io->write(io->file, head_at(generation), bytes, TEXT_AT + len);
+	}
+	free(bytes);
+	return ret;
+}
+
+/* 1: it is valid; 0: it isn't; *text is to be freed. Or a negative errno. */
+static int read_head(const struct trust_io *io, unsigned number, struct head_bytes *head,
+		     char **text)
+{
+	uint8_t digest[DIGEST_LEN];
+	uint32_t len;
+	int ret = io->read(io->file, number * HEAD_SPACE, head, sizeof(*head));
+
+	*text = NULL;
+	if (ret < 0)
+		return ret;
+	len = le32toh(head->text_len);
+	if (memcmp(head->magic, magic, sizeof(magic)) != 0 || len > TRUST_TEXT)
+		return 0;
+	if (le32toh(head->version) != VERSION)
+		return -ENOTSUP;
+	*text = calloc(1, len + 1);
+	if (!*text)
+		return -ENOMEM;
+	ret = io->read(io->file, number * HEAD_SPACE + TEXT_AT, *text, len);
+	if (ret == 0)
+		ret = digest_of(head, *text, digest);
+	if (ret == 0)
+		ret = memcmp(digest, head->digest, DIGEST_LEN) == 0 && strlen(*text) == len &&
+		      le64toh(head->generation) % 2 == number && !head->uuid[TRUST_UUID - 1] &&
+		      le64toh(head->areas) <= MOST_AREAS;
+	return ret;
+}
+
+static void accept_head(struct trust *trust, const struct head_bytes *head, char *text)
+{
+	free(trust->text);
+	trust->text = text;
+	trust->generation = le64toh(head->generation);
+	trust->nonce = le64toh(head->nonce);
+	trust->volume = (struct trust_volume){
+		.areas = le64toh(head->areas),
+		.area_len = le64toh(head->area_len),
+		.block = le32toh(head->block),
+		.tag_size = le32toh(head->tag_size),
+		.seals = le64toh(head->seals),
+	};
+	memcpy(trust->volume.uuid, head->uuid, TRUST_UUID);
+	memcpy(trust->volume.mac, head->mac, SEAL_MAC);
+}
+
+static int find_head(struct trust *trust, struct error *err)
+{
+	struct head_bytes head;
+	int ret, later = 0;
+	char *text;
+
+	for (unsigned i = 0; i < 2; i++) {
+		ret = read_head(&trust->io, i, &head, &text);
+		if (ret == 1 && (!trust->text || le64toh(head.generation) > trust->generation)) {
+			accept_head(trust, &head, text);
+			continue;
+		}
+		free(text);
+		later = ret < 0 ? ret : later;
+	}
+	if (trust->text)
+		return 0;
+	if (later == -ENOTSUP)
+		return error_set(err, ENOTSUP, "%s: made by a later version of ndio",
+				 trust->io.name);
+	if (later < 0)
+		return file_error(&trust->io, "reading", later, err);
+	return error_set(err, EINVAL, "%s: this is no file that ndio trust made, or it is damaged",
+			 trust->io.name);
+}
+
+/* ---- what counts ---- */
+
+static uint8_t *hash_place(const struct trust *trust, uint64_t area)
+{
+	assert(area < trust->volume.areas);
+	return trust->hashes + area * TRUST_HASH;
+}
+
+static bool same_hash(const uint8_t *one, const uint8_t *other)
+{
+	return memcmp(one, other, TRUST_HASH) == 0;
+}
+
+/* A free one, or none. */
+static uint32_t new_pending(struct trust *trust)
+{
+	uint32_t room = trust->pending_room ? 2 * trust->pending_room : 64;
+	struct trust_pending *more;
+
+	if (trust->pending_free == NONE && room <= 4 * RECORDS) {
+		more = realloc(trust->pending, room * sizeof(*more));
+		if (!more)
+			return NONE;
+		trust->pending = more;
+		for (; trust->pending_room < room; trust->pending_room++) {
+			more[trust->pending_room].next = trust->pending_free;
+			trust->pending_free = trust->pending_room;
+		}
+	}
+	return trust->pending_free;
+}
+
+/* Behind what was intended before. */
+static int add_pending(struct trust *trust, uint64_t area, const uint8_t *hash)
+{
+	uint32_t *link, new = new_pending(trust);
+
+	if (new == NONE)
+		return -ENOMEM;
+	trust->pending_free = trust->pending[new].next;
+	trust->pending[new].next = NONE;
+	memcpy(trust->pending[new].hash, hash, TRUST_HASH);
+	for (link = &trust->first[area]; *link != NONE; link = &trust->pending[*link].next)
+		continue;
+	*link = new;
+	trust->pending_count++;
+	return 0;
+}
+
+/* The first of the area's that is this one, or NONE. */
+static uint32_t find_pending(const struct trust *trust, uint64_t area, const uint8_t *hash)
+{
+	uint32_t i = trust->first[area];
+
+	while (i != NONE && !same_hash(trust->pending[i].hash, hash))
+		i = trust->pending[i].next;
+	return i;
+}
+
+/* Of the area's, all up to the last one to go; NONE: all. */
+static void drop_pending(struct trust *trust, uint64_t area, uint32_t last)
+{
+	uint32_t gone = trust->first[area], next;
+
+	for (bool more = true; more && gone != NONE; gone = next) {
+		next = trust->pending[gone].next;
+		more = gone != last;
+		trust->pending[gone].next = trust->pending_free;
+		trust->pending_free = gone;
+		trust->pending_count--;
+	}
+	trust->first[area] = gone;
+}
+
+/* From a log too, which may say anything. False: it can't be so. */
+static bool is_sound(const struct trust *trust, enum record_kind kind, uint64_t area,
+		     const uint8_t *hash)
+{
+	if (area >= trust->volume.areas)
+		return false;
+	if (kind == RECORD_WROTE)
+		return find_pending(trust, area, hash) != NONE;
+	return kind == RECORD_INTENDED || kind == RECORD_SAW;
+}
+
+static int apply(struct trust *trust, enum record_kind kind, uint64_t area, const uint8_t *hash)
+{
+	if (kind == RECORD_INTENDED)
+		return add_pending(trust, area, hash);
+	drop_pending(trust, area, kind == RECORD_WROTE ? find_pending(trust, area, hash) : NONE);
+	memcpy(hash_place(trust, area), hash, TRUST_HASH);
+	trust->dirty[area * TRUST_HASH / PAGE] = 1;
+	return 0;
+}
+
+enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
+			       const uint8_t hash[TRUST_HASH])
+{
+	const uint8_t *known = hash_place(trust, area);
+
+	if (same_hash(known, hash) || find_pending(trust, area, hash) != NONE)
+		return TRUST_SAME;
+	return is_zero(known, TRUST_HASH) ? TRUST_UNKNOWN : TRUST_OTHER;
+}
+
+/* ---- the log ---- */
+
+static int sum_record(struct record_bytes *record)
+{
+	uint8_t hash[TRUST_HASH];
+	int ret = hash_two(record, RECORD_SUM, "", 0, hash);
+
+	memcpy(record->sum, hash, sizeof(record->sum));
+	return ret;
+}
+
+static int put_record(uint8_t *log, size_t number, uint64_t nonce, enum record_kind kind,
+		      uint64_t area, const uint8_t *hash)
+{
+	struct record_bytes record = {
+		.area = htole64(area),
+		.nonce = htole64(nonce),
+		.number = htole32(number),
+		.kind = htole32(kind),
+	};
+	int ret;
+
+	memcpy(record.hash, hash, TRUST_HASH);
+	ret = sum_record(&record);
+	memcpy(log + number * RECORD, &record, RECORD);
+	return ret;
+}
+
+static bool get_record(const struct trust *trust, size_t number, struct record_bytes *record)
+{
+	uint8_t sum[sizeof(record->sum)];
+
+	memcpy(record, trust->log + number * RECORD, RECORD);
+	memcpy(sum, record->sum, sizeof(sum));
+	return sum_record(record) == 0 && memcmp(sum, record->sum, sizeof(sum)) == 0 &&
+	       le64toh(record->nonce) == trust->nonce && le32toh(record->number) == number;
+}
+
+/* What a log says. The next record begins another one: behind the end of this there may be some of what
+ * was cut off. */
+static int read_log(struct trust *trust)
+{
+	struct record_bytes record;
+	int ret = trust->io.read(trust->io.file, log_at(trust->generation), trust->log, LOG_SPACE);
+
+	for (size_t i = 0; ret == 0 && i < RECORDS && get_record(trust, i, &record); i++) {
+		if (!is_sound(trust, le32toh(record.kind), le64toh(record.area), record.hash))
+			break;
+		ret = apply(trust, le32toh(record.kind), le64toh(record.area), record.hash);
+	}
+	trust->log_count = trust->log_written = RECORDS;
+	return ret;
+}
+
+/* ---- made, opened ---- */
+
+static int new_nonce(uint64_t *nonce)
+{
+	return RAND_bytes((uint8_t *)nonce, sizeof(*nonce)) == 1 ? 0 : -EIO;
+}
+
+int trust_make(const struct trust_io *io, const struct trust_volume *volume, const char *text,
+	       struct error *err)
+{
+	uint64_t nonce;
+	int ret = new_nonce(&nonce);
+
+	if (strlen(text) > TRUST_TEXT)
+		return error_set(err, EFBIG, "%s: the header has too many key slots and tokens",
+				 io->name);
+	if (ret == 0)
+		ret = write_head(io, volume, text, 1, nonce);
+	if (ret == 0)
+		ret = io->sync(io->file);
+	return ret < 0 ? file_error(io, "writing", ret, err) : 0;
+}
+
+static uint64_t hashes_len(const struct trust *trust)
+{
+	return round_up(trust->volume.areas * TRUST_HASH, PAGE);
+}
+
+int trust_open(struct trust *trust, const struct trust_io *io, struct error *err)
+{
+	int ret;
+
+	*trust = (struct trust){ .io = *io };
+	ret = find_head(trust, err);
+	if (ret < 0)
+		return ret;
+	trust->hashes = calloc(1, hashes_len(trust) + 1);
+	trust->dirty = calloc(1, hashes_len(trust) / PAGE + 1);
+	trust->log = calloc(1, LOG_SPACE);
+	trust->first = malloc((trust->volume.areas + 1) * sizeof(*trust->first));
+	trust->pending_free = NONE;
+	ret = trust->hashes && trust->dirty && trust->log && trust->first ? 0 : -ENOMEM;
+	for (uint64_t i = 0; ret == 0 && i < trust->volume.areas; i++)
+		trust->first[i] = NONE;
+	if (ret == 0)
+		ret = io->read(io->file, HASHES_AT, trust->hashes,
+			       trust->volume.areas * TRUST_HASH);
+	if (ret == 0)
+		ret = read_log(trust);
+	if (ret == 0)
+		return 0;
+	trust_destroy(trust);
+	return file_error(io, "reading", ret, err);
+}
+
+void trust_destroy(struct trust *trust)
+{
+	free(trust->text);
+	free(trust->hashes);
+	free(trust->dirty);
+	free(trust->log);
+	free(trust->first);
+	free(trust->pending);
+	*trust = (struct trust){ 0 };
+}
+
+/* ---- the volume, and its header ---- */
+
+int trust_check_volume(const struct trust *trust, const struct trust_volume *volume,
+		       struct error *err)
+{
+	const struct trust_volume *is = &trust->volume;
+
+	if (strncmp(is->uuid, volume->uuid, TRUST_UUID) != 0)
+		return error_set(err, ESTALE, "%s: of another volume, with the UUID %s",
+				 trust->io.name, is->uuid);
+	if (is->areas != volume->areas || is->area_len != volume->area_len ||
+	    is->block != volume->block || is->tag_size != volume->tag_size)
+		return error_set(err, ESTALE,
+				 "%s: the volume has another size or other tags than it had",
+				 trust->io.name);
+	return 0;
+}
+
+int trust_check_header(const struct trust *trust, const char *text, struct error *err)
+{
+	char words[256];
+
+	if (strcmp(trust->text, text) == 0)
+		return 0;
+	seal_differences(trust->text, text, words, sizeof(words));
+	return error_set(err, ESTALE, "%s: the header isn't the one that was sealed: %s",
+			 trust->io.name, words);
+}
+
+int trust_check_key(const struct trust *trust, const void *volume_key, size_t key_len,
+		    struct error *err)
+{
+	uint8_t mac[SEAL_MAC];
+	int ret = seal_mac(volume_key, key_len, trust->volume.uuid, trust->volume.seals,
+			   trust->text, mac);
+
+	if (ret < 0)
+		return file_error(&trust->io, "the header's MAC", ret, err);
+	if (!seal_same(mac, trust->volume.mac))
+		return error_set(err, ESTALE,
+				 "%s: the header opens with another volume key than the one that "
+				 "sealed it",
+				 trust->io.name);
+	return 0;
+}
+
+/* ---- generations ---- */
+
+static int write_hashes(struct trust *trust)
+{
+	int ret = 0;
+
+	for (uint64_t i = 0; ret == 0 && i < hashes_len(trust) / PAGE; i++)
+		if (trust->dirty[i])
+			ret = trust->io.write(trust->io.file, HASHES_AT + i * PAGE,
+					      trust->hashes + i * PAGE, PAGE);
+	return ret;
+}
+
+static int put_pending(struct trust *trust, uint64_t nonce)
+{
+	size_t count = 0;
+	int ret = 0;
+
+	for (uint64_t area = 0; area < trust->volume.areas; area++)
+		for (uint32_t i = trust->first[area]; ret == 0 && i != NONE;
+		     i = trust->pending[i].next)
+			ret = put_record(trust->log, count++, nonce, RECORD_INTENDED, area,
+					 trust->pending[i].hash);
+	return ret;
+}
+
+/* All that counts is safe in the file, before a head says that it does. */
+static int begin_log(struct trust *trust, uint64_t nonce)
+{
+	int ret = trust->pending_count < RECORDS ? put_pending(trust, nonce) : -ENOBUFS;
+
+	if (ret == 0 && trust->pending_count > 0)
+		ret = trust->io.write(trust->io.file, log_at(trust->generation + 1), trust->log,
+				      trust->pending_count * RECORD);
+	if (ret == 0)
+		ret = write_hashes(trust);
+	if (ret == 0)
+		ret = trust->io.sync(trust->io.file);
+	return ret;
+}
+
+static int next_generation(struct trust *trust, const struct trust_volume *volume, const char *text)
+{
+	uint64_t nonce;
+	int ret = new_nonce(&nonce);
+
+	if (ret == 0)
+		ret = begin_log(trust, nonce);
+	if (ret == 0)
+		ret = write_head(&trust->io, volume, text, trust->generation + 1, nonce);
+	if (ret == 0)
+		ret = trust->io.sync(trust->io.file);
+	if (ret < 0)
+		return ret;
+	memset(trust->dirty, 0, hashes_len(trust) / PAGE);
+	trust->generation++;
+	trust->nonce = nonce;
+	trust->log_count = trust->log_written = trust->pending_count;
+	return 0;
+}
+
+/* What went wrong once with the file is told from then on: what is in it isn't known any more. */
+static int told(struct trust *trust, int ret, struct error *err)
+{
+	if (ret < 0 && !trust->error)
+		trust->error = ret;
+	return trust->error ? file_error(&trust->io, "writing", trust->error, err) : 0;
+}
+
+int trust_checkpoint(struct trust *trust, struct error *err)
+{
+	return told(trust, trust->error ? 0 : next_generation(trust, &trust->volume, trust->text),
+		    err);
+}
+
+int trust_seal(struct trust *trust, const char *text, const void *volume_key, size_t key_len,
+	       struct error *err)
+{
+	struct trust_volume volume = trust->volume;
+	char *copy;
+	int ret;
+
+	if (strlen(text) > TRUST_TEXT)
+		return error_set(err, EFBIG, "%s: the header has too many key slots and tokens",
+				 trust->io.name);
+	volume.seals++;
+	copy = strdup(text);
+	ret = copy ? seal_mac(volume_key, key_len, volume.uuid, volume.seals, text, volume.mac) :
+		     -ENOMEM;
+	if (ret == 0)
+		ret = trust->error ? trust->error : next_generation(trust, &volume, text);
+	if (ret < 0) {
+		free(copy);
+		return told(trust, ret, err);
+	}
+	free(trust->text);
+	trust->text = copy;
+	trust->volume = volume;
+	return 0;
+}
+
+/* ---- areas ---- */
+
+static int record(struct trust *trust, enum record_kind kind, uint64_t area, const uint8_t *hash,
+		  struct error *err)
+{
+	int ret = trust->error;
+
+	if (ret == 0 && trust->log_count == RECORDS)
+		ret = next_generation(trust, &trust->volume, trust->text);
+	assert(ret < 0 || is_sound(trust, kind, area, hash));
+	if (ret == 0)
+		ret = apply(trust, kind, area, hash);
+	if (ret == 0)
+		ret = put_record(trust->log, trust->log_count, trust->nonce, kind, area, hash);
+	if (ret == 0)
+		trust->log_count++;
+	return told(trust, ret, err);
+}
+
+int trust_intend(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH],
+		 struct error *err)
+{
+	return record(trust, RECORD_INTENDED, area, hash, err);
+}
+
+int trust_wrote(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH],
+		struct error *err)
+{
+	return record(trust, RECORD_WROTE, area, hash, err);
+}
+
+int trust_saw(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH], struct error *err)
+{
+	return record(trust, RECORD_SAW, area, hash, err);
+}
+
+int trust_sync(struct trust *trust, struct error *err)
+{
+	size_t new = trust->log_count - trust->log_written;
+	int ret = 0;
+
+	if (new == 0 || trust->error)
+		return told(trust, 0, err);
+	ret = trust->io.write(trust->io.file,
+			      log_at(trust->generation) + trust->log_written * RECORD,
+			      trust->log + trust->log_written * RECORD, new *RECORD);
+	if (ret == 0)
+		ret = trust->io.sync(trust->io.file);
+	if (ret == 0)
+		trust->log_written = trust->log_count;
+	return told(trust, ret, err);
+}

@@ -1,0 +1,430 @@
+/* The file that tells what a disk was, cut off at every write to it: all that the disk may be by then
+ * counts, and nothing that is older, or was never meant to be. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "integrity/trust.h"
+#include "torn-disk.h"
+
+#define AREAS    300 /* hashes on three pages */
+#define SIZE     (3 << 20)
+#define UUID     "27ea5185-21db-482a-8ace-68b644c90ce2"
+#define HEAD     (128 * 1024)
+#define VERSIONS 64 /* that an area may have on its way */
+
+static struct torn_disk disk;
+static struct trust trust;
+static struct error err;
+static long left; /* writes until the cut; less than 0: none */
+static bool is_cut;
+
+static int file_read(void *file, uint64_t at, void *bytes, size_t len)
+{
+	(void)file;
+	torn_disk_read(&disk, at, bytes, len);
+	return 0;
+}
+
+static int file_write(void *file, uint64_t at, const void *bytes, size_t len)
+{
+	(void)file;
+	torn_disk_write(&disk, at, bytes, len);
+	is_cut = is_cut || left-- == 0;
+	return is_cut ? -EIO : 0;
+}
+
+static int file_sync(void *file)
+{
+	(void)file;
+	is_cut = is_cut || left-- == 0;
+	if (is_cut)
+		return -EIO;
+	torn_disk_flush(&disk, torn_disk_mark(&disk));
+	disk.count = 0;
+	return 0;
+}
+
+static const struct trust_io io = {
+	.read = file_read,
+	.write = file_write,
+	.sync = file_sync,
+	.name = "disk.trust",
+};
+
+static struct trust_volume usual(void)
+{
+	return (struct trust_volume){
+		.uuid = UUID,
+		.areas = AREAS,
+		.area_len = 16 << 20,
+		.block = 4096,
+		.tag_size = 28,
+	};
+}
+
+static void make(const char *text)
+{
+	struct trust_volume volume = usual();
+
+	left = -1;
+	is_cut = false;
+	torn_disk_init(&disk, SIZE);
+	assert_int_equal(trust_make(&io, &volume, text, &err), 0);
+	assert_int_equal(trust_open(&trust, &io, &err), 0);
+}
+
+static void forget(void)
+{
+	trust_destroy(&trust);
+	torn_disk_free(&disk);
+}
+
+static void open_again(void)
+{
+	trust_destroy(&trust);
+	left = -1;
+	is_cut = false;
+	assert_int_equal(trust_open(&trust, &io, &err), 0);
+}
+
+static const uint8_t *hash_of(uint64_t area, uint32_t version)
+{
+	static uint8_t hash[TRUST_HASH];
+
+	memset(hash, 0x5a, sizeof(hash));
+	memcpy(hash, &area, sizeof(area));
+	memcpy(hash + sizeof(area), &version, sizeof(version));
+	return hash;
+}
+
+/* ---- one thing after another ---- */
+
+static void nothing_is_known_at_first(void **state)
+{
+	(void)state;
+	make("{}");
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 1)), TRUST_UNKNOWN);
+	assert_int_equal(trust_saw(&trust, 7, hash_of(7, 1), &err), 0);
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 1)), TRUST_SAME);
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 2)), TRUST_OTHER);
+	assert_int_equal(trust_check(&trust, 8, hash_of(7, 1)), TRUST_UNKNOWN);
+	assert_int_equal(trust_checkpoint(&trust, &err), 0);
+	open_again();
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 1)), TRUST_SAME);
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 2)), TRUST_OTHER);
+	forget();
+}
+
+static void what_is_written_counts_with_what_was(void **state)
+{
+	(void)state;
+	make("{}");
+	trust_saw(&trust, 7, hash_of(7, 1), &err);
+	for (uint32_t i = 2; i <= 5; i++)
+		assert_int_equal(trust_intend(&trust, 7, hash_of(7, i), &err), 0);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	open_again();
+	for (uint32_t i = 1; i <= 5; i++)
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, i)), TRUST_SAME);
+	assert_int_equal(trust_wrote(&trust, 7, hash_of(7, 3), &err), 0);
+	for (uint32_t i = 1; i <= 5; i++)
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, i)),
+				 i < 3 ? TRUST_OTHER : TRUST_SAME);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	open_again();
+	for (uint32_t i = 1; i <= 5; i++)
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, i)),
+				 i < 3 ? TRUST_OTHER : TRUST_SAME);
+	assert_int_equal(trust_saw(&trust, 7, hash_of(7, 4), &err), 0);
+	for (uint32_t i = 1; i <= 5; i++)
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, i)),
+				 i == 4 ? TRUST_SAME : TRUST_OTHER);
+	forget();
+}
+
+/* More than a log has room for; and what is on its way all that time stays so. */
+static void a_log_that_is_full_begins_anew(void **state)
+{
+	(void)state;
+	make("{}");
+	for (uint32_t i = 0; i < 40; i++)
+		assert_int_equal(trust_intend(&trust, i, hash_of(i, 9), &err), 0);
+	for (uint32_t i = 1; i < 10000; i++) {
+		assert_int_equal(trust_intend(&trust, 100, hash_of(100, i), &err), 0);
+		assert_int_equal(trust_wrote(&trust, 100, hash_of(100, i), &err), 0);
+	}
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	assert_true(trust.generation >= 3);
+	open_again();
+	for (uint32_t i = 0; i < 40; i++)
+		assert_int_equal(trust_check(&trust, i, hash_of(i, 9)), TRUST_SAME);
+	assert_int_equal(trust_check(&trust, 100, hash_of(100, 9999)), TRUST_SAME);
+	assert_int_equal(trust_check(&trust, 100, hash_of(100, 9998)), TRUST_OTHER);
+	forget();
+}
+
+static void an_areas_hash_is_that_of_leaves(void **state)
+{
+	uint8_t tags[150 * 28], leaves[3 * TRUST_HASH], whole[TRUST_HASH], parts[TRUST_HASH];
+	static const uint8_t wanted[] = { 0xab, 0x8d, 0x82, 0x99, 0x56, 0x42, 0x21, 0x62,
+					  0x59, 0x87, 0x29, 0xfe, 0x94, 0x00, 0x04, 0xce,
+					  0x24, 0x12, 0xbe, 0x42, 0x79, 0x3a, 0x2f, 0x36,
+					  0xe9, 0x9d, 0x09, 0x9b, 0xd6, 0x5f, 0x50, 0x2b };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(tags); i++)
+		tags[i] = i * 7;
+	assert_int_equal(trust_hash(tags, 150, 28, whole), 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(trust_hash_leaf(tags + i * 64 * 28, (i < 2 ? 64 : 22) * 28,
+						 leaves + i * TRUST_HASH),
+				 0);
+	assert_int_equal(trust_hash_leaves(leaves, 3, parts), 0);
+	assert_memory_equal(whole, parts, TRUST_HASH);
+	assert_memory_equal(whole, wanted, TRUST_HASH);
+}
+
+/* ---- the volume and its header ---- */
+
+static void another_volume_is_refused(void **state)
+{
+	struct trust_volume volume = usual();
+
+	(void)state;
+	make("{}");
+	assert_int_equal(trust_check_volume(&trust, &volume, &err), 0);
+	volume.areas++;
+	assert_int_equal(trust_check_volume(&trust, &volume, &err), -ESTALE);
+	assert_string_equal(err.text,
+			    "disk.trust: the volume has another size or other tags than it had");
+	strcpy(volume.uuid, "other");
+	assert_int_equal(trust_check_volume(&trust, &volume, &err), -ESTALE);
+	assert_string_equal(err.text, "disk.trust: of another volume, with the UUID " UUID);
+	forget();
+}
+
+static void another_header_is_refused(void **state)
+{
+	static const char *one = "{\"keyslots\":{\"0\":{}}}";
+	static const char *two = "{\"keyslots\":{\"0\":{},\"1\":{}}}";
+
+	(void)state;
+	make("{}");
+	assert_int_equal(trust_seal(&trust, one, "key", 3, &err), 0);
+	open_again();
+	assert_int_equal(trust.volume.seals, 1);
+	assert_int_equal(trust_check_header(&trust, one, &err), 0);
+	assert_int_equal(trust_check_header(&trust, two, &err), -ESTALE);
+	assert_string_equal(err.text, "disk.trust: the header isn't the one that was sealed: key "
+				      "slot 1 is new");
+	assert_int_equal(trust_check_key(&trust, "key", 3, &err), 0);
+	assert_int_equal(trust_check_key(&trust, "kez", 3, &err), -ESTALE);
+	assert_string_equal(err.text,
+			    "disk.trust: the header opens with another volume key than the "
+			    "one that sealed it");
+	assert_int_equal(trust_seal(&trust, two, "key", 3, &err), 0);
+	open_again();
+	assert_int_equal(trust_check_header(&trust, one, &err), -ESTALE);
+	assert_int_equal(trust_check_key(&trust, "key", 3, &err), 0);
+	forget();
+}
+
+static void what_is_no_such_file_is_refused(void **state)
+{
+	uint32_t version = 2;
+
+	(void)state;
+	torn_disk_init(&disk, SIZE);
+	assert_int_equal(trust_open(&trust, &io, &err), -EINVAL);
+	torn_disk_free(&disk);
+	make("{}");
+	trust_destroy(&trust);
+	torn_disk_write(&disk, HEAD + 40, "x", 1);
+	assert_int_equal(trust_open(&trust, &io, &err), -EINVAL);
+	assert_string_equal(err.text,
+			    "disk.trust: this is no file that ndio trust made, or it is damaged");
+	torn_disk_write(&disk, HEAD + 8, &version, sizeof(version));
+	assert_int_equal(trust_open(&trust, &io, &err), -ENOTSUP);
+	torn_disk_free(&disk);
+}
+
+/* ---- cut off ---- */
+
+/* What each area may be. Versions count up. */
+static struct {
+	uint32_t settled;  /* trust_wrote() or trust_saw() said so */
+	uint32_t certain;  /* and it was synced: nothing older counts */
+	uint32_t intended; /* up to this; */
+	uint32_t synced;   /* and that is safe */
+} areas[AREAS];
+
+/* Some areas are written more than others, so that they have more on their way. */
+static uint64_t pick(uint64_t *random)
+{
+	return torn_random(random) % 2 ? torn_random(random) % 3 : torn_random(random) % AREAS;
+}
+
+static void all_is_safe(void)
+{
+	for (unsigned i = 0; i < AREAS; i++) {
+		areas[i].certain = areas[i].settled;
+		areas[i].synced = areas[i].intended;
+	}
+}
+
+static void do_something(uint64_t *random)
+{
+	uint64_t area = pick(random);
+	int ret = 0;
+
+	switch (torn_random(random) % 16) {
+	case 0 ... 7:
+		if (areas[area].settled == 0) {
+			ret = trust_saw(&trust, area, hash_of(area, 1), &err);
+			areas[area].settled = areas[area].intended = 1;
+			break;
+		}
+		if (areas[area].intended - areas[area].settled >= VERSIONS)
+			break;
+		ret = trust_intend(&trust, area, hash_of(area, areas[area].intended + 1), &err);
+		areas[area].intended++;
+		break;
+	case 8 ... 11:
+		if (areas[area].settled == areas[area].synced || areas[area].synced == 0)
+			break;
+		ret = trust_wrote(&trust, area, hash_of(area, areas[area].settled + 1), &err);
+		areas[area].settled++;
+		break;
+	case 12:
+		ret = trust_checkpoint(&trust, &err);
+		if (ret == 0)
+			all_is_safe();
+		break;
+	default:
+		ret = trust_sync(&trust, &err);
+		if (ret == 0)
+			all_is_safe();
+		break;
+	}
+	assert_true(ret == 0 || is_cut);
+}
+
+static void check_areas(void)
+{
+	for (uint64_t i = 0; i < AREAS; i++) {
+		uint32_t newest = areas[i].synced;
+
+		for (uint32_t v = 1; v <= areas[i].intended + 1; v++) {
+			enum trust_verdict verdict = trust_check(&trust, i, hash_of(i, v));
+
+			if (v < areas[i].certain || v > areas[i].intended)
+				assert_int_not_equal(verdict, TRUST_SAME);
+			if (areas[i].certain > 0 && v >= areas[i].settled && v <= newest)
+				assert_int_equal(verdict, TRUST_SAME);
+		}
+	}
+}
+
+/* The disk is what it was settled to be, or something that was intended since: whoever opens it next
+ * sees that. */
+static void see_areas(uint64_t *random)
+{
+	for (uint64_t i = 0; i < AREAS; i++) {
+		uint32_t most =
+			areas[i].synced > areas[i].settled ? areas[i].synced : areas[i].settled;
+		uint32_t is = areas[i].settled;
+
+		if (is == 0)
+			continue;
+		if (areas[i].certain == 0)
+			most = is = 1;
+		is += torn_random(random) % (most - is + 1);
+		assert_int_equal(trust_saw(&trust, i, hash_of(i, is), &err), 0);
+		areas[i].settled = areas[i].intended = is;
+	}
+}
+
+static void cut_and_open(enum torn kind, uint64_t *random)
+{
+	torn_disk_cut(&disk, kind, random);
+	open_again();
+	check_areas();
+	see_areas(random);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	all_is_safe();
+	check_areas();
+}
+
+static void every_cut(enum torn kind)
+{
+	bool more = true;
+
+	for (long at = 0; more; at++) {
+		uint64_t random = at;
+
+		memset(areas, 0, sizeof(areas));
+		make("{}");
+		left = at;
+		for (unsigned i = 0; i < 150 && !is_cut; i++)
+			do_something(&random);
+		more = is_cut;
+		cut_and_open(kind, &random);
+		left = torn_random(&random) % 30;
+		for (unsigned i = 0; i < 100 && !is_cut; i++)
+			do_something(&random);
+		cut_and_open(kind, &random);
+		forget();
+	}
+}
+
+static void cut_off_with_nothing_of_the_rest(void **state)
+{
+	(void)state;
+	every_cut(TORN_NOTHING);
+}
+
+static void cut_off_with_all_of_the_rest(void **state)
+{
+	(void)state;
+	every_cut(TORN_ALL);
+}
+
+static void cut_off_with_the_first_of_the_rest(void **state)
+{
+	(void)state;
+	every_cut(TORN_FIRST);
+}
+
+static void cut_off_with_any_of_the_rest(void **state)
+{
+	(void)state;
+	every_cut(TORN_RANDOM);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_is_known_at_first),
+		cmocka_unit_test(what_is_written_counts_with_what_was),
+		cmocka_unit_test(a_log_that_is_full_begins_anew),
+		cmocka_unit_test(an_areas_hash_is_that_of_leaves),
+		cmocka_unit_test(another_volume_is_refused),
+		cmocka_unit_test(another_header_is_refused),
+		cmocka_unit_test(what_is_no_such_file_is_refused),
+		cmocka_unit_test(cut_off_with_nothing_of_the_rest),
+		cmocka_unit_test(cut_off_with_all_of_the_rest),
+		cmocka_unit_test(cut_off_with_the_first_of_the_rest),
+		cmocka_unit_test(cut_off_with_any_of_the_rest),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
