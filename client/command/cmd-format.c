@@ -571,6 +571,8 @@ static const char *check_format(const struct request *request, struct error *err
 		return "LUKS1 has sectors of 512 bytes";
 	if (!is_luks2(request) && request->label)
 		return "LUKS1 has no label";
+	if (request->label && strlen(request->label) > LUKS_LABEL_MAX)
+		return "--label takes 47 bytes at the most";
 	if (!!request->size + !!request->payload + !!request->like > 1)
 		return "it is one of --size, --payload-size and --like";
 	if (makes_file(request) && locator_is_uri(request->locator))

@@ -40,6 +40,7 @@ static const struct {
 	{ "can", "flush fua trim fast-zero extents cache multi-conn connect read write zero "
 		 "structured-reply" },
 	{ "is", "read-only tls" },
+	{ "priority", "prefer normal ignore" },
 	{ "checksum", "sha256 sha512 blake2b512" },
 	{ "token", "any" },
 	{ "src-token", "any" },
@@ -296,6 +297,10 @@ static void offer_operand(const struct line *line)
 
 	if (is_command(line, "key") && before == 0) {
 		offer_words(line, "add remove change list");
+	} else if (is_command(line, "header") && before == 0) {
+		offer_words(line, "backup restore erase config");
+	} else if (is_command(line, "header") && before == 2) {
+		offer_files(line, 0);
 	} else if (is_command(line, "detach")) {
 		offer_attached(line);
 	} else if (tab) {

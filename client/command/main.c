@@ -21,6 +21,7 @@ static const struct command commands[] = {
 	{ "copy", "copy between plain and encrypted, local and remote", help_copy, cmd_copy },
 	{ "compare", "tell whether two such hold the same", help_compare, cmd_compare },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
+	{ "header", "keep, restore or erase the header of a volume", help_header, cmd_header },
 	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
 	{ "detach", "let such a device go", help_detach, cmd_detach },
 	{ "list", "show such devices", help_list, cmd_list },

@@ -220,6 +220,16 @@ static const char *edit_state(const struct edit *edit)
 		[HEADER_CHANGED] =
 			"the key slot has the old key or the new one: if the old one opens "
 			"it (\"ndio info\"), do it again",
+		[HEADER_LABELLED] =
+			"the header has what it had, or what it should have: see \"ndio "
+			"info\", and do it again",
+		[HEADER_RESIZED] =
+			"the data have the old length, or the new one: see \"ndio info\", "
+			"and do it again",
+		[HEADER_ERASED] = "the key slots may be there or not: do it again",
+		[HEADER_RESTORED] = "it is partly the old header and partly the backup: restore it "
+				    "again",
+		[HEADER_CONVERTED] = "it is partly converted: restore the backup that was made",
 		[HEADER_NEW] = "the new header isn't whole: format it again",
 	};
 
@@ -227,8 +237,8 @@ static const char *edit_state(const struct edit *edit)
 	case NOTHING_WRITTEN:
 		return "nothing was written";
 	case WRITING_AREAS:
-		return edit->change == HEADER_NEW ? metadata[HEADER_NEW] :
-						    "the key slots are as they were";
+		return edit->change >= HEADER_RESTORED ? metadata[edit->change] :
+							 "the key slots are as they were";
 	case WRITING_METADATA:
 		return metadata[edit->change];
 	case PUT_BACK:
@@ -403,7 +413,9 @@ int header_write_back(struct header *header, enum header_change change,
 	ret = map_memfd(header, header->len, &edit.now, err);
 	if (ret < 0)
 		return ret;
-	find_copies(&edit, header->version == 2 ? header->second_is_stale : change == HEADER_ADDED);
+	find_copies(&edit, header->version == 2 ?
+				   header->second_is_stale :
+				   change != HEADER_REMOVED && change != HEADER_ERASED);
 	find_used(&edit);
 	deferral_begin();
 	ret = compare_all(&edit, err);

@@ -11,10 +11,15 @@
 #include "header/header.h"
 
 enum header_change {
-	HEADER_ADDED,   /* key slots were only added since the last write */
-	HEADER_REMOVED, /* or only removed */
-	HEADER_CHANGED, /* LUKS2: or one has got another key, in another area */
-	HEADER_NEW,     /* all of it: see header_write_new() */
+	HEADER_ADDED,    /* key slots were only added since the last write */
+	HEADER_REMOVED,  /* or only removed */
+	HEADER_CHANGED,  /* LUKS2: or one has got another key, in another area */
+	HEADER_LABELLED, /* or it has other names, or one of its slots another priority */
+	HEADER_RESIZED,  /* or its data another length */
+	HEADER_ERASED,   /* or no key slot is left */
+	HEADER_RESTORED, /* or all of it may be another: no order leaves one that opens at every moment */
+	HEADER_CONVERTED, /* likewise */
+	HEADER_NEW,       /* all of it: see header_write_new() */
 };
 
 /* Writes what differs from what the volume had: the areas of key slots in use, flush, one copy

@@ -190,8 +190,7 @@ static int out_of_memory(const struct header *header, struct error *err)
 	return error_set(err, ENOMEM, "%s: no memory for its LUKS header", header->name);
 }
 
-/* Reads what is missing of the volume's bytes before end. */
-static int header_copy_until(struct header *header, uint64_t end, struct error *err)
+int header_load_before(struct header *header, uint64_t end, struct error *err)
 {
 	uint64_t from = header->before_len;
 	uint8_t *before;
@@ -208,9 +207,19 @@ static int header_copy_until(struct header *header, uint64_t end, struct error *
 	ret = header_read_bytes(header, before + from, end - from, from, "reading the LUKS header",
 				err);
 	if (ret == 0)
-		ret = luks_memfd_write(&header->memfd, before + from, end - from, from, err);
-	if (ret == 0)
 		header->before_len = end;
+	return ret;
+}
+
+/* Reads what is missing of the volume's bytes before end, into the memfd, too. */
+static int header_copy_until(struct header *header, uint64_t end, struct error *err)
+{
+	uint64_t from = header->before_len;
+	int ret = header_load_before(header, end, err);
+
+	if (ret == 0 && header->before_len > from)
+		ret = luks_memfd_write(&header->memfd, header->before + from,
+				       header->before_len - from, from, err);
 	return ret;
 }
 

@@ -53,6 +53,9 @@ int header_load(struct header *header, struct error *err);
 /* Reads what is left: the key areas. Needed before a key is tried or set. */
 int header_load_areas(struct header *header, struct error *err);
 
+/* Reads what the volume has before end, for header_write_back(), and leaves the memfd as it is. */
+int header_load_before(struct header *header, uint64_t end, struct error *err);
+
 /* Finds version, copy_len and len of what libcryptsetup has loaded or formatted. */
 int header_measure(struct header *header, struct error *err);
 

@@ -20,6 +20,9 @@
 #define LUKS_TAIL       (UINT64_C(1) << 20)   /* bytes at the end that are needed as well */
 #define LUKS_HEADER_MAX (UINT64_C(160) << 20) /* LUKS2 allows key areas of 128 MiB, after 8 MiB */
 
+#define LUKS_LABEL_MAX                                                                             \
+	47 /* bytes, of LUKS2's label and subsystem: libcryptsetup cuts what is longer */
+
 struct luks_memfd {
 	const char *name;        /* of the volume, for messages; the caller's */
 	uint64_t size;           /* bytes, of the volume */

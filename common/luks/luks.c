@@ -320,38 +320,38 @@ static int add_luks2(EVP_MD_CTX *sum, struct json_object *json)
 	return ok;
 }
 
-static int add_header(struct header *header, EVP_MD_CTX *sum, struct error *err)
+static int add_header(struct luks_memfd *memfd, EVP_MD_CTX *sum, struct error *err)
 {
-	const char *uuid = crypt_get_uuid(header->memfd.cd);
+	const char *uuid = crypt_get_uuid(memfd->cd);
 	uint8_t fixed[LUKS1_FIXED];
 	struct json_object *json;
 	int ret, ok = add_text(sum, uuid ? uuid : "");
 
-	if (luks_memfd_version(&header->memfd) == 1) {
-		ok = ok && pread(header->memfd.fd, fixed, LUKS1_FIXED, 0) == LUKS1_FIXED &&
+	if (luks_memfd_version(memfd) == 1) {
+		ok = ok && pread(memfd->fd, fixed, LUKS1_FIXED, 0) == LUKS1_FIXED &&
 		     EVP_DigestUpdate(sum, fixed, LUKS1_FIXED);
 	} else {
-		ret = luks_json_load(&header->memfd, &json, err);
+		ret = luks_json_load(memfd, &json, err);
 		if (ret)
 			return ret;
 		ok = ok && add_luks2(sum, json);
 		json_object_put(json);
 	}
-	return ok ? 0 : luks_memfd_damaged(&header->memfd, err);
+	return ok ? 0 : luks_memfd_damaged(memfd, err);
 }
 
-static int header_identify(struct header *header, uint8_t identity[LUKS_IDENTITY_LEN],
-			   struct error *err)
+int luks_identify_memfd(struct luks_memfd *memfd, uint8_t identity[LUKS_IDENTITY_LEN],
+			struct error *err)
 {
 	EVP_MD_CTX *sum = EVP_MD_CTX_new();
 	int ret = 0;
 
 	if (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL))
-		ret = error_set(err, ENOMEM, "%s: no memory", header->source->name);
+		ret = error_set(err, ENOMEM, "%s: no memory", memfd->name);
 	if (!ret)
-		ret = add_header(header, sum, err);
+		ret = add_header(memfd, sum, err);
 	if (!ret && !EVP_DigestFinal_ex(sum, identity, NULL))
-		ret = luks_memfd_damaged(&header->memfd, err);
+		ret = luks_memfd_damaged(memfd, err);
 	EVP_MD_CTX_free(sum);
 	return ret;
 }
@@ -425,7 +425,7 @@ static int load_and_identify(const struct luks_source *source, uint64_t metadata
 	if (!ret)
 		ret = finish_load(&header, err);
 	if (!ret)
-		ret = header_identify(&header, identity, err);
+		ret = luks_identify_memfd(&header.memfd, identity, err);
 	luks_memfd_close(&header.memfd);
 	return ret;
 }
@@ -504,7 +504,7 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	if (!ret)
 		ret = header_read(&header, pass, luks, err);
 	if (!ret)
-		ret = header_identify(&header, luks->identity, err);
+		ret = luks_identify_memfd(&header.memfd, luks->identity, err);
 	if (!ret)
 		ret = sum_loaded(&header, luks, err);
 	/* The key slots' material lies behind the header that was needed for loading. */

@@ -72,6 +72,10 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 int luks_identify(const struct luks_source *source, const struct luks *luks,
 		  uint8_t identity[LUKS_IDENTITY_LEN], struct error *err);
 
+/* The identity of what was loaded there. */
+int luks_identify_memfd(struct luks_memfd *memfd, uint8_t identity[LUKS_IDENTITY_LEN],
+			struct error *err);
+
 /* Frees the key. Harmless on a zeroed struct. */
 void luks_clear(struct luks *luks);
 
