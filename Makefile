@@ -102,7 +102,7 @@ LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
 COMMAND      := $(B)/ndio
 SERVE_PROGRAM := $(B)/ndio-serve
 
-chosen      = $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1)
+chosen      = $(strip $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1))
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
 INTEGRATION := $(call chosen,$(wildcard tests/integration/*.sh))
 # Tests of what a server does are run with nbdkit; some at `ndio serve` as well, for what they cost
@@ -158,7 +158,8 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit dist check check-doors check-survival check-vm check-vm-quick check-speed check-format format check-abi abi fuzz sim \
+.PHONY: all unit dist check check-user check-no-ring check-doors check-survival check-vm check-vm-quick check-speed \
+	check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
@@ -173,6 +174,12 @@ check: deps check-format all $(UNIT) $(CLIENTS) $(SERVERS) $(PRELOADS) $(BARE) $
 	$(Q)$(TEST_ENV) CMOCKA_MESSAGE_OUTPUT=TAP \
 		prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(UNIT) \
 			$(INTEGRATION) $(DOORS_QUICK)
+
+check-user: deps ## the same as a user who isn't root and may lock 8 MiB; as root: nobody, in a copy of the tree
+	$(Q)tests/tools/as-user.sh $(MAKE) --no-print-directory check
+
+check-no-ring: deps ## the same where io_uring is refused, as containers do
+	$(Q)/usr/bin/python3 tests/tools/refuse.py io_uring_setup EPERM $(MAKE) --no-print-directory check
 
 check-doors: deps all $(CLIENTS) $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## run all tests of what a server does at `ndio serve`, and not with nbdkit
 	$(if $(DOORS),,$(error no such test has '$(TESTS)' in its name))
@@ -285,7 +292,7 @@ vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
 # One question at a time, where both are asked for.
-vm-deps: | $(if $(filter check check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
+vm-deps: | $(if $(filter check check-user check-no-ring check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps:
 	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
 	[ -n "$$pkgs" ] || exit 0; \

@@ -6,30 +6,8 @@
 # shellcheck source=../lib/nbd.sh
 . "$root/tests/lib/nbd.sh"
 
-# refuse.py CALL ERROR COMMAND...: runs a command to which a system call answers with an error.
-cat >"$T/refuse.py" <<'END'
-import ctypes, errno, os, struct, sys
-
-calls = {"io_uring_setup": 425, "io_uring_register": 427}
-call, error, command = calls[sys.argv[1]], getattr(errno, sys.argv[2]), sys.argv[3:]
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
-ALLOW, FAIL = 0x7FFF0000, 0x00050000
-code = b"".join(struct.pack("HBBI", *i) for i in [
-    (LOAD, 0, 0, 0),
-    (JUMP_IF_EQUAL, 0, 1, call),
-    (RETURN, 0, 0, FAIL | error),
-    (RETURN, 0, 0, ALLOW),
-])
-filter = ctypes.create_string_buffer(code)
-program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(filter))
-libc = ctypes.CDLL(None, use_errno=True)
-for args in [(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program)]:
-    if libc.prctl(*args):
-        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-os.execvp(command[0], command)
-END
-/usr/bin/python3 "$T/refuse.py" io_uring_setup ENOSYS true || skip_all "can't set seccomp filters here"
+refuse=$root/tests/tools/refuse.py
+/usr/bin/python3 "$refuse" io_uring_setup ENOSYS true || skip_all "can't set seccomp filters here"
 
 # without CALL ERROR FILE [ARG...]
 without() {
@@ -38,7 +16,7 @@ without() {
 	shift 2
 	door_command --foreground --exit-with-parent --unix "$T/disk.sock" --pidfile "$T/disk.pid" \
 		-D ndio.stats=1 "$@"
-	start_server disk /usr/bin/python3 "$T/refuse.py" "$call" "$error" \
+	start_server disk /usr/bin/python3 "$refuse" "$call" "$error" \
 		env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
 }
 
