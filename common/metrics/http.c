@@ -71,9 +71,9 @@ static enum exposition_format choose_format(struct MHD_Connection *connection)
 		       EXPOSITION_OPENMETRICS;
 }
 
-static enum MHD_Result answer(void *opaque, struct MHD_Connection *connection, const char *url,
-			      const char *method, const char *version, const char *upload,
-			      size_t *upload_size, void **request)
+static enum MHD_Result http_answer(void *opaque, struct MHD_Connection *connection, const char *url,
+				   const char *method, const char *version, const char *upload,
+				   size_t *upload_size, void **request)
 {
 	struct http *http = opaque;
 	enum exposition_format format = choose_format(connection);
@@ -193,10 +193,10 @@ int http_open(http_text_fn *text, void *opaque, struct http **result, struct err
 	http->opaque = opaque;
 	for (size_t i = 0; i < CLIENTS; i++)
 		http->clients[i].fd = -1;
-	http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL,
-					answer, http, MHD_OPTION_NOTIFY_CONNECTION, client_closing,
-					http, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CLIENTS,
-					MHD_OPTION_CONNECTION_MEMORY_LIMIT, MEMORY, MHD_OPTION_END);
+	http->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, http_answer, http,
+		MHD_OPTION_NOTIFY_CONNECTION, client_closing, http, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned)CLIENTS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, MEMORY, MHD_OPTION_END);
 	if (!http->daemon) {
 		int error = errno;
 
