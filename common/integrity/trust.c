@@ -375,12 +375,17 @@ static bool get_record(const struct trust *trust, size_t number, struct record_b
 static int read_log(struct trust *trust)
 {
 	struct record_bytes record;
-	int ret = trust->io.read(trust->io.file, log_at(trust->generation), trust->log, LOG_SPACE);
+	bool more = true;
+	int ret = 0;
 
-	for (size_t i = 0; ret == 0 && i < RECORDS && get_record(trust, i, &record); i++) {
-		if (!is_sound(trust, le32toh(record.kind), le64toh(record.area), record.hash))
-			break;
-		ret = apply(trust, le32toh(record.kind), le64toh(record.area), record.hash);
+	for (size_t i = 0; ret == 0 && more && i < RECORDS; i++) {
+		if (i * RECORD % PAGE == 0)
+			ret = trust->io.read(trust->io.file, log_at(trust->generation) + i * RECORD,
+					     trust->log + i * RECORD, PAGE);
+		more = ret == 0 && get_record(trust, i, &record) &&
+		       is_sound(trust, le32toh(record.kind), le64toh(record.area), record.hash);
+		if (more)
+			ret = apply(trust, le32toh(record.kind), le64toh(record.area), record.hash);
 	}
 	trust->log_count = trust->log_written = RECORDS;
 	return ret;
@@ -555,6 +560,7 @@ static int next_generation(struct trust *trust, const struct trust_volume *volum
 	memset(trust->dirty, 0, hashes_len(trust) / PAGE);
 	trust->generation++;
 	trust->nonce = nonce;
+	trust->changed = false;
 	trust->log_count = trust->log_written = trust->pending_count;
 	return 0;
 }
@@ -613,6 +619,7 @@ static int record(struct trust *trust, enum record_kind kind, uint64_t area, con
 		ret = apply(trust, kind, area, hash);
 	if (ret == 0)
 		ret = put_record(trust->log, trust->log_count, trust->nonce, kind, area, hash);
+	trust->changed = true;
 	if (ret == 0)
 		trust->log_count++;
 	return told(trust, ret, err);

@@ -92,6 +92,7 @@ struct trust {
 	size_t log_count;   /* records, */
 	size_t log_written; /* and so many are in the file */
 	uint64_t nonce;     /* which they have */
+	bool changed;       /* since the generation began, or the file was opened */
 	int error;          /* of the file: from then on nothing is written any more */
 };
 

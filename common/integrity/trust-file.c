@@ -1,0 +1,194 @@
+#include "integrity/trust-file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/path.h"
+
+static int read_trust(void *opaque, uint64_t at, void *bytes, size_t len)
+{
+	struct trust_file *file = opaque;
+	uint8_t *to = bytes;
+
+	while (len > 0) {
+		ssize_t got = pread(file->fd, to, len, at);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0) {
+			memset(to, 0, len);
+			return 0;
+		}
+		to += got;
+		at += got;
+		len -= got;
+	}
+	return 0;
+}
+
+static int write_trust(void *opaque, uint64_t at, const void *bytes, size_t len)
+{
+	struct trust_file *file = opaque;
+	const uint8_t *from = bytes;
+
+	if (file->read_only)
+		return -EROFS;
+	while (len > 0) {
+		ssize_t put = pwrite(file->fd, from, len, at);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return put < 0 ? -errno : -EIO;
+		from += put;
+		at += put;
+		len -= put;
+	}
+	return 0;
+}
+
+static int sync_trust(void *opaque)
+{
+	struct trust_file *file = opaque;
+
+	return fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
+static struct trust_io io_of(struct trust_file *file, const char *name)
+{
+	return (struct trust_io){
+		.read = read_trust,
+		.write = write_trust,
+		.sync = sync_trust,
+		.file = file,
+		.name = name,
+	};
+}
+
+static int fail_of_file(const char *path, struct error *err)
+{
+	if (errno == EWOULDBLOCK)
+		return error_set(err, EBUSY, "%s: in use by another process", path);
+	return error_set(err, errno, "%s: %s", path, strerror(errno));
+}
+
+/* A file's name is safe once its folder is. */
+static int sync_folder(const char *path)
+{
+	char *copy = strdup(path);
+	int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int ret = fd < 0 ? -1 : fsync(fd);
+
+	if (fd >= 0)
+		close(fd);
+	free(copy);
+	return ret;
+}
+
+/* What is there is held until it is replaced, so that nobody loses it while he has it. -1: nothing. */
+static int hold_old(const char *path, bool replace, int *held, struct error *err)
+{
+	*held = open(path, O_RDONLY | O_CLOEXEC);
+	if (*held < 0)
+		return errno == ENOENT ? 0 : fail_of_file(path, err);
+	if (!replace) {
+		errno = EEXIST;
+		return fail_of_file(path, err);
+	}
+	return flock(*held, LOCK_EX | LOCK_NB) < 0 ? fail_of_file(path, err) : 0;
+}
+
+static int make_new(const char *path, const char *other, const struct trust_volume *volume,
+		    const char *text, bool replace, struct error *err)
+{
+	struct trust_file file = { .fd = mkostemp((char *)other, O_CLOEXEC) };
+	struct trust_io io = io_of(&file, path);
+	int ret;
+
+	if (file.fd < 0)
+		return fail_of_file(path, err);
+	ret = trust_make(&io, volume, text, err);
+	if (ret == 0 &&
+	    renameat2(AT_FDCWD, other, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0)
+		ret = fail_of_file(path, err);
+	if (ret < 0)
+		unlink(other);
+	else if (sync_folder(path) < 0)
+		ret = fail_of_file(path, err);
+	close(file.fd);
+	return ret;
+}
+
+int trust_file_make(const char *path, const struct trust_volume *volume, const char *text,
+		    bool replace, struct error *err)
+{
+	char *other;
+	int held, ret;
+
+	if (asprintf(&other, "%s.XXXXXX", path) < 0)
+		return error_set(err, ENOMEM, "%s: %s", path, strerror(ENOMEM));
+	ret = hold_old(path, replace, &held, err);
+	if (ret == 0)
+		ret = make_new(path, other, volume, text, replace, err);
+	if (held >= 0)
+		close(held);
+	free(other);
+	return ret;
+}
+
+/* The lock may be of a file that was replaced meanwhile. */
+static bool is_still(int fd, const char *path)
+{
+	struct stat one, other;
+
+	return fstat(fd, &one) == 0 && stat(path, &other) == 0 && one.st_dev == other.st_dev &&
+	       one.st_ino == other.st_ino;
+}
+
+int trust_file_open(struct trust_file *file, struct trust *trust, const char *path, bool read_only,
+		    struct error *err)
+{
+	struct trust_io io;
+	int ret = 0;
+
+	*file = (struct trust_file){ .fd = -1, .read_only = read_only };
+	*trust = (struct trust){ 0 };
+	file->path = path_absolute(path);
+	if (file->path)
+		file->fd = open(file->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	if (file->fd < 0 || flock(file->fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
+		ret = fail_of_file(path, err);
+	} else if (!is_still(file->fd, file->path)) {
+		errno = EWOULDBLOCK;
+		ret = fail_of_file(path, err);
+	} else {
+		io = io_of(file, file->path);
+		ret = trust_open(trust, &io, err);
+	}
+	if (ret < 0)
+		trust_file_close(file, trust, NULL);
+	return ret;
+}
+
+int trust_file_close(struct trust_file *file, struct trust *trust, struct error *err)
+{
+	int ret = 0;
+
+	if (trust->text && !file->read_only && trust->changed)
+		ret = trust_checkpoint(trust, err);
+	trust_destroy(trust);
+	if (file->fd >= 0)
+		close(file->fd);
+	free(file->path);
+	*file = (struct trust_file){ .fd = -1 };
+	return ret;
+}

@@ -1,0 +1,27 @@
+/* trust-file: the file of trust.h in a file system. It is read and written by its owner alone, and one
+ * process at a time has it. */
+#ifndef NDIO_TRUST_FILE_H
+#define NDIO_TRUST_FILE_H
+
+#include "base/error.h"
+#include "integrity/trust.h"
+
+struct trust_file {
+	int fd;
+	char *path; /* absolute: the process may go elsewhere */
+	bool read_only;
+};
+
+/* Makes it anew, in place of another one if `replace`; whoever is cut off leaves that, or nothing. 0;
+ * -EEXIST; -EBUSY: some process has it; or another negative errno, with a message. */
+int trust_file_make(const char *path, const struct trust_volume *volume, const char *text,
+		    bool replace, struct error *err);
+
+/* Opens it; read_only: nothing can be intended. Both are closed by trust_file_close(), which makes a last
+ * checkpoint if something was written, and gives its error. 0; -EBUSY: another process has it; or another
+ * negative errno, with a message. */
+int trust_file_open(struct trust_file *file, struct trust *trust, const char *path, bool read_only,
+		    struct error *err);
+int trust_file_close(struct trust_file *file, struct trust *trust, struct error *err);
+
+#endif
