@@ -229,7 +229,8 @@ static const char *edit_state(const struct edit *edit)
 		[HEADER_ERASED] = "the key slots may be there or not: do it again",
 		[HEADER_RESTORED] = "it is partly the old header and partly the backup: restore it "
 				    "again",
-		[HEADER_CONVERTED] = "it is partly converted: restore the backup that was made",
+		[HEADER_CONVERTED] = "it is partly converted: restore the backup that was made, "
+				     "with --force",
 		[HEADER_NEW] = "the new header isn't whole: format it again",
 	};
 
