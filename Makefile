@@ -54,6 +54,8 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 TEST_MODULES := prometheus_client:python3-prometheus-client
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
+DEB_TOOLS  := dpkg-buildpackage:dpkg-dev dh:debhelper lintian:lintian
+PACKAGE_TOOLS := $(DEB_TOOLS) mmdebstrap:mmdebstrap rpmbuild:rpm unshare:util-linux
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
 	      dmsetup:dmsetup xz:xz-utils
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
@@ -158,9 +160,9 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit dist check check-user check-no-ring check-doors check-survival check-vm check-vm-quick check-speed \
+.PHONY: all unit dist deb check check-user check-no-ring check-doors check-deb check-survival check-vm check-vm-quick check-speed \
 	check-format format check-abi abi fuzz sim \
-	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps install uninstall clean help \
+	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps deb-deps install uninstall clean help \
 	$(FUZZERS:=.run) FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -288,12 +290,14 @@ deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
 bench-deps: ## and those of bench
 fuzz-deps: ## and those of fuzz
+deb-deps: ## and those of deb and check-deb
 vm-deps: MORE_TOOLS := $(VM_TOOLS)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
+deb-deps: MORE_TOOLS := $(if $(filter check-deb,$(MAKECMDGOALS)),$(PACKAGE_TOOLS),$(DEB_TOOLS))
 # One question at a time, where both are asked for.
 vm-deps: | $(if $(filter check check-user check-no-ring check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
-deps vm-deps bench-deps fuzz-deps:
+deps vm-deps bench-deps fuzz-deps deb-deps:
 	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
@@ -364,6 +368,16 @@ dist: ## pack the sources, build/ndio-VERSION.tar.gz, which build without git
 	$(call say,DIST,$(DIST))
 	$(Q)packaging/make-dist ndio-$(VERSION) '$(abspath $(DIST))'
 
+deb: $(DIST) | deb-deps ## make Debian packages of them, in build/deb, as lintian likes them
+	$(call say,DEB,build/deb)
+	$(Q)packaging/make-deb '$(DIST)' build/deb
+
+$(DIST): dist
+
+check-deb: deb ## try all packages: Debian's in a bare Debian 12, as root; RPMs as far as they build here
+	$(Q)$(TEST_ENV) NDIO_TEST_LIMIT=7200 prove --timer --failures --comments --exec tests/tools/run-one \
+		$(call chosen,$(wildcard tests/packages/*.sh))
+
 clean: ## remove everything that was built
 	$(Q)rm -rf build
 
@@ -376,7 +390,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps dist uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps deb-deps dist deb check-deb uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
