@@ -5,7 +5,7 @@ VERSION := $(file <VERSION)
 ## PREFIX=/usr/local   where `make install` puts things; /usr: the plugin goes where nbdkit looks
 ## DESTDIR=            a root to install below
 ## PLUGINDIR= LIBDIR= LIBEXECDIR=   where the plugin, the library and the server go, if not below PREFIX
-## MANDIR= COMPLETIONS= SYSTEMDDIR=   and man pages, the shell's completions, systemd's units
+## MANDIR= COMPLETIONS= SYSTEMDDIR= PYTHONDIR=   and man pages, the shell's completions, systemd's units, Python's module
 ## CC=gcc              or clang
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
@@ -50,6 +50,8 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
 	      clang-format:clang-format abidiff:abigail-tools curl:curl clevis:clevis \
 	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang socat:socat keyctl:keyutils
+# For the Python module; without it, it isn't there.
+PYTHON_PC  := python3:python3-dev
 # Python's modules.
 TEST_MODULES := prometheus_client:python3-prometheus-client
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
@@ -103,6 +105,10 @@ SONAME       := libndio.so.0
 LIBRARY      := $(B)/$(SONAME) $(B)/libndio.so $(B)/libndio.a $(B)/ndio.pc
 COMMAND      := $(B)/ndio
 SERVE_PROGRAM := $(B)/ndio-serve
+# One for all Pythons from 3.11 on, by its stable interface.
+PYTHON_FOLDER := $(B)/python
+PYTHON_MODULE := $(PYTHON_FOLDER)/_ndio.abi3.so $(PYTHON_FOLDER)/ndio/__init__.py
+PYTHON_OBJECTS := $(patsubst %.c,$(B)/%.o,$(wildcard python/*.c))
 
 chosen      = $(strip $(if $(TESTS),$(foreach t,$1,$(if $(strip $(foreach w,$(TESTS),$(findstring $w,$(notdir $t)))),$t)),$1))
 UNIT        := $(call chosen,$(patsubst %.o,%,$(filter $(B)/tests/unit/test-%,$(UNIT_OBJECTS))))
@@ -160,14 +166,16 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit dist deb check check-user check-no-ring check-doors check-deb check-survival check-vm check-vm-quick check-speed \
+.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-deb check-survival check-vm check-vm-quick check-speed \
 	check-format format check-abi abi fuzz sim \
-	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps deb-deps install uninstall clean help \
-	$(FUZZERS:=.run) FORCE
+	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps deb-deps install install-python uninstall clean help \
+	$(FUZZERS:=.run) no-python FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
 all: $(PLUGIN) $(LIBRARY) $(COMMAND) $(SERVE_PROGRAM) $(MAN) $(UNITS) ## build the plugin, library, command and man pages
+
+python: ## build the Python module, in build/python; it needs python3-dev
 
 unit: $(UNIT) ## build the unit test programs, in build/tests/unit
 
@@ -222,7 +230,7 @@ check-speed: deps all ## measure how fast nbds is; on a machine that does nothin
 	$(Q)$(TEST_ENV) prove --verbose --exec tests/tools/run-one tests/speed/tls.sh
 
 # For the shell; another version's idea of the same style is another one.
-sources = find client common server tests -name '*.[ch]'
+sources = find client common python server tests -name '*.[ch]'
 define need_clang_format
 	case $$(clang-format --version) in *' version 14.'*) ;; \
 	*) echo "clang-format 14 has the last word, and this is another: nothing is $1"; exit 0 ;; esac
@@ -298,7 +306,7 @@ deb-deps: MORE_TOOLS := $(if $(filter check-deb,$(MAKECMDGOALS)),$(PACKAGE_TOOLS
 # One question at a time, where both are asked for.
 vm-deps: | $(if $(filter check check-user check-no-ring check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps bench-deps fuzz-deps deb-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
+	@$(call find_missing,$(LIBS) $(TEST_LIBS) $(PYTHON_PC),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	$(if $(filter $@,$(MAKECMDGOALS)),:,$(may_install)); \
@@ -336,6 +344,12 @@ install: all ## install below PREFIX
 	$(Q)$(foreach u,$(UNITS),install -D -m 644 $u '$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)' &&) true
 	$(if $(DESTDIR),,@$(run_ldconfig); $(tell_how))
 
+# Where the system's Python looks for what isn't its own.
+PYTHONDIR ?= $(shell /usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+install-python: python ## and the Python module, into PYTHONDIR
+	$(Q)install -D -m 644 $(PYTHON_FOLDER)/_ndio.abi3.so '$(DESTDIR)$(PYTHONDIR)/_ndio.abi3.so'
+	$(Q)install -D -m 644 $(PYTHON_FOLDER)/ndio/__init__.py '$(DESTDIR)$(PYTHONDIR)/ndio/__init__.py'
+
 # What is left to do for a user; a packager's scripts see to it themselves.
 run_ldconfig = [ "$$(id -u)" != 0 ] || PATH="$$PATH:/usr/sbin:/sbin" $(LDCONFIG)
 define tell_how
@@ -359,7 +373,9 @@ uninstall: ## remove what was installed
 		'$(DESTDIR)$(PREFIX)/include/ndio.h' '$(DESTDIR)$(COMPLETIONS)/ndio' \
 		'$(DESTDIR)$(ZSH_COMPLETIONS)/_ndio' '$(DESTDIR)$(FISH_COMPLETIONS)/ndio.fish' \
 		$(foreach m,$(MAN),'$(call man_path,$m)') \
-		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)')
+		$(foreach u,$(UNITS),'$(DESTDIR)$(SYSTEMDDIR)/$(notdir $u)') \
+		$(if $(PYTHONDIR),'$(DESTDIR)$(PYTHONDIR)/_ndio.abi3.so' '$(DESTDIR)$(PYTHONDIR)/ndio/__init__.py')
+	$(Q)[ ! -d '$(DESTDIR)$(PYTHONDIR)/ndio' ] || rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(PYTHONDIR)/ndio'
 	$(if $(DESTDIR),,@$(run_ldconfig))
 
 # With the version in its name, and an RPM spec in it.
@@ -413,6 +429,7 @@ $(B)/config.mk: FORCE | $(first_deps)
 	echo "ENGINE_LIBS := $(call pc,--libs,$(ENGINE_PC))"; \
 	echo "COMMAND_LIBS := $(call pc,--libs,$(COMMAND_PC))"; \
 	echo "SERVE_LIBS := $(call pc,--libs,$(SERVE_PC))"; \
+	echo "PYTHON_CFLAGS := $(call pc,--cflags,$(PYTHON_PC))"; \
 	echo "TEST_CFLAGS := $(call pc,--cflags,$(TEST_LIBS))"; \
 	echo "TEST_LDLIBS := $(call pc,--libs,$(TEST_LIBS))"; \
 	printf 'FEATURES :='; \
@@ -475,6 +492,21 @@ $(B)/ndio.pc: FORCE $(B)/config.mk
 		'Name: ndio' 'Description: I/O to encrypted disks, local or over NBD' \
 		'Version: $(VERSION)' 'Requires.private: $(ENGINE_PC)' \
 		'Libs: -L$${libdir} -lndio' 'Libs.private: -pthread' 'Cflags: -I$${includedir}' >$@
+
+# Only here is it known whether this machine can.
+check: $(if $(PYTHON_CFLAGS),$(PYTHON_MODULE))
+python: $(if $(PYTHON_CFLAGS),$(PYTHON_MODULE),no-python)
+no-python:
+	@echo "the Python module needs python3: apt-get install python3-dev (or make deps)" >&2; exit 1
+
+$(PYTHON_OBJECTS): BASE += $(PYTHON_CFLAGS) -Iclient/library
+
+$(PYTHON_FOLDER)/_ndio.abi3.so: $(PYTHON_OBJECTS) $(B)/libndio.so
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -shared -o $@ $(PYTHON_OBJECTS) -L$(B) -lndio
+
+$(PYTHON_FOLDER)/ndio/%.py: python/ndio/%.py
+	$(Q)install -D -m 644 $< $@
 
 $(COMMAND): $(CMD_OBJECTS) $(LIB_OBJECTS) $(B)/common.a
 	$(call say,LINK,$@)
@@ -545,4 +577,4 @@ $(MAN_NAMES):
 
 -include $(COMMON:.o=.d) $(METRICS:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
 	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
-	 $(REGISTERS_OBJECTS:.o=.d) $(ALLOCATIONS_OBJECTS:.o=.d)
+	 $(REGISTERS_OBJECTS:.o=.d) $(ALLOCATIONS_OBJECTS:.o=.d) $(PYTHON_OBJECTS:.o=.d)
