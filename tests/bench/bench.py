@@ -2,6 +2,7 @@
 """Measures ndio beside what a user would take instead: see README.md in this folder."""
 import argparse
 import atexit
+import contextlib
 import datetime
 import json
 import os
@@ -34,6 +35,7 @@ class Bench:
         self.rounds, self.seconds, self.size = options.rounds, options.seconds, options.size * MIB
         self.jobs, self.who = options.jobs, options.who
         self.samples, self.problems = Samples(), []
+        self.raw_disk = {}  # job: fio's options that are its best, once they are known
         check_place(options.dir, 5 * self.size)
         self.dir = tempfile.mkdtemp(prefix="disks-", dir=options.dir)
         atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
@@ -129,6 +131,19 @@ def first_line(*command):
         return ""
 
 
+def disk_limits(place):
+    """How much the disk takes at once, in the kernel's words."""
+    number = os.stat(place).st_dev
+    folder = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    queue = next((f"{path}/queue" for path in (folder, os.path.dirname(folder))
+                  if os.path.isdir(f"{path}/queue")), "")
+    told = []
+    for name in ("max_segments", "max_sectors_kb"):
+        with contextlib.suppress(OSError), open(f"{queue}/{name}", encoding="ascii") as file:
+            told.append(f"{name} {file.read().strip()}")
+    return ", ".join(told)
+
+
 def machine(place):
     cpu = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
                 if line.startswith("model name")), platform.machine())
@@ -136,6 +151,7 @@ def machine(place):
         "cpu": cpu, "cores": os.cpu_count(),
         "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
         "kernel": platform.release(), "load_before": os.getloadavg()[0],
+        "disk_limits": disk_limits(place),
         "disk": first_line("findmnt", "-n", "-o", "SOURCE,FSTYPE", "-T", place),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {
@@ -216,6 +232,7 @@ def main():
         "machine": facts,
         "settings": {"quick": options.quick, "rounds": bench.rounds, "seconds": bench.seconds,
                      "size_MiB": options.size},
+        "raw_disk": {job: " ".join(shape).replace("--", "") for job, shape in bench.raw_disk.items()},
         "goals": goals.judge(bench.samples), "summary": bench.samples.summary(),
         "problems": bench.problems, "samples": bench.samples.all,
     }

@@ -1,13 +1,11 @@
-"""The report: a page of tables in Markdown, and charts by gnuplot."""
+"""The report: a page of tables in Markdown, and the charts."""
 import os
-import shutil
-import subprocess
-import sys
 
-from servers import CONTENDERS, ENCRYPTED
+import charts
+from samples import number
+from servers import CONTENDERS
 from work import JOBS
 
-OURS, THEIRS, LIMIT = 0x1F5FA8, 0x9AA5B1, 0xD9DEE4
 UNITS = {"ms": "ms", "peak_MiB": "peak MiB", "grown_MiB": "grown by MiB",
          "cpu_s/GiB": "CPU s/GiB", "client_cpu_s/GiB": "client's CPU s/GiB",
          "busy": "cores busy", "p50_us": "p50 us", "p99_us": "p99 us", "p99.9_us": "p99.9 us"}
@@ -16,13 +14,6 @@ X = {"servers": "connections", "clients": "connections", "limits": "bytes a call
 
 
 # ---- words ----
-
-def number(value):
-    """Three digits that count, and no more."""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
 
 def label(who):
     if who in CONTENDERS:
@@ -87,7 +78,41 @@ def series_tables(summary):
                 for name in metrics[1:])] for s in group])
 
 
-def markdown(results, charts):
+# ---- the few figures that README.md has, to be put there ----
+
+SHORT_JOBS = ("seq-write", "seq-read", "rand-write-32", "rand-read-32")
+SHORT_WHO = {"serve-luks1": "`ndio serve`", "ndio-luks1": "nbdkit with ndio", "qemu-luks1": "qemu-nbd",
+             "nbdkit-luks1": "nbdkit's LUKS filter"}
+
+
+def short_table(summary):
+    """A row for each job, over one connection."""
+    def cell(job, who):
+        found = [s["metrics"][JOBS[job].unit]["median"] for s in summary
+                 if (s["part"], s["job"], s["who"], s["x"]) == ("servers", job, who, 1)]
+        return f"{number(found[0])}" if found else ""
+
+    rows = [(job, [cell(job, who) for who in SHORT_WHO]) for job in SHORT_JOBS]
+    there = [i for i in range(len(SHORT_WHO)) if any(cells[i] for _, cells in rows)]
+    if not there:
+        return []
+    return table(["an encrypted disk (LUKS1)", *(list(SHORT_WHO.values())[i] for i in there)],
+                 [[charts.TITLES[job], *(cells[i] for i in there)] for job, cells in rows])
+
+
+def told_of_disk(results):
+    """How the raw disk was measured."""
+    best = results.get("raw_disk")
+    if not best:
+        return []
+    return ["**The raw disk** is fio with io_uring, direct, with huge pages and registered buffers and "
+            "files; in order, at the best of several sizes and depths: "
+            + "; ".join(f"{charts.TITLES[job]}: `{options}`" for job, options in best.items())
+            + ". A plain fio, beside it, may see half of that: in its memory each 4 KiB are a segment of their "
+            f"own, which the disk has to be told of ({results['machine'].get('disk_limits', '?')}).", ""]
+
+
+def markdown(results, drawn):
     machine, settings = results["machine"], results["settings"]
     lines = [
         "# Benchmark of ndio", "",
@@ -100,8 +125,9 @@ def markdown(results, charts):
         "or more with six rounds or more.", ""]
     for problem in results["problems"]:
         lines += [f"**Problem:** {problem}", ""]
-    for chart in charts:
+    for chart in drawn:
         lines += [f"![{chart}]({chart}.svg)", ""]
+    lines += ["## In short", "", *short_table(results["summary"]), *told_of_disk(results)]
     lines += ["## Goals", ""]
     lines += table(["row", "goal", "result", "reached", "beside it"],
                    goal_rows(results["goals"]))
@@ -109,102 +135,8 @@ def markdown(results, charts):
     return "\n".join(lines)
 
 
-# ---- charts ----
-
-def find(results, part, job, x):
-    return [s for s in results["summary"] if (s["part"], s["job"], s["x"]) == (part, job, x)]
-
-
-def colour(who):
-    return OURS if "ndio" in who else LIMIT if who == "disk" else THEIRS
-
-
-def bars(results, part, job, x, metric, name):
-    """gnuplot's commands for one panel: a bar for each contender, the first on top."""
-    series = [s for s in find(results, part, job, x)
-              if metric in s["metrics"] and s["who"] != "null"]
-    if not series:
-        return []
-    # A gap between the plain and the encrypted.
-    rows = [f'{-i - 0.5 * (s["who"] in ENCRYPTED)} "{label(s["who"])}" {m["median"]} '
-            f'{m["low"]} {m["high"]} {colour(s["who"])} "{number(m["median"])}"'
-            for i, s in enumerate(series) for m in [s["metrics"][metric]]]
-    most = max(s["metrics"][metric]["high"] for s in series)
-    return [f"$d{name} << EOD", *rows, "EOD",
-            f'set title "{title(job)}: {UNITS.get(metric, metric)}"',
-            f"set format x '{'%.0s%c' if most > 10000 else '%g'}'",
-            f"set xrange [0:{most * 1.2}]", f"set yrange [{-len(series)}:0.6]",
-            f"plot $d{name} using (0):1:(0):3:($1-0.36):($1+0.36):6:ytic(2) "
-            "with boxxy fs solid noborder lc rgb variable, "
-            "'' using 3:1:4:5 with xerrorbars pt -1 lc rgb 0x333333, "
-            "'' using 5:1:7 with labels left offset 0.7"]
-
-
-def lines(results, job, metric, name):
-    """A panel with a line for each contender, over client threads."""
-    series = {}
-    for s in results["summary"]:
-        if s["part"] == "scaling" and s["job"] == job and metric in s["metrics"]:
-            series.setdefault(s["who"], []).append((s["x"], s["metrics"][metric]))
-    if not series:
-        return []
-    commands, plots = [], []
-    for i, (who, points) in enumerate(series.items()):
-        commands += [f"$l{name}_{i} << EOD",
-                     *(f"{x} {m['median']} {m['low']} {m['high']}" for x, m in points), "EOD"]
-        style = (f"lc rgb {colour(who)} lw {2.5 if 'ndio' in who else 1.5} pt {i + 4} "
-                 f"dt {1 + i % 3}")
-        plots.append(f'$l{name}_{i} using 1:2:3:4 with yerrorlines {style} '
-                     f'title "{label(who)}"')
-    return [*commands, f'set title "{title(job)}: {metric}"', "plot " + ", ".join(plots)]
-
-
-BARS = ["set style data boxes", "unset key", "set border 1", "set ytics nomirror scale 0",
-        "set xtics nomirror", "set grid xtics lc rgb 0xe4e7eb"]
-LINES = ["set key outside bottom center horizontal", "set border 3", "set tics nomirror",
-         "set logscale x 2", "set xtics (1, 2, 4, 8, 16)", "set xlabel 'client threads'",
-         "set yrange [0:*]", "set xrange [0.9:18]", "set grid ytics lc rgb 0xe4e7eb"]
-
-
-def panels(results):
-    """{chart: (commands for all panels, the panels)}"""
-    def all_bars(part, metric_of, jobs):
-        return [bars(results, part, job, 1, metric_of(job), i) for i, job in enumerate(jobs)]
-
-    four = ["seq-write", "seq-read", "rand-write-32", "rand-read-32"]
-    threads = ["seq-write", "seq-read", "rand-write-1", "rand-read-1"]
-    return {
-        "throughput": (BARS, all_bars("servers", lambda job: JOBS[job].unit, four)),
-        "cpu": (BARS, all_bars("servers", lambda job: "cpu_s/GiB", four)),
-        "threads": (LINES, [lines(results, job, JOBS[job].unit, i)
-                            for i, job in enumerate(threads)]),
-    }
-
-
-def draw(results, out):
-    """Writes CHART.svg and CHART.png; the names of those that there was something for."""
-    if not shutil.which("gnuplot"):
-        print("bench: no charts: there is no gnuplot here", file=sys.stderr)
-        return []
-    drawn = []
-    for chart, (common, all_panels) in panels(results).items():
-        todo = [panel for panel in all_panels if panel]
-        if not todo:
-            continue
-        wide, high = (2, (len(todo) + 1) // 2) if len(todo) > 1 else (1, 1)
-        for kind, terminal in (("svg", "svg noenhanced font 'sans-serif,12' background 'white'"),
-                               ("png", "pngcairo noenhanced font 'sans-serif,10'")):
-            script = [f"set terminal {terminal} size {wide * 560},{high * 300}",
-                      f"set output '{os.path.join(out, chart)}.{kind}'", *common,
-                      f"set multiplot layout {high},{wide}",
-                      *(line for panel in todo for line in panel), "unset multiplot"]
-            subprocess.run(["gnuplot"], input="\n".join(script), text=True, check=True)
-        drawn.append(chart)
-    return drawn
-
-
 def write(results, out):
-    text = markdown(results, draw(results, out))
+    text = markdown(results, charts.draw(results, out))
     with open(os.path.join(out, "report.md"), "w", encoding="utf-8") as file:
         file.write(text)
     if results["settings"]["quick"]:

@@ -26,6 +26,13 @@ def interval(values, level=0.95):
     return values[cut], values[count - 1 - cut], covers(cut)
 
 
+def number(value):
+    """Three digits that count, and no more."""
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
 def describe(values):
     low, high, level = interval(values)
     return {"median": statistics.median(values), "low": low, "high": high,

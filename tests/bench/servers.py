@@ -36,7 +36,8 @@ fua = true
 # only: fio's kind of work that it takes part in; None: all.
 # behind: the contender that it is a client of, at {behind}: its CPU time and memory count too.
 CONTENDERS = {contender.who: contender for contender in [
-    Contender("disk", "raw disk (fio, io_uring)", None, 0),
+    Contender("disk", "raw disk, at its best", None, 0),
+    Contender("disk-plain", "raw disk, plain fio", None, 0),
     Contender("null", "nbdkit null", NBDKIT + ["null", "size={size}"]),
     Contender("bare", "nbdkit, pread and pwrite", NBDKIT + ["{bare}", "{luks1}"], 0, "disk"),
     Contender("ndio", "ndio", NBDKIT + ["{plugin}", "{luks1}"], 0, "disk"),
@@ -78,7 +79,8 @@ CONTENDERS = {contender.who: contender for contender in [
                              "file.server.type=unix,file.server.path={behind}"],
               1, "qemu-luks1", None, "nbdkit-file"),
 ]}
-PLAIN = ["disk", "null", "bare", "serve", "ndio", "ndio-nosr", "nbdkit-file", "qemu", "nbd-server"]
+PLAIN = ["disk", "disk-plain", "null", "bare", "serve", "ndio", "ndio-nosr", "nbdkit-file", "qemu",
+         "nbd-server"]
 ENCRYPTED = ["serve-luks2", "serve-luks1", "ndio-luks2", "ndio-luks1", "ndio-luks1-nosr",
              "qemu-luks1", "nbdkit-luks1"]
 END_TO_END = ["serve-gateway", "ndio-gateway", "qemu-gateway"]

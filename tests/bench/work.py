@@ -2,6 +2,7 @@
 import collections
 import contextlib
 import json
+import os
 import resource
 import subprocess
 
@@ -31,7 +32,16 @@ VERIFY = ["--verify=crc32c", "--verify_interval=4096", "--verify_state_save=0"]
 PERCENTILES = {"p50_us": "50.000000", "p99_us": "99.000000", "p99.9_us": "99.900000"}
 
 
-def fio(bench, server, rw, offset, size, connections, *options):
+# What an engine does that wants all of a disk: memory and file are known to the ring beforehand, and
+# memory is of huge pages. That counts most: else each 4 KiB are a segment of their own, of which a disk
+# takes so many at once, and a virtual one handles each by itself. In order it may also cut requests
+# into more and smaller ones.
+AT_BEST = ["--fixedbufs", "--registerfiles"]
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+SHAPES = [(size, depth) for size in ("128k", "256k", "512k", "1M") for depth in (8, 32)]
+
+
+def fio(bench, server, rw, offset, size, connections, *options, environment=None):
     """Runs it over size bytes at offset of the volume, a part for each connection. What it says
     of the job, and how busy the cores were."""
     part = size // connections // MIB * MIB
@@ -43,7 +53,8 @@ def fio(bench, server, rw, offset, size, connections, *options):
                f"--output={output}", *options]
     busy = Busy()
     with open(bench.path("fio.log"), "w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env={**os.environ, **(environment or {})})
         try:
             while process.poll() is None:
                 server.look()
@@ -93,6 +104,30 @@ def check(bench, contender, job, connections):
             fio(bench, server, "read", *area, 1, "--bs=1M", *VERIFY)
 
 
+def disk_options(bench, job):
+    """How fio gets most out of the raw disk: what a server by itself could get, at best. Which size and
+    depth that is, for work in order, is tried once a run, and told in the report."""
+    if job.name not in bench.raw_disk:
+        bench.raw_disk[job.name] = best_shape(bench, job) if job.name.startswith("seq-") else job.options
+    return [*bench.raw_disk[job.name], *AT_BEST]
+
+
+def best_shape(bench, job):
+    """The best of one or two short runs each."""
+    def speed(shape):
+        found = []
+        for number in range(min(2, bench.rounds)):
+            drop_caches(bench.disks)
+            with Server(bench, CONTENDERS["disk"]) as server:
+                done, busy = fio(bench, server, job.rw, TIMED_OFFSET, bench.size, 1, *shape, *AT_BEST, *flush(job),
+                                 f"--runtime={bench.seconds / 2}", f"--randseed={number + 1}",
+                                 environment=HUGE_PAGES)
+            found.append(figures(done, busy)["MiB/s"])
+        return max(found)
+
+    return max(([f"--bs={size}", f"--iodepth={depth}"] for size, depth in SHAPES), key=speed)
+
+
 def flush(job):
     """Writers flush at the end, in the time that is measured."""
     return [] if job.rw.endswith("read") else ["--end_fsync=1"]
@@ -106,13 +141,14 @@ def client_cpu():
 def timed(bench, contender, job, connections, number):
     """One sample, of a server that was just started. Each byte is visited once at most, so
     that a server that caches meets a cold cache."""
-    options = [*job.options, *flush(job), f"--runtime={bench.seconds}",
+    at_best = contender.who == "disk"
+    options = [*(disk_options(bench, job) if at_best else job.options), *flush(job), f"--runtime={bench.seconds}",
                f"--randseed={number + 1}"]
     with Server(bench, contender) as server:
         drop_caches(bench.disks)
         before, client_before = server.cpu(), client_cpu()
         metrics = figures(*fio(bench, server, job.rw, TIMED_OFFSET, bench.size, connections,
-                               *options))
+                               *options, environment=HUGE_PAGES if at_best else None))
         client_used = client_cpu() - client_before
         if server.pid:
             metrics["cpu_s/GiB"] = (server.cpu() - before) / metrics["GiB"]

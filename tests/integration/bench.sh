@@ -93,6 +93,19 @@ else
 	skip "no gnuplot here"
 fi
 
+ok "the raw disk is measured at its best" bench raw --jobs seq-read,rand-read-32 --who disk,disk-plain,ndio servers
+ok "in one of several shapes" holds raw 'r["problems"] == [] and r["raw_disk"]["seq-read"] in {
+	f"bs={size} iodepth={depth}" for size in ("128k", "256k", "512k", "1M") for depth in (8, 32)}
+	and r["raw_disk"]["rand-read-32"] == "bs=4k iodepth=32"
+	and {s["who"] for s in r["samples"]} == {"disk", "disk-plain", "ndio"}'
+ok "and how is told" grep -q '^\*\*The raw disk\*\* .* `bs=' "$T/raw/report.md"
+if command -v gnuplot >/dev/null; then
+	ok "it is the limit in the chart" grep -q 'raw disk [0-9]' "$T/raw/throughput.svg"
+	is "and is none where it wasn't measured so" "$(grep -c 'raw disk' "$T/quick/throughput.svg")" 0
+else
+	skip "no gnuplot here" 2
+fi
+
 ok "clients are measured" bench clients --jobs copy-in-luks --who ndio-copy-luks1 clients
 ok "with a rate" holds clients 'r["samples"][0]["MiB/s"] > 0 and r["problems"] == []'
 

@@ -65,6 +65,11 @@ for document in "${documents[@]}"; do
 done
 is "ARCHITECTURE.md names functions that there are" "$(unknown "$root/ARCHITECTURE.md")" ""
 
+# The picture is what its program draws.
+mkdir "$T/drawn"
+ok "doc/picture.py draws" python3 -B "$root/doc/picture.py" "$T/drawn"
+ok "doc/picture.svg" cmp "$root/doc/picture.svg" "$T/drawn/picture.svg"
+
 # What is looked for is found.
 tree=$T
 mkdir -p "$T/common/engine" "$T/client" "$T/server"
