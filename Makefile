@@ -56,7 +56,7 @@ PYTHON_PC  := python3:python3-dev
 TEST_MODULES := prometheus_client:python3-prometheus-client
 BENCH_TOOLS := python3:python3 gnuplot:gnuplot-nox
 FUZZ_TOOLS := clang:clang
-DEB_TOOLS  := dpkg-buildpackage:dpkg-dev dh:debhelper lintian:lintian
+DEB_TOOLS  := dpkg-buildpackage:dpkg-dev dh:debhelper dh_python3:dh-python lintian:lintian
 PACKAGE_TOOLS := $(DEB_TOOLS) mmdebstrap:mmdebstrap rpmbuild:rpm unshare:util-linux
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
 	      dmsetup:dmsetup xz:xz-utils

@@ -1,6 +1,6 @@
 #!/bin/bash
 # `make dist` packs all that the tree has, the same bytes whoever does it, and what is in it builds where
-# there is no git. The version is said in one place, and others that have to repeat it agree.
+# there is no git. The version is said in one place, and who has to repeat it, or the calls, agrees.
 . "$(dirname "$0")/../lib/lib.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "none of our programs is packed"
@@ -52,5 +52,10 @@ ok "what was unpacked builds" make -C "$src" -s CC="${CC:-gcc}" -o build/config.
 is "with the version that it says" "$("$src/build/ndio" --version)" "ndio 7.8.9"
 
 like "CHANGELOG.md begins with this version" "$(grep -m 1 '^## ' "$root/CHANGELOG.md")" "^## $version( |\$)"
+like "debian/changelog too" "$(head -n 1 "$root/debian/changelog")" "^ndio \($version-[0-9]+\) "
+is "debian/libndio0.symbols has the library's calls" \
+	"$(sed -n 's/^ \(ndio_[a-z_]*\)@\(NDIO_[0-9.]*\) .*/\1@\2/p' "$root/debian/libndio0.symbols" | sort)" \
+	"$(awk '/^NDIO_/ { v = $1 } /ndio_.*;/ { sub(";", "@" v); print $1 }' \
+		"$root/client/library/libndio.map" | sort)"
 is "the spec has it" "$(sed -n 's/^Version: *//p' "$src/ndio.spec")" "$version"
 done_testing
