@@ -4,6 +4,7 @@
  * Everything that the journal has under way goes on in small steps, in an order that a seed says. The
  * disk's own writes are counted, and cut after any number of them; then also while the journal is
  * carried out and erased again. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "integrity/journal-recover.h"
 #include "integrity/journal.h"
 #include "torn-disk.h"
 
@@ -382,9 +384,64 @@ static void cut(enum torn kind)
 	torn_disk_cut(&disk, kind, &random_state);
 }
 
+static int read_disk(void *opaque, uint64_t at, void *bytes, size_t len)
+{
+	(void)opaque;
+	torn_disk_read(&disk, at, bytes, len);
+	return 0;
+}
+
+static int write_disk(void *opaque, uint64_t at, const void *bytes, size_t len, bool fua)
+{
+	(void)opaque;
+	if (is_cut)
+		return -EIO;
+	disk_write(at, bytes, len);
+	if (fua && !is_cut)
+		torn_disk_force(&disk, at, len, torn_disk_mark(&disk));
+	return 0;
+}
+
+static int flush_disk(void *opaque)
+{
+	(void)opaque;
+	if (is_cut)
+		return -EIO;
+	torn_disk_flush(&disk, torn_disk_mark(&disk));
+	return 0;
+}
+
+static const char *reason(void *opaque, int errnum)
+{
+	(void)opaque;
+	return strerror(errnum);
+}
+
+static const struct journal_io io = { read_disk, write_disk, flush_disk, reason, NULL, "disk" };
+
+/* By who keeps no journal himself. */
+static void recover(enum torn kind)
+{
+	struct error err;
+
+	left = torn_random(&random_state) % 20;
+	is_cut = false;
+	journal_recover(&io, &layout, &err);
+	is_cut = false;
+	torn_disk_cut(&disk, kind, &random_state);
+	if (torn_random(&random_state) % 2)
+		return;
+	left = -1;
+	assert_int_equal(journal_recover(&io, &layout, &err), 0);
+	assert_int_equal(journal_is_left(&io, &layout, &err), 0);
+	check_places();
+}
+
 /* Opened once more; and cut in the middle of that, as often as it says. */
 static void open_again(unsigned buffers, unsigned cuts, enum torn kind)
 {
+	if (torn_random(&random_state) % 8 == 0)
+		recover(kind);
 	for (; cuts > 0; cuts--) {
 		left = torn_random(&random_state) % 60;
 		start(buffers);
