@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "base/align.h"
-#include "engine/cipher.h"
+#include "integrity/tagged-cipher.h"
+#include "integrity/target-integrity.h"
 #include "locator/same.h"
 #include "memory/secret.h"
 #include "nbd/target-nbd.h"
@@ -119,7 +120,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,
 		.max_kdf_time = options->max_kdf_time,
 		.notice = &options->notice,
-		.fits = cipher_supported,
+		.fits = tagged_supported,
 	};
 	bool same = false;
 	int ret = 0;
@@ -163,25 +164,28 @@ static int volume_unlock(struct volume *volume, const struct volume_options *opt
 	return ret;
 }
 
-/* A LUKS data area that doesn't start where direct I/O can: rare (cryptsetup aligns to 1 MiB),
- * so it is read and written through the page cache rather than by shifting every block. */
+/* A LUKS data area that doesn't start where direct I/O can, or tagged sectors shorter than what that
+ * takes: rare (cryptsetup aligns to 1 MiB), so it is read and written through the page cache rather
+ * than by shifting every block. */
 static int reopen_buffered(struct volume *volume, const struct volume_options *options,
 			   struct error *err)
 {
 	struct target *target = volume->target;
+	struct error why;
 	int ret;
 
+	if (volume->luks.integrity && is_aligned(volume->data_offset, target->align))
+		error_set(&why, EINVAL, "%s: integrity's sectors are of %u bytes, and not of %u",
+			  target->name, volume->luks.sector, target->align);
+	else
+		error_set(&why, EINVAL,
+			  "%s: the data start at byte %" PRIu64 ", which is no multiple of %u",
+			  target->name, volume->data_offset, target->align);
 	if (options->uri || options->direct == DIRECT_ON)
-		return error_set(err, EINVAL,
-				 "%s: the data start at byte %" PRIu64
-				 ", which is no multiple of %u "
-				 "as %s needs it",
-				 target->name, volume->data_offset, target->align,
+		return error_set(err, EINVAL, "%s as %s needs it", why.text,
 				 options->uri ? "the server" : "direct I/O");
-	notice_tell(&options->notice,
-		    "%s: the data start at byte %" PRIu64 ", which is no multiple "
-		    "of %u as direct I/O needs it: going through the page cache",
-		    target->name, volume->data_offset, target->align);
+	notice_tell(&options->notice, "%s as direct I/O needs it: going through the page cache",
+		    why.text);
 	ret = open_target(volume, options, DIRECT_OFF, err);
 	if (ret == 0)
 		target->ops->close(target);
@@ -218,7 +222,8 @@ static int set_geometry(struct volume *volume, const struct volume_options *opti
 
 	if (volume->encrypted) {
 		volume->data_offset = luks->data_offset;
-		if (!is_aligned(luks->data_offset, target->align)) {
+		if (!is_aligned(luks->data_offset, target->align) ||
+		    (luks->integrity && luks->sector < target->align)) {
 			ret = reopen_buffered(volume, options, err);
 			if (ret < 0)
 				return ret;
@@ -281,6 +286,34 @@ static int check_header(const struct volume *volume, const struct volume_options
 			 header.locator, data.locator);
 }
 
+/* What the volume stands on becomes what keeps its tags. */
+static int lay_tags(struct volume *volume, const struct volume_options *options, struct error *err)
+{
+	const struct luks *luks = &volume->luks;
+	const struct target_integrity_options integrity = {
+		.start = volume->data_offset,
+		.room = luks->data_size ? luks->data_size :
+					  volume->target->size - volume->data_offset,
+		.block = luks->sector,
+		.tag_size = tagged_tag_len(luks->cipher),
+		.cache = options->integrity_cache,
+		.notice = options->notice,
+	};
+	int ret = target_integrity_open(volume->target, &integrity, &volume->target, err);
+
+	if (ret < 0)
+		return ret;
+	volume->cipher_ops = &cipher_tagged;
+	volume->tag_len = integrity.tag_size;
+	volume->data_offset = 0;
+	volume->size = volume->target->size;
+	if (options->discard || luks->allow_discards)
+		notice_tell(&options->notice,
+			    "%s: with integrity nothing can be discarded: trims are not passed on",
+			    volume->target->name);
+	return 0;
+}
+
 int volume_open(const struct volume_options *options, struct volume **opened, struct error *err)
 {
 	struct volume *volume = volume_new();
@@ -302,6 +335,9 @@ int volume_open(const struct volume_options *options, struct volume **opened, st
 	/* Not before: what can't be unlocked needs no more of them. */
 	if (ret == 0 && options->uri)
 		ret = target_nbd_connect(volume->target, err);
+	volume->disk = volume->target;
+	if (ret == 0 && volume->luks.integrity)
+		ret = lay_tags(volume, options, err);
 	if (ret < 0) {
 		if (options->target)
 			volume->target = NULL;

@@ -15,6 +15,8 @@
 #include "memory/key-file.h"
 #include "nbd/target-nbd.h"
 
+#define INTEGRITY_CACHE_MIN (1024 * 1024)
+
 struct volume_options {
 	const char *file; /* path of the target; or else */
 	const char *uri;  /* an NBD server's export */
@@ -44,7 +46,10 @@ struct volume_options {
 	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
 	bool discard;    /* pass trims of an encrypted volume through, as its header may say too: */
 	bool no_discard; /* whatever it says, don't */
-	struct notice notice; /* of a server: also later, in the threads that use it */
+	uint64_t
+		integrity_cache; /* bytes of tags kept in memory, INTEGRITY_CACHE_MIN or more; 0: the
+				   * usual */
+	struct notice notice;    /* of a server: also later, in the threads that use it */
 };
 
 /* Opens and unlocks. Blocks; with a key it takes as long as the key slot's derivation. 0, or a

@@ -164,6 +164,8 @@ static const struct parameter table[] = {
 	{ "token", ANY, take_token, &config.open.tokens.number, 0, LUKS_MAX_TOKEN },
 	{ "max-kdf-time", ANY, take_count, &config.open.max_kdf_time, 1, UINT_MAX },
 	{ "discard", ANY, take_switch, &config.discard, 0, 0 },
+	{ "integrity-cache", ANY, take_size, &config.open.integrity_cache, INTEGRITY_CACHE_MIN,
+	  INT64_MAX },
 	{ "pin", ANY, take_switch, &config.pin, 0, 0 },
 	{ "lock", ANY, take_switch, &config.lock, 0, 0 },
 	{ "metrics", ANY, take_text, &config.metrics, 0, 0 },
@@ -189,6 +191,7 @@ const char parameters_help[] =
 	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"
 	"slot=<N>            The only key slot to try (default: any).\n"
 	"token=<N>|any       Unlock it by one of its tokens, or by any.\n"
+	"integrity-cache=<SIZE> Memory for tags of a disk with integrity (default: 32M).\n"
 	"max-kdf-time=<SEC>  How long deriving keys may take (default: 120).\n"
 	"discard=on|off      Pass trims of an encrypted disk on (default: as its header says).\n"
 	"pin=on|off          Pin each request's buffer (default: off).\n"

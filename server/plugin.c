@@ -63,7 +63,7 @@ static void *plugin_open(int readonly)
 	/* nbdkit itself refuses writes of clients that may only read. */
 	if (!readonly && !volume->readonly && later) {
 		pthread_mutex_lock(&mutex);
-		ret = target_file_lock(volume->target, &err);
+		ret = target_file_lock(volume->disk, &err);
 		pthread_mutex_unlock(&mutex);
 	}
 	if (ret == 0)
@@ -91,7 +91,7 @@ static const char *plugin_export_description(void *handle)
 						volume->luks.version, volume->sector);
 
 	len += snprintf(text + len, 128, "%s", fences.identity);
-	if (target_nbd_lasting(volume->target, &facts))
+	if (target_nbd_lasting(volume->disk, &facts))
 		lasting_say(&facts, text + len, 128);
 	return text;
 }

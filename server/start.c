@@ -85,7 +85,7 @@ static void *hurry_at_end(void *opaque)
 	(void)opaque;
 	while (nbdkit_nanosleep(3600, 0) == 0) /* until nbdkit is told to end */
 		;
-	target_nbd_hurry(volume->target);
+	target_nbd_hurry(volume->disk);
 	return NULL;
 }
 
@@ -141,9 +141,9 @@ static void debug_server(void)
 	struct target_nbd_facts facts;
 	char words[TLS_WORDS];
 
-	if (!target_is_nbd(volume->target))
+	if (!target_is_nbd(volume->disk))
 		return;
-	target_nbd_facts(volume->target, &facts);
+	target_nbd_facts(volume->disk, &facts);
 	if (facts.tls)
 		nbdkit_debug("%s: %s", volume->target->name, tls_words(&facts.tls_facts, words));
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/cipher.h"
+#include "integrity/tagged-cipher.h"
 #include "luks/luks.h"
 #include "memory/secret.h"
 
@@ -66,7 +66,7 @@ static int prove(const struct header *header, const struct luks_source *source,
 		.len = proof->key->len,
 		.name = "this key",
 		.slot = proof->slot,
-		.fits = cipher_supported,
+		.fits = tagged_supported,
 		.max_kdf_time = UINT_MAX, /* how long it takes was for who chose it to say */
 	};
 	struct error why;

@@ -365,7 +365,7 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options)
 	if (ret < 0)
 		return ret;
 	if (!volume || !is_unlocked(&all) || volume->volume->encrypted ||
-	    !target_is_nbd(volume->volume->target))
+	    !target_is_nbd(volume->volume->disk))
 		return message_set(EINVAL,
 				   "only the disk of a server that was opened without a key can "
 				   "be unlocked later, and with one");
@@ -416,8 +416,8 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 	const struct target *target = volume->target;
 	struct target_nbd_facts facts = { 0 };
 
-	if (target_is_nbd(target))
-		target_nbd_facts(target, &facts);
+	if (target_is_nbd(volume->disk))
+		target_nbd_facts(volume->disk, &facts);
 	return (volume->readonly ? 0 : NDIO_CAN_WRITE) | (target->can_flush ? NDIO_CAN_FLUSH : 0) |
 	       (target->can_fua ? NDIO_CAN_FUA : 0) | (volume->can_trim ? NDIO_CAN_TRIM : 0) |
 	       (volume->can_fast_zero ? NDIO_CAN_FAST_ZERO : 0) |
@@ -428,7 +428,7 @@ static uint32_t what_it_can(const struct ndio_volume *handle)
 
 static void tell_server(const struct ndio_volume *handle, struct ndio_info *info)
 {
-	const struct target *target = handle->volume->target;
+	const struct target *target = handle->volume->disk;
 	struct target_nbd_facts facts;
 	struct lasting_facts lasting = { 0 };
 
@@ -461,8 +461,8 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 		.size = v->size,
 		.block = v->block,
 		.can = what_it_can(volume),
-		.target_size = v->target->size,
-		.data_offset = v->data_offset,
+		.target_size = v->disk->size,
+		.data_offset = v->luks.data_offset,
 		.direct = v->target->direct,
 	};
 
@@ -472,7 +472,7 @@ int ndio_get_info(struct ndio_volume *volume, struct ndio_info *info)
 		all.key_bits = v->luks.key_len * 8;
 		memcpy(all.cipher, v->luks.cipher, sizeof(all.cipher));
 	}
-	if (target_is_nbd(v->target)) {
+	if (target_is_nbd(v->disk)) {
 		all.connections = volume->workers ? workers_count(volume->workers) : 0;
 		tell_server(volume, &all);
 	}
@@ -513,7 +513,7 @@ int ndio_get_stats(struct ndio_volume *volume, struct ndio_stats *stats)
 		.in_flight = stat_get(s, in_flight),
 		.errors = stat_get(s, errors),
 	};
-	stats_tell_state(volume->volume->target, &all);
+	stats_tell_state(volume->volume->disk, &all);
 	return give(stats, &all, sizeof(all));
 }
 

@@ -27,6 +27,8 @@ const char *error_reason(int errnum)
 	case ESTALE:
 		return "the server has another disk now, or has lost what it had acknowledged: it "
 		       "must be opened anew";
+	case EILSEQ:
+		return "its integrity is broken: what lies there isn't what was written";
 	default:
 		return strerror(errnum);
 	}

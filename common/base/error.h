@@ -14,7 +14,7 @@ int error_set(struct error *err, int errnum, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /* Why an operation on a disk failed, as strerror(3) has it, but that ENOTCONN and ESTALE are of the
- * server. */
+ * server, and EILSEQ of integrity. */
 const char *error_reason(int errnum);
 
 #endif

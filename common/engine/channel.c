@@ -28,7 +28,9 @@
 struct channel {
 	struct volume *volume;
 	struct target_queue *queue;
-	struct cipher *cipher;             /* NULL without a key */
+	const struct cipher_ops *ops;      /* the volume's, */
+	struct cipher *cipher;             /* and by them; NULL without a key */
+	uint8_t *tags;                     /* of all subrequests, or NULL */
 	struct helpers *helpers;           /* NULL without */
 	size_t piece_len;                  /* bytes, at the most */
 	atomic_bool canceled;              /* told by any thread */
@@ -41,11 +43,12 @@ struct channel {
 
 /* ---- one piece of the unencrypted side, against its sectors at io_base ---- */
 
-static int run_cipher(struct channel *channel, cipher_fn *fn, uint64_t offset, const void *in,
-		      void *out, size_t len)
+static int run_cipher(struct channel *channel, cipher_fn *fn, const struct ndio_subrequest *sub,
+		      uint64_t offset, const void *in, void *out, size_t len)
 {
 	return helpers_crypt(channel->helpers, fn, channel->cipher,
-			     offset / 512 + channel->volume->luks.iv_offset, in, out, len);
+			     offset / 512 + channel->volume->luks.iv_offset, in, out, len,
+			     volume_tag(channel->volume, sub->tags, offset - sub->offset));
 }
 
 /* Fills io_base from iter: copied without a cipher, else encrypted, in runs as long as the
@@ -72,7 +75,7 @@ static int subrequest_fill(struct channel *channel, struct ndio_subrequest *sub)
 			iter_copy_from(&sub->iter, out, whole);
 			run.base = out;
 		}
-		ret = run_cipher(channel, cipher_encrypt, offset, run.base, out, whole);
+		ret = run_cipher(channel, channel->ops->encrypt, sub, offset, run.base, out, whole);
 		out += whole;
 		offset += whole;
 	}
@@ -88,7 +91,7 @@ static int drain_sector(struct channel *channel, struct ndio_subrequest *sub, ui
 {
 	size_t sector = channel->volume->sector;
 	size_t part = min_u64(sector - lead, sub->iter.left);
-	int ret = run_cipher(channel, cipher_decrypt, offset, in, in, sector);
+	int ret = run_cipher(channel, channel->ops->decrypt, sub, offset, in, in, sector);
 
 	if (ret == 0)
 		iter_copy_to(&sub->iter, in + lead, part);
@@ -117,7 +120,8 @@ static int drain(struct channel *channel, struct ndio_subrequest *sub)
 		size_t whole = lead ? 0 : round_down(run.len, sector);
 
 		if (whole) {
-			ret = run_cipher(channel, cipher_decrypt, offset, in, run.base, whole);
+			ret = run_cipher(channel, channel->ops->decrypt, sub, offset, in, run.base,
+					 whole);
 			iter_advance(&sub->iter, whole);
 		} else {
 			whole = sector;
@@ -137,13 +141,13 @@ static int change_block(struct channel *channel, struct ndio_subrequest *sub)
 	int ret = 0;
 
 	if (channel->cipher)
-		ret = run_cipher(channel, cipher_decrypt, sub->offset, sub->io_base, sub->io_base,
-				 sub->len);
+		ret = run_cipher(channel, channel->ops->decrypt, sub, sub->offset, sub->io_base,
+				 sub->io_base, sub->len);
 	if (ret == 0)
 		iter_copy_from(&sub->iter, (uint8_t *)sub->io_base + sub->lead, sub->iter.left);
 	if (ret == 0 && channel->cipher)
-		ret = run_cipher(channel, cipher_encrypt, sub->offset, sub->io_base, sub->io_base,
-				 sub->len);
+		ret = run_cipher(channel, channel->ops->encrypt, sub, sub->offset, sub->io_base,
+				 sub->io_base, sub->len);
 	if (ret < 0)
 		OPENSSL_cleanse(sub->io_base, sub->len);
 	return ret;
@@ -247,6 +251,7 @@ static void split(struct channel *channel, struct ndio_request *request,
 		.op = request->op,
 		.flags = request->flags,
 		.bounce = sub->bounce,
+		.tags = sub->tags,
 	};
 	if (op_carries_data(request->op))
 		split_data(channel, request, sub);
@@ -350,12 +355,14 @@ bool channel_send(struct channel *channel, bool keep_unsent)
 }
 
 /* Back where by is negative. */
-static void move_on(struct ndio_subrequest *sub, int64_t by)
+static void move_on(const struct channel *channel, struct ndio_subrequest *sub, int64_t by)
 {
 	sub->before += by;
 	sub->start += by;
 	sub->len -= by;
 	sub->io_base = (uint8_t *)sub->io_base + by;
+	if (sub->tags) /* the target took whole sectors */
+		sub->tags += by / channel->volume->sector * channel->volume->tag_len;
 }
 
 /* The target took fewer bytes than asked: asks for the rest. */
@@ -365,7 +372,7 @@ static bool ask_for_rest(struct channel *channel, struct ndio_subrequest *sub)
 
 	if (got == 0)
 		return false;
-	move_on(sub, got);
+	move_on(channel, sub, got);
 	issue(channel, sub);
 	return true;
 }
@@ -400,7 +407,7 @@ static bool land(struct channel *channel, struct ndio_subrequest *sub)
 		return false;
 	}
 	if (sub->before)
-		move_on(sub, -(int64_t)sub->before);
+		move_on(channel, sub, -(int64_t)sub->before);
 	if (sub->reads_block) {
 		ret = change_block(channel, sub);
 		if (ret == 0) {
@@ -526,10 +533,18 @@ static int open_parts(struct channel *channel, const struct channel_options *opt
 				 "less than a sector",
 				 volume->target->name, volume->target->max_len);
 	if (volume->encrypted) {
-		channel->cipher = cipher_new(volume->luks.cipher, volume->luks.key,
-					     volume->luks.key_len, volume->luks.sector, err);
+		channel->cipher = channel->ops->make(volume, err);
 		if (!channel->cipher)
 			return -EINVAL;
+	}
+	if (volume->tag_len) {
+		size_t len = channel->piece_len / volume->sector * volume->tag_len;
+
+		channel->tags = calloc(options->pieces, len);
+		if (!channel->tags)
+			return error_set(err, ENOMEM, "no memory for a channel's tags");
+		for (unsigned i = 0; i < options->pieces; i++)
+			channel->sub[i].tags = channel->tags + i * len;
 	}
 	channel->queue =
 		volume->target->ops->queue_open(volume->target, options->pieces, bounce, err);
@@ -547,6 +562,7 @@ int channel_open(struct volume *volume, const struct channel_options *options, s
 	if (!channel)
 		return error_set(err, ENOMEM, "no memory for a channel");
 	channel->volume = volume;
+	channel->ops = volume->cipher_ops;
 	channel->helpers = options->helpers;
 	ret = open_parts(channel, options, bounce, err);
 	if (ret < 0)
@@ -563,6 +579,8 @@ void channel_close(struct channel *channel)
 	assert(!channel->first);
 	if (channel->queue)
 		channel->volume->target->ops->queue_close(channel->queue);
-	cipher_free(channel->cipher);
+	if (channel->cipher)
+		channel->ops->free(channel->cipher);
+	free(channel->tags);
 	free(channel);
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/align.h"
+#include "engine/volume.h"
 #include "memory/pin.h"
 
 #define IV_LEN        16
@@ -172,13 +173,17 @@ static int sectors_run(struct cipher *cipher, const struct way *way, uint64_t un
 	return 0;
 }
 
-int cipher_encrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len)
+int cipher_encrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len,
+		   uint8_t *tags)
 {
+	(void)tags;
 	return sectors_run(cipher, &cipher->encrypt, unit, in, out, len);
 }
 
-int cipher_decrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len)
+int cipher_decrypt(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len,
+		   uint8_t *tags)
 {
+	(void)tags;
 	return sectors_run(cipher, &cipher->decrypt, unit, in, out, len);
 }
 
@@ -266,3 +271,17 @@ void cipher_free(struct cipher *cipher)
 	way_close(&cipher->encrypt);
 	free(cipher);
 }
+
+static struct cipher *make_plain(struct volume *volume, struct error *err)
+{
+	const struct luks *luks = &volume->luks;
+
+	return cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
+}
+
+const struct cipher_ops cipher_plain = {
+	.make = make_plain,
+	.free = cipher_free,
+	.encrypt = cipher_encrypt,
+	.decrypt = cipher_decrypt,
+};

@@ -28,8 +28,20 @@ struct cipher *cipher_new(const char *name, const void *key, size_t key_len, uns
 void cipher_free(struct cipher *cipher);
 
 /* len bytes, whole sectors; unit is the IV of the first. in == out works in place; else they
- * don't overlap. 0, or -EIO if OpenSSL fails. */
-typedef int cipher_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len);
+ * don't overlap. tags are those of the sectors, side by side, to be made or checked; not looked at
+ * by a cipher that has none. 0; -EIO if OpenSSL fails; -EILSEQ: the tag of a sector is wrong, and
+ * neither that sector nor one behind it was written to out. */
+typedef int cipher_fn(struct cipher *cipher, uint64_t unit, const void *in, void *out, size_t len,
+		      uint8_t *tags);
 cipher_fn cipher_encrypt, cipher_decrypt;
+
+/* What a volume's sectors are encrypted by: these of here, or those that make tags, too. */
+struct volume;
+struct cipher_ops {
+	struct cipher *(*make)(struct volume *volume, struct error *err); /* for one thread */
+	void (*free)(struct cipher *cipher);                              /* NULL is fine */
+	cipher_fn *encrypt, *decrypt;
+};
+extern const struct cipher_ops cipher_plain;
 
 #endif

@@ -36,6 +36,7 @@ struct job {
 	const uint8_t *in;
 	uint8_t *out;
 	size_t len;
+	uint8_t *tags;       /* or NULL */
 	atomic_size_t taken; /* bytes that somebody works on or has done */
 	atomic_int error;    /* any of them; 0 */
 	unsigned nr_helpers; /* that have it now */
@@ -62,15 +63,15 @@ struct helpers {
 };
 
 /* Bytes done. */
-static uint64_t do_chunks(struct cipher *cipher, struct job *job)
+static uint64_t do_chunks(const struct volume *volume, struct cipher *cipher, struct job *job)
 {
 	uint64_t done = 0;
 	size_t at;
 
 	while (!job->error && (at = atomic_fetch_add(&job->taken, CHUNK)) < job->len) {
 		size_t len = min_u64(CHUNK, job->len - at);
-		int ret =
-			job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len);
+		int ret = job->crypt(cipher, job->unit + at / 512, job->in + at, job->out + at, len,
+				     volume_tag(volume, job->tags, at));
 
 		if (ret < 0)
 			atomic_store(&job->error, ret);
@@ -94,7 +95,7 @@ static void help(struct helper *helper, struct job *job)
 
 	job->nr_helpers++;
 	pthread_mutex_unlock(&all->lock);
-	done = do_chunks(helper->cipher, job);
+	done = do_chunks(all->volume, helper->cipher, job);
 	stat_add(&all->volume->stats, helped, done);
 	pthread_mutex_lock(&all->lock);
 	close_to_others(all, job); /* nothing is left to take */
@@ -203,23 +204,24 @@ static void withdraw(struct helpers *all, struct job *job)
 }
 
 int helpers_crypt(struct helpers *all, cipher_fn *crypt, struct cipher *cipher, uint64_t unit,
-		  const void *in, void *out, size_t len)
+		  const void *in, void *out, size_t len, uint8_t *tags)
 {
 	struct job job;
 
 	if (!all || len < HELPERS_MIN_LEN || all->count == 0)
-		return crypt(cipher, unit, in, out, len);
+		return crypt(cipher, unit, in, out, len, tags);
 	job = (struct job){
 		.crypt = crypt,
 		.unit = unit,
 		.in = in,
 		.out = out,
 		.len = len,
+		.tags = tags,
 		.left = PTHREAD_COND_INITIALIZER,
 	};
 	if (!helpers_offer(all, &job))
-		return crypt(cipher, unit, in, out, len);
-	do_chunks(cipher, &job);
+		return crypt(cipher, unit, in, out, len, tags);
+	do_chunks(all->volume, cipher, &job);
 	withdraw(all, &job);
 	pthread_cond_destroy(&job.left);
 	return job.error;
@@ -230,17 +232,17 @@ int helpers_crypt(struct helpers *all, cipher_fn *crypt, struct cipher *cipher, 
 /* 0, or a negative errno. If the process may have no more threads, it goes without. */
 static int helpers_start(struct helpers *all, int cpu, struct error *err)
 {
-	const struct luks *luks = &all->volume->luks;
+	const struct cipher_ops *ops = all->volume->cipher_ops;
 	struct helper *helper = &all->helper[all->count];
 
 	*helper = (struct helper){ .all = all, .cpu = cpu };
-	helper->cipher = cipher_new(luks->cipher, luks->key, luks->key_len, luks->sector, err);
+	helper->cipher = ops->make(all->volume, err);
 	if (!helper->cipher)
 		return -EINVAL;
 	sem_init(&helper->asked, 0, 0);
 	if (thread_start(&helper->thread, helper_main, helper)) {
 		sem_destroy(&helper->asked);
-		cipher_free(helper->cipher);
+		ops->free(helper->cipher);
 		return 0;
 	}
 	all->count++;
@@ -283,7 +285,7 @@ void helpers_close(struct helpers *all)
 	for (unsigned i = 0; i < all->count; i++) {
 		pthread_join(all->helper[i].thread, NULL);
 		sem_destroy(&all->helper[i].asked);
-		cipher_free(all->helper[i].cipher);
+		all->volume->cipher_ops->free(all->helper[i].cipher);
 	}
 	pthread_mutex_destroy(&all->lock);
 	free(all);

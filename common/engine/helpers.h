@@ -21,10 +21,10 @@ struct helpers;
 int helpers_open(struct volume *volume, struct helpers **helpers, struct error *err);
 void helpers_close(struct helpers *helpers); /* idle; NULL is fine */
 
-/* Calls cipher_encrypt() or cipher_decrypt() with the caller's own cipher, except that a helper may
- * do a part of it at the same time. One caller has help at a time, and by one helper mostly; others
+/* Calls the volume's cipher_fn with the caller's own cipher, except that a helper may do a part of it
+ * at the same time. One caller has help at a time, and by one helper mostly; others
  * work alone, as all do where helpers is NULL. Any thread. */
 int helpers_crypt(struct helpers *helpers, cipher_fn *crypt, struct cipher *cipher, uint64_t unit,
-		  const void *in, void *out, size_t len);
+		  const void *in, void *out, size_t len, uint8_t *tags);
 
 #endif

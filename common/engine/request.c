@@ -166,7 +166,9 @@ static void set_range(struct ndio_request *request)
 	uint64_t end = request->start + request->len;
 	bool changes = op_changes_data(request->op);
 	bool reads = request->op == OP_READ && volume->reads_tear;
-	bool is_whole = is_aligned(request->start, volume->block) && is_aligned(end, volume->block);
+	/* And none must see a sector without its tag. */
+	bool is_whole = is_aligned(request->start, volume->block) &&
+			is_aligned(end, volume->block) && !volume->tag_len;
 
 	request->has_range = (changes || reads) && request->len && volume->block > 1;
 	if (!request->has_range)

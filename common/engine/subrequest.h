@@ -18,6 +18,7 @@ struct ndio_subrequest {
 	uint64_t start; /* bytes, on the target */
 	uint64_t len;   /* bytes; whole blocks for reads and writes */
 	void *io_base;  /* the encrypted side: len bytes, contiguous */
+	uint8_t *tags;  /* of its sectors, which the target keeps with them; or NULL */
 	int64_t result; /* set by the target when it lands */
 
 	/* The target's own; 0 when it is issued. */

@@ -11,6 +11,7 @@ struct volume *volume_new(void)
 
 	if (!volume)
 		return NULL;
+	volume->cipher_ops = &cipher_plain;
 	range_lock_init(&volume->ranges);
 	request_cache_init(&volume->requests);
 	return volume;
@@ -18,8 +19,9 @@ struct volume *volume_new(void)
 
 bool volume_reads_tear(const struct volume *volume)
 {
-	return volume->encrypted &&
-	       volume->target->atomic < cipher_granule(volume->luks.cipher, volume->luks.sector);
+	return volume->tag_len ||
+	       (volume->encrypted &&
+		volume->target->atomic < cipher_granule(volume->luks.cipher, volume->luks.sector));
 }
 
 void volume_close(struct volume *volume)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/align.h"
+#include "engine/cipher.h"
 #include "engine/rangelock.h"
 #include "engine/request.h"
 #include "engine/stats.h"
@@ -19,10 +20,13 @@
 
 struct volume {
 	struct target *target;
+	struct target *disk; /* what that stands on, or the same */
 	bool encrypted;
 	struct luks luks;
-	unsigned sector;      /* of the cipher; the target's alignment without one */
-	unsigned block;       /* what is read, changed and written whole: the larger of both */
+	const struct cipher_ops *cipher_ops;
+	unsigned tag_len; /* bytes, of each sector's tag, which the target keeps; 0: it has none */
+	unsigned sector;  /* of the cipher; the target's alignment without one */
+	unsigned block;   /* what is read, changed and written whole: the larger of both */
 	uint64_t data_offset; /* bytes, of the volume's first byte on the target */
 	uint64_t size;        /* bytes, whole blocks */
 	bool readonly;
@@ -44,8 +48,16 @@ struct volume *volume_new(void);
 
 /* Could a read that races a partial write of its neighbour in the same block see the neighbour's
  * change half done, and so decrypt bytes wrongly that nobody writes? Not where the disk replaces
- * as much at once as hangs together in the cipher; direct I/O does so for whole sectors of it. */
+ * as much at once as hangs together in the cipher; direct I/O does so for whole sectors of it. What has
+ * a tag always tears. */
 bool volume_reads_tear(const struct volume *volume);
+
+/* Of the tags of some sectors, from that of the sector on that is at bytes behind the first; NULL
+ * stays NULL. */
+static inline uint8_t *volume_tag(const struct volume *volume, uint8_t *tags, uint64_t at)
+{
+	return tags ? tags + at / volume->sector * volume->tag_len : NULL;
+}
 
 /* Every channel is closed and every request freed. NULL is fine. */
 void volume_close(struct volume *volume);

@@ -154,17 +154,21 @@ static int requirements_refuse(const struct header *header, struct json_object *
 static int segment_refuse(const struct header *header, struct json_object *segment,
 			  struct error *err)
 {
+	static const char *const journal[] = { "journal_encryption", "journal_integrity" };
 	const char *name = header->source->name;
 	const char *type = luks_json_text(luks_json_member(segment, "type"));
 	const char *flag = luks_json_first(luks_json_member(segment, "flags"));
 	struct json_object *integrity = luks_json_member(segment, "integrity");
-	const char *integrity_type = luks_json_text(luks_json_member(integrity, "type"));
 
 	if (strcmp(type, "crypt"))
 		return error_set(err, ENOTSUP, "%s: segment type %s is not supported", name, type);
-	if (integrity)
-		return error_set(err, ENOTSUP, "%s: integrity %s is not supported", name,
-				 integrity_type);
+	for (size_t i = 0; integrity && i < sizeof(journal) / sizeof(journal[0]); i++) {
+		const char *how = luks_json_text(luks_json_member(integrity, journal[i]));
+
+		if (strcmp(how, "none"))
+			return error_set(err, ENOTSUP, "%s: integrity with %s %s is not supported",
+					 name, journal[i], how);
+	}
 	if (flag)
 		return error_set(err, ENOTSUP, "%s: segment flag \"%s\" is not supported", name,
 				 flag);
@@ -191,10 +195,13 @@ static int segment_read(const struct header *header, struct json_object *segment
 			struct error *err)
 {
 	const char *cipher = luks_json_text(luks_json_member(segment, "encryption"));
+	struct json_object *integrity = luks_json_member(segment, "integrity");
 	int64_t sector = json_object_get_int64(luks_json_member(segment, "sector_size"));
 	int ret;
 
-	snprintf(luks->cipher, sizeof(luks->cipher), "%s", cipher);
+	luks->integrity = integrity;
+	snprintf(luks->cipher, sizeof(luks->cipher), "%s%s%s", cipher, integrity ? " " : "",
+		 integrity ? luks_json_text(luks_json_member(integrity, "type")) : "");
 	if (sector < 512 || sector > 4096 || (sector & (sector - 1)))
 		return error_set(err, EINVAL,
 				 "%s: the LUKS header has an impossible sector size: %lld",
@@ -208,16 +215,19 @@ static int segment_read(const struct header *header, struct json_object *segment
 	return ret;
 }
 
-/* Of the flags that tell how to open it, one is about what it does. */
+/* Of the flags that tell how to open it, these are about what it does. */
 static void flags_read(struct json_object *json, struct luks *luks)
 {
 	struct json_object *flags = luks_json_member(luks_json_member(json, "config"), "flags");
 
 	if (!json_object_is_type(flags, json_type_array))
 		return;
-	for (size_t i = 0; i < json_object_array_length(flags); i++)
-		if (!strcmp(luks_json_text(json_object_array_get_idx(flags, i)), "allow-discards"))
-			luks->allow_discards = true;
+	for (size_t i = 0; i < json_object_array_length(flags); i++) {
+		const char *flag = luks_json_text(json_object_array_get_idx(flags, i));
+
+		luks->allow_discards |= !strcmp(flag, "allow-discards");
+		luks->no_journal |= !strcmp(flag, "no-journal");
+	}
 }
 
 static int luks2_read(struct header *header, struct luks *luks, struct error *err)
@@ -253,6 +263,10 @@ static int geometry_check(const struct header *header, const struct luks *luks, 
 				 name, luks->sector);
 	if (luks->data_size > INT64_MAX - luks->data_offset)
 		return error_set(err, EINVAL, "%s: the data end beyond any device", name);
+	if (luks->integrity && luks->iv_offset)
+		return error_set(err, ENOTSUP,
+				 "%s: integrity with a first IV of another sector is not supported",
+				 name);
 	/* As dm-crypt has it. */
 	if (luks->iv_offset % (luks->sector / UNIT))
 		return error_set(err, EINVAL, "%s: the first IV is not that of a sector of %u",

@@ -41,8 +41,11 @@ struct luks_asker {
  * size are whole sectors and nothing overflows; the cipher is one that its user knows. That
  * the data lie within the device is for the caller to check. */
 struct luks {
-	unsigned version;      /* 1 or 2 */
-	char cipher[64];       /* "aes-xts-plain64" */
+	unsigned version; /* 1 or 2 */
+	char cipher
+		[64]; /* "aes-xts-plain64"; and with the kind of integrity, if any: "aes-gcm-random aead" */
+	bool integrity;        /* there is one: the sectors lie in a dm-integrity layout */
+	bool no_journal;       /* of that, the header's flag: it's written without one */
 	unsigned sector;       /* bytes */
 	uint64_t data_offset;  /* bytes from the start of the data device */
 	uint64_t data_size;    /* bytes, or 0: up to the end of the data device */
@@ -61,7 +64,7 @@ struct luks {
  * each with a message that names the source: -EPERM no key slot opens with this passphrase; -ENOKEY
  * no token opens it, and there is no passphrase;
  * -EINVAL not a LUKS header, or one that is damaged, says something impossible, or has its data
- * elsewhere; -ENOTSUP another cipher, integrity, a requirement flag, a reencryption under way, key
+ * elsewhere; -ENOTSUP another cipher or integrity, a requirement flag, a reencryption under way, key
  * slots that aren't safe, each named; -ETIME only key slots that take too long, -ENOENT no such key
  * slot; -EIO and so on from read(); -ENOMEM. */
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,

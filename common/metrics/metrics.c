@@ -51,7 +51,7 @@ struct metrics {
 
 static void metrics_read_volume(const struct metrics_volume *from, struct exposition_volume *to)
 {
-	const struct target *target = from->volume->target;
+	const struct target *target = from->volume->disk;
 	struct target_nbd_facts nbd;
 	struct lasting_facts server;
 

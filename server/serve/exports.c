@@ -116,7 +116,7 @@ int exports_start(struct exports *exports, unsigned threads, struct error *err)
 	for (unsigned i = 0; i < exports->count && ret == 0; i++) {
 		struct export *export = exports->all[i];
 
-		ret = fences_identify(&export->fences, !target_is_nbd(export->volume->target), err);
+		ret = fences_identify(&export->fences, !target_is_nbd(export->volume->disk), err);
 		if (ret == 0)
 			ret = describe_export(export, exports->no_zero, err);
 		if (ret == 0)
@@ -144,7 +144,7 @@ const struct export_facts *exports_tell(struct export *export)
 {
 	struct lasting_facts server;
 
-	if (target_nbd_lasting(export->volume->target, &server))
+	if (target_nbd_lasting(export->volume->disk, &server))
 		lasting_say(&server, export->description + export->described, SERVER_WORDS);
 	return &export->facts;
 }
@@ -154,8 +154,8 @@ void exports_close(struct exports *exports)
 	/* A server that is silent or away would be waited for longer than anybody wants; and all of them
 	 * beside each other. */
 	for (unsigned i = 0; i < exports->count; i++)
-		if (target_is_nbd(exports->all[i]->volume->target))
-			target_nbd_hurry(exports->all[i]->volume->target);
+		if (target_is_nbd(exports->all[i]->volume->disk))
+			target_nbd_hurry(exports->all[i]->volume->disk);
 	for (unsigned i = 0; i < exports->count; i++)
 		loops_end(exports->all[i]->loops);
 	for (unsigned i = 0; i < exports->count; i++) {

@@ -46,6 +46,8 @@ static const char help[] =
 	"  -r, --read-only           take no writes\n"
 	"      --discard             pass trims of an encrypted disk on\n"
 	"      --no-discard          don't, though its header says so\n"
+	"      --integrity-cache SIZE\n"
+	"                            memory for tags of a disk with integrity (default: 32M)\n"
 	"      --direct MODE         auto, on or off: past the page cache (default: auto)\n"
 	"      --no-lock-image       don't keep other writers off the file\n"
 	"      --connections N       to another server, if it allows several (default: 4)\n"
@@ -81,6 +83,7 @@ enum {
 	ANSWER_TIMEOUT,
 	RECONNECT,
 	UNFLUSHED,
+	TAG_CACHE,
 	WAIT,
 	NO_ZERO,
 	ASK,
@@ -121,6 +124,7 @@ static const struct option table[] = {
 	{ "answer-timeout", required_argument, NULL, ANSWER_TIMEOUT },
 	{ "reconnect", required_argument, NULL, RECONNECT },
 	{ "unflushed", required_argument, NULL, UNFLUSHED },
+	{ "integrity-cache", required_argument, NULL, TAG_CACHE },
 	{ "wait", required_argument, NULL, WAIT },
 	{ "no-zero", no_argument, NULL, NO_ZERO },
 	{ "lock", no_argument, NULL, LOCK },
@@ -207,11 +211,17 @@ static int options_take_size(struct serve_options *options, int option, const ch
 {
 	struct key_part *part = &options->disk.key_part;
 	uint64_t *unflushed = &options->disk.open.unflushed;
+	uint64_t *cache = &options->disk.open.integrity_cache;
 
 	if (option == UNFLUSHED)
 		return parse_size(value, unflushed) && *unflushed >= TARGET_UNFLUSHED_MIN ?
 			       -1 :
 			       usage("--unflushed takes a size, 1M or more, not \"%s\"", value);
+	if (option == TAG_CACHE)
+		return parse_size(value, cache) && *cache >= INTEGRITY_CACHE_MIN ?
+			       -1 :
+			       usage("--integrity-cache takes a size, 1M or more, not \"%s\"",
+				     value);
 	if (option == KEYFILE_OFFSET)
 		return parse_size(value, &part->offset) ?
 			       -1 :
@@ -264,6 +274,7 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 	case KEYFILE_OFFSET:
 	case KEYFILE_SIZE:
 	case UNFLUSHED:
+	case TAG_CACHE:
 		return options_take_size(options, option, value);
 	case HEADER:
 		disk->open.header = value;

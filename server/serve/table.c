@@ -53,6 +53,8 @@ static const struct tab_option options[] = {
 	{ "reconnect", DISK(open.reconnect), TAB_NUMBER, 0, NBD_RECONNECT_MAX, NULL, A_URI },
 	{ "unflushed", DISK(open.unflushed), TAB_SIZE, TARGET_UNFLUSHED_MIN, INT64_MAX, NULL,
 	  A_URI },
+	{ "integrity-cache", DISK(open.integrity_cache), TAB_SIZE, INTEGRITY_CACHE_MIN, INT64_MAX,
+	  NULL, A_KEY },
 	{ "wait", DISK(open.wait), TAB_NUMBER, 0, NBD_ANSWER_TIMEOUT_MAX, NULL, A_URI },
 };
 #define NR_OPTIONS (sizeof(options) / sizeof(options[0]))

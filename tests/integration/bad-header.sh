@@ -180,9 +180,18 @@ edited "another mode" 'segment["encryption"] = "aes-xts-plain"' \
 	"cipher aes-xts-plain is not supported"
 edited "no cipher" 'segment["encryption"] = "cipher_null-ecb"' \
 	"cipher cipher_null-ecb is not supported"
-edited "integrity" 'segment["integrity"] = { "type": "hmac(sha256)",
+edited "integrity of another kind" 'segment["integrity"] = { "type": "hmac(sha1)",
 	"journal_encryption": "none", "journal_integrity": "none" }' \
-	"integrity hmac.sha256. is not supported"
+	"cipher aes-xts-plain64 hmac.sha1. is not supported"
+edited "AEGIS" 'segment["encryption"] = "aegis128-random"; segment["integrity"] = { "type": "aead",
+	"journal_encryption": "none", "journal_integrity": "none" }' \
+	"cipher aegis128-random aead is not supported"
+edited "integrity whose journal is encrypted" 'segment["integrity"] = { "type": "hmac(sha256)",
+	"journal_encryption": "ctr(aes)", "journal_integrity": "none" }' \
+	"integrity with journal_encryption ctr.aes. is not supported"
+edited "tags in the disk itself" \
+	'json["config"]["requirements"] = { "mandatory": ["inline-hw-tags"] }' \
+	"requirement \"inline-hw-tags\" is not supported"
 edited "a flag of the segment" 'segment["flags"] = ["in-reencryption"]' \
 	".*(in-reencryption|reencryption is under way|damaged)"
 edited "a requirement nobody knows" \

@@ -421,13 +421,11 @@ static void set_luks(struct luks *luks, const struct fake_options *options)
 
 struct volume *fake_volume(const struct fake_options *options, struct fake_target **fake)
 {
-	struct volume *volume = calloc(1, sizeof(*volume));
+	struct volume *volume = volume_new();
 
 	assert_non_null(volume);
 	*fake = fake_new(options);
 	volume->target = &(*fake)->target;
-	range_lock_init(&volume->ranges);
-	request_cache_init(&volume->requests);
 	volume->encrypted = options->cipher;
 	if (options->cipher)
 		set_luks(&volume->luks, options);
@@ -456,7 +454,7 @@ static void encrypt(struct volume *volume, const uint8_t *in, uint8_t *out)
 	assert_non_null(cipher);
 	for (uint64_t at = 0; at < volume->size; at += luks->sector)
 		assert_int_equal(cipher_encrypt(cipher, luks->iv_offset + at / 512, in + at,
-						out + at, luks->sector),
+						out + at, luks->sector, NULL),
 				 0);
 	cipher_free(cipher);
 }

@@ -94,9 +94,9 @@ static void sector_becomes(const char *key_hex, uint64_t unit, const unsigned ch
 	size_t len = from_hex(expected_hex, expected, sizeof(expected));
 	struct cipher *cipher = make("aes-xts-plain64", key, key_len, 512);
 
-	assert_int_equal(cipher_encrypt(cipher, unit, plain, out, 512), 0);
+	assert_int_equal(cipher_encrypt(cipher, unit, plain, out, 512, NULL), 0);
 	assert_memory_equal(out, expected, len);
-	assert_int_equal(cipher_decrypt(cipher, unit, out, back, 512), 0);
+	assert_int_equal(cipher_decrypt(cipher, unit, out, back, 512, NULL), 0);
 	assert_memory_equal(back, plain, 512);
 	cipher_free(cipher);
 }
@@ -212,9 +212,9 @@ static void cbc_agrees(const char *name, enum reference how, size_t key_len, uns
 	reference_iv(how, key, key_len, unit, iv);
 	reference_cbc(key, key_len, iv, plain, expected, sector);
 	cipher = make(name, key, key_len, sector);
-	assert_int_equal(cipher_encrypt(cipher, unit, plain, out, sector), 0);
+	assert_int_equal(cipher_encrypt(cipher, unit, plain, out, sector, NULL), 0);
 	assert_memory_equal(out, expected, sector);
-	assert_int_equal(cipher_decrypt(cipher, unit, out, out, sector), 0);
+	assert_int_equal(cipher_decrypt(cipher, unit, out, out, sector, NULL), 0);
 	assert_memory_equal(out, plain, sector);
 	cipher_free(cipher);
 }
@@ -273,13 +273,13 @@ static void many_sectors_equal_single_ones(size_t which, unsigned sector)
 	pattern(key, sizeof(key), 11);
 	pattern(plain, sizeof(plain), 5);
 	cipher = make(all[which].name, key, all[which].key_len, sector);
-	assert_int_equal(cipher_encrypt(cipher, unit, plain, many, sizeof(plain)), 0);
+	assert_int_equal(cipher_encrypt(cipher, unit, plain, many, sizeof(plain), NULL), 0);
 	for (size_t at = 0; at < sizeof(plain); at += sector)
-		assert_int_equal(
-			cipher_encrypt(cipher, unit + at / 512, plain + at, single + at, sector),
-			0);
+		assert_int_equal(cipher_encrypt(cipher, unit + at / 512, plain + at, single + at,
+						sector, NULL),
+				 0);
 	assert_memory_equal(many, single, sizeof(many));
-	assert_int_equal(cipher_decrypt(cipher, unit, many, single, sizeof(plain)), 0);
+	assert_int_equal(cipher_decrypt(cipher, unit, many, single, sizeof(plain), NULL), 0);
 	assert_memory_equal(single, plain, sizeof(plain));
 	cipher_free(cipher);
 }
@@ -303,10 +303,10 @@ static void in_place_equals_out_of_place(void **state)
 		struct cipher *cipher = make(all[i].name, key, all[i].key_len, 4096);
 
 		memcpy(place, plain, sizeof(plain));
-		assert_int_equal(cipher_encrypt(cipher, 16, plain, out, sizeof(out)), 0);
-		assert_int_equal(cipher_encrypt(cipher, 16, place, place, sizeof(place)), 0);
+		assert_int_equal(cipher_encrypt(cipher, 16, plain, out, sizeof(out), NULL), 0);
+		assert_int_equal(cipher_encrypt(cipher, 16, place, place, sizeof(place), NULL), 0);
 		assert_memory_equal(out, place, sizeof(out));
-		assert_int_equal(cipher_decrypt(cipher, 16, place, place, sizeof(place)), 0);
+		assert_int_equal(cipher_decrypt(cipher, 16, place, place, sizeof(place), NULL), 0);
 		assert_memory_equal(place, plain, sizeof(plain));
 		cipher_free(cipher);
 	}
@@ -320,7 +320,7 @@ static void no_bytes_are_fine(void **state)
 	(void)state;
 	pattern(key, sizeof(key), 0);
 	cipher = make("aes-xts-plain64", key, sizeof(key), 512);
-	assert_int_equal(cipher_encrypt(cipher, 0, key, key, 0), 0);
+	assert_int_equal(cipher_encrypt(cipher, 0, key, key, 0, NULL), 0);
 	cipher_free(cipher);
 }
 

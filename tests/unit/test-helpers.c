@@ -108,15 +108,16 @@ static void assert_right(struct cipher *cipher, size_t len)
 
 	assert_non_null(by_one);
 	assert_non_null(by_some);
-	assert_int_equal(cipher_encrypt(cipher, UNIT, plain, by_one, len), 0);
-	assert_int_equal(helpers_crypt(helpers, cipher_encrypt, cipher, UNIT, plain, by_some, len),
-			 0);
+	assert_int_equal(cipher_encrypt(cipher, UNIT, plain, by_one, len, NULL), 0);
+	assert_int_equal(
+		helpers_crypt(helpers, cipher_encrypt, cipher, UNIT, plain, by_some, len, NULL), 0);
 	fake_assert_same(by_one, by_some, len);
-	assert_int_equal(helpers_crypt(helpers, cipher_decrypt, cipher, UNIT, by_one, by_some, len),
-			 0);
+	assert_int_equal(
+		helpers_crypt(helpers, cipher_decrypt, cipher, UNIT, by_one, by_some, len, NULL),
+		0);
 	fake_assert_same(plain, by_some, len);
-	assert_int_equal(helpers_crypt(helpers, cipher_decrypt, cipher, UNIT, by_one, by_one, len),
-			 0);
+	assert_int_equal(
+		helpers_crypt(helpers, cipher_decrypt, cipher, UNIT, by_one, by_one, len, NULL), 0);
 	fake_assert_same(plain, by_one, len);
 	free(by_one);
 	free(by_some);
@@ -279,9 +280,9 @@ static void whoever_fails_it_is_told(void **state)
 	cipher = own_cipher();
 	for (unsigned sector = 0; sector < MAX_LEN / kinds[0].sector; sector += 7) {
 		until_failure = sector;
-		assert_int_equal(
-			helpers_crypt(helpers, cipher_encrypt, cipher, UNIT, plain, out, MAX_LEN),
-			-EIO);
+		assert_int_equal(helpers_crypt(helpers, cipher_encrypt, cipher, UNIT, plain, out,
+					       MAX_LEN, NULL),
+				 -EIO);
 		until_failure = -1;
 	}
 	assert_right(cipher, MAX_LEN);
@@ -307,14 +308,14 @@ static void *call(void *opaque)
 	struct cipher *cipher = own_cipher();
 
 	caller->failed = !by_one || !by_some || !cipher ||
-			 cipher_encrypt(cipher, caller->number, plain, by_one, len) < 0;
+			 cipher_encrypt(cipher, caller->number, plain, by_one, len, NULL) < 0;
 	for (unsigned turn = 0; turn < TURNS && !caller->failed; turn++) {
 		memset(by_some, 0, len);
 		caller->failed = helpers_crypt(helpers, cipher_encrypt, cipher, caller->number,
-					       plain, by_some, len) < 0 ||
+					       plain, by_some, len, NULL) < 0 ||
 				 memcmp(by_one, by_some, len) ||
 				 helpers_crypt(helpers, cipher_decrypt, cipher, caller->number,
-					       by_some, by_some, len) < 0 ||
+					       by_some, by_some, len, NULL) < 0 ||
 				 memcmp(plain, by_some, len);
 	}
 	cipher_free(cipher);

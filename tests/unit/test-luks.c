@@ -585,7 +585,12 @@ static void integrity(void **state)
 	edited_is_refused("\"sector_size\":4096",
 			  "\"sector_size\":4096,\"integrity\":{\"type\":\"hmac(sha256)\","
 			  "\"journal_encryption\":\"none\",\"journal_integrity\":\"none\"}",
-			  ENOTSUP, "edited: integrity hmac(sha256) is not supported");
+			  ENOTSUP, "edited: cipher aes-xts-plain64 hmac(sha256) is not supported");
+	edited_is_refused("\"sector_size\":4096",
+			  "\"sector_size\":4096,\"integrity\":{\"type\":\"hmac(sha256)\","
+			  "\"journal_encryption\":\"none\",\"journal_integrity\":\"crc32c\"}",
+			  ENOTSUP,
+			  "edited: integrity with journal_integrity crc32c is not supported");
 }
 
 static void unknown_requirement(void **state)

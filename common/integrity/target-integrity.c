@@ -1,0 +1,684 @@
+/* A subrequest from above is carried by one of the queue's `carried`, which asks the target below
+ * for one thing at a time:
+ *
+ *   LOAD    the chunks with its tags, those that aren't in memory
+ *   DATA    its data; then tags are copied out, or in, where they are dirty
+ *   TAGS    (a flush or FUA) all dirty tags, by sweep(): one queue at a time sweeps
+ *   FLUSH   and a flush below
+ *
+ * What reaches from one area into the next is done as far as it lies in the first: the channel asks
+ * for the rest. No lock is held while anything is in flight but the sweeper's turn, and who wants
+ * that while another has it goes on with its own queue until it is free: the other's I/O may need
+ * that (connections that are lost come back all together).
+ *
+ * That no two writes of a block, and no read beside a write, are in flight at a time is for the
+ * engine to see to (volume->tag_len). */
+#include "integrity/target-integrity.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/align.h"
+#include "base/clock.h"
+#include "engine/subrequest.h"
+#include "integrity/journal-section.h"
+#include "integrity/tags.h"
+
+#define ALIGN       4096 /* of memory and, at the least, of what lies below */
+#define SWEEP_PAGES 64   /* dirty ones from which on they are written without a flush */
+#define SWEEP_DEPTH 4    /* runs of pages at once */
+#define TURN_NAP    2    /* ms */
+#define TELL_EVERY  1000 /* ms: of bad blocks, one line */
+
+struct integrity_target {
+	struct target target;
+	struct target *below;
+	uint64_t start; /* bytes: of the segment, below */
+	struct layout layout;
+	struct tags tags;
+	pthread_mutex_t turn; /* to sweep */
+	struct notice notice;
+	_Atomic uint64_t bad, untold, told_at; /* blocks; ms */
+};
+
+enum step { LOAD, DATA, TAGS, FLUSH };
+
+struct carried {
+	struct ndio_subrequest sub; /* below */
+	struct carried *next;       /* in whichever list it is */
+	struct ndio_subrequest *upper;
+	enum step step;
+	uint64_t len;               /* bytes of upper that this does */
+	uint64_t asked;             /* bytes of the step's, in all */
+	struct tag_chunk *chunk[2]; /* held; the second may be NULL */
+	unsigned loading;           /* which of them */
+	uint8_t *bytes;             /* what is loaded */
+};
+
+/* A run of dirty pages on its way. */
+struct sweep {
+	struct ndio_subrequest sub;
+	struct tag_run run;
+	uint64_t asked;
+	uint8_t *bytes;
+	bool busy;
+};
+
+struct target_queue {
+	struct integrity_target *all;
+	struct target_queue *below;
+	struct landed landed;
+	struct carried *idle;
+	struct carried *first_waiting; /* for the turn */
+	unsigned nr_busy;              /* carried */
+	struct sweep sweeps[SWEEP_DEPTH];
+	unsigned sweep_depth, nr_sweeping;
+	int sweep_error;
+	struct carried carried[];
+};
+
+static struct integrity_target *to_integrity(const struct target *target)
+{
+	return (struct integrity_target *)target;
+}
+
+/* ---- below ---- */
+
+static void ask_below(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	sub->progress = (struct subrequest_progress){ 0 };
+	queue->all->below->ops->issue(queue->below, sub);
+}
+
+/* len bytes at start, in the segment. */
+static struct ndio_subrequest sub_below(const struct target_queue *queue, enum op op, uint64_t at,
+					uint64_t len, void *base)
+{
+	return (struct ndio_subrequest){
+		.op = op,
+		.start = queue->all->start + at,
+		.len = len,
+		.io_base = base,
+	};
+}
+
+/* It has landed. Done: 1; an error: negative; 0: it fell short and is on its way again. */
+static int land_below(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	uint64_t got;
+
+	if (sub->result < 0)
+		return sub->result;
+	if (!op_carries_data(sub->op) || (uint64_t)sub->result >= sub->len)
+		return 1;
+	got = round_down(sub->result, queue->all->below->align);
+	if (got == 0)
+		return -EIO;
+	sub->start += got;
+	sub->len -= got;
+	sub->io_base = (uint8_t *)sub->io_base + got;
+	ask_below(queue, sub);
+	return 0;
+}
+
+/* ---- dirty tags ---- */
+
+static bool sweep_one(struct target_queue *queue, struct sweep *sweep)
+{
+	uint64_t at;
+
+	if (!tags_take_dirty(&queue->all->tags, &sweep->run, sweep->bytes))
+		return false;
+	at = sweep->run.chunk->at + (uint64_t)sweep->run.first * TAG_PAGE;
+	sweep->sub =
+		sub_below(queue, OP_WRITE, at, (uint64_t)sweep->run.count * TAG_PAGE, sweep->bytes);
+	sweep->busy = true;
+	queue->nr_sweeping++;
+	ask_below(queue, &sweep->sub);
+	return true;
+}
+
+static void land_sweep(struct target_queue *queue, struct sweep *sweep)
+{
+	int ret = land_below(queue, &sweep->sub);
+
+	if (ret == 0)
+		return;
+	tags_wrote(&queue->all->tags, &sweep->run, ret < 0);
+	if (ret < 0)
+		queue->sweep_error = ret;
+	sweep->busy = false;
+	queue->nr_sweeping--;
+}
+
+static void step_on(struct target_queue *queue, struct carried *carried);
+
+static void land_all(struct target_queue *queue, struct ndio_subrequest *sub,
+		     struct ndio_subrequest **late)
+{
+	struct ndio_subrequest *next;
+
+	for (; sub; sub = next) {
+		next = sub->next;
+		if (sub->request == NULL && (uint8_t *)sub >= (uint8_t *)queue->sweeps &&
+		    (uint8_t *)sub < (uint8_t *)(queue->sweeps + SWEEP_DEPTH)) {
+			land_sweep(queue, (struct sweep *)sub);
+		} else if (late) {
+			sub->next = *late;
+			*late = sub;
+		} else {
+			step_on(queue, (struct carried *)sub);
+		}
+	}
+}
+
+/* Writes all dirty tags, in the calling thread, with the turn held. What else lands meanwhile is put off:
+ * *late. 0 or a negative errno. */
+static int sweep_all(struct target_queue *queue, struct ndio_subrequest **late)
+{
+	const struct target_ops *below = queue->all->below->ops;
+	bool more = true;
+
+	queue->sweep_error = 0;
+	while (more || queue->nr_sweeping) {
+		for (unsigned i = 0; i < queue->sweep_depth && more && !queue->sweep_error; i++)
+			if (!queue->sweeps[i].busy)
+				more = sweep_one(queue, &queue->sweeps[i]);
+		if (queue->sweep_error)
+			more = false;
+		if (queue->nr_sweeping == 0)
+			break;
+		land_all(queue, below->poll(queue->below, true, -1), late);
+		/* A chunk of which a run was under way may have another. */
+		more = !queue->sweep_error;
+	}
+	return queue->sweep_error;
+}
+
+/* False: another queue has the turn. */
+static bool try_sweep(struct target_queue *queue, struct ndio_subrequest **late, int *ret)
+{
+	if (pthread_mutex_trylock(&queue->all->turn) != 0)
+		return false;
+	*ret = sweep_all(queue, late);
+	pthread_mutex_unlock(&queue->all->turn);
+	return true;
+}
+
+/* ---- what is carried ---- */
+
+static void let_go(struct target_queue *queue, struct carried *carried)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		tags_let_go(&queue->all->tags, carried->chunk[i]);
+		carried->chunk[i] = NULL;
+	}
+}
+
+static void finish(struct target_queue *queue, struct carried *carried, int64_t result)
+{
+	let_go(queue, carried);
+	carried->upper->result = result;
+	landed_add(&queue->landed, carried->upper);
+	carried->next = queue->idle;
+	queue->idle = carried;
+	queue->nr_busy--;
+}
+
+/* The next chunk that isn't in memory. False: all are. */
+static bool load_tags(struct target_queue *queue, struct carried *carried)
+{
+	struct tags *tags = &queue->all->tags;
+
+	for (unsigned i = 0; i < 2 && carried->chunk[i]; i++) {
+		struct tag_chunk *chunk = carried->chunk[i];
+
+		if (tags_is_valid(tags, chunk))
+			continue;
+		carried->loading = i;
+		carried->bytes = aligned_alloc(ALIGN, TAG_CHUNK);
+		if (!carried->bytes) {
+			finish(queue, carried, -ENOMEM);
+			return true;
+		}
+		carried->step = LOAD;
+		carried->sub = sub_below(queue, OP_READ, chunk->at, chunk->len, carried->bytes);
+		ask_below(queue, &carried->sub);
+		return true;
+	}
+	return false;
+}
+
+static void move_data(struct target_queue *queue, struct carried *carried)
+{
+	const struct ndio_subrequest *upper = carried->upper;
+
+	carried->step = DATA;
+	carried->sub =
+		sub_below(queue, upper->op, layout_data_at(&queue->all->layout, upper->start),
+			  carried->len, upper->io_base);
+	ask_below(queue, &carried->sub);
+}
+
+static void flush_below(struct target_queue *queue, struct carried *carried)
+{
+	carried->step = FLUSH;
+	carried->sub = sub_below(queue, OP_FLUSH, 0, 0, NULL);
+	ask_below(queue, &carried->sub);
+}
+
+/* Its data and its tags in memory are new: what is left is a flush, perhaps. */
+static void want_turn(struct target_queue *queue, struct carried *carried)
+{
+	carried->step = TAGS;
+	carried->next = queue->first_waiting;
+	queue->first_waiting = carried;
+}
+
+static void end_data(struct target_queue *queue, struct carried *carried)
+{
+	struct integrity_target *all = queue->all;
+	struct ndio_subrequest *upper = carried->upper;
+	unsigned count = carried->len / all->layout.block;
+
+	if (upper->op == OP_READ)
+		tags_get(&all->tags, carried->chunk, upper->start, count, upper->tags);
+	else
+		tags_put(&all->tags, carried->chunk, upper->start, count, upper->tags);
+	let_go(queue, carried);
+	if (upper->op == OP_WRITE && (upper->flags & REQ_FUA))
+		want_turn(queue, carried);
+	else
+		finish(queue, carried, carried->len);
+}
+
+/* What it asked for below has landed. */
+static void step_on(struct target_queue *queue, struct carried *carried)
+{
+	int ret = land_below(queue, &carried->sub);
+
+	if (ret == 0)
+		return;
+	if (carried->step == LOAD && ret > 0)
+		tags_fill(&queue->all->tags, carried->chunk[carried->loading], carried->bytes);
+	else if (carried->step == LOAD)
+		free(carried->bytes);
+	if (ret < 0) {
+		finish(queue, carried, ret);
+		return;
+	}
+	switch (carried->step) {
+	case LOAD:
+		if (!load_tags(queue, carried))
+			move_data(queue, carried);
+		break;
+	case DATA:
+		end_data(queue, carried);
+		break;
+	case TAGS:
+	case FLUSH:
+		finish(queue, carried, carried->len);
+		break;
+	}
+}
+
+/* The chunks with its tags. False: no memory. */
+static bool hold(struct target_queue *queue, struct carried *carried)
+{
+	struct tags *tags = &queue->all->tags;
+	const struct layout *layout = &queue->all->layout;
+	uint64_t start = carried->upper->start;
+	uint64_t end =
+		layout_tag_at(layout, start + carried->len - layout->block) + layout->tag_size;
+	struct tag_chunk *first = tags_hold(tags, start);
+
+	carried->chunk[0] = first;
+	if (first && end > first->at + first->len) {
+		carried->chunk[1] = tags_hold_next(tags, first);
+		return carried->chunk[1];
+	}
+	return first;
+}
+
+static void integrity_issue(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	uint64_t area = queue->all->layout.area_data;
+	struct carried *carried = queue->idle;
+
+	assert(carried);
+	queue->idle = carried->next;
+	queue->nr_busy++;
+	carried->upper = sub;
+	carried->len = 0;
+	if (sub->op == OP_FLUSH) {
+		want_turn(queue, carried);
+	} else if (!op_carries_data(sub->op)) {
+		finish(queue, carried, -EOPNOTSUPP);
+	} else {
+		carried->len = min_u64(sub->len, area - sub->start % area);
+		if (!hold(queue, carried))
+			finish(queue, carried, -ENOMEM);
+		else if (!load_tags(queue, carried))
+			move_data(queue, carried);
+	}
+}
+
+/* ---- the queue ---- */
+
+static void integrity_submit(struct target_queue *queue)
+{
+	queue->all->below->ops->submit(queue->below);
+}
+
+/* Those who want the turn, if it is free, by one sweep. */
+static void sweep_for_waiting(struct target_queue *queue)
+{
+	struct ndio_subrequest *late = NULL;
+	struct carried *carried, *next;
+	int ret;
+
+	if (!queue->first_waiting || !try_sweep(queue, &late, &ret))
+		return;
+	carried = queue->first_waiting;
+	queue->first_waiting = NULL;
+	for (; carried; carried = next) {
+		next = carried->next;
+		if (ret < 0)
+			finish(queue, carried, ret);
+		else
+			flush_below(queue, carried);
+	}
+	land_all(queue, late, NULL);
+}
+
+/* Many dirty tags are written before somebody asks for it. */
+static void sweep_some(struct target_queue *queue)
+{
+	struct ndio_subrequest *late = NULL;
+	int ret; /* those that failed are dirty still: a flush tells */
+
+	if (tags_dirty_pages(&queue->all->tags) < SWEEP_PAGES || !try_sweep(queue, &late, &ret))
+		return;
+	land_all(queue, late, NULL);
+}
+
+static struct ndio_subrequest *integrity_poll(struct target_queue *queue, bool wait, int wake_fd)
+{
+	const struct target_ops *below = queue->all->below->ops;
+
+	sweep_for_waiting(queue);
+	if (queue->landed.first)
+		wait = false;
+	/* Until another has swept. */
+	if (wait && queue->first_waiting) {
+		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, TURN_NAP);
+		wait = false;
+	}
+	land_all(queue, below->poll(queue->below, wait, wake_fd), NULL);
+	sweep_some(queue);
+	return landed_take(&queue->landed);
+}
+
+static bool integrity_is_up(const struct target_queue *queue)
+{
+	const struct target_ops *below = queue->all->below->ops;
+
+	return !below->is_up || below->is_up(queue->below);
+}
+
+static void integrity_cancel(struct target_queue *queue)
+{
+	queue->all->below->ops->cancel(queue->below);
+}
+
+static void free_tag_queue(struct target_queue *queue)
+{
+	for (unsigned i = 0; i < SWEEP_DEPTH; i++)
+		free(queue->sweeps[i].bytes);
+	free(queue);
+}
+
+/* One subrequest at a time has a plain system call below, and no ring: so do its tags. */
+static bool open_sweeps(struct target_queue *queue, unsigned depth)
+{
+	queue->sweep_depth = depth > 1 ? SWEEP_DEPTH : 1;
+	for (unsigned i = 0; i < queue->sweep_depth; i++) {
+		queue->sweeps[i].bytes = aligned_alloc(ALIGN, TAG_CHUNK);
+		if (!queue->sweeps[i].bytes)
+			return false;
+	}
+	return true;
+}
+
+static struct target_queue *integrity_queue_open(struct target *target, unsigned depth,
+						 struct bvec bounce, struct error *err)
+{
+	struct integrity_target *all = to_integrity(target);
+	struct target_queue *queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->carried[0]));
+
+	if (!queue || !open_sweeps(queue, depth)) {
+		if (queue)
+			free_tag_queue(queue);
+		error_set(err, ENOMEM, "%s: no memory for a queue", target->name);
+		return NULL;
+	}
+	queue->all = all;
+	for (unsigned i = 0; i < depth; i++) {
+		queue->carried[i].next = queue->idle;
+		queue->idle = &queue->carried[i];
+	}
+	queue->below = all->below->ops->queue_open(all->below, depth > 1 ? depth + SWEEP_DEPTH : 1,
+						   bounce, err);
+	if (!queue->below) {
+		free_tag_queue(queue);
+		return NULL;
+	}
+	return queue;
+}
+
+/* Nobody knows whose flush is the last, so each that goes sweeps. */
+static void integrity_queue_close(struct target_queue *queue)
+{
+	struct integrity_target *all = queue->all;
+	struct ndio_subrequest *late = NULL;
+	int ret = 0;
+
+	assert(queue->nr_busy == 0 && !queue->landed.first);
+	if (tags_dirty_pages(&all->tags) && integrity_is_up(queue)) {
+		pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
+		ret = sweep_all(queue, &late);
+		pthread_mutex_unlock(&all->turn);
+	}
+	assert(!late);
+	if (ret < 0)
+		notice_tell(&all->notice,
+			    "%s: integrity: writing tags: %s: blocks that were written since the "
+			    "last flush can't be read any more",
+			    all->target.name, target_reason(all->below, -ret));
+	all->below->ops->queue_close(queue->below);
+	free_tag_queue(queue);
+}
+
+/* ---- the target ---- */
+
+/* Of a volume's own sectors, for headers: there are none here. */
+static int64_t integrity_read(struct target *target, void *buf, size_t len, uint64_t offset)
+{
+	(void)target;
+	(void)buf;
+	(void)len;
+	(void)offset;
+	return -EOPNOTSUPP;
+}
+
+static void integrity_close(struct target *target)
+{
+	struct integrity_target *all = to_integrity(target);
+
+	tags_destroy(&all->tags);
+	pthread_mutex_destroy(&all->turn);
+	all->below->ops->close(all->below);
+	free(all);
+}
+
+static const struct target_ops integrity_ops = {
+	.read = integrity_read,
+	.queue_open = integrity_queue_open,
+	.queue_close = integrity_queue_close,
+	.issue = integrity_issue,
+	.submit = integrity_submit,
+	.poll = integrity_poll,
+	.is_up = integrity_is_up,
+	.cancel = integrity_cancel,
+	.close = integrity_close,
+};
+
+static int read_layout(struct integrity_target *all, const struct target_integrity_options *options,
+		       struct error *err)
+{
+	const char *name = all->below->name;
+	uint8_t bytes[SUPERBLOCK_LEN];
+	struct superblock superblock;
+	int ret = target_read(all->below, bytes, sizeof(bytes), options->start);
+
+	if (ret < 0)
+		return error_set(err, -ret, "%s: integrity: reading the superblock: %s", name,
+				 target_reason(all->below, -ret));
+	ret = superblock_read(bytes, name, &superblock, err);
+	if (ret < 0)
+		return ret;
+	if (superblock.block != options->block || superblock.tag_size != options->tag_size)
+		return error_set(
+			err, EINVAL,
+			"%s: integrity: the superblock has blocks of %u bytes with tags of "
+			"%u, the LUKS header's cipher %u with %u",
+			name, superblock.block, superblock.tag_size, options->block,
+			options->tag_size);
+	return layout_make(&superblock, options->room, name, &all->layout, err);
+}
+
+/* A kernel that crashed leaves blocks in the journal whose place has something older, or half of it.
+ * After a clean end all of its entries are unused. */
+static int check_journal(struct integrity_target *all, struct error *err)
+{
+	const struct layout *layout = &all->layout;
+	const char *name = all->below->name;
+	uint8_t *section = malloc(layout->section_len);
+	int ret = section ? 0 : error_set(err, ENOMEM, "%s: no memory", name);
+
+	for (uint32_t i = 0; i < layout->sections && ret == 0; i++) {
+		ret = target_read(all->below, section, JOURNAL_META * LAYOUT_SECTOR,
+				  all->start + layout_section_at(layout, i));
+		if (ret < 0)
+			error_set(err, -ret, "%s: integrity: reading the journal: %s", name,
+				  target_reason(all->below, -ret));
+		else if (!journal_section_is_empty(layout, section))
+			ret = error_set(
+				err, ENOTSUP,
+				"%s: integrity: its journal has blocks that aren't in their "
+				"place yet: open it once with cryptsetup",
+				name);
+	}
+	free(section);
+	return ret;
+}
+
+/* As much as has its tags in two chunks. */
+static uint64_t max_len(const struct layout *layout)
+{
+	return (uint64_t)(TAG_CHUNK / layout->tag_size) * layout->block;
+}
+
+static struct target describe(const struct integrity_target *all)
+{
+	const struct target *below = all->below;
+
+	return (struct target){
+		.ops = &integrity_ops,
+		.name = below->name,
+		.timed_out = below->timed_out,
+		.size = all->layout.size,
+		.align = all->layout.block,
+		.mem_align = below->mem_align,
+		.atomic = 1,
+		.max_len = min_u64(below->max_len, max_len(&all->layout)),
+		.max_other = UINT64_MAX / 2 + 1,
+		.max_queues = below->max_queues,
+		.readonly = below->readonly,
+		.rotational = below->rotational,
+		.direct = below->direct,
+		.can_flush = below->can_flush,
+		.can_fua = below->can_flush,
+	};
+}
+
+int target_integrity_open(struct target *below, const struct target_integrity_options *options,
+			  struct target **target, struct error *err)
+{
+	struct integrity_target *all = calloc(1, sizeof(*all));
+	int ret;
+
+	if (!all)
+		return error_set(err, ENOMEM, "%s: no memory", below->name);
+	all->below = below;
+	all->start = options->start;
+	all->notice = options->notice;
+	ret = read_layout(all, options, err);
+	if (ret == 0)
+		ret = check_journal(all, err);
+	if (ret < 0) {
+		free(all);
+		return ret;
+	}
+	tags_init(&all->tags, &all->layout, options->cache ? options->cache : INTEGRITY_CACHE);
+	pthread_mutex_init(&all->turn, NULL);
+	all->target = describe(all);
+	*target = &all->target;
+	return 0;
+}
+
+/* ---- what is told ---- */
+
+void target_integrity_tell_bad(struct target *target, uint64_t offset, bool never_written)
+{
+	struct integrity_target *all = to_integrity(target);
+	uint64_t now = clock_ms(), before = atomic_load(&all->told_at), untold;
+	char more[64] = "";
+
+	atomic_fetch_add(&all->bad, 1);
+	if ((before && now - before < TELL_EVERY) ||
+	    !atomic_compare_exchange_strong(&all->told_at, &before, now)) {
+		atomic_fetch_add(&all->untold, 1);
+		return;
+	}
+	untold = atomic_exchange(&all->untold, 0);
+	if (untold)
+		snprintf(more, sizeof(more), " (and %" PRIu64 " more since this was last said)",
+			 untold);
+	notice_tell(&all->notice,
+		    "%s: integrity: byte %" PRIu64 ", which is at %" PRIu64 " here, %s%s",
+		    target->name, offset, all->start + layout_data_at(&all->layout, offset),
+		    never_written ? "was never written" : "isn't what was written there", more);
+}
+
+bool target_is_integrity(const struct target *target)
+{
+	return target->ops == &integrity_ops;
+}
+
+void target_integrity_facts(struct target *target, struct target_integrity_facts *facts)
+{
+	struct integrity_target *all = to_integrity(target);
+
+	*facts = (struct target_integrity_facts){
+		.layout = all->layout,
+		.bad = atomic_load(&all->bad),
+		.dirty_pages = tags_dirty_pages(&all->tags),
+	};
+}

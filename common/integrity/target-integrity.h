@@ -1,0 +1,45 @@
+/* target-integrity: a target on top of a target, that keeps a tag with each block.
+ *
+ * A subrequest carries the tags of its blocks (sub->tags): a read brings them, a write takes them.
+ * It knows nothing of what they mean. Tags are written behind the data: when many are dirty, at a
+ * flush or FUA write, and when a queue is closed. doc/integrity.md has the why. */
+#ifndef NDIO_TARGET_INTEGRITY_H
+#define NDIO_TARGET_INTEGRITY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/notice.h"
+#include "engine/target.h"
+#include "integrity/layout.h"
+
+#define INTEGRITY_CACHE (UINT64_C(32) * 1024 * 1024)
+
+struct target_integrity_options {
+	uint64_t start, room; /* bytes: where its superblock is, and how many are its own */
+	unsigned block;       /* bytes, as the LUKS header has them */
+	unsigned tag_size;    /* bytes, as the cipher makes them */
+	uint64_t cache;       /* bytes of tags kept in memory; 0: INTEGRITY_CACHE */
+	struct notice notice; /* told of blocks whose tag is wrong, later */
+};
+
+/* Reads the superblock. below, which may have no queues yet, becomes the new target's, to be closed
+ * with it; but not if this fails. 0, or a negative errno with a message: -ENOTSUP it is a kind of
+ * integrity that isn't supported, -EINVAL it says something impossible or else than the header. */
+int target_integrity_open(struct target *below, const struct target_integrity_options *options,
+			  struct target **target, struct error *err);
+
+/* The tag of the block at this byte of the data is wrong; or there is none, since it was never
+ * written. Any thread. */
+void target_integrity_tell_bad(struct target *target, uint64_t offset, bool never_written);
+
+struct target_integrity_facts {
+	struct layout layout;
+	uint64_t bad;       /* blocks read whose tag was wrong */
+	size_t dirty_pages; /* of tags */
+};
+bool target_is_integrity(const struct target *target);
+void target_integrity_facts(struct target *target, struct target_integrity_facts *facts);
+
+#endif
