@@ -12,12 +12,14 @@
 #include "base/align.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
-#include "engine/cipher.h"
+#include "command/wipe.h"
 #include "header/header-edit.h"
+#include "header/header-integrity.h"
 #include "header/header-lock.h"
 #include "header/header.h"
 #include "header/kdf.h"
 #include "header/signature.h"
+#include "integrity/tagged-cipher.h"
 #include "locator/locator.h"
 #include "terminal/deferral.h"
 #include "terminal/key-input.h"
@@ -54,6 +56,12 @@ const char help_format[] =
 	"                     or aes-cbc-plain, as old disks have it\n"
 	"  --key-size BITS    of the volume key; 512 for XTS (two keys of 256), else 256\n"
 	"  --sector-size N    bytes encrypted as one: 512 to 4096 (luks2 only); 4096 where it fits\n"
+	"  --integrity KIND   each sector gets a tag, and one that was changed can't be read: aead,\n"
+	"                     hmac-sha256, hmac-sha512 or poly1305 (luks2 only)\n"
+	"  --integrity-no-journal\n"
+	"                     whoever opens it writes without the journal\n"
+	"  --integrity-no-wipe\n"
+	"                     don't write it full of zeroes: what was never written can't be read\n"
 	"  --label LABEL      a name for it (luks2 only)\n"
 	"  --uuid UUID        its UUID, instead of a random one\n"
 	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
@@ -73,6 +81,9 @@ enum {
 	OPT_CIPHER,
 	OPT_KEY_SIZE,
 	OPT_SECTOR_SIZE,
+	OPT_INTEGRITY,
+	OPT_NO_JOURNAL,
+	OPT_NO_WIPE,
 	OPT_LABEL,
 	OPT_UUID
 };
@@ -83,16 +94,36 @@ struct request {
 	const char *header; /* detached, or NULL */
 	const char *type;   /* CRYPT_LUKS1 or CRYPT_LUKS2 */
 	const char *cipher, *label, *uuid;
-	uint64_t key_bits; /* or 0 */
-	uint64_t sector;   /* bytes; 0: as large as fits */
-	uint64_t size;     /* bytes of the file to be created, or 0; or else: */
-	uint64_t payload;  /* bytes of the disk in that file, or 0; or else: */
-	const char *like;  /* what it is as large as, or NULL: the file is there */
+	uint64_t key_bits;                      /* or 0 */
+	uint64_t sector;                        /* bytes; 0: as large as fits */
+	const struct integrity_kind *integrity; /* or NULL */
+	bool no_journal, no_wipe;
+	uint64_t size;    /* bytes of the file to be created, or 0; or else: */
+	uint64_t payload; /* bytes of the disk in that file, or 0; or else: */
+	const char *like; /* what it is as large as, or NULL: the file is there */
 	bool yes;
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
 	struct key_source key_source;
 };
+
+/* What --integrity takes, how the header has it, and the usual cipher. */
+static const struct integrity_kind {
+	const char *name, *type, *cipher;
+} integrity_kinds[] = {
+	{ "aead", "aead", "aes-gcm-random" },
+	{ "hmac-sha256", "hmac(sha256)", "aes-xts-plain64" },
+	{ "hmac-sha512", "hmac(sha512)", "aes-xts-plain64" },
+	{ "poly1305", "poly1305", "chacha20-random" },
+};
+
+/* Its cipher as tagged-cipher.h and cipher.h name it. */
+static const char *whole_cipher(const struct request *request, char text[64])
+{
+	snprintf(text, 64, "%s%s%s", request->cipher, request->integrity ? " " : "",
+		 request->integrity ? request->integrity->type : "");
+	return text;
+}
 
 /* ---- files to be created ---- */
 
@@ -165,8 +196,12 @@ static unsigned choose_sector(const struct request *request, uint64_t data_size)
 
 static unsigned choose_key_bits(const struct request *request)
 {
+	char text[64];
+
 	if (request->key_bits)
 		return request->key_bits;
+	if (request->integrity)
+		return tagged_key_len(whole_cipher(request, text)) * 8;
 	return strstr(request->cipher, "-xts-") ? XTS_KEY_BITS : KEY_BITS;
 }
 
@@ -177,14 +212,16 @@ static int format_device(struct header *header, const struct request *request, u
 	struct crypt_params_luks2 luks2 = { .sector_size = sector,
 					    .label = request->label,
 					    .data_device = data_device };
-	const char *dash = strchr(request->cipher, '-');
+	/* Of one with integrity it is a header for a key that nobody has: see header_add_integrity(). */
+	const char *name = request->integrity ? CIPHER : request->cipher;
+	unsigned key_bits = request->integrity ? XTS_KEY_BITS : choose_key_bits(request);
+	const char *dash = strchr(name, '-');
 	char cipher[32];
 	int ret;
 
-	snprintf(cipher, sizeof(cipher), "%.*s", (int)(dash - request->cipher), request->cipher);
+	snprintf(cipher, sizeof(cipher), "%.*s", (int)(dash - name), name);
 	ret = crypt_format(header->memfd.cd, request->type, cipher, dash + 1, request->uuid, NULL,
-			   choose_key_bits(request) / 8,
-			   is_luks2(request) ? (void *)&luks2 : (void *)&luks1);
+			   key_bits / 8, is_luks2(request) ? (void *)&luks2 : (void *)&luks1);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: making the LUKS header: %s", header->name,
 				 luks_memfd_reason(&header->memfd, ret));
@@ -272,7 +309,13 @@ static int format_add_key(struct header *header, const struct request *request, 
 	if (ret < 0)
 		return ret;
 	key_tell_deriving();
-	ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, 0, NULL, 0, key->data, key->len);
+	if (request->integrity)
+		ret = crypt_keyslot_add_by_key(header->memfd.cd, 0, NULL,
+					       choose_key_bits(request) / 8, key->data, key->len,
+					       CRYPT_VOLUME_KEY_NO_SEGMENT);
+	else
+		ret = crypt_keyslot_add_by_volume_key(header->memfd.cd, 0, NULL, 0, key->data,
+						      key->len);
 	if (ret < 0)
 		return error_set(err, -ret, "%s: filling a key slot: %s", header->name,
 				 luks_memfd_reason(&header->memfd, ret));
@@ -281,6 +324,19 @@ static int format_add_key(struct header *header, const struct request *request, 
 
 /* ---- where it goes ---- */
 
+static struct header_integrity integrity_of(const struct request *request, unsigned sector)
+{
+	char text[64];
+
+	return (struct header_integrity){
+		.cipher = request->cipher,
+		.type = request->integrity->type,
+		.sector = sector,
+		.tag_size = tagged_tag_len(whole_cipher(request, text)),
+		.no_journal = request->no_journal,
+	};
+}
+
 /* One run of the command. */
 struct job {
 	const struct request *request;
@@ -288,6 +344,7 @@ struct job {
 	bool header_is_new;      /* its file has to be created */
 	uint64_t payload;        /* bytes that the data will have, if that was asked for */
 	uint64_t data_size;      /* of what will hold the data */
+	unsigned sector;         /* bytes */
 	struct signatures found; /* where the header goes, if that is there already */
 	struct key key;          /* that will open it */
 };
@@ -419,12 +476,22 @@ static int make(struct job *job, struct error *err)
 	unsigned sector = choose_sector(request, job->data_size);
 	int ret = make_header(header, request, sector, err);
 
+	job->sector = sector;
 	if (ret < 0)
 		return ret;
 	if (job->payload && !request->header)
 		job->data_size =
 			crypt_get_data_offset(header->memfd.cd) * HEADER_UNIT + job->payload;
 	return check_size(header, request, sector, job->data_size, err);
+}
+
+/* What integrity has in front of the data. */
+static int write_integrity(struct job *job, struct error *err)
+{
+	const struct header_integrity integrity = integrity_of(job->request, job->sector);
+	uint64_t start = crypt_get_data_offset(job->header.memfd.cd) * HEADER_UNIT;
+
+	return header_write_integrity(&job->header, &integrity, start, err);
 }
 
 /* With a detached header the data's file, too, is created by --size. */
@@ -441,6 +508,8 @@ static int write_locked(struct job *job, struct error *err)
 	if (ret < 0)
 		return ret;
 	ret = job->header_is_new ? write_new(job, err) : write_header(job, err);
+	if (ret == 0 && request->integrity)
+		ret = write_integrity(job, err);
 	if (ret < 0 && new_data)
 		unlink(request->locator);
 	return ret;
@@ -483,9 +552,18 @@ static int format_disk(const struct request *request)
 		ret = make(&job, &err);
 	if (ret == 0)
 		ret = format_add_key(&job.header, request, &job.key, &err);
+	if (ret == 0 && request->integrity) {
+		const struct header_integrity integrity = integrity_of(request, job.sector);
+
+		ret = header_add_integrity(&job.header, &integrity, &err);
+	}
 	if (ret == 0)
 		ret = format_locked(&job, &err);
 	header_close(&job.header);
+	if (ret == 0 && request->integrity && !request->no_wipe) {
+		deferral_end();
+		ret = wipe_volume(request->locator, &job.key, request->answer_timeout, &err);
+	}
 	key_clear(&job.key);
 	if (ret < 0)
 		cmd_error("%s", err.text);
@@ -512,6 +590,16 @@ static const char *take_sector_size(struct request *request, const char *value)
 	    request->sector < HEADER_UNIT || !is_aligned(request->sector, request->sector))
 		return "--sector-size is 512, 1024, 2048 or 4096";
 	return NULL;
+}
+
+static const char *take_integrity(struct request *request, const char *value)
+{
+	for (size_t i = 0; i < sizeof(integrity_kinds) / sizeof(integrity_kinds[0]); i++)
+		if (strcmp(integrity_kinds[i].name, value) == 0) {
+			request->integrity = &integrity_kinds[i];
+			return NULL;
+		}
+	return "--integrity is aead, hmac-sha256, hmac-sha512 or poly1305";
 }
 
 /* NULL, or what is wrong. */
@@ -546,6 +634,14 @@ static const char *format_option(void *opaque, int option, const char *value)
 			       "--key-size takes bits, 128 to 512";
 	case OPT_SECTOR_SIZE:
 		return take_sector_size(request, value);
+	case OPT_INTEGRITY:
+		return take_integrity(request, value);
+	case OPT_NO_JOURNAL:
+		request->no_journal = true;
+		return NULL;
+	case OPT_NO_WIPE:
+		request->no_wipe = true;
+		return NULL;
 	case OPT_CIPHER:
 		request->cipher = value;
 		return NULL;
@@ -564,9 +660,26 @@ static const char *format_option(void *opaque, int option, const char *value)
 	}
 }
 
+static const char *check_integrity(const struct request *request)
+{
+	if (!request->integrity)
+		return request->no_journal || request->no_wipe ?
+			       "--integrity-no-journal and --integrity-no-wipe go with --integrity" :
+			       NULL;
+	if (!is_luks2(request))
+		return "LUKS1 has no integrity";
+	if (request->header)
+		return "--integrity takes no --header: its tags lie with the data";
+	if (request->payload || request->like)
+		return "--integrity takes --size: tags and journal take room, too";
+	return request->key_bits ? "--integrity says how long the key is" : NULL;
+}
+
 /* A volume that ndio couldn't open is not made. err holds what is wrong with the cipher. */
 static const char *check_format(const struct request *request, struct error *err)
 {
+	char text[64];
+
 	if (!is_luks2(request) && request->sector > HEADER_UNIT)
 		return "LUKS1 has sectors of 512 bytes";
 	if (!is_luks2(request) && request->label)
@@ -582,7 +695,9 @@ static const char *check_format(const struct request *request, struct error *err
 		return "--header takes a path";
 	if (kdf_check(&request->kdf))
 		return kdf_check(&request->kdf);
-	if (cipher_supported(request->cipher, choose_key_bits(request) / 8, err) < 0)
+	if (check_integrity(request))
+		return check_integrity(request);
+	if (tagged_supported(whole_cipher(request, text), choose_key_bits(request) / 8, err) < 0)
 		return err->text;
 	return key_source_check(&request->key_source);
 }
@@ -596,6 +711,9 @@ static const struct option options[] = {
 	{ "cipher", required_argument, NULL, OPT_CIPHER },
 	{ "key-size", required_argument, NULL, OPT_KEY_SIZE },
 	{ "sector-size", required_argument, NULL, OPT_SECTOR_SIZE },
+	{ "integrity", required_argument, NULL, OPT_INTEGRITY },
+	{ "integrity-no-journal", no_argument, NULL, OPT_NO_JOURNAL },
+	{ "integrity-no-wipe", no_argument, NULL, OPT_NO_WIPE },
 	{ "label", required_argument, NULL, OPT_LABEL },
 	{ "uuid", required_argument, NULL, OPT_UUID },
 	OPEN_OPTION_HEADER("header", 0),
@@ -609,7 +727,6 @@ int cmd_format(int argc, char **argv)
 {
 	struct request request = {
 		.type = CRYPT_LUKS2,
-		.cipher = CIPHER,
 		.key_source = KEY_SOURCE_NONE,
 	};
 	int status = cmd_options(argc, argv, help_format, options, format_option, &request);
@@ -620,6 +737,8 @@ int cmd_format(int argc, char **argv)
 		return status;
 	if (argc - optind == 1) {
 		request.locator = argv[optind];
+		if (!request.cipher)
+			request.cipher = request.integrity ? request.integrity->cipher : CIPHER;
 		wrong = check_format(&request, &err);
 	}
 	return wrong ? cmd_usage(argv[0], "%s", wrong) : format_disk(&request);

@@ -30,7 +30,10 @@ static const struct {
 	const char *option, *values;
 } known_values[] = {
 	{ "type", "luks2 luks1" },
-	{ "cipher", "aes-xts-plain64 aes-cbc-essiv:sha256 aes-cbc-plain64 aes-cbc-plain" },
+	{ "cipher",
+	  "aes-xts-plain64 aes-cbc-essiv:sha256 aes-cbc-plain64 aes-cbc-plain aes-gcm-random "
+	  "aes-xts-random chacha20-random" },
+	{ "integrity", "aead hmac-sha256 hmac-sha512 poly1305" },
 	{ "key-size", "512 256 192 128" },
 	{ "sector-size", "512 1024 2048 4096" },
 	{ "block-size", "512 1024 2048 4096" },

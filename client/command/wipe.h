@@ -1,0 +1,12 @@
+/* wipe: a volume with integrity is written full of zeroes, so that all of it can be read. */
+#ifndef NDIO_WIPE_H
+#define NDIO_WIPE_H
+
+#include "base/error.h"
+#include "memory/key-file.h"
+
+/* Shows how far it has come, if stderr is a terminal. 0 or a negative errno with a message. */
+int wipe_volume(const char *locator, const struct key *key, unsigned answer_timeout,
+		struct error *err);
+
+#endif
