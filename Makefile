@@ -60,6 +60,11 @@ DEB_TOOLS  := dpkg-buildpackage:dpkg-dev dh:debhelper dh_python3:dh-python linti
 PACKAGE_TOOLS := $(DEB_TOOLS) mmdebstrap:mmdebstrap rpmbuild:rpm unshare:util-linux
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
 	      dmsetup:dmsetup xz:xz-utils
+# What qemu and nbdkit load is a file.
+MULTIARCH  := /usr/lib/$(shell $(CC) -print-multiarch)
+CEPH_TOOLS := ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common radosgw:radosgw
+CEPH_FILES := $(MULTIARCH)/qemu/block-rbd.so:qemu-block-extra \
+	      $(MULTIARCH)/nbdkit/plugins/nbdkit-S3-plugin:nbdkit-plugin-python
 HEADERS    := stdio.h:libc6-dev sys/sdt.h:systemtap-sdt-dev
 
 # One folder for each way to build: build/ itself is that of gcc without a sanitizer.
@@ -119,6 +124,7 @@ DOORS       := $(call chosen,$(addsuffix @serve,$(filter-out tests/integration/s
 	       grep -lE 'start_(tcp_)?door|door_command|serve_at|survives_all' tests/integration/*.sh))))
 DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file fence flush-fails), \
 	       $(DOORS))
+CEPH        := $(call chosen,$(wildcard tests/engines/*.sh))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 # Without those that take longest: servers and gateways that go away, and attaching that is undone.
 VM_QUICK    := $(filter-out $(patsubst %,tests/vm/attach-%.sh,gone undone),$(VM))
@@ -166,9 +172,9 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-deb check-survival check-vm check-vm-quick check-speed \
+.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-ceph check-deb check-survival check-vm check-vm-quick check-speed \
 	check-format format check-abi abi fuzz sim \
-	run-fuzzers demo bench bench-quick deps vm-deps bench-deps fuzz-deps deb-deps install install-python uninstall clean help \
+	run-fuzzers demo bench bench-quick deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps install install-python uninstall clean help \
 	$(FUZZERS:=.run) no-python FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -194,6 +200,11 @@ check-no-ring: deps ## the same where io_uring is refused, as containers do
 check-doors: deps all $(CLIENTS) $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## run all tests of what a server does at `ndio serve`, and not with nbdkit
 	$(if $(DOORS),,$(error no such test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(DOORS)
+
+# A small Ceph of each test's own, one at a time.
+check-ceph: ceph-deps all $(REGISTERS) $(FIRST) ## test in front of a small Ceph, as root
+	$(if $(CEPH),,$(error no such test has '$(TESTS)' in its name))
+	$(Q)$(TEST_ENV) prove --timer --failures --comments --exec tests/tools/run-one $(CEPH)
 
 # 1,000 of each: 250, for two clients and two transports. It takes hours.
 SURVIVE ?= 250
@@ -271,14 +282,15 @@ bench bench-quick: bench-deps all $(CLIENTS) $(BARE)
 	$(Q)$(TEST_ENV) python3 -B tests/bench/bench.py $(if $(filter bench-quick,$@),--quick) $(BENCH)
 
 # For the shell: sets need and pkgs to what is missing, and its packages, of these libraries,
-# tools, headers and modules.
+# tools, headers, modules and files.
 define find_missing
 	PATH="$$PATH:/usr/sbin:/sbin"; need=; pkgs=; \
 	lack() { need="$$need $${1%:*}"; pkgs="$$pkgs $${1##*:}"; }; \
 	for d in $1; do pkg-config --exists "$${d%:*}" 2>/dev/null || lack "$$d"; done; \
 	for d in $2; do command -v "$${d%:*}" >/dev/null || lack "$$d"; done; \
 	for d in $3; do echo "#include <$${d%:*}>" | $(CC) -E - >/dev/null 2>&1 || lack "$$d"; done; \
-	for d in $4; do /usr/bin/python3 -c "import $${d%:*}" 2>/dev/null || lack "$$d"; done
+	for d in $4; do /usr/bin/python3 -c "import $${d%:*}" 2>/dev/null || lack "$$d"; done; \
+	for d in $5; do [ -e "$${d%:*}" ] || lack "$$d"; done
 endef
 
 # For the shell: who didn't ask for packages is asked, but for root and CI. With -j only one recipe
@@ -296,17 +308,20 @@ endef
 
 deps: ## install the Debian packages that are missing, if any
 vm-deps: ## and those of check-vm
+ceph-deps: ## and those of check-ceph
 bench-deps: ## and those of bench
 fuzz-deps: ## and those of fuzz
 deb-deps: ## and those of deb and check-deb
 vm-deps: MORE_TOOLS := $(VM_TOOLS)
+ceph-deps: MORE_TOOLS := $(CEPH_TOOLS)
+ceph-deps: MORE_FILES := $(CEPH_FILES)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
 deb-deps: MORE_TOOLS := $(if $(filter check-deb,$(MAKECMDGOALS)),$(PACKAGE_TOOLS),$(DEB_TOOLS))
 # One question at a time, where both are asked for.
 vm-deps: | $(if $(filter check check-user check-no-ring check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
-deps vm-deps bench-deps fuzz-deps deb-deps:
-	@$(call find_missing,$(LIBS) $(TEST_LIBS) $(PYTHON_PC),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES)); \
+deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps:
+	@$(call find_missing,$(LIBS) $(TEST_LIBS) $(PYTHON_PC),$(TOOLS) $(TEST_TOOLS) $(MORE_TOOLS),$(HEADERS),$(TEST_MODULES),$(MORE_FILES)); \
 	[ -n "$$pkgs" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "ndio needs$$need: no apt-get here to install$$pkgs" >&2; exit 1; }; \
 	$(if $(filter $@,$(MAKECMDGOALS)),:,$(may_install)); \
@@ -406,7 +421,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz check-format format deps vm-deps bench-deps fuzz-deps deb-deps dist deb check-deb uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps dist deb check-deb uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -416,6 +431,7 @@ answer = if printf '%s\n' $1 | $(CC) -Werror -c -x c -o /dev/null - 2>/dev/null;
 # Those of the goals come first.
 first_deps = $(if $(filter check check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps) \
 	     $(if $(filter check-vm check-vm-quick,$(MAKECMDGOALS)),vm-deps) \
+	     $(if $(filter check-ceph,$(MAKECMDGOALS)),ceph-deps) \
 	     $(if $(filter bench bench-quick,$(MAKECMDGOALS)),bench-deps) \
 	     $(if $(filter run-fuzzers,$(MAKECMDGOALS)),fuzz-deps)
 $(B)/config.mk: FORCE | $(first_deps)
