@@ -24,6 +24,7 @@ const char help_map[] =
 	"  --key-fd N         the same, from descriptor N\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                     of that, pass over N bytes, and take no more than N\n"
+	"  --token N|any      open it without a passphrase: by one of its tokens, or any\n"
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --slot N           try this key slot only\n"
 	"  --max-kdf-time SECONDS\n"
@@ -209,6 +210,7 @@ static const struct option options[] = { { "totals", no_argument, NULL, OPT_TOTA
 					 OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_HEADER("header", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
+					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_ANSWER_TIMEOUT,
 					 CMD_OPTIONS_END };
@@ -225,7 +227,7 @@ int cmd_map(int argc, char **argv)
 	map.spec.locator = argv[optind];
 	map.spec.connections = 1;
 	map.spec.reconnect = 0;
-	map.spec.unlock |= key_source_given(&map.spec.key);
+	map.spec.unlock |= key_source_given(&map.spec.key) || map.spec.how.by_tokens;
 	if (endpoint_is_special(map.spec.locator))
 		return cmd_usage(argv[0], "%s: it takes a file, a block device or an NBD URI",
 				 map.spec.locator);

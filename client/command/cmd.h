@@ -25,7 +25,7 @@ struct command {
 
 /* Each in its cmd-NAME.c. */
 extern const char help_format[], help_info[], help_copy[], help_compare[], help_key[];
-extern const char help_map[], help_header[], help_resize[], help_convert[];
+extern const char help_map[], help_header[], help_resize[], help_convert[], help_bench[];
 extern const char help_attach[], help_detach[], help_list[], help_psk[];
 int cmd_format(int argc, char **argv);
 int cmd_info(int argc, char **argv);
@@ -33,6 +33,7 @@ int cmd_copy(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_map(int argc, char **argv);
 int cmd_header(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_key(int argc, char **argv);

@@ -24,6 +24,7 @@ static const struct command commands[] = {
 	{ "header", "keep, restore or erase the header of a volume", help_header, cmd_header },
 	{ "resize", "let a volume have all of a disk that has grown", help_resize, cmd_resize },
 	{ "convert", "make LUKS1 LUKS2, or back", help_convert, cmd_convert },
+	{ "bench", "measure what a disk does", help_bench, cmd_bench },
 	{ "attach", "make a volume a block device of this machine", help_attach, cmd_attach },
 	{ "detach", "let such a device go", help_detach, cmd_detach },
 	{ "list", "show such devices", help_list, cmd_list },
