@@ -115,6 +115,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 	const struct luks_pass pass = {
 		.data = options->pass,
 		.len = options->pass_len,
+		.volume_key = options->volume_key,
 		.asker = options->asker,
 		.tokens = options->by_tokens ? &tokens : NULL,
 		.slot = options->one_slot ? options->slot : LUKS_ANY_SLOT,

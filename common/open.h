@@ -34,6 +34,7 @@ struct volume_options {
 	bool unlock;      /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass; /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
+	bool volume_key;                /* pass is the volume key itself */
 	const struct luks_asker *asker; /* or NULL; in their place */
 	struct luks_tokens tokens;      /* tried before these; its wait is answer_timeout's */
 	bool by_tokens;                 /* are they? */

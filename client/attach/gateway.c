@@ -140,7 +140,10 @@ static void make_arguments(const struct gateway_spec *spec, const char *program,
 		add_argument(args, "--header=%s", spec->header);
 	if (spec->metrics)
 		add_argument(args, "--metrics=%s", spec->metrics);
-	add_argument(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
+	if (spec->key && spec->unlock.volume_key)
+		add_argument(args, "--volume-key-file=/proc/self/fd/%d", fd);
+	else
+		add_argument(args, spec->key ? "--key-fd=%d" : "--ask=%d", fd);
 	if (unlock_by_one_slot(&spec->unlock))
 		add_argument(args, "--slot=%d", spec->unlock.slot);
 	if (spec->unlock.by_tokens && spec->unlock.token == LUKS_ANY_TOKEN)

@@ -18,6 +18,8 @@ const char help_attach[] =
 	"\n"
 	"  --key-file FILE      every byte of FILE is the key; - is standard input\n"
 	"  --key-fd N           the same, from descriptor N\n"
+	"  --volume-key-file FILE\n"
+	"                       the same of the volume key itself: no key slot is opened\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                       of that, pass over N bytes, and take no more than N\n"
 	"  --slot N             try this key slot only\n"
@@ -62,6 +64,7 @@ enum {
 static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
+					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
 					 { "read-only", no_argument, NULL, OPT_READ_ONLY },

@@ -36,6 +36,8 @@ const char help_info[] =
 	"  --key-fd N         the same, from descriptor N\n"
 	"  --keyfile-offset N, --keyfile-size N\n"
 	"                     of that, pass over N bytes, and take no more than N\n"
+	"  --volume-key-file FILE\n"
+	"                     open it with the volume key itself, without a key slot\n"
 	"  --slot N           try this key slot only\n"
 	"  --token N|any      open it too, without a passphrase: by one of its tokens, or any;\n"
 	"                     by a key only where that fails\n"
@@ -662,6 +664,7 @@ static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON }
 					 OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
+					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_ANSWER_TIMEOUT,
 					 CMD_OPTIONS_END };

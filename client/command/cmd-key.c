@@ -1,5 +1,6 @@
 /* cmd-key: ndio key add|remove|change|list. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,11 +27,15 @@ const char help_key[] =
 	"Usage: ndio key add    [OPTION...] LOCATOR\n"
 	"       ndio key remove [OPTION...] LOCATOR\n"
 	"       ndio key change [OPTION...] LOCATOR\n"
+	"       ndio key dump   [OPTION...] LOCATOR FILE\n"
 	"       ndio key list   [--header PATH] [--answer-timeout SECONDS] LOCATOR\n"
-	"Add, remove, change or list the keys that open an encrypted volume.\n"
+	"Add, remove, change or list the keys that open an encrypted volume, or write out the one that\n"
+	"they hold.\n"
 	"\n"
 	"  --key-file FILE    a key that opens it now: every byte of FILE; - is standard input\n"
 	"  --key-fd N         the same, from descriptor N\n"
+	"  --volume-key-file FILE\n"
+	"                     add, dump: the volume key itself: no key slot is opened\n"
 	"  --new-key-file FILE, --new-key-fd N\n"
 	"                     the key to be added, or to change it to\n"
 	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
@@ -41,7 +46,7 @@ const char help_key[] =
 	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
 	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
-	"                     with --slot no key is asked for\n"
+	"                     with --slot no key is asked for; dump: do not ask\n"
 	"  --no-lock-image    write although another program has the file open for writing\n"
 	"  --answer-timeout SECONDS\n"
 	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
@@ -59,6 +64,7 @@ struct action {
 	bool writes;
 	bool needs_new_key;
 	bool changes_slot; /* --slot is the one that the key opens */
+	bool needs_file;   /* a second operand */
 };
 
 /* What the command line asks for. */
@@ -67,6 +73,7 @@ struct request {
 	const struct action *action;
 	const char *locator; /* of the volume */
 	const char *header;  /* detached, or NULL */
+	const char *file;    /* that the volume key goes to */
 	int slot;            /* or CRYPT_ANY_SLOT */
 	int opens;           /* the slot that the key was found to open, or CRYPT_ANY_SLOT */
 	bool force;
@@ -86,9 +93,11 @@ static const char *header_locator(const struct request *request)
 /* Removing a certain slot by force is possible without any key; one that is given has to open. */
 static bool needs_key(const struct request *request)
 {
-	bool forced = request->force && request->slot != CRYPT_ANY_SLOT;
+	bool forced =
+		request->force && request->slot != CRYPT_ANY_SLOT && !request->action->needs_file;
 
-	return request->action->writes && (!forced || key_source_given(&request->key_source));
+	return (request->action->writes || request->action->needs_file) &&
+	       (!forced || key_source_given(&request->key_source));
 }
 
 /* Which slot the key has to open, or CRYPT_ANY_SLOT. The one that is known isn't looked for again. */
@@ -131,6 +140,7 @@ static int unlock_slot(struct header *header, const struct request *request, con
 		.len = key->len,
 		.name = "this key",
 		.slot = slot_to_open(request),
+		.volume_key = request->how.volume_key,
 		.max_kdf_time = request->how.max_kdf_time,
 		.notice = &listener,
 	};
@@ -314,6 +324,62 @@ static int remove_slot(struct header *header, const struct request *request, str
 	return ret;
 }
 
+/* ---- the volume key in a file ---- */
+
+static int ask_to_dump(const struct request *request, struct error *err)
+{
+	char question[1024];
+	int ret;
+
+	if (request->force)
+		return 0;
+	snprintf(question, sizeof(question),
+		 "The volume key opens %s without a passphrase, whatever becomes of its key slots. "
+		 "Type YES to write it to %s:",
+		 request->locator, request->file);
+	ret = terminal_confirm(question);
+	if (ret == 1)
+		return 0;
+	return ret == 0 ? error_set(err, ECANCELED, "%s: not written", request->file) :
+			  error_set(err, EPERM,
+				    "%s: the volume key opens %s without a passphrase; without a "
+				    "terminal to ask at, --force is needed to write it",
+				    request->file, request->locator);
+}
+
+static int write_volume_key(const char *path, const struct volume_key *volume_key,
+			    struct error *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+	ssize_t n = -1;
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	n = write(fd, volume_key->data, volume_key->len);
+	if (n >= 0 && (size_t)n < volume_key->len)
+		errno = ENOSPC;
+	if (n != (ssize_t)volume_key->len || fsync(fd) < 0) {
+		error_set(err, errno, "%s: writing the volume key: %s", path, strerror(errno));
+		unlink(path);
+		n = -1;
+	}
+	close(fd);
+	return n < 0 ? -EIO : 0;
+}
+
+static int key_dump(struct header *header, const struct request *request, struct error *err)
+{
+	struct volume_key volume_key = { 0 };
+	int ret = unlock_slot(header, request, &request->key, &volume_key, err);
+
+	if (ret >= 0)
+		ret = ask_to_dump(request, err);
+	if (ret >= 0)
+		ret = write_volume_key(request->file, &volume_key, err);
+	forget_volume_key(&volume_key);
+	return ret < 0 ? ret : 0;
+}
+
 static int list(struct header *header, const struct request *request, struct error *err)
 {
 	struct header_facts facts;
@@ -336,6 +402,7 @@ static const struct action actions[] = {
 	  .writes = true,
 	  .needs_new_key = true,
 	  .changes_slot = true },
+	{ .name = "dump", .run = key_dump, .needs_file = true },
 	{ .name = "list", .run = list },
 };
 
@@ -360,7 +427,7 @@ static int load(struct header *header, const struct request *request, struct err
 				"%s: this is a detached LUKS header: its data are "
 				"elsewhere: give it with --header, and the disk that has them",
 				header->name);
-	if (ret == 0 && request->action->writes)
+	if (ret == 0 && (request->action->writes || request->action->needs_file))
 		ret = header_load_areas(header, err);
 	return ret;
 }
@@ -396,7 +463,7 @@ static int look_at_header(struct header *header, const struct request *request, 
 	ret = open_header(header, request, err);
 	if (ret == 0)
 		ret = load(header, request, err);
-	if (ret == 0 && needs_key(request))
+	if (ret == 0 && needs_key(request) && !request->how.volume_key)
 		ret = check_any_active(header, err);
 	if (!header->info.nbd)
 		header_let_go(header);
@@ -569,16 +636,22 @@ static const char *check_key_request(const struct request *request)
 		return "the existing and the new key can't come from the same descriptor";
 	if (key_source_given(&request->new_key_source) && !request->action->needs_new_key)
 		return "a new key is only for add and change";
-	if (request->force && request->action->run != remove_slot)
-		return "--force is only for remove";
+	if (request->force && request->action->run != remove_slot &&
+	    request->action->run != key_dump)
+		return "--force is only for remove and dump";
+	if (request->action->needs_file && request->slot != CRYPT_ANY_SLOT)
+		return "dump: --key-slot says which slot the key opens";
+	if (request->how.volume_key && request->action->run != add_key &&
+	    request->action->run != key_dump)
+		return "--volume-key-file is only for add and dump: it opens no key slot";
 	if (kdf_given(&request->kdf) && !request->action->needs_new_key)
 		return "how a key is derived is only for add and change";
-	if (!request->action->writes &&
+	if (!request->action->writes && !request->action->needs_file &&
 	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
 		return "list shows all slots, and needs no key";
 	if (unlock_by_one_slot(&request->how) &&
-	    (!request->action->writes || request->action->changes_slot))
-		return "--key-slot is only for add and remove";
+	    (request->action->run == list || request->action->changes_slot))
+		return "--key-slot is only for add, remove and dump";
 	if (kdf_check(&request->kdf))
 		return kdf_check(&request->kdf);
 	if (key_source_check(&request->key_source))
@@ -589,21 +662,25 @@ static const char *check_key_request(const struct request *request)
 static const char *take_operands(struct request *request, int count, char **operands)
 {
 	if (count < 1)
-		return "add, remove, change or list?";
+		return "add, remove, change, dump or list?";
 	for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++)
 		if (strcmp(operands[0], actions[i].name) == 0)
 			request->action = &actions[i];
 	if (!request->action)
-		return "it is add, remove, change or list";
-	if (count != 2)
-		return "it takes one locator";
+		return "it is add, remove, change, dump or list";
+	if (count != (request->action->needs_file ? 3 : 2))
+		return request->action->needs_file ?
+			       "it takes a locator, and the file for the key" :
+			       "it takes one locator";
 	request->locator = operands[1];
+	request->file = count > 2 ? operands[2] : NULL;
 	return check_key_request(request);
 }
 
 static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTIONS_KEY("new-", OPEN_OTHER),
 					 { "slot", required_argument, NULL, OPT_SLOT },
+					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_SLOT("key-slot", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),

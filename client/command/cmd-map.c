@@ -26,6 +26,8 @@ const char help_map[] =
 	"                     of that, pass over N bytes, and take no more than N\n"
 	"  --token N|any      open it without a passphrase: by one of its tokens, or any\n"
 	"  --header PATH      where a detached LUKS header is\n"
+	"  --volume-key-file FILE\n"
+	"                     open it with the volume key itself, without a key slot\n"
 	"  --slot N           try this key slot only\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take (default 120)\n"
@@ -211,6 +213,7 @@ static const struct option options[] = { { "totals", no_argument, NULL, OPT_TOTA
 					 OPEN_OPTION_HEADER("header", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
+					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_ANSWER_TIMEOUT,
 					 CMD_OPTIONS_END };

@@ -299,7 +299,7 @@ static void offer_operand(const struct line *line)
 	int before = count_operands(line, &tab);
 
 	if (is_command(line, "key") && before == 0) {
-		offer_words(line, "add remove change list");
+		offer_words(line, "add remove change dump list");
 	} else if (is_command(line, "header") && before == 0) {
 		offer_words(line, "backup restore erase config");
 	} else if (is_command(line, "header") && before == 2) {

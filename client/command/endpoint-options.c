@@ -26,7 +26,7 @@ const char *endpoint_option(struct endpoint_spec *source, struct endpoint_spec *
 	const char *wrong;
 
 	if (which == ENDPOINT_UNLOCK || which == OPEN_KEY_FILE || which == OPEN_KEY_FD ||
-	    which == OPEN_TOKEN)
+	    which == OPEN_TOKEN || which == OPEN_VOLUME_KEY_FILE)
 		spec->unlock = true;
 	if (which == ENDPOINT_UNLOCK) {
 		spec->ask = true;

@@ -16,6 +16,8 @@
 	"  --src-header=PATH     the LUKS header of SRC is in this file\n"                         \
 	"  --src-keyfile-offset=N, --src-keyfile-size=N\n"                                         \
 	"                        of a key, pass over N bytes, and take no more than N\n"           \
+	"  --src-volume-key-file=PATH\n"                                                           \
+	"                        open SRC with the volume key itself\n"                            \
 	"  --src-slot=N          try this key slot only\n"                                         \
 	"  --src-token=N|any     open SRC without a passphrase: by one of its tokens, or any;\n"   \
 	"                        by a key only where that fails\n"                                 \
@@ -26,7 +28,7 @@
 	"  --reconnect=SECONDS   one that is lost is waited for so long; 0: not (default 60)\n"    \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"                \
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N,\n"                          \
-	"  --dst-token=N|any\n"
+	"  --dst-token=N|any, --dst-volume-key-file=PATH\n"
 
 enum {
 	ENDPOINT_UNLOCK = 256,
@@ -37,7 +39,8 @@ enum {
 	OPEN_OPTIONS_KEY(side "-", of),                                                            \
 		{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                     \
 		OPEN_OPTION_HEADER(side "-header", of), OPEN_OPTION_SLOT(side "-slot", of),        \
-		OPEN_OPTION_TOKEN(side "-token", of)
+		OPEN_OPTION_TOKEN(side "-token", of),                                              \
+		OPEN_OPTION_VOLUME_KEY(side "-volume-key-file", of)
 
 /* For cmd_options(). */
 #define ENDPOINT_OPTIONS                                                                           \

@@ -7,6 +7,9 @@ const char *open_option(const struct open_options *to, int option, const char *v
 	switch (option & ~OPEN_OTHER) {
 	case OPEN_KEY_FILE:
 		return key_source_set_file(to->key, value) ? NULL : to->twice;
+	case OPEN_VOLUME_KEY_FILE:
+		to->how->volume_key = true;
+		return key_source_set_file(to->key, value) ? NULL : to->twice;
 	case OPEN_KEY_FD:
 		return key_source_set_fd(to->key, value) ? NULL : to->twice;
 	case OPEN_KEYFILE_OFFSET:

@@ -11,6 +11,7 @@
 enum {
 	OPEN_KEY_FILE = 512,
 	OPEN_KEY_FD,
+	OPEN_VOLUME_KEY_FILE,
 	OPEN_KEYFILE_OFFSET,
 	OPEN_KEYFILE_SIZE,
 	OPEN_SLOT,
@@ -29,6 +30,10 @@ enum {
 		{ before "keyfile-offset", required_argument, NULL, OPEN_KEYFILE_OFFSET | (of) },  \
 	{                                                                                          \
 		before "keyfile-size", required_argument, NULL, OPEN_KEYFILE_SIZE | (of)           \
+	}
+#define OPEN_OPTION_VOLUME_KEY(name, of)                                                           \
+	{                                                                                          \
+		name, required_argument, NULL, OPEN_VOLUME_KEY_FILE | (of)                         \
 	}
 #define OPEN_OPTION_SLOT(name, of)                                                                 \
 	{                                                                                          \

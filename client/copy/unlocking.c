@@ -30,6 +30,8 @@ void unlocking_set(const struct unlock_options *how, const struct key *key,
 	options->max_kdf_time = how->max_kdf_time;
 	if (unlock_by_one_slot(how))
 		options->flags |= NDIO_OPEN_KEY_SLOT;
+	if (key->data && how->volume_key)
+		options->flags |= NDIO_OPEN_VOLUME_KEY;
 	if (key->data)
 		return;
 	options->flags |= how->token == LUKS_ANY_TOKEN ? NDIO_OPEN_TOKENS : NDIO_OPEN_ONE_TOKEN;

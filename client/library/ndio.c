@@ -41,7 +41,7 @@
 #define OPEN_FLAGS                                                                                 \
 	((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK |                   \
 		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD | NDIO_OPEN_NO_RECONNECT |           \
-		    OPEN_TOKENS))
+		    OPEN_TOKENS | NDIO_OPEN_VOLUME_KEY))
 #define OPEN_TOKENS (NDIO_OPEN_TOKENS | NDIO_OPEN_ONE_TOKEN)
 
 struct ndio_volume {
@@ -201,6 +201,7 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 		.unlock = is_unlocked(options),
 		.pass = options->key,
 		.pass_len = options->key_len,
+		.volume_key = options->flags & NDIO_OPEN_VOLUME_KEY,
 		.by_tokens = options->flags & OPEN_TOKENS,
 		.tokens = {
 			.number = options->flags & NDIO_OPEN_ONE_TOKEN ?

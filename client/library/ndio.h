@@ -45,7 +45,9 @@ enum ndio_open_flag {
 	NDIO_OPEN_NO_RECONNECT = 1 << 5, /* a server whose connections are lost is lost at once */
 	NDIO_OPEN_TOKENS = 1 << 6, /* the LUKS2 header's tokens are tried, before the key if there
 					is one */
-	NDIO_OPEN_ONE_TOKEN = 1 << 7, /* or only options.token is */
+	NDIO_OPEN_ONE_TOKEN = 1 << 7,  /* or only options.token is */
+	NDIO_OPEN_VOLUME_KEY = 1 << 8, /* options.key is the volume key itself, for recovery: no
+					key slot is opened */
 };
 
 enum ndio_direct {

@@ -13,6 +13,7 @@
 struct unlock_options {
 	int slot;              /* the only one to try, or LUKS_ANY_SLOT */
 	unsigned max_kdf_time; /* see struct luks_pass; 0: the default */
+	bool volume_key;       /* the key is the volume's own: no key slot is opened */
 	bool by_tokens;        /* before a key is read or asked for */
 	int token;             /* the only one to try then, or LUKS_ANY_TOKEN */
 };

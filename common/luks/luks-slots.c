@@ -468,13 +468,79 @@ static int run_one(struct search *search, void **key, size_t *key_len, struct er
 	return search_run(search, &slot, 1, key, key_len, err);
 }
 
+/* ---- the volume key itself ---- */
+
+/* Whether it is the right one takes a derivation, of which a hostile header says how long. */
+static int digest_time(struct luks_memfd *memfd, uint64_t *ms, struct error *err)
+{
+	struct json_object *json, *digests;
+	uint32_t iterations = 0;
+	uint64_t more = 0;
+	struct error why;
+	int ret = 0;
+
+	*ms = 0;
+	if (luks_memfd_version(memfd) == 1) {
+		if (pread(memfd->fd, &iterations, sizeof(iterations), LUKS1_DIGEST_AT) !=
+		    sizeof(iterations))
+			return luks_memfd_damaged(memfd, err);
+		*ms = be32toh(iterations) / PBKDF2_PER_MS;
+		return 0;
+	}
+	ret = luks_json_load(memfd, &json, err);
+	if (ret < 0)
+		return ret;
+	digests = luks_json_member(json, "digests");
+	if (!json_object_is_type(digests, json_type_object)) {
+		json_object_put(json);
+		return luks_memfd_damaged(memfd, err);
+	}
+	json_object_object_foreach(digests, name, digest)
+	{
+		(void)name;
+		if (read_pbkdf2(digest, &more, &why) < 0)
+			ret = luks_memfd_damaged(memfd, err);
+		*ms += more;
+	}
+	json_object_put(json);
+	return ret;
+}
+
+static int open_by_volume_key(struct luks_memfd *memfd, const struct luks_pass *pass,
+			      const char *cipher, void **key, size_t *key_len, struct error *err)
+{
+	struct error why;
+	uint64_t ms;
+	int ret = digest_time(memfd, &ms, err);
+
+	*key = NULL;
+	if (ret < 0)
+		return ret;
+	if (ms > max_ms(pass))
+		return error_set(err, ETIME, "%s: to try the volume key takes about %" PRIu64 " s",
+				 memfd->name, ms / 1000);
+	if (pass->len == 0 || pass->len > MAX_KEY ||
+	    crypt_volume_key_verify(memfd->cd, pass->data, pass->len) < 0)
+		return error_set(err, EPERM, "%s: this isn't its volume key", memfd->name);
+	if (cipher && pass->fits(cipher, pass->len, &why) < 0)
+		return error_set(err, ENOTSUP, "%s: %s", memfd->name, why.text);
+	*key = secret_alloc(pass->len, err);
+	if (!*key)
+		return -ENOMEM;
+	memcpy(*key, pass->data, pass->len);
+	*key_len = pass->len;
+	return 0;
+}
+
 int luks_slots_open(struct luks_memfd *memfd, const struct luks_pass *pass, const char *cipher,
 		    void **key, size_t *key_len, struct error *err)
 {
 	struct search search;
-	int order[MAX_SLOTS], count;
-	int ret = search_begin(&search, memfd, pass, cipher, err);
+	int order[MAX_SLOTS], count, ret;
 
+	if (pass->volume_key)
+		return open_by_volume_key(memfd, pass, cipher, key, key_len, err);
+	ret = search_begin(&search, memfd, pass, cipher, err);
 	*key = NULL;
 	if (ret == 0 && pass->slot != LUKS_ANY_SLOT)
 		ret = run_one(&search, key, key_len, err);

@@ -24,6 +24,7 @@ struct luks_tokens;
 struct luks_pass {
 	const void *data; /* a passphrase, or a key file's content */
 	size_t len;       /* bytes */
+	bool volume_key;  /* it is the volume key itself: no key slot is opened; the number is 0 */
 	const char *name; /* in messages; NULL: "this passphrase" */
 	int slot;         /* the only one that is tried, or LUKS_ANY_SLOT */
 	uint32_t slots; /* with that: a bit for each that is tried, by whatever priority; 0: all */

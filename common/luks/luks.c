@@ -304,7 +304,7 @@ static int header_read(struct header *header, const struct luks_pass *pass, stru
 		ret = geometry_check(header, luks, err);
 	if (!ret)
 		ret = place_check(header, luks, err);
-	if (!ret)
+	if (!ret && !pass->volume_key)
 		ret = luks_slots_check_cipher(&header->memfd, pass, luks->cipher, err);
 	return ret;
 }

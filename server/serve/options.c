@@ -37,6 +37,8 @@ static const char help[] =
 	"  -k, --key-file FILE       a file whose bytes are the key; -: standard input\n"
 	"      --key-fd N            a descriptor that it is read from\n"
 	"      --ask N               a socket over which another program is asked for a passphrase\n"
+	"      --volume-key-file FILE\n"
+	"                            ... that are the volume key itself: no key slot is opened\n"
 	"      --keyfile-offset N    pass over so many bytes first\n"
 	"      --keyfile-size N      and take no more than so many\n"
 	"      --header FILE         a detached LUKS header\n"
@@ -69,6 +71,7 @@ static const char help[] =
 
 enum {
 	KEY_FD = 256,
+	VOLUME_KEY_FILE,
 	KEYFILE_OFFSET,
 	KEYFILE_SIZE,
 	HEADER,
@@ -109,6 +112,7 @@ static const struct option table[] = {
 	{ "key-file", required_argument, NULL, 'k' },
 	{ "key-fd", required_argument, NULL, KEY_FD },
 	{ "ask", required_argument, NULL, ASK },
+	{ "volume-key-file", required_argument, NULL, VOLUME_KEY_FILE },
 	{ "keyfile-offset", required_argument, NULL, KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, KEYFILE_SIZE },
 	{ "header", required_argument, NULL, HEADER },
@@ -267,6 +271,10 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 	switch (option) {
 	case 'e':
 		disk->name = value;
+		return -1;
+	case VOLUME_KEY_FILE:
+		disk->open.volume_key = true;
+		disk->key_file = value;
 		return -1;
 	case 'k':
 		disk->key_file = value;
