@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "engine/bounce.h"
 #include "memory/pin.h"
 #include "parameters.h"
 #include "report.h"
@@ -54,7 +55,7 @@ static size_t locked_memory(const struct lender_options *of)
 	size_t memory = bounce_memory(of);
 	size_t rings = 2 * of->wide_channels * channel_bounce_len(&of->wide);
 
-	return of->wide.huge_pages && rings > memory ? rings : memory;
+	return (of->wide.huge_pages && rings > memory ? rings : memory) + BOUNCE_LEAVES;
 }
 
 /* A request as large as nbdkit takes must fit beside the bounce memory. */
@@ -64,7 +65,7 @@ static int try_pin(void)
 
 	if (config.open.uri)
 		bounce = config.open.connections * channel_bounce_len(&memory_of_connection);
-	if (pin_has_room(MAX_REQUEST + bounce))
+	if (pin_has_room(MAX_REQUEST + bounce + BOUNCE_LEAVES))
 		return 0;
 	return FAIL("pin=on: can't lock a request of %d MiB: the locked-memory limit (ulimit -l) "
 		    "is too low",

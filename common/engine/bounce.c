@@ -44,7 +44,7 @@ int bounce_init(struct bounce *bounce, size_t len, bool huge, struct error *err)
 	madvise(area, len, MADV_DONTDUMP);
 	madvise(area, len, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	bounce->area = (struct bvec){ area, len };
-	bounce->pinned = pin_range(area, len) == 0;
+	bounce->pinned = pin_has_room(len + BOUNCE_LEAVES) && pin_range(area, len) == 0;
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* bounce: the memory that channels move data through where the caller's can't be used.
  *
- * Allocated once, pinned if the locked-memory limit allows it, and kept out of core dumps.
+ * Allocated once, pinned if the locked-memory limit allows it and some is left for keys, which come
+ * later too and can't do without, and kept out of core dumps.
  * Nothing in it outlives it: it is cleansed. */
 #ifndef NDIO_BOUNCE_H
 #define NDIO_BOUNCE_H
@@ -15,6 +16,8 @@
 #define BOUNCE_UNPINNED                                                                            \
 	"warning: buffers can't be locked in memory, the limit (ulimit -l) is too low: "           \
 	"what passes through them, plaintext too, may be written to swap"
+
+#define BOUNCE_LEAVES ((size_t)256 << 10) /* bytes of the limit that stay free for keys */
 
 struct bounce {
 	struct bvec area; /* whole pages */

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -6,11 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/bounce.h"
+#include "memory/secret.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -108,12 +112,45 @@ static void is_on_huge_pages_where_asked(void **state)
 	bounce_destroy(&bounce);
 }
 
+/* In a child for which a limit of 1 MiB counts, even as root: 1 where the memory is pinned, and 2 where
+ * there is room for a key, too. */
+static int under_limit(size_t len)
+{
+	struct rlimit limit = { MIB, MIB };
+	struct bounce bounce;
+	int status;
+	pid_t pid = fork();
+
+	assert_return_code(pid, errno);
+	if (!pid) {
+		if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 ||
+		    (!geteuid() && setresuid(65534, 65534, 65534) < 0) ||
+		    bounce_init(&bounce, len, false, NULL) < 0)
+			_exit(64);
+		_exit(bounce.pinned + 2 * (secret_alloc(BOUNCE_LEAVES, NULL) != NULL));
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void leaves_room_for_keys(void **state)
+{
+	size_t most = MIB - BOUNCE_LEAVES;
+
+	(void)state;
+	assert_int_equal(under_limit(most), 1 + 2);
+	assert_int_equal(under_limit(most + sysconf(_SC_PAGESIZE)), 2);
+	assert_int_equal(under_limit(MIB), 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(is_zeroes_and_pinned),
 		cmocka_unit_test(shares_follow_each_other),
 		cmocka_unit_test(is_on_huge_pages_where_asked),
+		cmocka_unit_test(leaves_room_for_keys),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
