@@ -54,10 +54,10 @@ for e in json.load(sys.stdin)["exports"]:
     print(e["export-name"], e["export-size"], e.get("description", ""), sep="|")' |
 		sed -E 's/ndio [0-9.]* instance=[0-9a-f]{32}/WHO/'
 }
-is "all are listed, with what is in them, the user's words and who serves them" "$(listed)" \
+is "all are listed, with what is in them, the user's words, who serves them and how a server fares" "$(listed)" \
 	"accounts|6291456|LUKS2, sectors of 4096 bytes; The accounts; WHO fences
 mail box|7340032|LUKS2, sectors of 4096 bytes; WHO fences
-gate|3145728|LUKS2, sectors of 4096 bytes; WHO
+gate|3145728|LUKS2, sectors of 4096 bytes; WHO; server up, away 0 s, lost 0 times, 0 bytes unflushed, fenced
 raw|3000001|WHO fences
 |1048576|WHO fences"
 

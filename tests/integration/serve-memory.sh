@@ -11,6 +11,8 @@
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "a sanitizer's build keeps what was freed, in terabytes of its own"
 
+[ "$(id -u)" = 0 ] || skip_all "only root may look into a process that has keys"
+
 finder=$root/tests/tools/find-in-memory.py
 threads=2
 
