@@ -161,8 +161,9 @@ else
 	skip "only root can make the linker's cache anew" 1
 fi
 is "ndio serve finds the server there" "$("$home/bin/ndio" serve --version)" "ndio $version"
-is "and only where this command was to find it" "$(strings -n 8 "$home/bin/ndio" | grep libexec)" \
-	"$home/libexec/ndio/ndio-serve"
+mv "$home/libexec/ndio/ndio-serve" "$T/moved"
+is "and nowhere else" "$("$home/bin/ndio" serve --version 2>&1)" \
+	"ndio: $home/libexec/ndio/ndio-serve: the server isn't installed"
 echo "$home/lib/libndio.so.0" >"$T/known"
 said=$(in_copy install "${at_home[@]}" PLUGINDIR="$(pkg-config --variable=plugindir nbdkit)" \
 	DESTDIR= -n 2>&1 | grep -c "$(pkg-config --variable=plugindir nbdkit)")
