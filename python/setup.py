@@ -5,7 +5,7 @@ import subprocess
 
 from setuptools import Extension, setup
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).resolve().parent
 
 
 def ask_pkg_config(what):

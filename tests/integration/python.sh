@@ -5,9 +5,10 @@
 [ -e "$NDIO_BUILD/python/_ndio.abi3.so" ] || skip_all "no python3-dev here: the module wasn't built"
 [[ $NDIO_SANITIZE != *thread* ]] || skip_all "Python itself isn't made for ThreadSanitizer"
 
-# Python leaves much behind at its end; what we leave is counted in the tests.
+# Python leaves much behind at its end; what we leave is counted in the tests. A sanitizer sees what Python
+# allocates only if it does so by malloc().
 python() {
-	LD_PRELOAD=$NDIO_PRELOAD ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" \
+	LD_PRELOAD=$NDIO_PRELOAD PYTHONMALLOC=${NDIO_SANITIZE:+malloc} ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" \
 		LD_LIBRARY_PATH=$NDIO_BUILD PYTHONPATH="$NDIO_BUILD/python:$root/tests/python" \
 		/usr/bin/python3 -B -W default -X faulthandler "$@"
 }
