@@ -48,13 +48,17 @@ install_depends() {
 }
 
 # What is there, with its kind and mode, and what any file's bytes are; but for what dpkg and apt keep
-# about all packages, logs, and what ldconfig and Python make anew by themselves.
+# about all packages, logs, and what Python makes anew by itself.
 list_all() {
-	(cd "$debian" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o \
-		-path ./debs -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o \
-		-path ./var/log -o -name __pycache__ \) -prune -o \
-		\( -type f -printf '%p %m %s ' -exec sh -c 'sha256sum <"$1"' - {} \; \) -o \
-		-printf '%p %y %m %l\n' | sort)
+	local left_out=(-path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./debs -o
+		-path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log -o
+		-name __pycache__)
+
+	(cd "$debian" && {
+		find . -xdev \( "${left_out[@]}" \) -prune -o -printf '%p %y %m %l\n'
+		find . -xdev \( "${left_out[@]}" \) -prune -o -type f -print0 | xargs -0 sha256sum |
+			sed 's/^\([^ ]*\) *\(.*\)/\2 \1/'
+	} | sort)
 }
 
 # test_of NAME: one of debian/tests, as autopkgtest runs it.
@@ -73,7 +77,7 @@ ok "what the packages need is installed" install_depends || exit 1
 list_all >"$T/before"
 ok "the packages are installed" in_debian sh -c 'apt-get -q -y install --no-install-recommends /debs/*.deb' || exit 1
 list_all >"$T/with"
-is "and there" "$(grep -cE '^\./usr/(bin/ndio|libexec/ndio/ndio-serve) ' "$T/with")" 2
+is "and there" "$(grep -cE '^\./usr/(bin/ndio|libexec/ndio/ndio-serve) f ' "$T/with")" 2
 
 for name in $(sed -n 's/^Tests: //p' "$root/debian/tests/control"); do
 	test_of "$name" >"$T/test.out" 2>&1
