@@ -84,6 +84,7 @@ UNIT_SHARED  := $(filter-out $(B)/tests/unit/test-%,$(UNIT_OBJECTS))
 CLIENTS      := $(patsubst %.c,$(B)/%,$(wildcard tests/clients/*.c))
 UNITS        := $(patsubst %.in,$(B)/%,$(wildcard server/*.in server/serve/*.in client/attach/*.in))
 SERVERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/servers/*.c))
+IMAGES       := $(patsubst %.c,$(B)/%,$(wildcard tests/images/*.c))
 FUZZERS      := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/*.c))
 PRELOADS     := $(filter-out %/sanitizer-first.so,$(patsubst %.c,$(B)/%.so,$(wildcard tests/preload/*.c)))
 BARE         := $(B)/tests/bench/bare-plugin.so
@@ -214,7 +215,7 @@ check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,0
 
 check-vm: ## test against a real kernel, in a virtual machine
 check-vm-quick: ## the same without the longest
-check-vm check-vm-quick: vm-deps all $(SERVERS) $(PRELOADS) $(FIRST) $(KERNEL) $(KERNEL_6_12)
+check-vm check-vm-quick: vm-deps all $(SERVERS) $(IMAGES) $(PRELOADS) $(FIRST) $(KERNEL) $(KERNEL_6_12)
 	$(if $(VM),,$(error no test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one \
 		$(if $(filter check-vm,$@),$(VM),$(VM_QUICK))
@@ -562,6 +563,10 @@ $(SERVERS): %: %.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LDLIBS)
 
+$(IMAGES): %: %.o $(B)/common.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LIBS)
+
 $(SIM) $(SIM_BUGS): $(SIM_PLANTED) $(SIM_OBJECTS) $(wildcard tests/sim/*.h common/nbd/session*.h)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(BASE) $(FEATURES) $(CPPFLAGS) $(CFLAGS) \
@@ -592,5 +597,5 @@ $(MAN_NAMES):
 	$(Q)echo '.so $(if $(filter %.3,$@),man3/ndio.3,man8/ndio-attach.8)' >$@
 
 -include $(COMMON:.o=.d) $(METRICS:.o=.d) $(SERVER:.o=.d) $(SERVE:.o=.d) $(LIB_OBJECTS:.o=.d) $(CMD_OBJECTS:.o=.d) $(UNIT_OBJECTS:.o=.d) \
-	 $(CLIENTS:=.d) $(SERVERS:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
+	 $(CLIENTS:=.d) $(SERVERS:=.d) $(IMAGES:=.d) $(FUZZERS:=.d) $(SIM_OBJECTS:.o=.d) \
 	 $(REGISTERS_OBJECTS:.o=.d) $(ALLOCATIONS_OBJECTS:.o=.d) $(PYTHON_OBJECTS:.o=.d)
