@@ -291,7 +291,7 @@ static int check_header(const struct volume *volume, const struct volume_options
 static int lay_tags(struct volume *volume, const struct volume_options *options, struct error *err)
 {
 	const struct luks *luks = &volume->luks;
-	const struct target_integrity_options integrity = {
+	struct target_integrity_options integrity = {
 		.start = volume->data_offset,
 		.room = luks->data_size ? luks->data_size :
 					  volume->target->size - volume->data_offset,
@@ -300,8 +300,16 @@ static int lay_tags(struct volume *volume, const struct volume_options *options,
 		.cache = options->integrity_cache,
 		.notice = options->notice,
 	};
-	int ret = target_integrity_open(volume->target, &integrity, &volume->target, err);
+	int ret = target_integrity_open(volume->disk, &integrity, &volume->target, err);
 
+	if (ret == -EUCLEAN && !volume->disk->readonly) {
+		integrity.recover = true;
+		ret = options->uri || options->locking != LOCK_IMAGE_LATER ?
+			      0 :
+			      target_file_lock(volume->disk, err);
+		if (ret == 0)
+			ret = target_integrity_open(volume->disk, &integrity, &volume->target, err);
+	}
 	if (ret < 0)
 		return ret;
 	volume->cipher_ops = &cipher_tagged;

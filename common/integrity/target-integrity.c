@@ -27,8 +27,8 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "engine/subrequest.h"
-#include "integrity/journal-section.h"
 #include "integrity/tags.h"
+#include "integrity/waiting-io.h"
 
 #define ALIGN       4096 /* of memory and, at the least, of what lies below */
 #define SWEEP_PAGES 64   /* dirty ones from which on they are written without a flush */
@@ -563,29 +563,25 @@ static int read_layout(struct integrity_target *all, const struct target_integri
 	return layout_make(&superblock, options->room, name, &all->layout, err);
 }
 
-/* A kernel that crashed leaves blocks in the journal whose place has something older, or half of it.
- * After a clean end all of its entries are unused. */
-static int check_journal(struct integrity_target *all, struct error *err)
+/* Somebody who was cut off leaves blocks in the journal whose place has something older, or half of it. */
+static int carry_out_journal(struct integrity_target *all, bool recover, struct error *err)
 {
-	const struct layout *layout = &all->layout;
-	const char *name = all->below->name;
-	uint8_t *section = malloc(layout->section_len);
-	int ret = section ? 0 : error_set(err, ENOMEM, "%s: no memory", name);
+	struct waiting_io io;
+	struct journal_io calls;
+	int ret = waiting_io_open(&io, all->below, all->start, err);
 
-	for (uint32_t i = 0; i < layout->sections && ret == 0; i++) {
-		ret = target_read(all->below, section, JOURNAL_META * LAYOUT_SECTOR,
-				  all->start + layout_section_at(layout, i));
-		if (ret < 0)
-			error_set(err, -ret, "%s: integrity: reading the journal: %s", name,
-				  target_reason(all->below, -ret));
-		else if (!journal_section_is_empty(layout, section))
-			ret = error_set(
-				err, ENOTSUP,
-				"%s: integrity: its journal has blocks that aren't in their "
-				"place yet: open it once with cryptsetup",
-				name);
-	}
-	free(section);
+	if (ret < 0)
+		return ret;
+	calls = waiting_io_calls(&io);
+	ret = journal_is_left(&calls, &all->layout, err);
+	if (ret > 0 && recover)
+		ret = journal_recover(&calls, &all->layout, err);
+	else if (ret > 0)
+		ret = error_set(err, EUCLEAN,
+				"%s: integrity: its journal has blocks that aren't in their place "
+				"yet: open it for writing once",
+				all->below->name);
+	waiting_io_close(&io);
 	return ret;
 }
 
@@ -631,7 +627,7 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	all->notice = options->notice;
 	ret = read_layout(all, options, err);
 	if (ret == 0)
-		ret = check_journal(all, err);
+		ret = carry_out_journal(all, options->recover, err);
 	if (ret < 0) {
 		free(all);
 		return ret;

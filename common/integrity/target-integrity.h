@@ -21,12 +21,14 @@ struct target_integrity_options {
 	unsigned block;       /* bytes, as the LUKS header has them */
 	unsigned tag_size;    /* bytes, as the cipher makes them */
 	uint64_t cache;       /* bytes of tags kept in memory; 0: INTEGRITY_CACHE */
+	bool recover;         /* carry out what is left in the journal, by writing to the disk */
 	struct notice notice; /* told of blocks whose tag is wrong, later */
 };
 
 /* Reads the superblock. below, which may have no queues yet, becomes the new target's, to be closed
  * with it; but not if this fails. 0, or a negative errno with a message: -ENOTSUP it is a kind of
- * integrity that isn't supported, -EINVAL it says something impossible or else than the header. */
+ * integrity that isn't supported, -EINVAL it says something impossible or else than the header,
+ * -EUCLEAN something is left in the journal and is to stay there. */
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,
 			  struct target **target, struct error *err);
 

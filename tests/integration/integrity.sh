@@ -139,15 +139,54 @@ never_written() {
 	ok "never written: it ends" stop_server disk
 }
 
+# What a kernel leaves that is cut off: a section of the journal with sector 5 as it was to be, and as it
+# was before in its place.
+left_journal() {
+	cat >"$T/leave.py" <<-'END'
+		import struct, sys
+		start, tags, data = map(int, sys.argv[2:])
+		def sectors(block):
+		    return [block[at:at + 512] for at in range(0, 4096, 512)]
+		with open(sys.argv[1], "r+b") as disk:
+		    def at(place, length):
+		        disk.seek(place)
+		        return disk.read(length)
+		    block, tag = at(data + 5 * 4096, 4096), at(tags + 5 * 28, 28)
+		    for place, length in ((data + 5 * 4096, 4096), (tags + 5 * 28, 28)):
+		        disk.seek(place)
+		        disk.write(bytes(length))
+		    entry = struct.pack("<Q", 5 * 8) + b"".join(s[504:] for s in sectors(block)) + tag
+		    meta = [bytearray(b"\xff" * 504) for _ in range(8)]
+		    meta[0][:len(entry)] = entry
+		    section = [bytes(m) for m in meta] + [s[:504] for s in sectors(block)]
+		    section += [bytes(504)] * (264 - len(section))
+		    disk.seek(start + 4096)
+		    for n, sector in enumerate(section):
+		        disk.write(sector + struct.pack("<Q", 0x2222222222222222 ^ n))
+	END
+	ok "left in the journal: a disk" format --size 20M --integrity aead
+	ok "left in the journal: a server" start_door disk "$disk" "$key"
+	ok "left in the journal: a sector" nbdsh -u "$(uri disk)" -c 'h.pwrite(b"new " * 1024, 5 * 4096)'
+	ok "left in the journal: it ends" stop_server disk
+	python3 "$T/leave.py" "$disk" $START $TAGS $DATA
+	cp "$disk" "$T/left"
+	ok "left in the journal: who may not write doesn't open it" fails \
+		"$disk: integrity: its journal has blocks that aren't in their place" "$ndio" copy \
+		--src-key-file "$T/pass" "$disk" null:
+	ok "left in the journal: and leaves it so" cmp "$disk" "$T/left"
+	ok "left in the journal: a server carries it out" start_door disk "$disk" "$key" || return
+	ok "left in the journal: the sector is new" nbdsh -u "$(uri disk)" \
+		-c 'assert h.pread(4096, 5 * 4096) == b"new " * 1024'
+	is "left in the journal: all others are as they were" "$(errors_of 20 4096)" ""
+	ok "left in the journal: it ends" stop_server disk
+	ok "left in the journal: nothing is" "$ndio" copy --src-key-file "$T/pass" "$disk" null:
+}
+
 refusals() {
 	ok "refused: a disk" format --size 20M --integrity aead --integrity-no-journal --integrity-no-wipe
 	ok "its header has the flag" grep -q no-journal <(cryptsetup luksDump "$disk")
 	ok "info shows it" grep -qE "integrity: +aead" <("$ndio" info "$disk")
 	cp "$disk" "$T/whole"
-	printf '\0\0\0\0\0\0\0\0' | dd of="$disk" bs=1 seek=$((START + 4096)) conv=notrunc status=none
-	ok "a journal that isn't empty" fails "$disk: integrity: its journal has blocks" "$ndio" copy \
-		--src-key-file "$T/pass" "$disk" null:
-	cp "$T/whole" "$disk"
 	printf X | dd of="$disk" bs=1 seek=$START conv=notrunc status=none
 	ok "no superblock" fails "$disk: integrity: there is no superblock" "$ndio" copy \
 		--src-key-file "$T/pass" "$disk" null:
@@ -171,5 +210,6 @@ copied "HMAC, sectors of 512" --integrity hmac-sha256 --sector-size 512
 neighbours
 changed
 never_written
+left_journal
 refusals
 done_testing
