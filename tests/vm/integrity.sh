@@ -112,6 +112,32 @@ changed() {
 	ok "the server ends well" stop_server reader
 }
 
+# The guest's writes are in its journal, and its disk is gone before they are in their place.
+cut_off() {
+	local name="cut off" written
+
+	rm -f "$volume"
+	truncate -s 21M "$volume"
+	ok "$name: is served" serve disk "$volume" || return
+	ok "$name: it is made" guest "attach ${ports[disk]} /dev/nbd0 -C 2 &&
+		cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+			--key-file /run/pass --integrity aead --cipher aes-gcm-random \
+			--sector-size 4096 /dev/nbd0 &&
+		cryptsetup open --key-file /run/pass /dev/nbd0 volume" || return
+	ok "$name: the guest writes, and flushes" guest \
+		"dd if=/run/random of=/dev/mapper/volume bs=4096 count=20 seek=100 oflag=direct \
+			conv=notrunc,fsync"
+	kill -KILL "${server_pids[disk]}"
+	wait "${server_pids[disk]}" 2>/dev/null
+	unset "server_pids[disk]"
+	ok "$name: it is in the journal" not "$NDIO_BUILD/ndio" copy --src-key-file "$T/pass" "$volume" null:
+	ok "$name: ndio carries that out" plaintext "$volume" "$T/plain"
+	written=$(guest "dd if=/run/random bs=4096 count=20 2>/dev/null | sha256sum" | cut -d' ' -f1)
+	is "$name: and has what was flushed" \
+		"$(dd if="$T/plain" bs=4096 skip=100 count=20 status=none | sha256sum | cut -d' ' -f1)" \
+		"$written"
+}
+
 ours "AES-GCM" 4096 "" --integrity aead
 changed
 ours "HMAC, sectors of 512, no journal" 512 "" --integrity hmac-sha256 --integrity-no-journal
@@ -120,4 +146,5 @@ ours "ChaCha20, never wiped" 1024 "" --integrity poly1305 --integrity-no-wipe
 theirs "AES-GCM, sectors of 512" 512 "" --integrity aead --cipher aes-gcm-random
 theirs "HMAC, no journal" 4096 --integrity-no-journal --integrity hmac-sha256 \
 	--cipher aes-xts-plain64
+cut_off
 done_testing
