@@ -9,6 +9,7 @@
 #include "command/cmd.h"
 #include "command/open-options.h"
 #include "engine/target.h"
+#include "header/binding.h"
 #include "header/facts.h"
 #include "header/header-edit.h"
 #include "header/header-lock.h"
@@ -20,6 +21,7 @@
 #include "terminal/key-input.h"
 #include "terminal/key-try.h"
 #include "terminal/number.h"
+#include "terminal/pin-input.h"
 #include "terminal/say.h"
 #include "terminal/unlock.h"
 
@@ -29,8 +31,13 @@ const char help_key[] =
 	"       ndio key change [OPTION...] LOCATOR\n"
 	"       ndio key dump   [OPTION...] LOCATOR FILE\n"
 	"       ndio key list   [--header PATH] [--answer-timeout SECONDS] LOCATOR\n"
+	"       ndio key bind   [OPTION...] tang URL LOCATOR\n"
+	"       ndio key bind   [OPTION...] tpm2 LOCATOR\n"
+	"       ndio key bind   [OPTION...] keyring DESCRIPTION LOCATOR\n"
+	"       ndio key bind   [OPTION...] clevis PIN CONFIG LOCATOR\n"
+	"       ndio key unbind [OPTION...] TOKEN LOCATOR\n"
 	"Add, remove, change or list the keys that open an encrypted volume, or write out the one that\n"
-	"they hold.\n"
+	"they hold; bind it to what opens it without a person, or no more.\n"
 	"\n"
 	"  --key-file FILE    a key that opens it now: every byte of FILE; - is standard input\n"
 	"  --key-fd N         the same, from descriptor N\n"
@@ -40,13 +47,21 @@ const char help_key[] =
 	"                     the key to be added, or to change it to\n"
 	"  --keyfile-offset N, --keyfile-size N, --new-keyfile-offset N, --new-keyfile-size N\n"
 	"                     of these, pass over N bytes, and take no more than N\n"
-	"  --slot N           add: the key slot to use; remove, change: the one that it is about\n"
-	"  --key-slot N       add, remove: the key that opens it now has to open this slot\n"
+	"  --slot N           add, bind: the key slot to use; remove, change: the one that it is\n"
+	"                     about\n"
+	"  --key-slot N       but for change: the key that opens it now has to open this slot\n"
+	"  --token N|any      but for change: it is opened now by one of its tokens, or any; by a\n"
+	"                     key only where that fails\n"
+	"  --thumbprint HASH  tang: of the key that the server signs with\n"
+	"  --trust            tang, clevis: whatever keys a server has now are its own\n"
+	"  --pcrs LIST        tpm2: the registers that have to be as they are now, 7+11 (default: as\n"
+	"                     systemd-cryptenroll has it)\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
-	"  --force            remove: the last key slot too, after which nothing opens the volume;\n"
-	"                     with --slot no key is asked for; dump: do not ask\n"
+	"  --force            remove, unbind: the last key slot too, after which nothing opens the\n"
+	"                     volume; unbind, and remove with --slot, ask for no key then; dump: do\n"
+	"                     not ask\n"
 	"  --no-lock-image    write although another program has the file open for writing\n"
 	"  --answer-timeout SECONDS\n"
 	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
@@ -54,7 +69,7 @@ const char help_key[] =
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
 
-enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE };
+enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE, OPT_THUMBPRINT, OPT_TRUST, OPT_PCRS };
 
 struct request;
 
@@ -65,6 +80,12 @@ struct action {
 	bool needs_new_key;
 	bool changes_slot; /* --slot is the one that the key opens */
 	bool needs_file;   /* a second operand */
+	const char *(*take)(struct request *request, int count, char **operands); /* or NULL */
+};
+
+struct volume_key {
+	void *data; /* from secret_alloc() */
+	size_t len; /* bytes */
 };
 
 /* What the command line asks for. */
@@ -82,7 +103,10 @@ struct request {
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
 	struct key_source key_source, new_key_source;
-	struct key key, new_key; /* read before the header is locked */
+	struct key key, new_key;    /* read before the header is locked */
+	struct volume_key by_token; /* likewise, where a token has opened it, and so no key is */
+	struct binding *binding;
+	int unbound; /* bind, unbind: the token */
 };
 
 static const char *header_locator(const struct request *request)
@@ -93,11 +117,11 @@ static const char *header_locator(const struct request *request)
 /* Removing a certain slot by force is possible without any key; one that is given has to open. */
 static bool needs_key(const struct request *request)
 {
-	bool forced =
-		request->force && request->slot != CRYPT_ANY_SLOT && !request->action->needs_file;
+	bool forced = request->force && !request->action->needs_file &&
+		      (request->slot != CRYPT_ANY_SLOT || request->unbound != LUKS_ANY_TOKEN);
+	bool given = key_source_given(&request->key_source) || request->how.by_tokens;
 
-	return (request->action->writes || request->action->needs_file) &&
-	       (!forced || key_source_given(&request->key_source));
+	return (request->action->writes || request->action->needs_file) && (!forced || given);
 }
 
 /* Which slot the key has to open, or CRYPT_ANY_SLOT. The one that is known isn't looked for again. */
@@ -109,11 +133,6 @@ static int slot_to_open(const struct request *request)
 }
 
 /* ---- the volume key, and key slots ---- */
-
-struct volume_key {
-	void *data; /* from secret_alloc() */
-	size_t len; /* bytes */
-};
 
 static bool is_active(struct header *header, int slot)
 {
@@ -129,12 +148,39 @@ static bool is_in_use(struct header *header, int slot)
 	       crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_UNBOUND;
 }
 
+static struct luks_tokens tokens_of(const struct request *request)
+{
+	return (struct luks_tokens){
+		.number = request->how.token,
+		.wait = request->answer_timeout,
+		.pin = pin_input,
+	};
+}
+
+/* What a token has opened before it was locked still is its key? A server needn't be asked twice for that. */
+static int keep_volume_key(struct header *header, const struct request *request,
+			   struct volume_key *volume_key, struct error *err)
+{
+	const struct volume_key *known = &request->by_token;
+
+	if (crypt_volume_key_verify(header->memfd.cd, known->data, known->len) < 0 ||
+	    !is_active(header, request->opens))
+		return error_set(err, EBUSY, "%s: its LUKS header changed meanwhile", header->name);
+	volume_key->data = secret_alloc(known->len, err);
+	if (!volume_key->data)
+		return -ENOMEM;
+	volume_key->len = known->len;
+	memcpy(volume_key->data, known->data, known->len);
+	return request->opens;
+}
+
 /* Opens a slot. Its number, or a negative errno. The caller ends with forget_volume_key() either
- * way. */
+ * way. Without a key it is done by the tokens. */
 static int unlock_slot(struct header *header, const struct request *request, const struct key *key,
 		       struct volume_key *volume_key, struct error *err)
 {
 	const struct notice listener = { .tell = say_notice };
+	const struct luks_tokens tokens = tokens_of(request);
 	const struct luks_pass pass = {
 		.data = key->data,
 		.len = key->len,
@@ -143,8 +189,14 @@ static int unlock_slot(struct header *header, const struct request *request, con
 		.volume_key = request->how.volume_key,
 		.max_kdf_time = request->how.max_kdf_time,
 		.notice = &listener,
+		.tokens = &tokens,
 	};
 
+	if (request->by_token.data)
+		return keep_volume_key(header, request, volume_key, err);
+	if (!key->data)
+		return luks_tokens_open(&header->memfd, &pass, NULL, &volume_key->data,
+					&volume_key->len, err);
 	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len,
 			       err);
 }
@@ -288,6 +340,16 @@ static int change(struct header *header, const struct request *request, struct e
 	return ret;
 }
 
+/* What opened it has to, afterwards. */
+static struct header_proof existing_key(const struct request *request,
+					const struct luks_tokens *tokens)
+{
+	return (struct header_proof){
+		.key = request->by_token.data ? NULL : &request->key,
+		.tokens = tokens,
+	};
+}
+
 static int refuse_last(const struct header *header, int slot, struct error *err)
 {
 	return error_set(err, EBUSY,
@@ -299,8 +361,9 @@ static int refuse_last(const struct header *header, int slot, struct error *err)
 /* Unless it is its own slot that goes, the key that was given opens the volume afterwards, too. */
 static int remove_slot(struct header *header, const struct request *request, struct error *err)
 {
+	const struct luks_tokens tokens = tokens_of(request);
 	struct volume_key volume_key = { 0 };
-	struct header_proof proof = { .key = &request->key };
+	struct header_proof proof = existing_key(request, &tokens);
 	int slot = request->slot, ret = 0;
 
 	if (slot != CRYPT_ANY_SLOT && !is_in_use(header, slot))
@@ -394,6 +457,103 @@ static int list(struct header *header, const struct request *request, struct err
 	return 0;
 }
 
+/* ---- and without a person ---- */
+
+/* It is shown to open by the token, before the old metadata are gone. */
+static int bind_to(struct header *header, const struct request *request, struct error *err)
+{
+	struct luks_tokens tokens = tokens_of(request);
+	const struct header_proof proof = { .tokens = &tokens, .slot = LUKS_ANY_SLOT };
+	struct volume_key volume_key = { 0 };
+	int ret = unlock_slot(header, request, &request->key, &volume_key, err);
+
+	if (ret >= 0)
+		ret = binding_add(request->binding, header, volume_key.data, volume_key.len,
+				  &request->kdf, request->slot, err);
+	forget_volume_key(&volume_key);
+	if (ret < 0)
+		return ret;
+	tokens.number = ret;
+	ret = header_write_back(header, HEADER_ADDED, &proof, err);
+	if (ret == 0)
+		printf("token %d added\n", tokens.number);
+	return ret;
+}
+
+/* It can't prove that it still opens the volume. */
+static bool is_by_itself(const struct request *request)
+{
+	return request->by_token.data && request->how.token == request->unbound;
+}
+
+/* Of the key slots that go, none is the one that was opened, and one is left. */
+static int check_left(struct header *header, const struct request *request, uint32_t slots,
+		      int opened, struct error *err)
+{
+	int left = 0;
+
+	for (int slot = 0; slot <= UNLOCK_MAX_SLOT; slot++)
+		left += is_active(header, slot) && !(slots >> slot & 1);
+	if (is_by_itself(request))
+		return error_set(
+			err, EBUSY,
+			"%s: token %d goes, and then it can't be shown to open: give another, "
+			"or a key",
+			header->name, request->unbound);
+	if (opened >= 0 && slots >> opened & 1)
+		return error_set(err, EBUSY,
+				 "%s: key slot %d, which this key opens, goes with token %d: give "
+				 "one that stays",
+				 header->name, opened, request->unbound);
+	if (left == 0 && !request->force)
+		return error_set(err, EBUSY,
+				 "%s: with token %d the last key slot would go: without it nothing "
+				 "opens the volume any more (--force removes it)",
+				 header->name, request->unbound);
+	return 0;
+}
+
+static int unbind(struct header *header, const struct request *request, struct error *err)
+{
+	const struct luks_tokens tokens = tokens_of(request);
+	struct header_proof proof = existing_key(request, &tokens);
+	struct volume_key volume_key = { 0 };
+	uint32_t slots;
+	int ret = 0;
+
+	proof.slot = -1;
+	if (needs_key(request))
+		proof.slot = ret = unlock_slot(header, request, &request->key, &volume_key, err);
+	forget_volume_key(&volume_key);
+	if (ret >= 0)
+		ret = binding_slots(header, request->unbound, &slots, err);
+	if (ret == 0)
+		ret = check_left(header, request, slots, proof.slot, err);
+	if (ret == 0)
+		ret = binding_remove(header, request->unbound, slots, err);
+	if (ret == 0)
+		ret = header_write_back(header, HEADER_REMOVED, needs_key(request) ? &proof : NULL,
+					err);
+	if (ret == 0)
+		printf("token %d removed\n", request->unbound);
+	return ret;
+}
+
+static const char *take_binding(struct request *request, int count, char **operands)
+{
+	return binding_take(request->binding, count, operands);
+}
+
+static const char *take_unbinding(struct request *request, int count, char **operands)
+{
+	uint64_t token;
+
+	if (count != 1 || !parse_number(operands[0], LUKS_MAX_TOKEN, &token))
+		return "unbind: the number of a token, and a locator";
+	request->unbound = token;
+	return NULL;
+}
+
 static const struct action actions[] = {
 	{ .name = "add", .run = add_key, .writes = true, .needs_new_key = true },
 	{ .name = "remove", .run = remove_slot, .writes = true },
@@ -404,6 +564,8 @@ static const struct action actions[] = {
 	  .changes_slot = true },
 	{ .name = "dump", .run = key_dump, .needs_file = true },
 	{ .name = "list", .run = list },
+	{ .name = "bind", .run = bind_to, .writes = true, .take = take_binding },
+	{ .name = "unbind", .run = unbind, .writes = true, .take = take_unbinding },
 };
 
 /* ---- running one ---- */
@@ -440,6 +602,13 @@ static bool asks_for_key(const struct request *request)
 static bool asks_for_new_key(const struct request *request)
 {
 	return request->action->needs_new_key && !key_source_given(&request->new_key_source);
+}
+
+/* Before the header is locked: whoever holds that waits for no person, and asks no server for a key. */
+static bool tries_key(const struct request *request)
+{
+	return asks_for_key(request) || asks_for_new_key(request) || request->how.by_tokens ||
+	       request->binding->kind;
 }
 
 static int check_any_active(struct header *header, struct error *err)
@@ -483,7 +652,10 @@ static int try_header_key(void *opaque, const struct key *key, struct error *err
 	struct volume_key volume_key = { 0 };
 	int slot = unlock_slot(trial->header, trial->request, key, &volume_key, err);
 
-	forget_volume_key(&volume_key);
+	if (slot >= 0 && !key->data)
+		trial->request->by_token = volume_key;
+	else
+		forget_volume_key(&volume_key);
 	if (slot >= 0)
 		trial->request->opens = slot;
 	return slot < 0 ? slot : 0;
@@ -495,7 +667,7 @@ static int read_header_key(struct header *header, struct request *request, struc
 	char prompt[256];
 
 	snprintf(prompt, sizeof(prompt), "Passphrase for %s", request->locator);
-	if (!asks_for_key(request) && !asks_for_new_key(request))
+	if (!tries_key(request))
 		return key_read(&request->key_source, prompt, false, &request->key, err);
 	return key_try(&request->key_source, &request->how, prompt, &request->key, try_header_key,
 		       &trial, err);
@@ -520,10 +692,12 @@ static int read_keys(struct header *header, struct request *request, struct erro
 	char prompt[256];
 	int ret = check_key_names(request, err);
 
-	if (ret == 0 && (asks_for_key(request) || asks_for_new_key(request)))
+	if (ret == 0 && tries_key(request))
 		ret = look_at_header(header, request, err);
 	if (ret == 0 && needs_key(request))
 		ret = read_header_key(header, request, err);
+	if (ret == 0 && request->binding->kind)
+		ret = binding_prepare(request->binding, err);
 	if (ret < 0 || !request->action->needs_new_key)
 		return ret;
 	snprintf(prompt, sizeof(prompt), "New passphrase for %s", request->locator);
@@ -582,6 +756,8 @@ static int change_keys(struct request *request)
 	header_close(&header);
 	key_clear(&request->key);
 	key_clear(&request->new_key);
+	forget_volume_key(&request->by_token);
+	binding_clear(request->binding);
 	if (ret < 0)
 		cmd_error("%s", err.text);
 	fflush(stdout);
@@ -621,6 +797,15 @@ static const char *key_option(void *opaque, int option, const char *value)
 	case OPT_FORCE:
 		request->force = true;
 		return NULL;
+	case OPT_THUMBPRINT:
+		request->binding->thumbprint = value;
+		return NULL;
+	case OPT_TRUST:
+		request->binding->trust = true;
+		return NULL;
+	case OPT_PCRS:
+		request->binding->pcrs = value;
+		return NULL;
 	case OPT_NO_LOCK_IMAGE:
 		request->no_lock = true;
 		return NULL;
@@ -637,21 +822,29 @@ static const char *check_key_request(const struct request *request)
 	if (key_source_given(&request->new_key_source) && !request->action->needs_new_key)
 		return "a new key is only for add and change";
 	if (request->force && request->action->run != remove_slot &&
-	    request->action->run != key_dump)
-		return "--force is only for remove and dump";
+	    request->action->run != unbind && request->action->run != key_dump)
+		return "--force is only for remove, unbind and dump";
 	if (request->action->needs_file && request->slot != CRYPT_ANY_SLOT)
 		return "dump: --key-slot says which slot the key opens";
 	if (request->how.volume_key && request->action->run != add_key &&
 	    request->action->run != key_dump)
 		return "--volume-key-file is only for add and dump: it opens no key slot";
-	if (kdf_given(&request->kdf) && !request->action->needs_new_key)
-		return "how a key is derived is only for add and change";
+	if (kdf_given(&request->kdf) && !request->action->needs_new_key && !request->binding->kind)
+		return "how a key is derived is only for add, change and bind";
+	if ((request->binding->thumbprint || request->binding->trust || request->binding->pcrs) &&
+	    !request->binding->kind)
+		return "--thumbprint, --trust and --pcrs are only for bind";
+	if (request->slot != CRYPT_ANY_SLOT && request->action->run == unbind)
+		return "unbind is about a token, not a key slot";
+	if (request->how.by_tokens && request->action->changes_slot)
+		return "--token isn't for change: what a token tells is changed where it is held";
 	if (!request->action->writes && !request->action->needs_file &&
-	    (key_source_given(&request->key_source) || request->slot != CRYPT_ANY_SLOT))
+	    (key_source_given(&request->key_source) || request->how.by_tokens ||
+	     request->slot != CRYPT_ANY_SLOT))
 		return "list shows all slots, and needs no key";
 	if (unlock_by_one_slot(&request->how) &&
 	    (request->action->run == list || request->action->changes_slot))
-		return "--key-slot is only for add, remove and dump";
+		return "--key-slot isn't for change and list";
 	if (kdf_check(&request->kdf))
 		return kdf_check(&request->kdf);
 	if (key_source_check(&request->key_source))
@@ -661,20 +854,24 @@ static const char *check_key_request(const struct request *request)
 
 static const char *take_operands(struct request *request, int count, char **operands)
 {
+	const char *wrong = NULL;
+
 	if (count < 1)
-		return "add, remove, change, dump or list?";
+		return "add, remove, change, dump, list, bind or unbind?";
 	for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++)
 		if (strcmp(operands[0], actions[i].name) == 0)
 			request->action = &actions[i];
 	if (!request->action)
-		return "it is add, remove, change, dump or list";
-	if (count != (request->action->needs_file ? 3 : 2))
-		return request->action->needs_file ?
-			       "it takes a locator, and the file for the key" :
-			       "it takes one locator";
-	request->locator = operands[1];
-	request->file = count > 2 ? operands[2] : NULL;
-	return check_key_request(request);
+		return "it is add, remove, change, dump, list, bind or unbind";
+	if (request->action->needs_file && count != 3)
+		return "it takes a locator, and the file for the key";
+	if (count < 2 || (count > 2 && !request->action->take && !request->action->needs_file))
+		return "it takes one locator";
+	request->locator = operands[request->action->needs_file ? 1 : count - 1];
+	request->file = request->action->needs_file ? operands[2] : NULL;
+	if (request->action->take)
+		wrong = request->action->take(request, count - 2, operands + 1);
+	return wrong ?: check_key_request(request);
 }
 
 static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
@@ -682,6 +879,10 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 { "slot", required_argument, NULL, OPT_SLOT },
 					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_SLOT("key-slot", 0),
+					 OPEN_OPTION_TOKEN("token", 0),
+					 { "thumbprint", required_argument, NULL, OPT_THUMBPRINT },
+					 { "trust", no_argument, NULL, OPT_TRUST },
+					 { "pcrs", required_argument, NULL, OPT_PCRS },
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
 					 { "force", no_argument, NULL, OPT_FORCE },
@@ -692,8 +893,11 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 
 int cmd_key(int argc, char **argv)
 {
+	struct binding binding = { .kind = NULL };
 	struct request request = {
 		.self = argv[0],
+		.binding = &binding,
+		.unbound = LUKS_ANY_TOKEN,
 		.slot = CRYPT_ANY_SLOT,
 		.opens = CRYPT_ANY_SLOT,
 		.how = UNLOCK_DEFAULT,
@@ -706,5 +910,6 @@ int cmd_key(int argc, char **argv)
 	if (status != CMD_GO_ON)
 		return status;
 	wrong = take_operands(&request, argc - optind, argv + optind);
+	binding.wait = request.answer_timeout;
 	return wrong ? cmd_usage(argv[0], "%s", wrong) : change_keys(&request);
 }

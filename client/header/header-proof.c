@@ -51,7 +51,8 @@ static int open_slot(const struct header *header, const struct luks_source *sour
 	luks_memfd_init(&memfd, header->name);
 	ret = load_copy(&memfd, header, source, err);
 	if (ret == 0)
-		ret = luks_slots_open(&memfd, pass, NULL, &key, &len, err);
+		ret = pass->tokens ? luks_tokens_open(&memfd, pass, NULL, &key, &len, err) :
+				     luks_slots_open(&memfd, pass, NULL, &key, &len, err);
 	if (ret >= 0)
 		secret_free(key, len);
 	luks_memfd_close(&memfd);
@@ -62,8 +63,9 @@ static int prove(const struct header *header, const struct luks_source *source,
 		 const struct header_proof *proof, struct error *err)
 {
 	const struct luks_pass pass = {
-		.data = proof->key->data,
-		.len = proof->key->len,
+		.data = proof->key ? proof->key->data : NULL,
+		.len = proof->key ? proof->key->len : 0,
+		.tokens = proof->key ? NULL : proof->tokens,
 		.name = "this key",
 		.slot = proof->slot,
 		.fits = tagged_supported,

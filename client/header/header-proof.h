@@ -5,12 +5,14 @@
 
 #include "base/error.h"
 #include "header/header.h"
+#include "luks/luks-tokens.h"
 #include "terminal/key-input.h"
 
 /* What has to open. */
 struct header_proof {
-	const struct key *key;
-	int slot; /* that it is in */
+	const struct key *key;            /* or NULL: */
+	const struct luks_tokens *tokens; /* one of these */
+	int slot;                         /* that it is in */
 };
 
 /* Reads the header anew from the volume, and opens it. 0, or a negative errno with a message. */

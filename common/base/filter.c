@@ -1,4 +1,4 @@
-/* Between this process and the program is a third, the keeper, with a process group of its own, in which all
+/* Between this process and the program is a third, the keeper, with a session of its own, and in its group all
  * is that the program starts. It is told when this process dies, and the group is killed then; as it is by
  * this process when the time is up. So nobody is left behind who waits for a server that is silent.
  *
@@ -21,8 +21,6 @@
 #include "base/clock.h"
 #include "base/printable.h"
 
-#define SAID_MAX 2048 /* bytes of standard error that are looked at */
-
 /* What comes of a pipe. */
 struct stream {
 	int fd; /* or -1: that was all */
@@ -34,7 +32,7 @@ struct stream {
 struct run {
 	pid_t keeper;
 	struct stream out, said;
-	char text[SAID_MAX]; /* that it said */
+	char text[FILTER_SAID]; /* that it said */
 };
 
 /* ---- the keeper ---- */
@@ -61,7 +59,11 @@ static void filter_become_program(const struct filter *filter, const int fds[3])
 	for (int fd = 0; fd < 3; fd++)
 		if (dup2(fds[fd], fd) < 0)
 			_exit(126);
-	if (close_range(STDERR_FILENO + 1, ~0U, 0) == 0)
+	if (filter->fd == FILTER_FD)
+		fcntl(FILTER_FD, F_SETFD, 0);
+	else if (filter->fd && dup2(filter->fd, FILTER_FD) < 0)
+		_exit(126);
+	if (close_range(filter->fd ? FILTER_FD + 1 : FILTER_FD, ~0U, 0) == 0)
 		execv(filter->argv[0], (char *const *)filter->argv);
 	_exit(127);
 }
@@ -74,7 +76,7 @@ static void keep_program(const struct filter *filter, const int fds[3], pid_t pa
 
 	filter_usual_signals();
 	signal(SIGTERM, kill_group);
-	if (setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
+	if (setsid() < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
 		_exit(126);
 	pid = _Fork();
 	if (pid == 0) {
@@ -147,7 +149,7 @@ static int filter_start_run(const struct filter *filter, struct run *run, struct
 	pid_t self = getpid();
 
 	run->out = (struct stream){ -1, filter->out, filter->out_size, 0, true };
-	run->said = (struct stream){ -1, run->text, SAID_MAX - 1, 0, false };
+	run->said = (struct stream){ -1, run->text, FILTER_SAID - 1, 0, false };
 	if (ret == 0) {
 		run->keeper = _Fork();
 		ret = run->keeper < 0 ? -errno : 0;
@@ -155,7 +157,6 @@ static int filter_start_run(const struct filter *filter, struct run *run, struct
 	if (ret == 0 && run->keeper == 0)
 		keep_program(filter, (int[]){ in[0], out[1], said[1] }, self);
 	if (ret == 0) {
-		setpgid(run->keeper, run->keeper); /* which of the two is first, nobody knows */
 		run->out.fd = out[0];
 		run->said.fd = said[0];
 		out[0] = said[0] = -1;
@@ -230,6 +231,7 @@ static int filter_end_run(struct run *run, int64_t deadline)
 	if (keeper.fd >= 0)
 		close(keeper.fd);
 	kill(-run->keeper, SIGKILL);
+	kill(run->keeper, SIGKILL); /* before it has a group it is alone */
 	while (waitpid(run->keeper, &status, 0) < 0)
 		if (errno != EINTR)
 			return 0;
@@ -241,7 +243,6 @@ static int run_failed(struct run *run, struct error *err)
 {
 	char *last = NULL, *rest = run->text, *line, clean[256];
 
-	run->text[run->said.len] = '\0';
 	while ((line = strsep(&rest, "\n")))
 		if (line[strspn(line, " ")])
 			last = line;
@@ -264,6 +265,9 @@ long filter_run(const struct filter *filter, struct error *err)
 		close(run.out.fd);
 	if (run.said.fd >= 0)
 		close(run.said.fd);
+	run.text[run.said.len] = '\0';
+	if (filter->said)
+		memcpy(filter->said, run.text, FILTER_SAID);
 	if (ret == -ETIMEDOUT)
 		return error_set(err, ETIMEDOUT, "no answer within %u seconds",
 				 (filter->ms + 999) / 1000);

@@ -1,5 +1,5 @@
 /* filter: runs another program that makes bytes of bytes, as clevis does: what goes in on its standard
- * input, what comes out on its standard output. No shell, and it has its time: then it is killed, with all
+ * input, what comes out on its standard output. No shell, no terminal, and it has its time: then it is killed, with all
  * that it started. It is as well if this process dies.
  *
  * Any thread, also of somebody's program: no signal of its is handled or waited for but that its child
@@ -12,6 +12,8 @@
 #include "base/error.h"
 
 #define FILTER_IN_MAX 32768 /* bytes; a pipe takes more at once */
+#define FILTER_SAID   2048  /* bytes, with a NUL */
+#define FILTER_FD     3
 
 struct filter {
 	const char *const *argv; /* argv[0] is a path; NULL behind the last */
@@ -20,6 +22,8 @@ struct filter {
 	void *out;       /* where what comes out goes: secret memory, if it is one */
 	size_t out_size; /* bytes, more than come */
 	unsigned ms;     /* that it may take */
+	int fd;          /* passed on as descriptor FILTER_FD; or 0: none is */
+	char *said;      /* FILTER_SAID bytes for the last of its standard error; or NULL */
 };
 
 /* How many bytes came out; or a negative errno with a message that doesn't name the program: -EIO it failed,
