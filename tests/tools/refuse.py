@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import signal
 import struct
 import sys
 
@@ -23,4 +24,6 @@ libc = ctypes.CDLL(None, use_errno=True)
 for args in [(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program)]:
     if libc.prctl(*args):
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+for ignored in signal.SIGPIPE, signal.SIGXFSZ:  # by Python, which the command would inherit
+    signal.signal(ignored, signal.SIG_DFL)
 os.execvp(command[0], command)

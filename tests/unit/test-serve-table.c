@@ -282,10 +282,10 @@ static void a_wrong_option_is_named(void **state)
 static void an_option_has_an_effect(void **state)
 {
 	static const char *const options[][2] = {
-		{ "/c none header=/h", "option header needs a key" },
-		{ "/c none slot=1", "option slot needs a key" },
-		{ "/c none keyfile-size=1", "option keyfile-size needs a key" },
-		{ "/c none max-kdf-time=1", "option max-kdf-time needs a key" },
+		{ "/c none header=/h", "option header needs a key or a token" },
+		{ "/c none slot=1", "option slot needs a key or a token" },
+		{ "/c none keyfile-size=1", "option keyfile-size needs a key file" },
+		{ "/c none max-kdf-time=1", "option max-kdf-time needs a key or a token" },
 		{ "/c none reconnect=1", "option reconnect needs an NBD URI" },
 		{ "/c none connections=1", "option connections needs an NBD URI" },
 		{ "nbd://h/ none direct=on", "option direct needs a file or block device" },
