@@ -349,6 +349,10 @@ static void print_luks(const struct report *report)
 	size_line("payload size:", payload_of(report));
 	if (luks->integrity[0])
 		line("integrity:", "%s", luks->integrity);
+	if (luks->tag_size) {
+		line("tags:", "%u bytes a sector", luks->tag_size);
+		line("journal:", "%" PRIu32 " sections", luks->journal_sections);
+	}
 	if (luks->requirements[0])
 		line("requirements:", "%s", luks->requirements);
 	if (luks->flags[0])
@@ -473,6 +477,10 @@ static struct json_object *json_luks(const struct report *report)
 	json_add_number(object, "data_offset", luks->data_offset);
 	json_add_number(object, "payload_size", payload_of(report));
 	json_add_text(object, "integrity", luks->integrity);
+	if (luks->tag_size) {
+		json_add_number(object, "tag_size", luks->tag_size);
+		json_add_number(object, "journal_sections", luks->journal_sections);
+	}
 	json_add_text(object, "requirements", luks->requirements);
 	json_object_object_add(object, "flags", json_words(luks->flags));
 	json_add_flag(object, "data_elsewhere", luks->data_elsewhere && !report->request->header);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "integrity/layout.h"
 #include "luks/luks-json.h"
 
 /* Copies what a header says, cut to fit. text may be NULL. */
@@ -159,10 +160,31 @@ static void read_cipher(struct crypt_device *cd, struct header_facts *facts)
 	cut_text(facts->cipher, sizeof(facts->cipher), both);
 }
 
+/* Of a disk with integrity: how large that in it is, and what its tags and journal take. */
+static void read_superblock(struct header *header, struct header_facts *facts)
+{
+	uint64_t start = facts->data_offset;
+	uint8_t bytes[SUPERBLOCK_LEN];
+	struct superblock superblock;
+	struct layout layout;
+
+	if (!facts->integrity[0] || facts->data_elsewhere || !header->volume ||
+	    start > header->size || header->size - start < sizeof(bytes) ||
+	    header_read_bytes(header, bytes, sizeof(bytes), start, "reading the superblock",
+			      NULL) ||
+	    superblock_read(bytes, header->name, &superblock, NULL) ||
+	    layout_make(&superblock, header->size - start, header->name, &layout, NULL))
+		return;
+	facts->data_size = layout.size;
+	facts->tag_size = layout.tag_size;
+	facts->journal_sections = layout.sections;
+}
+
 int facts_read(struct header *header, struct header_facts *facts, struct error *err)
 {
 	struct crypt_device *cd = header->memfd.cd;
 	int key_len = crypt_get_volume_key_size(cd);
+	int ret;
 
 	memset(facts, 0, sizeof(*facts));
 	facts->version = header->version;
@@ -178,7 +200,10 @@ int facts_read(struct header *header, struct header_facts *facts, struct error *
 	facts->data_offset = crypt_get_data_offset(cd) * HEADER_UNIT;
 	facts->data_elsewhere = header->data_elsewhere;
 	read_slots(cd, facts);
-	return header->version == 2 ? read_json(header, facts, err) : 0;
+	ret = header->version == 2 ? read_json(header, facts, err) : 0;
+	if (ret == 0)
+		read_superblock(header, facts);
+	return ret;
 }
 
 static void print_slot(const struct slot_facts *slot)

@@ -36,11 +36,13 @@ struct header_facts {
 	unsigned version;
 	const char *damaged_copy; /* LUKS2: "first" or "second" of the header's, or "" */
 	char uuid[48], label[64], cipher[64];
-	unsigned key_bits;      /* 0 where no key slot tells */
-	unsigned sector;        /* bytes */
-	uint64_t data_offset;   /* bytes */
-	uint64_t data_size;     /* bytes; 0: up to the end of the device */
-	char integrity[64];     /* or "" */
+	unsigned key_bits;    /* 0 where no key slot tells */
+	unsigned sector;      /* bytes */
+	uint64_t data_offset; /* bytes */
+	uint64_t data_size;   /* bytes; 0: up to the end of the device */
+	char integrity[64];   /* or "" */
+	unsigned tag_size;    /* bytes a sector; 0: that superblock can't be read */
+	uint32_t journal_sections;
 	char requirements[256]; /* names with spaces between them, or "" */
 	char flags[256];        /* likewise */
 	bool data_elsewhere;    /* a detached header */

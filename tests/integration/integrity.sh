@@ -186,6 +186,9 @@ refusals() {
 	ok "refused: a disk" format --size 20M --integrity aead --integrity-no-journal --integrity-no-wipe
 	ok "its header has the flag" grep -q no-journal <(cryptsetup luksDump "$disk")
 	ok "info shows it" grep -qE "integrity: +aead" <("$ndio" info "$disk")
+	ok "info shows its tags" grep -qE "tags: +28 bytes" <("$ndio" info "$disk")
+	ok "info knows the size without the key" grep -q '"payload_size":3940352' \
+		<("$ndio" info --json "$disk" | tr -d ' ')
 	cp "$disk" "$T/whole"
 	printf X | dd of="$disk" bs=1 seek=$START conv=notrunc status=none
 	ok "no superblock" fails "$disk: integrity: there is no superblock" "$ndio" copy \
