@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -29,8 +30,15 @@ struct stream {
 	bool is_bounded;  /* more than fits is an error; else it is passed over */
 };
 
+/* What goes in. */
+struct input {
+	int fd;
+	void *memory; /* mapped and locked; NULL where nothing goes in */
+};
+
 struct run {
 	pid_t keeper;
+	struct input in;
 	struct stream out, said;
 	char text[FILTER_SAID]; /* that it said */
 };
@@ -118,36 +126,48 @@ static void filter_close_both(const int ends[2])
 			close(ends[i]);
 }
 
-/* All of it at once, before there is who reads it: it fits, and raises no SIGPIPE. */
-static int filter_fill_pipe(const int ends[2], const struct filter *filter)
+/* A file without a name, in locked memory: some programs want to seek in what they read, and one that ends
+ * early raises no SIGPIPE here. */
+static int filter_make_input(const struct filter *filter, struct input *input)
 {
-	ssize_t n;
-
+	*input = (struct input){ .fd = memfd_create("ndio-input", MFD_CLOEXEC) };
+	if (input->fd < 0 || filter_lift(&input->fd) < 0)
+		return -errno;
+	if (filter->in_len == 0)
+		return 0;
 	if (filter->in_len > FILTER_IN_MAX)
 		return -EFBIG;
-	if (fcntl(ends[1], F_SETFL, O_NONBLOCK) < 0)
+	if (ftruncate(input->fd, filter->in_len) < 0)
 		return -errno;
-	n = write(ends[1], filter->in, filter->in_len);
-	return n < 0 ? -errno : (size_t)n == filter->in_len ? 0 : -ENOSPC;
+	input->memory =
+		mmap(NULL, filter->in_len, PROT_READ | PROT_WRITE, MAP_SHARED, input->fd, 0);
+	if (input->memory == MAP_FAILED || mlock(input->memory, filter->in_len) < 0)
+		return -errno;
+	memcpy(input->memory, filter->in, filter->in_len);
+	return 0;
 }
 
-static int filter_make_pipes(const struct filter *filter, int in[2], int out[2], int said[2])
+/* It was read, or won't be. */
+static void filter_end_input(const struct filter *filter, struct input *input)
 {
-	int ret = filter_make_pipe(in);
+	if (input->memory && input->memory != MAP_FAILED) {
+		explicit_bzero(input->memory, filter->in_len);
+		munmap(input->memory, filter->in_len);
+	}
+	if (input->fd >= 0)
+		close(input->fd);
+}
+
+static int filter_start_run(const struct filter *filter, struct run *run, struct error *err)
+{
+	int out[2] = { -1, -1 }, said[2] = { -1, -1 };
+	int ret = filter_make_input(filter, &run->in);
+	pid_t self = getpid();
 
 	if (ret == 0)
 		ret = filter_make_pipe(out);
 	if (ret == 0)
 		ret = filter_make_pipe(said);
-	return ret < 0 ? ret : filter_fill_pipe(in, filter);
-}
-
-static int filter_start_run(const struct filter *filter, struct run *run, struct error *err)
-{
-	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, said[2] = { -1, -1 };
-	int ret = filter_make_pipes(filter, in, out, said);
-	pid_t self = getpid();
-
 	run->out = (struct stream){ -1, filter->out, filter->out_size, 0, true };
 	run->said = (struct stream){ -1, run->text, FILTER_SAID - 1, 0, false };
 	if (ret == 0) {
@@ -155,15 +175,16 @@ static int filter_start_run(const struct filter *filter, struct run *run, struct
 		ret = run->keeper < 0 ? -errno : 0;
 	}
 	if (ret == 0 && run->keeper == 0)
-		keep_program(filter, (int[]){ in[0], out[1], said[1] }, self);
+		keep_program(filter, (int[]){ run->in.fd, out[1], said[1] }, self);
 	if (ret == 0) {
 		run->out.fd = out[0];
 		run->said.fd = said[0];
 		out[0] = said[0] = -1;
 	}
-	filter_close_both(in);
 	filter_close_both(out);
 	filter_close_both(said);
+	if (ret < 0)
+		filter_end_input(filter, &run->in);
 	return ret < 0 ? error_set(err, -ret, "can't be started: %s", strerror(-ret)) : 0;
 }
 
@@ -261,6 +282,7 @@ long filter_run(const struct filter *filter, struct error *err)
 		return ret;
 	ret = filter_read_streams(&run, deadline);
 	status = filter_end_run(&run, ret < 0 ? 0 : deadline);
+	filter_end_input(filter, &run.in);
 	if (run.out.fd >= 0)
 		close(run.out.fd);
 	if (run.said.fd >= 0)

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-#define FILTER_IN_MAX 32768 /* bytes; a pipe takes more at once */
+#define FILTER_IN_MAX 32768 /* bytes, which are locked meanwhile */
 #define FILTER_SAID   2048  /* bytes, with a NUL */
 #define FILTER_FD     3
 
