@@ -59,7 +59,7 @@ FUZZ_TOOLS := clang:clang
 DEB_TOOLS  := dpkg-buildpackage:dpkg-dev dh:debhelper dh_python3:dh-python lintian:lintian
 PACKAGE_TOOLS := $(DEB_TOOLS) mmdebstrap:mmdebstrap rpmbuild:rpm unshare:util-linux
 VM_TOOLS   := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static nbd-client:nbd-client \
-	      dmsetup:dmsetup xz:xz-utils
+	      dmsetup:dmsetup xz:xz-utils swtpm:swtpm
 # What qemu and nbdkit load is a file.
 MULTIARCH  := /usr/lib/$(shell $(CC) -print-multiarch)
 CEPH_TOOLS := ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common radosgw:radosgw

@@ -14,6 +14,7 @@
 GUEST_TIMEOUT=120
 declare -A ports=()
 nbdkit_options=() # for all that is served
+machine_options=() # of qemu
 key=passphrase=+$T/pass
 
 # boot CPUS [PROGRAM...]: with these beside nbd-client.
@@ -37,7 +38,7 @@ boot() {
 		-serial "file:$T/console" \
 		-netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
 		-device virtio-serial-pci -chardev "pipe,id=guest,path=$T/guest" \
-		-device virtserialport,chardev=guest || exit 1
+		-device virtserialport,chardev=guest "${machine_options[@]}" || exit 1
 	exec {both}>&-
 	ok "the machine boots" guest 'uname -r; grep MemTotal /proc/meminfo' || exit 1
 	rm "$T/initramfs"
