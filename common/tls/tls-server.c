@@ -18,24 +18,30 @@
 struct tls_server {
 	SSL_CTX *ctx;
 	struct tls_server_options options;
+	struct error unread; /* why the last client's key couldn't even be looked for, or "" */
 };
 
 /* ---- pre-shared keys ---- */
 
 static int find_psk(SSL *ssl, const unsigned char *id, size_t id_len, SSL_SESSION **session)
 {
-	const struct tls_server *server = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+	struct tls_server *server = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 	char user[PSK_USER_MAX + 1];
 	struct psk psk = { 0 };
+	int ret;
 
 	*session = NULL;
+	server->unread.text[0] = '\0';
 	/* It may be a ticket, which is OpenSSL's to look at. */
 	if (id_len == 0 || id_len > PSK_USER_MAX || memchr(id, '\0', id_len))
 		return 1;
 	memcpy(user, id, id_len);
 	user[id_len] = '\0';
-	if (psk_find(server->options.psk_file, user, &psk, NULL) == 0)
+	ret = psk_find(server->options.psk_file, user, &psk, &server->unread);
+	if (ret == 0)
 		*session = tls_psk_session(ssl, &psk);
+	else if (ret == -ENOENT)
+		server->unread.text[0] = '\0'; /* nobody of that name */
 	psk_clear(&psk);
 	return 1;
 }
@@ -119,12 +125,16 @@ SSL *tls_server_connection(struct tls_server *server, int fd)
 	return NULL;
 }
 
-const char *tls_server_reason(char *text, size_t size)
+const char *tls_server_reason(struct tls_server *server, char *text, size_t size)
 {
 	unsigned long code = ERR_peek_error();
 	const char *reason = code ? ERR_reason_error_string(code) : NULL;
 
+	/* What OpenSSL says then is only that it has no key. */
+	if (code && server->unread.text[0])
+		reason = server->unread.text;
 	snprintf(text, size, "%s", reason ? reason : "the client has gone");
+	server->unread.text[0] = '\0';
 	ERR_clear_error();
 	return text;
 }

@@ -22,10 +22,11 @@ int tls_server_make(const struct tls_server_options *options, struct tls_server 
 void tls_server_free(struct tls_server *server); /* no connection is left; NULL is fine */
 
 /* A connection that waits for the client's hello, over a socket that doesn't block and stays the
- * caller's. NULL: no memory. Any thread. */
+ * caller's. NULL: no memory. Any thread; but one thread shakes hands, for all connections. */
 SSL *tls_server_connection(struct tls_server *server, int fd);
 
-/* Why the connection failed, for a message: empties OpenSSL's queue of errors. */
-const char *tls_server_reason(char *text, size_t size);
+/* Why a handshake failed, right after it did, for a message: that the file of keys can't be read any more,
+ * too. Empties OpenSSL's queue of errors. */
+const char *tls_server_reason(struct tls_server *server, char *text, size_t size);
 
 #endif

@@ -379,7 +379,7 @@ static void watch_guest(struct door *door, struct guest *guest, uint32_t events)
 static bool secure(struct door *door, struct guest *guest, bool *gone)
 {
 	struct stream *stream = &guest->stream;
-	char text[256], why[320];
+	char text[512], why[560];
 	uint32_t events;
 	int ret = -1;
 
@@ -398,7 +398,8 @@ static bool secure(struct door *door, struct guest *guest, bool *gone)
 		watch_guest(door, guest, events);
 		return false;
 	}
-	snprintf(why, sizeof(why), "no TLS with it: %s", tls_server_reason(text, sizeof(text)));
+	snprintf(why, sizeof(why), "no TLS with it: %s",
+		 tls_server_reason(door->options.tls, text, sizeof(text)));
 	send_away(door, guest, why);
 	*gone = true;
 	return false;

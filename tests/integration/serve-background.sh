@@ -72,6 +72,13 @@ ok "a key that is added" "$ndio" psk keys.psk bob
 ok "it is found, by a path from the caller's folder" shown "$(psk_of bob)"
 "$ndio" info "$(psk_of bob none)" >/dev/null 2>&1
 ok "what a client does wrong is in the log" await grep -qs 'asks for "none"' syslog
+cp keys.psk clients.psk
+echo nonsense >>keys.psk
+his=$(psk_of bob)
+ok "a file of keys with a mistake in it: nobody is let in" not "$ndio" info "${his/keys.psk/clients.psk}"
+ok "and the log says which" await grep -qs 'no TLS with it: .*keys.psk: line 3' syslog
+cp clients.psk keys.psk
+ok "as it was" shown "$his"
 is "and nowhere else" "$(without_limits said)" "$said"
 kill -TERM "$pid"
 ok "it ends" await none_left
