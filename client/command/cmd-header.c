@@ -189,13 +189,24 @@ static int set_priority(struct header *header, const struct header_request *requ
 			 0;
 }
 
+/* The new one, or a copy of the old, since libcryptsetup writes to where that is. */
+static const char *keep_label(char *copy, size_t size, const char *new, const char *old)
+{
+	if (new)
+		return new;
+	snprintf(copy, size, "%s", old ? old : "");
+	return copy;
+}
+
 /* libcryptsetup sets both: what isn't given stays. */
 static int set_label(struct header *header, const struct header_request *request, struct error *err)
 {
 	struct crypt_device *cd = header->memfd.cd;
-	const char *label = request->label ? request->label : crypt_get_label(cd);
-	const char *subsystem = request->subsystem ? request->subsystem : crypt_get_subsystem(cd);
-	int ret = crypt_set_label(cd, label, subsystem);
+	char label[64], subsystem[64]; /* LUKS2's have up to 47 bytes */
+	int ret = crypt_set_label(
+		cd, keep_label(label, sizeof(label), request->label, crypt_get_label(cd)),
+		keep_label(subsystem, sizeof(subsystem), request->subsystem,
+			   crypt_get_subsystem(cd)));
 
 	return ret < 0 ? error_set(err, -ret, "%s: the label: %s", header->name,
 				   luks_memfd_reason(&header->memfd, ret)) :

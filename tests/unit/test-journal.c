@@ -101,11 +101,14 @@ static void step_write(struct step *step)
 static void step_copy(struct step *step)
 {
 	const struct journal_block *block = &step->work.blocks[step->at / 2];
-	uint64_t offset = block->sector * LAYOUT_SECTOR;
+	uint64_t offset;
 
-	if (step->at == 2 * step->work.block_count)
+	if (step->at == 2 * step->work.block_count) {
 		land(JOURNAL_COPY);
-	else if (step->at++ % 2 == 0)
+		return;
+	}
+	offset = block->sector * LAYOUT_SECTOR;
+	if (step->at++ % 2 == 0)
 		disk_write(layout_data_at(&layout, offset), block->data, layout.block);
 	else
 		disk_write(layout_tag_at(&layout, offset), block->tag, layout.tag_size);

@@ -73,7 +73,7 @@ static void a_tag_lies_in_two_chunks(void **state)
 	tags_get(&tags, chunk, 1169 * 4096, 3, out);
 	assert_memory_equal(in, out, sizeof(in));
 	assert_memory_equal(chunk[0]->bytes + 1169 * 28, in, TAG_CHUNK - 1169 * 28);
-	assert_memory_equal(chunk[1]->bytes, in + TAG_CHUNK - 1169 * 28,
+	assert_memory_equal(chunk[1]->bytes, in + (TAG_CHUNK - 1169 * 28),
 			    sizeof(in) - (TAG_CHUNK - 1169 * 28));
 	assert_int_equal(tags_dirty_pages(&tags), 2);
 	tags_let_go(&tags, chunk[0]);
