@@ -29,6 +29,10 @@ V        ?=
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+# As many jobs as there are processors, unless -j says how many.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 AR       := ar
 LD       := ld
 OBJCOPY  := objcopy
