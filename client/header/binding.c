@@ -147,11 +147,12 @@ static int learn_thumbprint(struct binding *binding, const char *config, char th
 			    struct error *err)
 {
 	char *jwe = malloc(FILTER_IN_MAX), *said = calloc(1, FILTER_SAID);
+	struct error why = { "out of memory" };
 	const char *found = NULL;
 	int ret = -ENOMEM;
 
 	if (jwe && said) {
-		ret = encrypt(binding, "tang", config, false, jwe, said, err);
+		ret = encrypt(binding, "tang", config, false, jwe, said, &why);
 		found = find_thumbprint(said);
 	}
 	if (found)
@@ -160,7 +161,7 @@ static int learn_thumbprint(struct binding *binding, const char *config, char th
 	free(said);
 	if (found)
 		return confirm_thumbprint(binding->what, thumbprint, err);
-	return ret < 0 ? error_set(err, -ret, "%.200s", err->text) :
+	return ret < 0 ? error_set(err, -ret, "%s: %s", binding->what, why.text) :
 			 error_set(err, EPROTO, "%s: it has no key to trust", binding->what);
 }
 

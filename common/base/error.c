@@ -8,12 +8,14 @@
 int error_set(struct error *err, int errnum, const char *fmt, ...)
 {
 	int saved = errno;
+	struct error made;
 	va_list args;
 
 	if (err) {
 		va_start(args, fmt);
-		vsnprintf(err->text, sizeof(err->text), fmt, args);
+		vsnprintf(made.text, sizeof(made.text), fmt, args);
 		va_end(args);
+		strcpy(err->text, made.text);
 	}
 	errno = saved;
 	return -errnum;

@@ -9,7 +9,8 @@ struct error {
 };
 
 /* Records a message, cut to fit, and returns -errnum, so that a failing function ends in
- * `return error_set(err, EINVAL, ...)`. errnum is positive. err may be NULL. errno stays. */
+ * `return error_set(err, EINVAL, ...)`. errnum is positive. err may be NULL. errno stays.
+ * What err has may be among the arguments. */
 int error_set(struct error *err, int errnum, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -71,6 +71,8 @@ from_clevis() {
 	make_luks2 "$disk" 18M
 	cp "$disk" "$T/before"
 	like "away" "$(key bind --key-file "$T/pass" --trust tang "$tang" "$disk")" "Unable to fetch advertisement"
+	like "away, and not trusted yet" "$(key bind --key-file "$T/pass" tang "$tang" "$disk" </dev/null)" \
+		"$tang: .*Unable to fetch advertisement"
 	ok "away: nothing is written" cmp "$disk" "$T/before"
 }
 
