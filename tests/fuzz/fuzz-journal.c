@@ -6,35 +6,18 @@
 #define MAX_SECTIONS 6
 #define SIZE         (1 << 20) /* bytes of data */
 
-struct input {
-	const uint8_t *bytes;
-	size_t len;
-};
-
 static struct layout layout;
 static struct journal journal;
 static uint8_t *disk, *memory; /* the journal's sections; and those in memory */
 static unsigned buffers;
 
-static unsigned take(struct input *input, unsigned below)
-{
-	unsigned value;
-
-	if (input->len < 2)
-		return 0;
-	value = input->bytes[0] | input->bytes[1] << 8;
-	input->bytes += 2;
-	input->len -= 2;
-	return value % below;
-}
-
-static void lay_out(struct input *input)
+static void lay_out(struct fuzz_input *input)
 {
 	struct superblock superblock = {
-		.tag_size = 16 + take(input, 97),
-		.block = 512 << take(input, 4),
+		.tag_size = 16 + fuzz_take(input, 97),
+		.block = 512 << fuzz_take(input, 4),
 		.log2_interleave = 5,
-		.journal_sections = 1 + take(input, MAX_SECTIONS),
+		.journal_sections = 1 + fuzz_take(input, MAX_SECTIONS),
 		.provided_sectors = SIZE / LAYOUT_SECTOR,
 		.fixed_padding = true,
 	};
@@ -42,12 +25,12 @@ static void lay_out(struct input *input)
 
 	fuzz_check(layout_make(&superblock, 64 << 20, "disk", &layout, &err) == 0);
 	disk = calloc(layout.sections, layout.section_len);
-	buffers = 1 + take(input, layout.sections);
+	buffers = 1 + fuzz_take(input, layout.sections);
 	memory = malloc(buffers * layout.section_len);
 	fuzz_check(disk && memory);
 }
 
-static void make_section(struct input *input, uint32_t section)
+static void make_section(struct fuzz_input *input, uint32_t section)
 {
 	uint8_t *bytes = disk + section * layout.section_len;
 	uint8_t data[4096], tag[112];
@@ -55,21 +38,21 @@ static void make_section(struct input *input, uint32_t section)
 	memset(data, section, sizeof(data));
 	memset(tag, section, sizeof(tag));
 	journal_section_clear(&layout, bytes, true);
-	for (unsigned count = take(input, 8); count > 0; count--)
-		journal_section_put(&layout, bytes, take(input, layout.entries),
-				    take(input, SIZE / layout.block) * layout.block_sectors, data,
-				    tag);
-	journal_section_seal(&layout, bytes, section, take(input, JOURNAL_SEQS));
+	for (unsigned count = fuzz_take(input, 8); count > 0; count--)
+		journal_section_put(&layout, bytes, fuzz_take(input, layout.entries),
+				    fuzz_take(input, SIZE / layout.block) * layout.block_sectors,
+				    data, tag);
+	journal_section_seal(&layout, bytes, section, fuzz_take(input, JOURNAL_SEQS));
 }
 
-static void change(struct input *input)
+static void change(struct fuzz_input *input)
 {
-	uint64_t where = (uint64_t)take(input, 1 << 16) << 16 | take(input, 1 << 16);
+	uint64_t where = (uint64_t)fuzz_take(input, 1 << 16) << 16 | fuzz_take(input, 1 << 16);
 	uint64_t all = layout.sections * layout.section_len;
 	uint8_t *at = disk + where % all;
 
-	for (unsigned len = take(input, 16); len > 0 && at < disk + all; len--)
-		*at++ = take(input, 256);
+	for (unsigned len = fuzz_take(input, 16); len > 0 && at < disk + all; len--)
+		*at++ = fuzz_take(input, 256);
 }
 
 /* What a volume would do, in memory; blocks go nowhere. */
@@ -110,12 +93,12 @@ static void open_journal(void)
 	fuzz_check((journal.state == JOURNAL_FAILED) == (journal.why.text[0] != '\0'));
 }
 
-static void write_some(struct input *input)
+static void write_some(struct fuzz_input *input)
 {
 	uint8_t data[4096] = { 0 }, tag[112] = { 0 };
 
 	while (input->len > 1) {
-		uint64_t sector = take(input, SIZE / layout.block) * layout.block_sectors;
+		uint64_t sector = fuzz_take(input, SIZE / layout.block) * layout.block_sectors;
 		uint32_t entry;
 		int got;
 
@@ -124,7 +107,7 @@ static void write_some(struct input *input)
 		fuzz_check(got == 1);
 		journal_fill(&journal, entry, data, tag);
 		journal_filled(&journal, entry, 1);
-		if (take(input, 4) == 0)
+		if (fuzz_take(input, 4) == 0)
 			journal_flush(&journal);
 		fuzz_check(journal_read(&journal, sector, data, tag));
 	}
@@ -132,12 +115,12 @@ static void write_some(struct input *input)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input input = { data, size };
+	struct fuzz_input input = { data, size };
 
 	lay_out(&input);
 	for (uint32_t i = 0; i < layout.sections; i++)
 		make_section(&input, i);
-	for (unsigned count = take(&input, 8); count > 0; count--)
+	for (unsigned count = fuzz_take(&input, 8); count > 0; count--)
 		change(&input);
 	open_journal();
 	if (journal.state == JOURNAL_RUNNING) {

@@ -6,24 +6,7 @@
 #define SIZE  (3 << 20)
 #define AREAS 200
 
-struct input {
-	const uint8_t *bytes;
-	size_t len;
-};
-
 static uint8_t *file;
-
-static unsigned take(struct input *input, unsigned below)
-{
-	unsigned value;
-
-	if (input->len < 2)
-		return 0;
-	value = input->bytes[0] | input->bytes[1] << 8;
-	input->bytes += 2;
-	input->len -= 2;
-	return value % below;
-}
 
 static int file_read(void *opaque, uint64_t at, void *bytes, size_t len)
 {
@@ -49,19 +32,20 @@ static int file_sync(void *opaque)
 	return 0;
 }
 
-static void use(struct trust *trust, struct input *input)
+static void use(struct trust *trust, struct fuzz_input *input)
 {
 	uint8_t hash[TRUST_HASH] = { 0 };
 	struct error err;
 	int ret = 0;
 
-	for (unsigned count = take(input, 64); ret == 0 && count > 0; count--) {
-		uint64_t area = trust->volume.areas ? take(input, AREAS) % trust->volume.areas : 0;
+	for (unsigned count = fuzz_take(input, 64); ret == 0 && count > 0; count--) {
+		uint64_t area =
+			trust->volume.areas ? fuzz_take(input, AREAS) % trust->volume.areas : 0;
 
 		if (trust->volume.areas == 0)
 			break;
-		hash[0] = take(input, 8) + 1;
-		switch (take(input, 5)) {
+		hash[0] = fuzz_take(input, 8) + 1;
+		switch (fuzz_take(input, 5)) {
 		case 0:
 			ret = trust_saw(trust, area, hash, &err);
 			fuzz_check(ret < 0 || trust_check(trust, area, hash) == TRUST_SAME);
@@ -85,21 +69,21 @@ static void use(struct trust *trust, struct input *input)
 	trust_sync(trust, &err);
 }
 
-static void change(struct input *input)
+static void change(struct fuzz_input *input)
 {
 	/* Heads, logs and hashes are as likely. */
 	static const unsigned starts[] = { 0, 128, 256, 1280, 2304 };
-	size_t at = starts[take(input, 5)] * 1024 + take(input, 16384);
+	size_t at = starts[fuzz_take(input, 5)] * 1024 + fuzz_take(input, 16384);
 
-	for (unsigned len = take(input, 16); len > 0; len--)
-		file[at++] = take(input, 256);
+	for (unsigned len = fuzz_take(input, 16); len > 0; len--)
+		file[at++] = fuzz_take(input, 256);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct trust_io io = { file_read, file_write, file_sync, NULL, "file" };
 	struct trust_volume volume = { .uuid = "uuid", .areas = AREAS, .block = 4096 };
-	struct input input = { data, size };
+	struct fuzz_input input = { data, size };
 	struct trust trust;
 	struct error err;
 	char *text;
@@ -109,7 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_check(trust_open(&trust, &io, &err) == 0);
 	use(&trust, &input);
 	trust_destroy(&trust);
-	for (unsigned count = take(&input, 4); count > 0; count--)
+	for (unsigned count = fuzz_take(&input, 4); count > 0; count--)
 		change(&input);
 	if (trust_open(&trust, &io, &err) == 0) {
 		use(&trust, &input);

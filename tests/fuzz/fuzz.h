@@ -33,4 +33,23 @@ static inline char *fuzz_string(const uint8_t *bytes, size_t len)
 	return text;
 }
 
+/* Bytes out of which choices are made, in order. */
+struct fuzz_input {
+	const uint8_t *bytes;
+	size_t len;
+};
+
+/* The next choice, of so many up to 65536; 0 behind the last. */
+static inline unsigned fuzz_take(struct fuzz_input *input, unsigned below)
+{
+	unsigned value;
+
+	if (input->len < 2)
+		return 0;
+	value = input->bytes[0] | input->bytes[1] << 8;
+	input->bytes += 2;
+	input->len -= 2;
+	return value % below;
+}
+
 #endif

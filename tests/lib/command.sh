@@ -64,3 +64,15 @@ terminal() {
 make_small() {
 	make_luks2 "$T/disk" 3M --luks2-keyslots-size 1M --offset 4096 >/dev/null
 }
+
+# run_lines STEP LINES: commands of a page, in this shell, up to the first that fails.
+run_lines() {
+	local line lines
+
+	mapfile -t lines <<<"$2"
+	[ -n "$2" ] || { echo "no step $1"; return 1; }
+	for line in "${lines[@]}"; do
+		echo "$line"
+		eval "$line" || return
+	done
+}

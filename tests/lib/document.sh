@@ -27,12 +27,5 @@ document_loose() {
 # run_document STEP [SED-SCRIPT]: in this shell, up to the first command that fails, with what the script
 # replaces.
 run_document() {
-	local command commands
-
-	mapfile -t commands < <(document_commands "$1" | sed -e "${2:-}")
-	[ ${#commands[@]} -gt 0 ] || { echo "no step $1"; return 1; }
-	for command in "${commands[@]}"; do
-		echo "$command"
-		eval "$command" || return
-	done
+	run_lines "$1" "$(document_commands "$1" | sed -e "${2:-}")"
 }

@@ -32,12 +32,5 @@ tutorial_loose() {
 # run_step STEP [SED-SCRIPT]: in this shell, up to the first command that fails, with what the script
 # replaces.
 run_step() {
-	local command commands
-
-	mapfile -t commands < <(tutorial_commands "$1" | sed -e "${2:-}")
-	[ ${#commands[@]} -gt 0 ] || { echo "no step $1"; return 1; }
-	for command in "${commands[@]}"; do
-		echo "$command"
-		eval "$command" || return
-	done
+	run_lines "$1" "$(tutorial_commands "$1" | sed -e "${2:-}")"
 }
