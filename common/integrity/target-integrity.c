@@ -626,6 +626,9 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	all->start = options->start;
 	all->notice = options->notice;
 	ret = read_layout(all, options, err);
+	if (ret == 0 && options->trust)
+		ret = error_set(err, ENOTSUP, "%s: integrity: areas can't be trusted yet",
+				below->name);
 	if (ret == 0)
 		ret = carry_out_journal(all, options->recover, err);
 	if (ret < 0) {

@@ -13,6 +13,7 @@
 #include "base/notice.h"
 #include "engine/target.h"
 #include "integrity/layout.h"
+#include "integrity/trust.h"
 
 #define INTEGRITY_CACHE (UINT64_C(32) * 1024 * 1024)
 
@@ -23,6 +24,9 @@ struct target_integrity_options {
 	uint64_t cache;       /* bytes of tags kept in memory; 0: INTEGRITY_CACHE */
 	bool recover;         /* carry out what is left in the journal, by writing to the disk */
 	struct notice notice; /* told of blocks whose tag is wrong, later */
+	/* What the areas were, or NULL: opened, and its volume, header and key checked, by the caller, who
+	 * closes it after the target and doesn't use it until then. */
+	struct trust *trust;
 };
 
 /* Reads the superblock. below, which may have no queues yet, becomes the new target's, to be closed
