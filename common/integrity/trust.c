@@ -18,12 +18,14 @@
 #define LOG_SPACE  (1024 * 1024)
 #define HASHES_AT  (LOGS_AT + 2 * LOG_SPACE)
 #define RECORD     64
-#define RECORDS    (LOG_SPACE / RECORD)
+#define RECORDS    TRUST_LOG
 #define RECORD_SUM 56   /* bytes of a record that its sum is over */
 #define PAGE       4096 /* of hashes, that are written together */
 #define MOST_AREAS (UINT64_C(1) << 40)
 #define DIGEST_LEN 32
 #define NONE       UINT32_MAX
+#define WHOLE      UINT32_MAX /* in place of a leaf: the area */
+#define LEAF_SHIFT 40         /* a leaf's number, in a record's area */
 
 static const uint8_t magic[8] = "ndiotrus";
 
@@ -40,11 +42,13 @@ struct head_bytes {
 
 _Static_assert(sizeof(struct head_bytes) == 168 && TEXT_AT + TRUST_TEXT == HEAD_SPACE,
 	       "a head has its place");
+_Static_assert(RECORDS *RECORD == LOG_SPACE, "a log has its own");
 
 enum record_kind {
 	RECORD_INTENDED = 1,
 	RECORD_WROTE = 2,
 	RECORD_SAW = 3,
+	RECORD_LEAF = 4,
 };
 
 struct record_bytes {
@@ -76,26 +80,44 @@ int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH])
 	return hash_two("\0", 1, tags, len, hash);
 }
 
-int trust_hash_leaves(const void *leaves, size_t count, uint8_t hash[TRUST_HASH])
+int trust_hash_page(const void *leaves, size_t count, uint8_t hash[TRUST_HASH])
 {
 	return hash_two("\1", 1, leaves, count * TRUST_HASH, hash);
 }
 
+int trust_hash_pages(const void *pages, size_t count, uint8_t hash[TRUST_HASH])
+{
+	return hash_two("\2", 1, pages, count * TRUST_HASH, hash);
+}
+
+static int hash_leaves(const uint8_t *leaves, size_t count, uint8_t hash[TRUST_HASH])
+{
+	size_t pages = (count + TRUST_PAGE - 1) / TRUST_PAGE;
+	uint8_t *all = malloc(pages * TRUST_HASH + 1);
+	int ret = all ? 0 : -ENOMEM;
+
+	for (size_t i = 0; ret == 0 && i < pages; i++)
+		ret = trust_hash_page(leaves + i * TRUST_PAGE * TRUST_HASH,
+				      min_u64(count - i * TRUST_PAGE, TRUST_PAGE),
+				      all + i * TRUST_HASH);
+	if (ret == 0)
+		ret = trust_hash_pages(all, pages, hash);
+	free(all);
+	return ret;
+}
+
 int trust_hash(const void *tags, size_t count, size_t tag_size, uint8_t hash[TRUST_HASH])
 {
-	size_t leaves = (count + TRUST_LEAF - 1) / TRUST_LEAF, done = 0;
+	size_t len = count * tag_size, leaves = (len + TRUST_LEAF - 1) / TRUST_LEAF;
 	uint8_t *all = malloc(leaves * TRUST_HASH + 1);
 	int ret = all ? 0 : -ENOMEM;
 
-	for (size_t i = 0; ret == 0 && i < leaves; i++) {
-		size_t tags_here = min_u64(count - done, TRUST_LEAF);
-
-		ret = trust_hash_leaf((const uint8_t *)tags + done * tag_size, tags_here * tag_size,
+	for (size_t i = 0; ret == 0 && i < leaves; i++)
+		ret = trust_hash_leaf((const uint8_t *)tags + i * TRUST_LEAF,
+				      min_u64(len - i * TRUST_LEAF, TRUST_LEAF),
 				      all + i * TRUST_HASH);
-		done += tags_here;
-	}
 	if (ret == 0)
-		ret = trust_hash_leaves(all, leaves, hash);
+		ret = hash_leaves(all, leaves, hash);
 	free(all);
 	return ret;
 }
@@ -260,7 +282,7 @@ static uint32_t new_pending(struct trust *trust)
 }
 
 /* Behind what was intended before. */
-static int add_pending(struct trust *trust, uint64_t area, const uint8_t *hash)
+static int add_pending(struct trust *trust, uint64_t area, uint32_t leaf, const uint8_t *hash)
 {
 	uint32_t *link, new = new_pending(trust);
 
@@ -268,6 +290,7 @@ static int add_pending(struct trust *trust, uint64_t area, const uint8_t *hash)
 		return -ENOMEM;
 	trust->pending_free = trust->pending[new].next;
 	trust->pending[new].next = NONE;
+	trust->pending[new].leaf = leaf;
 	memcpy(trust->pending[new].hash, hash, TRUST_HASH);
 	for (link = &trust->first[area]; *link != NONE; link = &trust->pending[*link].next)
 		continue;
@@ -276,12 +299,14 @@ static int add_pending(struct trust *trust, uint64_t area, const uint8_t *hash)
 	return 0;
 }
 
-/* The first of the area's that is this one, or NONE. */
-static uint32_t find_pending(const struct trust *trust, uint64_t area, const uint8_t *hash)
+/* The first of the area's, or of its leaf's, that is this one, or any; or NONE. */
+static uint32_t find_pending(const struct trust *trust, uint64_t area, uint32_t leaf,
+			     const uint8_t *hash)
 {
 	uint32_t i = trust->first[area];
 
-	while (i != NONE && !same_hash(trust->pending[i].hash, hash))
+	while (i != NONE && (trust->pending[i].leaf != leaf ||
+			     (hash && !same_hash(trust->pending[i].hash, hash))))
 		i = trust->pending[i].next;
 	return i;
 }
@@ -302,21 +327,23 @@ static void drop_pending(struct trust *trust, uint64_t area, uint32_t last)
 }
 
 /* From a log too, which may say anything. False: it can't be so. */
-static bool is_sound(const struct trust *trust, enum record_kind kind, uint64_t area,
+static bool is_sound(const struct trust *trust, enum record_kind kind, uint64_t area, uint32_t leaf,
 		     const uint8_t *hash)
 {
-	if (area >= trust->volume.areas)
+	if (area >= trust->volume.areas || (leaf != WHOLE) != (kind == RECORD_LEAF))
 		return false;
 	if (kind == RECORD_WROTE)
-		return find_pending(trust, area, hash) != NONE;
-	return kind == RECORD_INTENDED || kind == RECORD_SAW;
+		return find_pending(trust, area, WHOLE, hash) != NONE;
+	return kind == RECORD_INTENDED || kind == RECORD_SAW || kind == RECORD_LEAF;
 }
 
-static int apply(struct trust *trust, enum record_kind kind, uint64_t area, const uint8_t *hash)
+static int apply(struct trust *trust, enum record_kind kind, uint64_t area, uint32_t leaf,
+		 const uint8_t *hash)
 {
-	if (kind == RECORD_INTENDED)
-		return add_pending(trust, area, hash);
-	drop_pending(trust, area, kind == RECORD_WROTE ? find_pending(trust, area, hash) : NONE);
+	if (kind == RECORD_INTENDED || kind == RECORD_LEAF)
+		return add_pending(trust, area, leaf, hash);
+	drop_pending(trust, area,
+		     kind == RECORD_WROTE ? find_pending(trust, area, WHOLE, hash) : NONE);
 	memcpy(hash_place(trust, area), hash, TRUST_HASH);
 	trust->dirty[area * TRUST_HASH / PAGE] = 1;
 	return 0;
@@ -327,9 +354,60 @@ enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
 {
 	const uint8_t *known = hash_place(trust, area);
 
-	if (same_hash(known, hash) || find_pending(trust, area, hash) != NONE)
+	if (same_hash(known, hash) || find_pending(trust, area, WHOLE, hash) != NONE)
 		return TRUST_SAME;
 	return is_zero(known, TRUST_HASH) ? TRUST_UNKNOWN : TRUST_OTHER;
+}
+
+/* Every leaf that is in doubt must be what it was, which is put in its place, or what it was to become.
+ * was is a byte a leaf, of zeroes. */
+static bool restore_leaves(const struct trust *trust, uint64_t area, const uint8_t *leaves,
+			   size_t count, uint8_t *before, uint8_t *was)
+{
+	const struct trust_pending *pending;
+
+	for (uint32_t i = trust->first[area]; i != NONE; i = pending->next) {
+		pending = &trust->pending[i];
+		if (pending->leaf == WHOLE)
+			continue;
+		if (pending->leaf >= count)
+			return false;
+		if (!was[pending->leaf])
+			memcpy(before + pending->leaf * TRUST_HASH, pending->hash, TRUST_HASH);
+		if (was[pending->leaf] != 2)
+			was[pending->leaf] =
+				1 + same_hash(leaves + pending->leaf * TRUST_HASH, pending->hash);
+	}
+	return !memchr(was, 1, count);
+}
+
+enum trust_verdict trust_check_leaves(const struct trust *trust, uint64_t area,
+				      const uint8_t *leaves, size_t count)
+{
+	uint8_t hash[TRUST_HASH], *before;
+	enum trust_verdict verdict = TRUST_OTHER;
+
+	if (hash_leaves(leaves, count, hash) < 0)
+		return TRUST_OTHER;
+	verdict = trust_check(trust, area, hash);
+	if (verdict != TRUST_OTHER || !trust_is_in_doubt(trust, area))
+		return verdict;
+	before = malloc(count * (TRUST_HASH + 1));
+	if (before) {
+		memcpy(before, leaves, count * TRUST_HASH);
+		memset(before + count * TRUST_HASH, 0, count);
+		if (restore_leaves(trust, area, leaves, count, before,
+				   before + count * TRUST_HASH) &&
+		    hash_leaves(before, count, hash) == 0)
+			verdict = trust_check(trust, area, hash);
+	}
+	free(before);
+	return verdict;
+}
+
+bool trust_is_in_doubt(const struct trust *trust, uint64_t area)
+{
+	return trust->first[area] != NONE;
 }
 
 /* ---- the log ---- */
@@ -344,10 +422,11 @@ static int sum_record(struct record_bytes *record)
 }
 
 static int put_record(uint8_t *log, size_t number, uint64_t nonce, enum record_kind kind,
-		      uint64_t area, const uint8_t *hash)
+		      uint64_t area, uint32_t leaf, const uint8_t *hash)
 {
+	uint64_t of = leaf == WHOLE ? 0 : (uint64_t)leaf << LEAF_SHIFT;
 	struct record_bytes record = {
-		.area = htole64(area),
+		.area = htole64(area | of),
 		.nonce = htole64(nonce),
 		.number = htole32(number),
 		.kind = htole32(kind),
@@ -370,6 +449,23 @@ static bool get_record(const struct trust *trust, size_t number, struct record_b
 	       le64toh(record->nonce) == trust->nonce && le32toh(record->number) == number;
 }
 
+/* False: it says something impossible. */
+static bool read_record(struct trust *trust, const struct record_bytes *record, int *ret)
+{
+	enum record_kind kind = le32toh(record->kind);
+	uint64_t area = le64toh(record->area);
+	uint32_t leaf = WHOLE;
+
+	if (kind == RECORD_LEAF) {
+		leaf = area >> LEAF_SHIFT;
+		area &= (UINT64_C(1) << LEAF_SHIFT) - 1;
+	}
+	if (!is_sound(trust, kind, area, leaf, record->hash))
+		return false;
+	*ret = apply(trust, kind, area, leaf, record->hash);
+	return true;
+}
+
 /* What a log says. The next record begins another one: behind the end of this there may be some of what
  * was cut off. */
 static int read_log(struct trust *trust)
@@ -383,9 +479,7 @@ static int read_log(struct trust *trust)
 			ret = trust->io.read(trust->io.file, log_at(trust->generation) + i * RECORD,
 					     trust->log + i * RECORD, PAGE);
 		more = ret == 0 && get_record(trust, i, &record) &&
-		       is_sound(trust, le32toh(record.kind), le64toh(record.area), record.hash);
-		if (more)
-			ret = apply(trust, le32toh(record.kind), le64toh(record.area), record.hash);
+		       read_record(trust, &record, &ret);
 	}
 	trust->log_count = trust->log_written = RECORDS;
 	return ret;
@@ -524,8 +618,10 @@ static int put_pending(struct trust *trust, uint64_t nonce)
 	for (uint64_t area = 0; area < trust->volume.areas; area++)
 		for (uint32_t i = trust->first[area]; ret == 0 && i != NONE;
 		     i = trust->pending[i].next)
-			ret = put_record(trust->log, count++, nonce, RECORD_INTENDED, area,
-					 trust->pending[i].hash);
+			ret = put_record(trust->log, count++, nonce,
+					 trust->pending[i].leaf == WHOLE ? RECORD_INTENDED :
+									   RECORD_LEAF,
+					 area, trust->pending[i].leaf, trust->pending[i].hash);
 	return ret;
 }
 
@@ -607,18 +703,26 @@ int trust_seal(struct trust *trust, const char *text, const void *volume_key, si
 
 /* ---- areas ---- */
 
-static int record(struct trust *trust, enum record_kind kind, uint64_t area, const uint8_t *hash,
-		  struct error *err)
+int trust_make_room(struct trust *trust, size_t count, struct error *err)
+{
+	if (trust->error || trust->log_count + count <= RECORDS)
+		return told(trust, 0, err);
+	return trust_checkpoint(trust, err);
+}
+
+static int record(struct trust *trust, enum record_kind kind, uint64_t area, uint32_t leaf,
+		  const uint8_t *hash, struct error *err)
 {
 	int ret = trust->error;
 
 	if (ret == 0 && trust->log_count == RECORDS)
 		ret = next_generation(trust, &trust->volume, trust->text);
-	assert(ret < 0 || is_sound(trust, kind, area, hash));
+	assert(ret < 0 || is_sound(trust, kind, area, leaf, hash));
 	if (ret == 0)
-		ret = apply(trust, kind, area, hash);
+		ret = apply(trust, kind, area, leaf, hash);
 	if (ret == 0)
-		ret = put_record(trust->log, trust->log_count, trust->nonce, kind, area, hash);
+		ret = put_record(trust->log, trust->log_count, trust->nonce, kind, area, leaf,
+				 hash);
 	trust->changed = true;
 	if (ret == 0)
 		trust->log_count++;
@@ -628,18 +732,31 @@ static int record(struct trust *trust, enum record_kind kind, uint64_t area, con
 int trust_intend(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH],
 		 struct error *err)
 {
-	return record(trust, RECORD_INTENDED, area, hash, err);
+	return record(trust, RECORD_INTENDED, area, WHOLE, hash, err);
+}
+
+int trust_intend_leaf(struct trust *trust, uint64_t area, uint32_t leaf,
+		      const uint8_t is[TRUST_HASH], const uint8_t becomes[TRUST_HASH],
+		      struct error *err)
+{
+	int ret = 0;
+
+	if (find_pending(trust, area, leaf, NULL) == NONE)
+		ret = record(trust, RECORD_LEAF, area, leaf, is, err);
+	if (ret == 0 && find_pending(trust, area, leaf, becomes) == NONE)
+		ret = record(trust, RECORD_LEAF, area, leaf, becomes, err);
+	return ret < 0 ? ret : told(trust, 0, err);
 }
 
 int trust_wrote(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH],
 		struct error *err)
 {
-	return record(trust, RECORD_WROTE, area, hash, err);
+	return record(trust, RECORD_WROTE, area, WHOLE, hash, err);
 }
 
 int trust_saw(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH], struct error *err)
 {
-	return record(trust, RECORD_SAW, area, hash, err);
+	return record(trust, RECORD_SAW, area, WHOLE, hash, err);
 }
 
 int trust_sync(struct trust *trust, struct error *err)

@@ -3,18 +3,23 @@
  * its owner can know. The tags of an area lie together, so one hash of them, 32 bytes an area, pins
  * all its blocks. The same file pins the header (seal.h).
  *
- * Each area has a hash, or none yet; and while it is being written others that count as well:
+ * Each area has a hash, or none yet. While it is written with a journal, from which what was cut off is
+ * carried out as a whole, others count as well:
  *
- *   trust_intend()  before an area's tags are written: that hash counts, too
+ *   trust_intend()  before it goes to the journal: that hash counts, too
  *   trust_sync()    and that is safe, so the write may be sent
  *   trust_wrote()   it is there for good: what counted before it doesn't any more
  *
- * Cut off in between, any of them is accepted, and nothing else. What is seen then at the first read,
- * before anything is written to the area, counts alone: trust_saw().
+ * Without one, who is cut off leaves some sectors of the tags that were written and some that weren't.
+ * So each of them, a leaf, has hashes that count on their own:
  *
- * An area's hash: its tags, as many as it has blocks, in leaves of 64 tags, the last of which may have
- * fewer. SHA-256 over a byte 0 and a leaf's tags is the leaf's; over a byte 1 and those of all leaves
- * the area's. So after a block was written one leaf is hashed anew.
+ *   trust_intend_leaf()  what it is, and what it becomes; others, in later writes
+ *   trust_sync()         and that is safe
+ *   trust_saw()          all was written and flushed: the area is this, and nothing else
+ *
+ * An area's hash: its tags, as many as it has blocks, in leaves of 512 bytes, the last of which may have
+ * fewer. SHA-256 over a byte 0 and a leaf's bytes is the leaf's; over a byte 1 and those of 8 leaves, the
+ * last of which may be fewer, a page's; over a byte 2 and those of all pages the area's.
  *
  * The file, version 1. Numbers are little-endian, places in bytes:
  *
@@ -31,7 +36,8 @@
  * A log: records of 64 bytes: u64 area, u64 random number of its head, u32 number in the log from 0 on,
  * u32 kind, the hash (32), the first 8 bytes of SHA-256 of the 56 before. It ends where one isn't valid.
  * Kind 1: this hash counts as well. Kind 2: what counted before it doesn't any more. Kind 3: it counts
- * alone.
+ * alone. Kind 4: so does this one for a leaf, whose number is in the upper 24 bits of the area; the first
+ * of a leaf's is what it was.
  *
  * When a log is full, and after a file was opened, the next generation begins: the hashes that count
  * are written to their places and what was intended to the next log; when that is safe, a head. So at
@@ -49,10 +55,12 @@
 #include "base/error.h"
 #include "integrity/seal.h"
 
-#define TRUST_HASH 32                 /* bytes */
-#define TRUST_LEAF 64                 /* tags */
-#define TRUST_UUID 40                 /* with its end */
-#define TRUST_TEXT (128 * 1024 - 256) /* bytes of a header's canonical form, at the most */
+#define TRUST_HASH   32                 /* bytes */
+#define TRUST_LEAF   512                /* bytes of tags */
+#define TRUST_PAGE   8                  /* leaves */
+#define TRUST_LEAVES (1 << 24)          /* in an area, at the most */
+#define TRUST_UUID   40                 /* with its end */
+#define TRUST_TEXT   (128 * 1024 - 256) /* bytes of a header's canonical form, at the most */
 
 /* 0, or a negative errno. A read behind the end gives zeroes. */
 struct trust_io {
@@ -74,6 +82,7 @@ struct trust_volume {
 
 struct trust_pending {
 	uint8_t hash[TRUST_HASH];
+	uint32_t leaf; /* UINT32_MAX: it is the area's */
 	uint32_t next; /* of the same area, intended later; or of those that are free */
 };
 
@@ -132,18 +141,35 @@ int trust_seal(struct trust *trust, const char *text, const void *volume_key, si
 
 /* ---- areas ---- */
 
-/* The hash of count tags. Or in parts: of each leaf, and of the hashes of count leaves. 0, or -EIO. */
+/* The hash of count tags. Or in parts: of a leaf; of a page's leaves; of all pages. 0, or a negative
+ * errno. */
 int trust_hash(const void *tags, size_t count, size_t tag_size, uint8_t hash[TRUST_HASH]);
 int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH]);
-int trust_hash_leaves(const void *leaves, size_t count, uint8_t hash[TRUST_HASH]);
+int trust_hash_page(const void *leaves, size_t count, uint8_t hash[TRUST_HASH]);
+int trust_hash_pages(const void *pages, size_t count, uint8_t hash[TRUST_HASH]);
 
 enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
 			       const uint8_t hash[TRUST_HASH]);
+
+/* The same of all its leaves' hashes, some of which may count on their own. */
+enum trust_verdict trust_check_leaves(const struct trust *trust, uint64_t area,
+				      const uint8_t *leaves, size_t count);
+
+/* Does something count besides its hash? */
+bool trust_is_in_doubt(const struct trust *trust, uint64_t area);
+
+/* Before count records are made: from then on none needs I/O. 0, or a negative errno with a message. */
+#define TRUST_RECORDS 4096  /* count, at the most */
+#define TRUST_LOG     16384 /* records in a log: fewer than that may be in doubt */
+int trust_make_room(struct trust *trust, size_t count, struct error *err);
 
 /* That hash counts as well, once trust_sync() has said so. 0, or a negative errno with a message; then
  * the area may not be written. */
 int trust_intend(struct trust *trust, uint64_t area, const uint8_t hash[TRUST_HASH],
 		 struct error *err);
+int trust_intend_leaf(struct trust *trust, uint64_t area, uint32_t leaf,
+		      const uint8_t is[TRUST_HASH], const uint8_t becomes[TRUST_HASH],
+		      struct error *err);
 int trust_sync(struct trust *trust, struct error *err);
 
 /* The area was written: what counted before this hash, which was intended, doesn't any more. Or: that is

@@ -34,7 +34,8 @@ static int file_sync(void *opaque)
 
 static void use(struct trust *trust, struct fuzz_input *input)
 {
-	uint8_t hash[TRUST_HASH] = { 0 };
+	uint8_t hash[TRUST_HASH] = { 0 }, other[TRUST_HASH] = { 77 };
+	uint8_t leaves[30 * TRUST_HASH] = { 0 };
 	struct error err;
 	int ret = 0;
 
@@ -45,7 +46,7 @@ static void use(struct trust *trust, struct fuzz_input *input)
 		if (trust->volume.areas == 0)
 			break;
 		hash[0] = fuzz_take(input, 8) + 1;
-		switch (fuzz_take(input, 5)) {
+		switch (fuzz_take(input, 6)) {
 		case 0:
 			ret = trust_saw(trust, area, hash, &err);
 			fuzz_check(ret < 0 || trust_check(trust, area, hash) == TRUST_SAME);
@@ -61,12 +62,18 @@ static void use(struct trust *trust, struct fuzz_input *input)
 		case 3:
 			ret = trust_checkpoint(trust, &err);
 			break;
+		case 4:
+			ret = trust_intend_leaf(trust, area, fuzz_take(input, 30), other, hash,
+						&err);
+			break;
 		default:
 			ret = trust_intend(trust, area, hash, &err);
 			break;
 		}
 	}
 	trust_sync(trust, &err);
+	if (trust->volume.areas > 0)
+		trust_check_leaves(trust, 0, leaves, fuzz_take(input, 30) + 1);
 }
 
 static void change(struct fuzz_input *input)

@@ -172,25 +172,159 @@ static void a_log_that_is_full_begins_anew(void **state)
 	forget();
 }
 
+/* Ten leaves on two pages, the last of 464 bytes. */
+#define HASHED_TAGS 181
+
 static void an_areas_hash_is_that_of_leaves(void **state)
 {
-	uint8_t tags[150 * 28], leaves[3 * TRUST_HASH], whole[TRUST_HASH], parts[TRUST_HASH];
-	static const uint8_t wanted[] = { 0xab, 0x8d, 0x82, 0x99, 0x56, 0x42, 0x21, 0x62,
-					  0x59, 0x87, 0x29, 0xfe, 0x94, 0x00, 0x04, 0xce,
-					  0x24, 0x12, 0xbe, 0x42, 0x79, 0x3a, 0x2f, 0x36,
-					  0xe9, 0x9d, 0x09, 0x9b, 0xd6, 0x5f, 0x50, 0x2b };
+	uint8_t tags[HASHED_TAGS * 28], leaves[10 * TRUST_HASH], pages[2 * TRUST_HASH];
+	uint8_t whole[TRUST_HASH], parts[TRUST_HASH];
+	static const uint8_t wanted[] = { 0x7d, 0x0b, 0x98, 0xb7, 0xf3, 0xe0, 0xcd, 0x7e,
+					  0x8f, 0xa7, 0xde, 0xbf, 0xf6, 0xca, 0x9c, 0x21,
+					  0xf2, 0x1d, 0xd3, 0x01, 0xd0, 0x3e, 0x3a, 0x01,
+					  0xa8, 0x91, 0x00, 0xb7, 0xcd, 0xbb, 0x73, 0x43 };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(tags); i++)
 		tags[i] = i * 7;
-	assert_int_equal(trust_hash(tags, 150, 28, whole), 0);
-	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(trust_hash_leaf(tags + i * 64 * 28, (i < 2 ? 64 : 22) * 28,
+	assert_int_equal(trust_hash(tags, HASHED_TAGS, 28, whole), 0);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(trust_hash_leaf(tags + i * TRUST_LEAF,
+						 i < 9 ? TRUST_LEAF : HASHED_TAGS * 28 % TRUST_LEAF,
 						 leaves + i * TRUST_HASH),
 				 0);
-	assert_int_equal(trust_hash_leaves(leaves, 3, parts), 0);
+	assert_int_equal(trust_hash_page(leaves, 8, pages), 0);
+	assert_int_equal(trust_hash_page(leaves + 8 * TRUST_HASH, 2, pages + TRUST_HASH), 0);
+	assert_int_equal(trust_hash_pages(pages, 2, parts), 0);
 	assert_memory_equal(whole, parts, TRUST_HASH);
 	assert_memory_equal(whole, wanted, TRUST_HASH);
+}
+
+/* ---- leaves in doubt ---- */
+
+#define LEAVES 20
+
+static void fill_leaves(uint8_t *leaves, unsigned version)
+{
+	for (unsigned i = 0; i < LEAVES; i++)
+		memcpy(leaves + i * TRUST_HASH, hash_of(i, version), TRUST_HASH);
+}
+
+static void set_leaf(uint8_t *leaves, unsigned leaf, unsigned version)
+{
+	memcpy(leaves + leaf * TRUST_HASH, hash_of(leaf, version), TRUST_HASH);
+}
+
+static void hash_all(const uint8_t *leaves, uint8_t *hash)
+{
+	uint8_t pages[3 * TRUST_HASH];
+
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(trust_hash_page(leaves + i * 8 * TRUST_HASH, i < 2 ? 8 : 4,
+						 pages + i * TRUST_HASH),
+				 0);
+	assert_int_equal(trust_hash_pages(pages, 3, hash), 0);
+}
+
+static void saw_all(const uint8_t *leaves)
+{
+	uint8_t hash[TRUST_HASH];
+
+	hash_all(leaves, hash);
+	assert_int_equal(trust_saw(&trust, 7, hash, &err), 0);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+}
+
+static void intend_leaf(unsigned leaf, unsigned is, unsigned becomes)
+{
+	uint8_t hash[TRUST_HASH];
+
+	memcpy(hash, hash_of(leaf, is), TRUST_HASH);
+	assert_int_equal(trust_intend_leaf(&trust, 7, leaf, hash, hash_of(leaf, becomes), &err), 0);
+}
+
+static void assert_verdict(const uint8_t *leaves, enum trust_verdict verdict)
+{
+	assert_int_equal(trust_check_leaves(&trust, 7, leaves, LEAVES), verdict);
+}
+
+/* Of leaf 3 there were two writes, of 19 one. */
+static void assert_mixed(uint8_t *leaves)
+{
+	for (unsigned three = 1; three <= 4; three++)
+		for (unsigned last = 1; last <= 3; last++) {
+			set_leaf(leaves, 3, three);
+			set_leaf(leaves, 19, last);
+			assert_verdict(leaves, three <= 3 && last <= 2 ? TRUST_SAME : TRUST_OTHER);
+		}
+	set_leaf(leaves, 3, 2);
+	set_leaf(leaves, 19, 2);
+	set_leaf(leaves, 4, 2);
+	assert_verdict(leaves, TRUST_OTHER);
+	set_leaf(leaves, 4, 1);
+}
+
+static void each_leaf_is_what_it_was_or_became(void **state)
+{
+	uint8_t leaves[LEAVES * TRUST_HASH];
+
+	(void)state;
+	make("{}");
+	fill_leaves(leaves, 1);
+	saw_all(leaves);
+	assert_false(trust_is_in_doubt(&trust, 7));
+	intend_leaf(3, 1, 2);
+	intend_leaf(19, 1, 2);
+	intend_leaf(3, 2, 3);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	assert_mixed(leaves);
+	open_again();
+	assert_true(trust_is_in_doubt(&trust, 7));
+	assert_mixed(leaves);
+	assert_int_equal(trust_checkpoint(&trust, &err), 0);
+	open_again();
+	assert_mixed(leaves);
+	/* Then it is one of them, and that alone. */
+	set_leaf(leaves, 3, 2);
+	saw_all(leaves);
+	open_again();
+	assert_false(trust_is_in_doubt(&trust, 7));
+	assert_verdict(leaves, TRUST_SAME);
+	set_leaf(leaves, 3, 1);
+	assert_verdict(leaves, TRUST_OTHER);
+	set_leaf(leaves, 3, 3);
+	assert_verdict(leaves, TRUST_OTHER);
+	forget();
+}
+
+/* The same again needs no record; and what doesn't fit into the log goes to the next one. */
+static void leaves_that_are_written_again_and_again_have_room(void **state)
+{
+	uint8_t leaves[LEAVES * TRUST_HASH];
+	size_t before;
+
+	(void)state;
+	make("{}");
+	fill_leaves(leaves, 1);
+	saw_all(leaves);
+	intend_leaf(0, 1, 2);
+	before = trust.log_count;
+	intend_leaf(0, 2, 1);
+	intend_leaf(0, 1, 2);
+	assert_int_equal(trust.log_count, before);
+	for (unsigned version = 2; version < 1000; version++)
+		for (unsigned leaf = 0; leaf < 8; leaf++) {
+			assert_int_equal(trust_make_room(&trust, 2, &err), 0);
+			intend_leaf(leaf, version - 1, version);
+		}
+	assert_int_equal(trust_make_room(&trust, TRUST_RECORDS, &err), 0);
+	assert_int_equal(trust_make_room(&trust, TRUST_RECORDS, &err), 0);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	open_again();
+	for (unsigned leaf = 0; leaf < 8; leaf++)
+		set_leaf(leaves, leaf, 1 + leaf * 100);
+	assert_verdict(leaves, TRUST_SAME);
+	forget();
 }
 
 /* ---- the volume and its header ---- */
@@ -417,6 +551,8 @@ int main(void)
 		cmocka_unit_test(what_is_written_counts_with_what_was),
 		cmocka_unit_test(a_log_that_is_full_begins_anew),
 		cmocka_unit_test(an_areas_hash_is_that_of_leaves),
+		cmocka_unit_test(each_leaf_is_what_it_was_or_became),
+		cmocka_unit_test(leaves_that_are_written_again_and_again_have_room),
 		cmocka_unit_test(another_volume_is_refused),
 		cmocka_unit_test(another_header_is_refused),
 		cmocka_unit_test(what_is_no_such_file_is_refused),
