@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "luks/luks.h"
+#include "terminal/deferral.h"
 
 #define PATH_SIZE 4200
 
@@ -52,6 +53,24 @@ static int refuse_existing(const char *path, struct error *err)
 	return error_set(err, EEXIST, "%s: it is there already: a backup isn't written over", path);
 }
 
+/* Under another name first, which doesn't stay whatever comes. */
+static int write_by_part(struct header *header, const char *part, const char *path)
+{
+	int ret;
+
+	deferral_begin();
+	header->memfd.log[0] = '\0';
+	ret = crypt_header_backup(header->memfd.cd, NULL, part);
+	if (ret == 0)
+		ret = sync_file(part);
+	/* Not rename(2): whoever was faster keeps what he has written. */
+	if (ret == 0 && link(part, path) < 0)
+		ret = -errno;
+	unlink(part);
+	deferral_end();
+	return ret;
+}
+
 int header_backup(struct header *header, const char *path, struct error *err)
 {
 	char part[PATH_SIZE];
@@ -61,14 +80,7 @@ int header_backup(struct header *header, const char *path, struct error *err)
 		return ret;
 	if (snprintf(part, sizeof(part), "%s.%ld.part", path, (long)getpid()) >= PATH_SIZE)
 		return error_set(err, ENAMETOOLONG, "%s: %s", path, strerror(ENAMETOOLONG));
-	header->memfd.log[0] = '\0';
-	ret = crypt_header_backup(header->memfd.cd, NULL, part);
-	if (ret == 0)
-		ret = sync_file(part);
-	/* Not rename(2): whoever was faster keeps what he has written. */
-	if (ret == 0 && link(part, path) < 0)
-		ret = -errno;
-	unlink(part);
+	ret = write_by_part(header, part, path);
 	if (ret == 0)
 		ret = sync_folder_of(path);
 	return ret < 0 ? error_set(err, -ret, "%s: writing the backup: %s", path,
