@@ -37,7 +37,8 @@ AR       := ar
 LD       := ld
 OBJCOPY  := objcopy
 
-# What is needed, and the Debian package that has it: to build, and more to check.
+# What is needed, and the Debian package that has it: to build, and more to check. None of them may listen
+# to the network when it is installed: of Tang the programs alone (package tang opens port 80).
 LIBS       := libcrypto:libssl-dev libssl:libssl-dev libcryptsetup:libcryptsetup-dev \
 	      liburing:liburing-dev json-c:libjson-c-dev libnbd:libnbd-dev \
 	      libxml-2.0:libxml2-dev blkid:libblkid-dev libsystemd:libsystemd-dev \
@@ -53,7 +54,7 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
 	      clang-format:clang-format abidiff:abigail-tools curl:curl clevis:clevis \
-	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang socat:socat keyctl:keyutils
+	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang-common socat:socat keyctl:keyutils
 # For the Python module; without it, it isn't there.
 PYTHON_PC  := python3:python3-dev
 # Python's modules.
