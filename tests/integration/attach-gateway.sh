@@ -167,6 +167,21 @@ like "a line's key slot" "$said" "starting the gateway: .*key slot 2 is not in u
 make_luks2 "$T/data" 2M --header "$T/header"
 attach --key-file "$T/pass" "$T/header"
 like "a detached header is no disk" "$said" "starting the gateway: .*its data are elsewhere"
+"$ndio" key dump --force --key-file "$T/pass" "$T/volume" "$T/volume.key"
+imitate nbd-client '
+gateway=$(pgrep -f "^[^ ]*ndio-serve --background --socket $2 ")
+tr "\0" " " </proc/$gateway/cmdline >$T/command
+qemu-img dd -f raw -O raw bs=1M count=1 "if=nbd+unix:///?socket=$2" "of=$T/first" >&2
+echo "Error: no such luck" >&2
+exit 1'
+attach --volume-key-file "$T/volume.key" "$disk"
+like "the volume key opens it" "$said" "no such luck$"
+is "to the same plaintext" "$(cksum <"$T/first")" "$("$ndio" copy --src-key-file "$T/pass" "$disk" - 2>/dev/null |
+	head -c 1M | cksum)"
+ok "it isn't seen by ps" grep -q -- "--volume-key-file=/proc/self/fd/" "$T/command"
+imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
+attach --volume-key-file "$T/pass" "$disk"
+like "a passphrase isn't one" "$said" "starting the gateway: .*this isn't its volume key"
 "$ndio" attach --key-file "$T/pass" "$disk" 2>"$T/err" <&- >&-
 like "without standard input and output" "$(cat "$T/err")" "no such luck$"
 
