@@ -207,10 +207,11 @@ check-doors: deps all $(CLIENTS) $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ##
 	$(if $(DOORS),,$(error no such test has '$(TESTS)' in its name))
 	$(Q)$(TEST_ENV) prove -j$(JOBS) --timer --failures --comments --exec tests/tools/run-one $(DOORS)
 
-# A small Ceph of each test's own, one at a time.
+# A small Ceph of each test's own, one at a time. Much in there is waited for, a minute or two each at the
+# most: on a busy machine that adds up.
 check-ceph: ceph-deps all $(REGISTERS) $(FIRST) ## test in front of a small Ceph, as root
 	$(if $(CEPH),,$(error no such test has '$(TESTS)' in its name))
-	$(Q)$(TEST_ENV) prove --timer --failures --comments --exec tests/tools/run-one $(CEPH)
+	$(Q)$(TEST_ENV) NDIO_TEST_LIMIT=3600 prove --timer --failures --comments --exec tests/tools/run-one $(CEPH)
 
 # 1,000 of each: 250, for two clients and two transports. It takes hours.
 SURVIVE ?= 250

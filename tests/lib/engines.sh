@@ -35,7 +35,7 @@ socket_name() {
 
 qemu-nbd() {
 	[ "$1" = --fork ] || { command qemu-nbd "$@" && return; }
-	start_server "$(socket_name "$@")" nice qemu-nbd "${@:2}"
+	start_server "$(socket_name "$@")" qemu-nbd "${@:2}"
 }
 
 ndio() {
