@@ -1,17 +1,16 @@
 """What gateways cost: memory and processor time, for many disks on one machine, each an encrypted disk
 behind one server. One `ndio serve --exports` for 50 of them, or one `ndio serve` for each.
 
-    python3 -B tests/bench/gateways.py [--disks 1,10,100] [--mib 64] [--requests 20000]
+    python3 -B tests/bench/gateways.py [--disks 1,10,100] [--mib 256] [--requests 20000]
 
-Run it after `make`; it needs qemu-nbd, fio and cryptsetup, and 64 MiB of disk space a disk. It prints the
-table of doc/engines.md. Only what a busy machine doesn't change is measured: memory, and seconds of
-processor time; no time on the clock.
+Run it after `make`; it needs fio, and some GiB of disk space. It prints the table of doc/engines.md, and the
+line below it, as they stand there, within some minutes. Only what a busy machine changes little is measured:
+memory, and seconds of processor time; no time on the clock.
 """
 import argparse
 import datetime
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +85,7 @@ class Gateways:
     def __enter__(self):
         numbers, key = range(self.count), self.path("key")
         for number in numbers:
-            shutil.copy(self.path("volume"), self.path(f"{number}.luks"))
+            subprocess.run(["cp", "--sparse=always", self.path("volume"), self.path(f"{number}.luks")], check=True)
         self.start_tables("inner", [(f"disk{n}", self.path(f"{n}.luks"), "none") for n in numbers],
                           "--max-connections=2048")
         if self.single:
@@ -137,13 +136,32 @@ def measured(folder, count, single, args):
         large = gateways.load("--rw=write", "--bs=1m", "--iodepth=8", f"--io_size={moved}m")
         small = gateways.load("--rw=randrw", "--bs=4k", "--iodepth=8", f"--io_size={requests * 4}k")
         used = gateways.memory()
-    return (idle, used, threads, large * 1024 / (moved * count), small * 1000 / (requests * count))
+    return (moved, idle, used, threads, large * 1024 / (moved * count), small * 1000 / (requests * count))
+
+
+def memory_total():
+    """GiB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+
+
+def processor():
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def print_row(count, single, row):
+    moved, idle, used, threads, large, small = row
+    processes = -(-count // TABLE) if single else count
+    each = f" ({count // processes} each)" if single and processes > 1 else ""
+    print(f"| {count} | {processes}{each} | {moved} MiB | {threads} | {idle:.0f} | {used:.0f} | "
+          f"{idle / count:.0f}, {used / count:.0f} | {large:.1f} | {small:.3f} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--disks", default="1,10,100")
-    parser.add_argument("--mib", type=int, default=1024, help="written in all")
+    parser.add_argument("--mib", type=int, default=256, help="written in all")
     parser.add_argument("--requests", type=int, default=20000, help="of 4 KiB, in all")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that servers end, too
@@ -156,14 +174,14 @@ def main():
             file.truncate(VOLUME)
         subprocess.run([os.path.join(ROOT, "build", "ndio"), "format", "--key-file", key, *CHEAP,
                         volume], check=True)
-        print(f"{datetime.date.today()}, {os.cpu_count()} cores, Linux {platform.release()}")
-        print("| disks | processes | threads | MiB, idle | MiB, used | MiB a disk | "
-              "CPU s a GiB written | CPU s a 1,000 of 4 KiB |\n|---|---|---|---|---|---|---|---|")
+        print("| disks | processes | written a disk | threads | MiB, idle | MiB, used | MiB a disk, idle and "
+              "used | CPU s a GiB written | CPU s a 1,000 of 4 KiB |\n|" + "---|" * 9)
         for count in (int(count) for count in args.disks.split(",")):
             for single in (True, False) if count > 1 else (True,):
-                idle, used, threads, large, small = measured(folder, count, single, args)
-                print(f"| {count} | {-(-count // TABLE) if single else count} | {threads} | {idle:.0f} | {used:.0f} | "
-                      f"{used / count:.1f} | {large:.2f} | {small:.3f} |", flush=True)
+                print_row(count, single, measured(folder, count, single, args))
+        print(f"\n({datetime.date.today()}; {os.cpu_count()} cores of an {processor()}, {memory_total():.1f} GiB, "
+              f"Linux {platform.release()}; LUKS2, AES-256-XTS, 4096-byte sectors; "
+              f"`--mib {args.mib} --requests {args.requests}`.)")
 
 
 if __name__ == "__main__":
