@@ -12,7 +12,7 @@ from samples import number
 from servers import ENCRYPTED, END_TO_END, PLAIN
 from work import JOBS
 
-OURS, THEIRS, LIMIT = "0x1F5FA8", "0x9AA5B1", "0xC2410C"
+OURS, OURS_TOO, THEIRS, LIMIT = "0x1F5FA8", "0x4FA3D9", "0x7B8794", "0xC2410C"
 
 TITLES = {
     "seq-write": "sequential writes, 1 MiB each, 8 at a time",
@@ -104,8 +104,10 @@ def bars(name, shown, most, disk):
     commands = [f"$d{name} << EOD", *rows, "EOD", f"set xrange [0:{most * 1.25}]",
                 f"set yrange [{0.5 - len(shown)}:{0.5 if disk is None else 1.3}]"]
     if disk is not None:
+        # Where there is room for its words.
+        side = "right offset -0.6,0" if disk > most / 2 else "left offset 0.6,0"
         commands += [f"set arrow from {disk},graph 0 to {disk},graph 1 nohead back lw 1.5 dt 2 lc rgb {LIMIT}",
-                     f'set label "raw disk {thousands(disk)}" at {disk},0.95 right offset -0.6,0 tc rgb {LIMIT}']
+                     f'set label "raw disk {thousands(disk)}" at {disk},0.95 {side} tc rgb {LIMIT}']
     return [*commands,
             f"plot $d{name} using (0):1:(0):3:($1-0.36):($1+0.36):6:ytic(2) "
             "with boxxy fs solid noborder lc rgb variable, "
@@ -153,9 +155,11 @@ def line_series(results, job, metric):
 
 
 def style(who, everybody):
-    """The same in all panels."""
-    i = everybody.index(who)
-    return f"lc rgb {colour(who)} lw {2.5 if 'ndio' in NAMES[who] else 1.5} pt {i + 4} dt {1 + i % 3}"
+    """The same in all panels: a colour for a program of ours, LUKS2 with a line that isn't broken."""
+    ours = "ndio" in NAMES[who]
+    line = OURS_TOO if ours and "nbdkit" in NAMES[who] else OURS if ours else THEIRS
+    return (f"lc rgb {line} lw {2.5 if ours else 1.5} pt {everybody.index(who) + 4} "
+            f"dt {1 if 'LUKS2' in NAMES[who] else 2 if ours else 3}")
 
 
 def line_chart(results):
@@ -172,14 +176,14 @@ def line_chart(results):
         for who, points in line_series(results, job, metric).items():
             name = f"$l{i}_{everybody.index(who)}"
             commands += [f"{name} << EOD", *(f"{x} {m['median']} {m['low']} {m['high']}" for x, m in points), "EOD"]
-            plots.append(f"{name} using 1:2:3:4 with yerrorlines {style(who, everybody)} notitle")
+            plots += [f"{name} using 1:2:3:4 with yerrorbars pt -1 lw 1 lc rgb 0x333333 notitle",
+                      f"{name} using 1:2 with linespoints {style(who, everybody)} notitle"]
         commands += ["unset label",
                      *([page.text(14, TOP / 2, "Encrypted, by the number of client threads", 'font ",17"')]
                        if i == 0 else []),
                      page.text(left + 14, top + 12, TITLES[job], 'font ",13"'),
                      page.text(left + 14, top + 28, f"{UNITS[metric]}: {better(metric)}", "tc rgb 0x555555"),
                      *page.margins(left + 70, top + HEAD + 6, left + WIDE - 16, top + LINES_HIGH - 56),
-                     f"set format y '{'%g' if metric == 'MiB/s' else '%.0s%c'}'",
                      "plot " + ", ".join(plots)]
     bottom = TOP + rows * LINES_HIGH
     commands += ["unset label", "unset border", "unset tics", "unset xlabel", "unset grid", "unset logscale",
@@ -197,7 +201,7 @@ BARS = ["set style data boxes", "unset key", "set border 2 lc rgb 0x9aa5b1", "se
         "unset xtics", "set style textbox opaque fillcolor rgb 0xffffff noborder margins 0.3,0.2"]
 LINES = ["unset key", "set border 3 lc rgb 0x9aa5b1", "set tics nomirror tc rgb 0x333333", "set logscale x 2",
          "set xtics (1, 2, 4, 8, 16)", "set xlabel 'client threads' offset 0,0.6", "set yrange [0:*]",
-         "set xrange [0.9:18]", "set grid ytics lc rgb 0xe4e7eb"]
+         "set xrange [0.75:20]", "set format y '%.0f'", "set grid ytics lc rgb 0xe4e7eb"]
 
 
 def all_charts(results):
