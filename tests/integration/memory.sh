@@ -16,10 +16,6 @@ status() { # NAME FIELD: in KiB, or just the number
 	awk -v field="$2:" '$1 == field { print $2 }' "/proc/$(cat "$T/$1.pid")/status"
 }
 
-descriptors() { # NAME
-	find "/proc/$(cat "$T/$1.pid")/fd" -mindepth 1 | wc -l
-}
-
 # growth NAME: sets grown, the KiB by which the server's peak rises above what it has now, in a
 # few rounds of 16 requests of 32 MiB at once.
 growth() {

@@ -141,9 +141,10 @@ asks_otherwise() { # URL
 
 # Each does what it does as long as it is let.
 hostile() { # URL
-	local before after took
+	local before after took port
 
-	before=$(ls "/proc/${server_pids[disk]}/fd" | wc -l)
+	port=${1##*:} port=${port%%/*}
+	before=$(descriptors disk "$port")
 	took=$(/usr/bin/python3 - "$1" "$T" 2>&1 <<'EOT'
 import os, re, socket, subprocess, sys, time
 host, port = re.match(r"http://([\d.]+):(\d+)/", sys.argv[1]).groups()
@@ -181,7 +182,7 @@ EOT
 	ok "hostile: the disk's clients go on" py disk 'same(h.pread(4, 8192), b"yyyy")'
 	after=$before
 	for _ in {1..200}; do
-		after=$(ls "/proc/${server_pids[disk]}/fd" | wc -l)
+		after=$(descriptors disk "$port")
 		[ "$after" -gt "$before" ] || break
 		sleep 0.05
 	done

@@ -47,10 +47,6 @@ raw() { # CODE [ARG...]: argv[1] is the socket
 	timeout 60 /usr/bin/python3 -c "$raw$1" "$T/disk.sock" "${@:2}"
 }
 
-descriptors() {
-	find "/proc/${server_pids[disk]}/fd" -mindepth 1 | wc -l
-}
-
 resident() { # KiB
 	sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/${server_pids[disk]}/status"
 }
@@ -59,10 +55,10 @@ resident() { # KiB
 come_back() {
 	local deadline=$((SECONDS + 20))
 
-	until [ "$(descriptors)" -le "$was" ] && { [ -n "$NDIO_SANITIZE" ] ||
+	until [ "$(descriptors disk)" -le "$was" ] && { [ -n "$NDIO_SANITIZE" ] ||
 		[ "$(resident)" -le $((was_resident + 8192)) ]; }; do
 		if [ $SECONDS -gt $deadline ]; then
-			echo "descriptors $was, $(descriptors); KiB $was_resident, $(resident)"
+			echo "descriptors $was, $(descriptors disk); KiB $was_resident, $(resident)"
 			return 1
 		fi
 		sleep 0.02
@@ -104,7 +100,7 @@ are_cut_off() {
 	was_resident=$(resident)
 	ok "$name: $1 are cut off in the middle" with_a_bystander vanish "$@"
 	ok "$name: nothing is left of them" come_back
-	diag "$name: descriptors $was, then $(descriptors); KiB $was_resident, then $(resident)"
+	diag "$name: descriptors $was, then $(descriptors disk); KiB $was_resident, then $(resident)"
 }
 
 say_nothing() {
@@ -219,7 +215,7 @@ hostile() { # NAME ARG...
 	start_serve disk "$@" || return
 	# All its threads have done something.
 	"$load" -c 8 -d 8 -s 1000003 -r -w 50 -n 400 "$(uri disk)" >/dev/null
-	was=$(descriptors) was_resident=$(resident)
+	was=$(descriptors disk) was_resident=$(resident)
 	are_cut_off "$name" "$cut"
 	ok "$name: $nonsense talk nonsense" with_a_bystander "$clients/garbage" "$T/disk.sock" $nonsense
 	ok "$name: $silent say nothing" with_a_bystander say_nothing
@@ -243,7 +239,7 @@ issue "$T/ca" "$tls" server
 start_serve disk --tls-certificates "$tls" "${key[@]}" "$T/luks"
 bystander_uri=$(with_certificates disk)
 "$load" -c 8 -d 8 -s 1000003 -r -w 50 -n 400 "$bystander_uri" >/dev/null
-was=$(descriptors) was_resident=$(resident)
+was=$(descriptors disk) was_resident=$(resident)
 are_cut_off TLS "$cut_tls" "$T/ca/ca-cert.pem"
 ok "TLS: it ends cleanly" stop_server disk
 bystander_uri=$(uri disk)
