@@ -37,6 +37,7 @@ PERCENTILES = {"p50_us": "50.000000", "p99_us": "99.000000", "p99.9_us": "99.900
 # takes so many at once, and a virtual one handles each by itself. In order it may also cut requests
 # into more and smaller ones.
 AT_BEST = ["--fixedbufs", "--registerfiles"]
+HUGE_PAGE = 2 * MIB
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 SHAPES = [(size, depth) for size in ("128k", "256k", "512k", "1M") for depth in (8, 32)]
 
@@ -112,6 +113,14 @@ def disk_options(bench, job):
     return [*bench.raw_disk[job.name], *AT_BEST]
 
 
+def can_be_locked(shape):
+    """Registered buffers count against the limit of locked memory, for who isn't root."""
+    size, depth = shape
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    size = int(size.removesuffix("k").removesuffix("M")) * (MIB if size.endswith("M") else 1024)
+    return os.geteuid() == 0 or limit == resource.RLIM_INFINITY or size * depth + HUGE_PAGE <= limit
+
+
 def best_shape(bench, job):
     """The best of one or two short runs each."""
     def speed(shape):
@@ -125,7 +134,10 @@ def best_shape(bench, job):
             found.append(figures(done, busy)["MiB/s"])
         return max(found)
 
-    return max(([f"--bs={size}", f"--iodepth={depth}"] for size, depth in SHAPES), key=speed)
+    shapes = [shape for shape in SHAPES if can_be_locked(shape)]
+    if not shapes:
+        raise Failure("the raw disk can't be measured at its best: the limit of locked memory (ulimit -l) is too low")
+    return max(([f"--bs={size}", f"--iodepth={depth}"] for size, depth in shapes), key=speed)
 
 
 def flush(job):

@@ -160,7 +160,7 @@ ok "and it is there" cmp -n $size "$T/new" "$T/target"
 
 changes 0 --dst-key-file "$key" "$T/src" "$T/vol"
 "$ndio" copy --dst-key-file "$key" --only-changes "$T/new" "$T/vol" >"$T/told" 2>&1
-like "a volume gets whole sectors" "$(cat "$T/told")" "^[0-9]+ of $size bytes differed"
+like "a volume gets whole sectors" "$(without_limits "$T/told")" "^[0-9]+ of $size bytes differed"
 "$ndio" copy --src-key-file "$key" "$T/vol" - 2>/dev/null >"$T/plain"
 ok "which decrypt to the source" cmp -n $size "$T/new" "$T/plain"
 
