@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/align.h"
 #include "integrity/tagged-cipher.h"
 #include "integrity/target-integrity.h"
+#include "integrity/trusted.h"
 #include "locator/same.h"
 #include "memory/secret.h"
 #include "nbd/target-nbd.h"
@@ -101,9 +103,21 @@ static int volume_identify(void *opaque, struct target *target, uint8_t *identit
 	return luks_identify(&source, &volume->luks, identity, err);
 }
 
-static int unlock_by(struct volume *volume, struct target *holder,
-		     const struct volume_options *options, struct error *err)
+static int guard_header(void *trusted, struct luks_memfd *memfd, struct error *err)
 {
+	return trusted_check_header(trusted, memfd, err);
+}
+
+static int guard_key(void *trusted, const void *key, size_t len, struct error *err)
+{
+	return trusted_check_key(trusted, key, len, err);
+}
+
+static int unlock_by(struct volume *volume, struct target *holder,
+		     const struct volume_options *options, struct trusted *trusted,
+		     struct error *err)
+{
+	const struct luks_guard guard = { guard_header, guard_key, trusted };
 	const struct luks_source source = {
 		.name = holder->name,
 		.size = holder->size,
@@ -122,6 +136,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 		.max_kdf_time = options->max_kdf_time,
 		.notice = &options->notice,
 		.fits = tagged_supported,
+		.guard = &guard,
 	};
 	bool same = false;
 	int ret = 0;
@@ -138,7 +153,7 @@ static int unlock_by(struct volume *volume, struct target *holder,
 }
 
 static int volume_unlock(struct volume *volume, const struct volume_options *options,
-			 struct error *err)
+			 struct trusted *trusted, struct error *err)
 {
 	struct target *holder = volume->target;
 	int ret;
@@ -156,7 +171,7 @@ static int volume_unlock(struct volume *volume, const struct volume_options *opt
 		if (ret < 0)
 			return ret;
 	}
-	ret = unlock_by(volume, holder, options, err);
+	ret = unlock_by(volume, holder, options, trusted, err);
 	if (ret == -ETIMEDOUT && holder->timed_out)
 		error_set(err, ETIMEDOUT, "%s: reading the LUKS header: %s", holder->name,
 			  holder->timed_out);
@@ -287,8 +302,40 @@ static int check_header(const struct volume *volume, const struct volume_options
 			 header.locator, data.locator);
 }
 
+/* ---- a trust file ---- */
+
+static int guard_layout(void *trusted, const struct layout *layout, struct error *err)
+{
+	return trusted_check_areas(trusted, layout, err);
+}
+
+/* What couldn't be written is only that less counts than the file says. */
+static void end_trust(void *opaque)
+{
+	struct trusted *trusted = opaque;
+	struct error err;
+
+	if (trusted)
+		trusted_close(trusted, &err);
+	free(trusted);
+}
+
+/* Even without a file, for a header that has a seal. */
+static int begin_trust(const struct volume *volume, const struct volume_options *options,
+		       struct trusted **opened, struct error *err)
+{
+	bool readonly = options->readonly || volume->target->readonly;
+	struct trusted *trusted = malloc(sizeof(*trusted));
+
+	*opened = trusted;
+	if (!trusted)
+		return error_set(err, ENOMEM, "%s: no memory", volume->target->name);
+	return trusted_open(trusted, options->trust, readonly && !options->learn, err);
+}
+
 /* What the volume stands on becomes what keeps its tags. */
-static int lay_tags(struct volume *volume, const struct volume_options *options, struct error *err)
+static int lay_tags(struct volume *volume, const struct volume_options *options,
+		    struct trusted *trusted, struct error *err)
 {
 	const struct luks *luks = &volume->luks;
 	struct target_integrity_options integrity = {
@@ -299,6 +346,10 @@ static int lay_tags(struct volume *volume, const struct volume_options *options,
 		.tag_size = tagged_tag_len(luks->cipher),
 		.cache = options->integrity_cache,
 		.notice = options->notice,
+		.trust = trusted->has_file ? &trusted->trust : NULL,
+		.check = guard_layout,
+		.closed = end_trust,
+		.opaque = trusted,
 	};
 	int ret = target_integrity_open(volume->disk, &integrity, &volume->target, err);
 
@@ -326,6 +377,7 @@ static int lay_tags(struct volume *volume, const struct volume_options *options,
 int volume_open(const struct volume_options *options, struct volume **opened, struct error *err)
 {
 	struct volume *volume = volume_new();
+	struct trusted *trusted = NULL;
 	int ret = 0;
 
 	*opened = NULL;
@@ -336,7 +388,9 @@ int volume_open(const struct volume_options *options, struct volume **opened, st
 	if (!volume->target)
 		ret = open_target(volume, options, options->direct, err);
 	if (ret == 0 && volume->encrypted)
-		ret = volume_unlock(volume, options, err);
+		ret = begin_trust(volume, options, &trusted, err);
+	if (ret == 0 && volume->encrypted)
+		ret = volume_unlock(volume, options, trusted, err);
 	if (ret == 0)
 		ret = set_geometry(volume, options, err);
 	if (ret == 0 && options->header)
@@ -346,7 +400,11 @@ int volume_open(const struct volume_options *options, struct volume **opened, st
 		ret = target_nbd_connect(volume->target, err);
 	volume->disk = volume->target;
 	if (ret == 0 && volume->luks.integrity)
-		ret = lay_tags(volume, options, err);
+		ret = lay_tags(volume, options, trusted, err);
+	else if (ret == 0 && trusted)
+		ret = trusted_check_areas(trusted, NULL, err);
+	if (ret < 0 || !volume->luks.integrity)
+		end_trust(trusted);
 	if (ret < 0) {
 		if (options->target)
 			volume->target = NULL;

@@ -31,6 +31,9 @@ struct volume_options {
 	unsigned wait;           /* seconds that one which isn't there yet is waited for */
 	struct lasting_listener listener; /* of its loss and return, with reconnect */
 	const char *header;               /* path of a detached LUKS header, or NULL */
+	const char
+		*trust;   /* path of a trust file, or NULL; with unlock. It is held until the volume
+			    * is closed if it has a part in reading, else while it is opened */
 	bool unlock;      /* as LUKS, with pass; otherwise the bytes are served as they are */
 	const void *pass; /* passphrase or a key file's content; only used in volume_open() */
 	size_t pass_len;
@@ -43,6 +46,7 @@ struct volume_options {
 	unsigned max_kdf_time; /* seconds, or 0: see struct luks_pass */
 	enum direct_mode direct;
 	bool readonly;              /* a target that can't be written is read-only anyway */
+	bool learn;                 /* and all the same, what is seen goes into the trust file */
 	enum image_locking locking; /* of a file that is opened for writing */
 	uint64_t file_size; /* bytes: a file that can be written is taken to be at least so long */
 	bool discard;    /* pass trims of an encrypted volume through, as its header may say too: */

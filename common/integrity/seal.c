@@ -90,6 +90,19 @@ static bool sort_json(struct json_object *from, struct json_object **to)
 	return good;
 }
 
+/* What the MAC is kept in can't be under it, and opens nothing. Of the sorted tokens. */
+static void drop_seals(struct json_object *tokens)
+{
+	for (int number = 0; number < SEAL_TOKENS; number++) {
+		struct json_object *token = luks_json_numbered(tokens, number);
+		char name[16];
+
+		snprintf(name, sizeof(name), "%d", number);
+		if (strcmp(luks_json_text(luks_json_member(token, "type")), SEAL_TOKEN) == 0)
+			json_object_object_del(tokens, name);
+	}
+}
+
 char *seal_text(struct json_object *metadata)
 {
 	struct json_object *sealed = json_object_new_object(), *part;
@@ -101,6 +114,7 @@ char *seal_text(struct json_object *metadata)
 		if (json_object_object_get_ex(metadata, sealed_parts[i].member, &part))
 			good = sort_json(part, &part) &&
 			       json_object_object_add(sealed, sealed_parts[i].member, part) == 0;
+	drop_seals(luks_json_member(sealed, "tokens"));
 	if (good)
 		text = json_object_to_json_string_ext(
 			sealed, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);

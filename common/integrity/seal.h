@@ -4,7 +4,8 @@
  * words, before a passphrase is asked for.
  *
  * The canonical form, version 1: of the header's JSON the members config, digests, keyslots, segments
- * and tokens, those that there are. Objects have their members in the order of their names' bytes; there
+ * and tokens, those that there are; but not tokens of the type SEAL_TOKEN, in which the seal itself is
+ * kept (seal-token.h). Objects have their members in the order of their names' bytes; there
  * is no white space; strings and numbers are as json-c writes them, without escaped slashes. What the
  * binary header has besides (sequence number, checksum, salt, label) opens nothing. Key slots' areas
  * aren't in it: one that doesn't fit its slot's salt and digest, which are, opens nothing.
@@ -22,7 +23,9 @@
 
 #include "base/error.h"
 
-#define SEAL_MAC 32 /* bytes */
+#define SEAL_MAC    32 /* bytes */
+#define SEAL_TOKEN  "ndio-seal"
+#define SEAL_TOKENS 32 /* of a header, at the most */
 
 /* The canonical form of this metadata, to be freed with free(). NULL: no memory. */
 char *seal_text(struct json_object *metadata);

@@ -44,6 +44,8 @@ struct integrity_target {
 	struct tags tags;
 	pthread_mutex_t turn; /* to sweep */
 	struct notice notice;
+	void (*closed)(void *opaque);
+	void *opaque;
 	_Atomic uint64_t bad, untold, told_at; /* blocks; ms */
 };
 
@@ -524,6 +526,8 @@ static void integrity_close(struct target *target)
 	tags_destroy(&all->tags);
 	pthread_mutex_destroy(&all->turn);
 	all->below->ops->close(all->below);
+	if (all->closed)
+		all->closed(all->opaque);
 	free(all);
 }
 
@@ -626,6 +630,8 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	all->start = options->start;
 	all->notice = options->notice;
 	ret = read_layout(all, options, err);
+	if (ret == 0 && options->check)
+		ret = options->check(options->opaque, &all->layout, err);
 	if (ret == 0 && options->trust)
 		ret = error_set(err, ENOTSUP, "%s: integrity: areas can't be trusted yet",
 				below->name);
@@ -637,6 +643,8 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	}
 	tags_init(&all->tags, &all->layout, options->cache ? options->cache : INTEGRITY_CACHE);
 	pthread_mutex_init(&all->turn, NULL);
+	all->closed = options->closed;
+	all->opaque = options->opaque;
 	all->target = describe(all);
 	*target = &all->target;
 	return 0;

@@ -27,6 +27,11 @@ struct target_integrity_options {
 	/* What the areas were, or NULL: opened, and its volume, header and key checked, by the caller, who
 	 * closes it after the target and doesn't use it until then. */
 	struct trust *trust;
+	/* May this be the disk's layout? Before anything is written. 0, or a negative errno with a
+	 * message. Or NULL. */
+	int (*check)(void *opaque, const struct layout *layout, struct error *err);
+	void (*closed)(void *opaque); /* when it is, or NULL: the target uses nothing any more */
+	void *opaque;
 };
 
 /* Reads the superblock. below, which may have no queues yet, becomes the new target's, to be closed

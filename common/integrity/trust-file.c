@@ -107,6 +107,20 @@ static int hold_old(const char *path, bool replace, int *held, struct error *err
 	return flock(*held, LOCK_EX | LOCK_NB) < 0 ? fail_of_file(path, err) : 0;
 }
 
+int trust_file_rename(const char *from, const char *path, bool replace, struct error *err)
+{
+	int held, ret = hold_old(path, replace, &held, err);
+
+	if (ret == 0 &&
+	    renameat2(AT_FDCWD, from, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0)
+		ret = fail_of_file(path, err);
+	else if (ret == 0 && sync_folder(path) < 0)
+		ret = fail_of_file(path, err);
+	if (held >= 0)
+		close(held);
+	return ret;
+}
+
 static int make_new(const char *path, const char *other, const struct trust_volume *volume,
 		    const char *text, bool replace, struct error *err)
 {
@@ -117,13 +131,10 @@ static int make_new(const char *path, const char *other, const struct trust_volu
 	if (file.fd < 0)
 		return fail_of_file(path, err);
 	ret = trust_make(&io, volume, text, err);
-	if (ret == 0 &&
-	    renameat2(AT_FDCWD, other, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0)
-		ret = fail_of_file(path, err);
+	if (ret == 0)
+		ret = trust_file_rename(other, path, replace, err);
 	if (ret < 0)
 		unlink(other);
-	else if (sync_folder(path) < 0)
-		ret = fail_of_file(path, err);
 	close(file.fd);
 	return ret;
 }
@@ -132,15 +143,11 @@ int trust_file_make(const char *path, const struct trust_volume *volume, const c
 		    bool replace, struct error *err)
 {
 	char *other;
-	int held, ret;
+	int ret;
 
 	if (asprintf(&other, "%s.XXXXXX", path) < 0)
 		return error_set(err, ENOMEM, "%s: %s", path, strerror(ENOMEM));
-	ret = hold_old(path, replace, &held, err);
-	if (ret == 0)
-		ret = make_new(path, other, volume, text, replace, err);
-	if (held >= 0)
-		close(held);
+	ret = make_new(path, other, volume, text, replace, err);
 	free(other);
 	return ret;
 }

@@ -17,6 +17,10 @@ struct trust_file {
 int trust_file_make(const char *path, const struct trust_volume *volume, const char *text,
 		    bool replace, struct error *err);
 
+/* Gives one that is whole and closed its name: in place of another if `replace`, which no process may have.
+ * The same errors. */
+int trust_file_rename(const char *from, const char *path, bool replace, struct error *err);
+
 /* Opens it; read_only: nothing can be intended. Both are closed by trust_file_close(), which makes a last
  * checkpoint if something was written, and gives its error. 0; -EBUSY: another process has it; or another
  * negative errno, with a message. */

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -349,6 +350,16 @@ static int apply(struct trust *trust, enum record_kind kind, uint64_t area, uint
 	return 0;
 }
 
+uint64_t trust_known(const struct trust *trust)
+{
+	uint64_t known = 0;
+
+	for (uint64_t area = 0; area < trust->volume.areas; area++)
+		known +=
+			trust->first[area] != NONE || !is_zero(hash_place(trust, area), TRUST_HASH);
+	return known;
+}
+
 enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
 			       const uint8_t hash[TRUST_HASH])
 {
@@ -571,11 +582,16 @@ int trust_check_volume(const struct trust *trust, const struct trust_volume *vol
 
 int trust_check_header(const struct trust *trust, const char *text, struct error *err)
 {
-	char words[256];
+	size_t first = strcspn(trust->text, "\n");
+	char words[256], *sealed;
 
-	if (strcmp(trust->text, text) == 0)
+	if (strlen(text) == first && memcmp(trust->text, text, first) == 0)
 		return 0;
-	seal_differences(trust->text, text, words, sizeof(words));
+	if (trust->text[first] && strcmp(trust->text + first + 1, text) == 0)
+		return 0;
+	sealed = strndup(trust->text, first);
+	seal_differences(sealed ? sealed : "", text, words, sizeof(words));
+	free(sealed);
 	return error_set(err, ESTALE, "%s: the header isn't the one that was sealed: %s",
 			 trust->io.name, words);
 }
@@ -675,30 +691,57 @@ int trust_checkpoint(struct trust *trust, struct error *err)
 		    err);
 }
 
+/* volume has the count of seals, and gets the MAC. */
+static int seal_as(struct trust *trust, struct trust_volume volume, char *text,
+		   const void *volume_key, size_t key_len, struct error *err)
+{
+	int ret = text ? 0 : -ENOMEM;
+
+	if (ret == 0 && strlen(text) > TRUST_TEXT) {
+		free(text);
+		return error_set(err, EFBIG, "%s: the header has too many key slots and tokens",
+				 trust->io.name);
+	}
+	if (ret == 0)
+		ret = seal_mac(volume_key, key_len, volume.uuid, volume.seals, text, volume.mac);
+	if (ret == 0)
+		ret = trust->error ? trust->error : next_generation(trust, &volume, text);
+	if (ret < 0) {
+		free(text);
+		return told(trust, ret, err);
+	}
+	free(trust->text);
+	trust->text = text;
+	trust->volume = volume;
+	return 0;
+}
+
 int trust_seal(struct trust *trust, const char *text, const void *volume_key, size_t key_len,
 	       struct error *err)
 {
 	struct trust_volume volume = trust->volume;
-	char *copy;
-	int ret;
 
-	if (strlen(text) > TRUST_TEXT)
-		return error_set(err, EFBIG, "%s: the header has too many key slots and tokens",
-				 trust->io.name);
 	volume.seals++;
-	copy = strdup(text);
-	ret = copy ? seal_mac(volume_key, key_len, volume.uuid, volume.seals, text, volume.mac) :
-		     -ENOMEM;
-	if (ret == 0)
-		ret = trust->error ? trust->error : next_generation(trust, &volume, text);
-	if (ret < 0) {
-		free(copy);
-		return told(trust, ret, err);
-	}
-	free(trust->text);
-	trust->text = copy;
-	trust->volume = volume;
-	return 0;
+	return seal_as(trust, volume, strdup(text), volume_key, key_len, err);
+}
+
+int trust_intend_header(struct trust *trust, const char *text, const void *volume_key,
+			size_t key_len, struct error *err)
+{
+	int first = strcspn(trust->text, "\n");
+	char *both;
+
+	if (asprintf(&both, "%.*s\n%s", first, trust->text, text) < 0)
+		both = NULL;
+	return seal_as(trust, trust->volume, both, volume_key, key_len, err);
+}
+
+int trust_settle_header(struct trust *trust, const char *text, const void *volume_key,
+			size_t key_len, struct error *err)
+{
+	if (!strchr(trust->text, '\n'))
+		return 0;
+	return seal_as(trust, trust->volume, strdup(text), volume_key, key_len, err);
 }
 
 /* ---- areas ---- */

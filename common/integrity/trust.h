@@ -31,7 +31,8 @@
  * A head: magic "ndiotrus", u32 version, u32 length of the text, u64 generation, u64 random number,
  * u64 areas, u64 bytes of data in an area, u32 bytes in a block, u32 bytes in a tag, u64 count of seals,
  * the volume's UUID (40 bytes, padded with zeroes), the header's MAC (32), SHA-256 of all this and the
- * text (32); at 256 the text, the canonical form of the header.
+ * text (32); at 256 the text, the canonical form of the header; while that is changed, the new one
+ * behind it, with a newline between them. The MAC is over all of it.
  *
  * A log: records of 64 bytes: u64 area, u64 random number of its head, u32 number in the log from 0 on,
  * u32 kind, the hash (32), the first 8 bytes of SHA-256 of the 56 before. It ends where one isn't valid.
@@ -135,6 +136,16 @@ int trust_check_header(const struct trust *trust, const char *text, struct error
 int trust_check_key(const struct trust *trust, const void *volume_key, size_t key_len,
 		    struct error *err);
 
+/* The header is about to be changed by who may, to text: cut off in between, either is accepted. 0 when that
+ * is safe, or a negative errno with a message: then it may not be changed. */
+int trust_intend_header(struct trust *trust, const char *text, const void *volume_key,
+			size_t key_len, struct error *err);
+
+/* That was cut off, and now the header is text, one of the two: from now on it alone. Nothing is done
+ * if nothing was cut off. 0, or a negative errno with a message. */
+int trust_settle_header(struct trust *trust, const char *text, const void *volume_key,
+			size_t key_len, struct error *err);
+
 /* The header was changed by who may. 0 when that is safe, or a negative errno with a message. */
 int trust_seal(struct trust *trust, const char *text, const void *volume_key, size_t key_len,
 	       struct error *err);
@@ -147,6 +158,9 @@ int trust_hash(const void *tags, size_t count, size_t tag_size, uint8_t hash[TRU
 int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH]);
 int trust_hash_page(const void *leaves, size_t count, uint8_t hash[TRUST_HASH]);
 int trust_hash_pages(const void *pages, size_t count, uint8_t hash[TRUST_HASH]);
+
+/* Of how many areas is something known? */
+uint64_t trust_known(const struct trust *trust);
 
 enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
 			       const uint8_t hash[TRUST_HASH]);

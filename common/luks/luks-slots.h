@@ -18,6 +18,7 @@
 #define LUKS_MAX_KDF_TIME 120 /* seconds */
 
 struct luks_asker;
+struct luks_guard;
 struct luks_tokens;
 
 /* What opens a volume. */
@@ -35,6 +36,8 @@ struct luks_pass {
 	const struct luks_asker *asker; /* or NULL; for luks_unlock(), in place of data and len */
 	/* or NULL; for luks_unlock(): tried before these. Without data nothing else is then. */
 	const struct luks_tokens *tokens;
+	const struct luks_guard
+		*guard; /* or NULL; for luks_unlock(), before any of these is used */
 	/* Can a volume key of so many bytes be used with this cipher? 0, or -ENOTSUP and why not:
 	 * cipher_supported(), where the data are to be read. */
 	int (*fits)(const char *cipher, size_t key_len, struct error *why);

@@ -509,12 +509,15 @@ static int tokens_open(struct header *header, const struct luks_pass *pass, stru
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err)
 {
+	const struct luks_guard *guard = pass->guard;
 	struct header header = { .source = source };
 	int ret;
 
 	memset(luks, 0, sizeof(*luks));
 	luks_memfd_init(&header.memfd, source->name);
 	ret = luks_header_load(&header, err);
+	if (!ret && guard)
+		ret = guard->check_header(guard->opaque, &header.memfd, err);
 	if (!ret)
 		ret = header_read(&header, pass, luks, err);
 	if (!ret)
@@ -527,6 +530,8 @@ int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, 
 	if (!ret)
 		ret = tokens_open(&header, pass, luks, err);
 	luks->slot = ret;
+	if (ret >= 0 && guard)
+		ret = guard->check_key(guard->opaque, luks->key, luks->key_len, err);
 	if (ret < 0)
 		luks_clear(luks);
 	luks_memfd_close(&header.memfd);

@@ -33,6 +33,15 @@ struct luks_asker {
 	void *opaque;
 };
 
+/* Who decides whether a header may be believed. Each: 0, or a negative errno with a message. */
+struct luks_guard {
+	/* It is loaded, and nothing else was made of it. */
+	int (*check_header)(void *opaque, struct luks_memfd *memfd, struct error *err);
+	/* That is its volume key. */
+	int (*check_key)(void *opaque, const void *key, size_t len, struct error *err);
+	void *opaque;
+};
+
 /* What makes a volume the one that it is, whatever becomes of its key slots: a hash of its UUID, the
  * digest of its key, and where and how its data lie. */
 #define LUKS_IDENTITY_LEN 32
@@ -66,7 +75,7 @@ struct luks {
  * -EINVAL not a LUKS header, or one that is damaged, says something impossible, or has its data
  * elsewhere; -ENOTSUP another cipher or integrity, a requirement flag, a reencryption under way, key
  * slots that aren't safe, each named; -ETIME only key slots that take too long, -ENOENT no such key
- * slot; -EIO and so on from read(); -ENOMEM. */
+ * slot; -EIO and so on from read(); -ENOMEM; what pass->guard says. */
 int luks_unlock(const struct luks_source *source, const struct luks_pass *pass, struct luks *luks,
 		struct error *err);
 
