@@ -81,7 +81,7 @@ static void volume_shut(struct volume *self, enum ndio_close_how how)
 /* ---- opened and closed ---- */
 
 /* What __init__ takes; the structs of the library are filled from it. */
-static const char *const init_format = "O&z*O&O&iO&O&O&O&O&O&O&O&:Volume";
+static const char *const init_format = "O&z*O&O&O&iO&O&O&O&O&O&O&O&:Volume";
 
 /* Of a path or None. Called with object NULL where what follows couldn't be converted. */
 static int convert_header(PyObject *object, void *header)
@@ -117,23 +117,25 @@ static int convert_size(PyObject *object, void *size)
 }
 
 static bool parse_options(struct volume *self, PyObject *args, struct ndio_options *options,
-			  Py_buffer *key, PyObject **header)
+			  Py_buffer *key, PyObject **header, PyObject **trust)
 {
 	PyObject *locator = NULL;
 
-	if (!PyArg_ParseTuple(
-		    args, init_format, PyUnicode_FSConverter, &locator, key, convert_header, header,
-		    convert_unsigned, &options->flags, &options->direct, convert_unsigned,
-		    &options->connections, convert_size, &options->copy_memory, uint64_convert,
-		    &options->file_size, convert_unsigned, &options->key_slot, convert_unsigned,
-		    &options->max_kdf_time, convert_unsigned, &options->answer_timeout,
-		    uint64_convert, &options->unflushed, convert_unsigned, &options->reconnect))
+	if (!PyArg_ParseTuple(args, init_format, PyUnicode_FSConverter, &locator, key,
+			      convert_header, header, convert_header, trust, convert_unsigned,
+			      &options->flags, &options->direct, convert_unsigned,
+			      &options->connections, convert_size, &options->copy_memory,
+			      uint64_convert, &options->file_size, convert_unsigned,
+			      &options->key_slot, convert_unsigned, &options->max_kdf_time,
+			      convert_unsigned, &options->answer_timeout, uint64_convert,
+			      &options->unflushed, convert_unsigned, &options->reconnect))
 		return false;
 	self->locator = locator;
 	options->struct_size = sizeof(*options);
 	options->key = key->buf;
 	options->key_len = key->buf ? (size_t)key->len : 0;
 	options->header = *header ? PyBytes_AsString(*header) : NULL;
+	options->trust = *trust ? PyBytes_AsString(*trust) : NULL;
 	options->notice = notices_add;
 	options->opaque = &self->notices;
 	return true;
@@ -158,7 +160,7 @@ static int volume_init(PyObject *object, PyObject *args, PyObject *kwargs)
 	struct volume *self = (struct volume *)object;
 	struct ndio_options options = { 0 };
 	Py_buffer key = { 0 };
-	PyObject *header = NULL;
+	PyObject *header = NULL, *trust = NULL;
 	int err = -1;
 
 	(void)kwargs;
@@ -167,9 +169,10 @@ static int volume_init(PyObject *object, PyObject *args, PyObject *kwargs)
 		return -1;
 	}
 	self->state = VOLUME_OPENING;
-	if (parse_options(self, args, &options, &key, &header)) {
+	if (parse_options(self, args, &options, &key, &header, &trust)) {
 		err = open_volume(self, &options);
 		Py_XDECREF(header);
+		Py_XDECREF(trust);
 		if (key.obj)
 			PyBuffer_Release(&key);
 	}
@@ -367,12 +370,13 @@ static PyObject *volume_unlock(PyObject *object, PyObject *args)
 	struct volume *self = (struct volume *)object;
 	struct ndio_options options = { .struct_size = sizeof(options) };
 	Py_buffer key = { 0 };
-	PyObject *header = NULL;
+	PyObject *header = NULL, *trust = NULL;
 	int err;
 
-	if (!PyArg_ParseTuple(args, "s*O&O&O&O&:_unlock", &key, convert_header, &header,
-			      convert_unsigned, &options.flags, convert_unsigned, &options.key_slot,
-			      convert_unsigned, &options.max_kdf_time))
+	if (!PyArg_ParseTuple(args, "s*O&O&O&O&O&:_unlock", &key, convert_header, &header,
+			      convert_header, &trust, convert_unsigned, &options.flags,
+			      convert_unsigned, &options.key_slot, convert_unsigned,
+			      &options.max_kdf_time))
 		return NULL;
 	if (!volume_enter(self))
 		goto out;
@@ -384,6 +388,7 @@ static PyObject *volume_unlock(PyObject *object, PyObject *args)
 	options.key = key.buf;
 	options.key_len = (size_t)key.len;
 	options.header = header ? PyBytes_AsString(header) : NULL;
+	options.trust = trust ? PyBytes_AsString(trust) : NULL;
 	options.notice = notices_add;
 	options.opaque = &self->notices;
 	self->state = VOLUME_ALONE;
@@ -395,6 +400,7 @@ static PyObject *volume_unlock(PyObject *object, PyObject *args)
 		set_error(-err, ndio_error());
 out:
 	Py_XDECREF(header);
+	Py_XDECREF(trust);
 	PyBuffer_Release(&key);
 	return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -483,7 +489,7 @@ static PyMethodDef volume_methods[] = {
 	  METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
 	  "_submit(queue, id, op, buffers, offset, length, flags)" },
 	{ "_unlock", volume_unlock, METH_VARARGS,
-	  "_unlock(key, header, flags, key_slot, max_kdf_time)" },
+	  "_unlock(key, header, trust, flags, key_slot, max_kdf_time)" },
 	{ "_close", volume_close, METH_VARARGS, "_close(cancel)" },
 	{ "_info", volume_info, METH_NOARGS, "struct ndio_info, as a dict" },
 	{ "_stats", volume_stats, METH_NOARGS, "struct ndio_stats, as a dict" },

@@ -159,6 +159,7 @@ static const struct parameter table[] = {
 	{ "keyfile-offset", ANY, take_size, &config.keyfile_part.offset, 0, INT64_MAX },
 	{ "keyfile-size", ANY, take_size, &config.keyfile_part.size, 0, KEY_MAX },
 	{ "header", ANY, take_path, &config.open.header, 0, 0 },
+	{ "trust", ANY, take_path, &config.open.trust, 0, 0 },
 	{ "direct", FILE_ONLY, take_direct, &config.open.direct, 0, 0 },
 	{ "slot", ANY, take_key_slot, &config.open.slot, 0, 31 },
 	{ "token", ANY, take_token, &config.open.tokens.number, 0, LUKS_MAX_TOKEN },
@@ -188,6 +189,7 @@ const char parameters_help[] =
 	"keyfile-offset=<N>  But pass over so many bytes of it first,\n"
 	"keyfile-size=<N>    and take no more than so many.\n"
 	"header=<PATH>       A detached LUKS header.\n"
+	"trust=<PATH>        What it was when it was last seen (see ndio-trust(1)).\n"
 	"direct=auto|on|off  Direct I/O, past the page cache (default: auto).\n"
 	"slot=<N>            The only key slot to try (default: any).\n"
 	"token=<N>|any       Unlock it by one of its tokens, or by any.\n"
@@ -236,8 +238,8 @@ int parameters_complete(void)
 	if (!config.open.file == !config.open.uri)
 		return FAIL("you must give the disk, once: nbdkit ndio [file=]PATH, or uri=URI");
 	config.open.unlock |= config.open.by_tokens;
-	if (config.open.header && !config.open.unlock)
-		return FAIL("header= needs passphrase=, keyfile=, ask= or token=");
+	if ((config.open.header || config.open.trust) && !config.open.unlock)
+		return FAIL("header= and trust= need passphrase=, keyfile=, ask= or token=");
 	if ((config.keyfile_part.offset || config.keyfile_part.size) && !config.keyfile)
 		return FAIL("keyfile-offset= and keyfile-size= need keyfile=");
 	if (config.open.slot != LUKS_ANY_SLOT && !config.open.unlock)
@@ -259,4 +261,5 @@ void parameters_clear(void)
 	key_forget();
 	free((char *)config.open.file);
 	free((char *)config.open.header);
+	free((char *)config.open.trust);
 }

@@ -351,6 +351,8 @@ static int check_locator(const struct attach_spec *spec, struct error *err)
 		ret = check_block_device(spec, err);
 	if (ret == 0 && spec->header)
 		ret = locator_check_path(spec->header, "a LUKS header", err);
+	if (ret == 0 && spec->unlock.trust)
+		ret = locator_check_path(spec->unlock.trust, "a trust file", err);
 	if (ret == 0 && !spec->read_only)
 		ret = clash_refuse_key(spec->locator, &spec->key, err);
 	return ret < 0 ? ret : check_not_attached(spec, err);

@@ -138,6 +138,8 @@ static void make_arguments(const struct gateway_spec *spec, const char *program,
 	}
 	if (spec->header)
 		add_argument(args, "--header=%s", spec->header);
+	if (spec->unlock.trust)
+		add_argument(args, "--trust=%s", spec->unlock.trust);
 	if (spec->metrics)
 		add_argument(args, "--metrics=%s", spec->metrics);
 	if (spec->key && spec->unlock.volume_key)

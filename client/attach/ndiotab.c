@@ -28,6 +28,7 @@ static const struct tab_option options[] = {
 	{ "read-only", MEMBER(read_only), TAB_FLAG, 0, 0, NULL, 0 },
 	{ "discard", MEMBER(discard), TAB_FLAG, 0, 0, NULL, 0 },
 	{ "header", MEMBER(header), TAB_PATH, 0, 0, NULL, 0 },
+	{ "trust", MEMBER(trust), TAB_PATH, 0, 0, NULL, 0 },
 	{ "keyfile-offset", MEMBER(key_part.offset), TAB_SIZE, 0, INT64_MAX, NULL, 0 },
 	{ "keyfile-size", MEMBER(key_part.size), TAB_SIZE, 1, KEY_MAX, NULL, 0 },
 	{ "connections", MEMBER(connections), TAB_NUMBER, 1, ATTACH_CONNECTIONS_MAX, NULL, 0 },

@@ -20,6 +20,7 @@ struct ndiotab_entry {
 	char *key_file;           /* an absolute path; NULL: the passphrase is asked for */
 	struct key_part key_part; /* which bytes of that */
 	char *header;             /* an absolute path; NULL: it is in the disk */
+	char *trust;              /* an absolute path, or NULL */
 	char *metrics;            /* HOST:PORT or the like, or an absolute path; or NULL */
 	bool read_only, discard;
 	unsigned connections;    /* 1 to 64 */

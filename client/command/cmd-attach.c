@@ -28,6 +28,8 @@ const char help_attach[] =
 	"  --max-kdf-time SECONDS\n"
 	"                       how long deriving keys may take (default 120)\n"
 	"  --header PATH        where a detached LUKS header is\n"
+	"  --trust FILE         it has to be what it was when FILE was last written: see\n"
+	"                       ndio trust\n"
 	"  --read-only          never write\n"
 	"  --discard            pass trims on: the server sees which sectors are unused\n"
 	"  --connections N      to the server, if it allows several (1 to 64, default 4)\n"
@@ -67,6 +69,7 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
+					 OPEN_OPTION_TRUST("trust", 0),
 					 { "read-only", no_argument, NULL, OPT_READ_ONLY },
 					 { "discard", no_argument, NULL, OPT_DISCARD },
 					 { "connections", required_argument, NULL,
@@ -214,6 +217,7 @@ static int run_tab(const char *path, const char *device, struct attach_spec *spe
 	spec->key.agents = true;
 	spec->unlock.slot = entry.slot;
 	spec->unlock.max_kdf_time = entry.max_kdf_time;
+	spec->unlock.trust = entry.trust;
 	if (entry.token)
 		unlock_take_token(&spec->unlock, entry.token); /* it was checked */
 	spec->read_only = entry.read_only;

@@ -35,6 +35,7 @@ const char help_bench[] =
 	"                     of that, pass over N bytes, and take no more than N\n"
 	"  --token N|any      open it without a passphrase: by one of its tokens, or any\n"
 	"  --header PATH      where a detached LUKS header is\n"
+	"  --trust FILE       it has to be what it was when FILE was last written: see ndio trust\n"
 	"  --volume-key-file FILE\n"
 	"                     open it with the volume key itself, without a key slot\n"
 	"  --slot N           try this key slot only\n"
@@ -306,6 +307,8 @@ static const char *check_bench(const struct bench *bench)
 		return "--unlock asks for a passphrase: it isn't for a key from a file or descriptor";
 	if (bench->header && !key)
 		return "a header without a key";
+	if (bench->how.trust && !key)
+		return "a trust file without a key";
 	if (unlock_by_one_slot(&bench->how) && !key)
 		return "a key slot without a key";
 	return key_source_check(&bench->key_source);
@@ -319,6 +322,7 @@ static const struct option options[] = { { "json", no_argument, NULL, OPT_BENCH_
 					 { "unlock", no_argument, NULL, OPT_BENCH_UNLOCK },
 					 OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_HEADER("header", 0),
+					 OPEN_OPTION_TRUST("trust", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),

@@ -26,6 +26,7 @@ const char help_map[] =
 	"                     of that, pass over N bytes, and take no more than N\n"
 	"  --token N|any      open it without a passphrase: by one of its tokens, or any\n"
 	"  --header PATH      where a detached LUKS header is\n"
+	"  --trust FILE       it has to be what it was when FILE was last written: see ndio trust\n"
 	"  --volume-key-file FILE\n"
 	"                     open it with the volume key itself, without a key slot\n"
 	"  --slot N           try this key slot only\n"
@@ -211,6 +212,7 @@ static const struct option options[] = { { "totals", no_argument, NULL, OPT_TOTA
 					 { "unlock", no_argument, NULL, OPT_MAP_UNLOCK },
 					 OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_HEADER("header", 0),
+					 OPEN_OPTION_TRUST("trust", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),

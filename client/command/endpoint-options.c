@@ -60,6 +60,8 @@ int endpoint_check(const char *self, const struct endpoint_spec *spec)
 		return cmd_usage(self, "%s: %s", spec->locator, key_source_check(&spec->key));
 	if (spec->header && !spec->unlock)
 		return cmd_usage(self, "%s: a header without a key", spec->locator);
+	if (spec->how.trust && !spec->unlock)
+		return cmd_usage(self, "%s: a trust file without a key", spec->locator);
 	if (unlock_by_one_slot(&spec->how) && !spec->unlock)
 		return cmd_usage(self, "%s: a key slot without a key", spec->locator);
 	return CMD_OK;

@@ -21,6 +21,8 @@
 	"  --src-slot=N          try this key slot only\n"                                         \
 	"  --src-token=N|any     open SRC without a passphrase: by one of its tokens, or any;\n"   \
 	"                        by a key only where that fails\n"                                 \
+	"  --src-trust=PATH      SRC has to be what it was when this file was last written:\n"     \
+	"                        see ndio trust\n"                                                 \
 	"  --max-kdf-time=SECONDS\n"                                                               \
 	"                        how long deriving the keys of a side may take (default 120)\n"    \
 	"  --answer-timeout=SECONDS\n"                                                             \
@@ -28,7 +30,7 @@
 	"  --reconnect=SECONDS   one that is lost is waited for so long; 0: not (default 60)\n"    \
 	"  --dst-key-file=PATH, --dst-key-fd=N, --dst-unlock, --dst-header=PATH,\n"                \
 	"  --dst-keyfile-offset=N, --dst-keyfile-size=N, --dst-slot=N,\n"                          \
-	"  --dst-token=N|any, --dst-volume-key-file=PATH\n"
+	"  --dst-token=N|any, --dst-volume-key-file=PATH, --dst-trust=PATH\n"
 
 enum {
 	ENDPOINT_UNLOCK = 256,
@@ -39,7 +41,7 @@ enum {
 	OPEN_OPTIONS_KEY(side "-", of),                                                            \
 		{ side "-unlock", no_argument, NULL, ENDPOINT_UNLOCK | (of) },                     \
 		OPEN_OPTION_HEADER(side "-header", of), OPEN_OPTION_SLOT(side "-slot", of),        \
-		OPEN_OPTION_TOKEN(side "-token", of),                                              \
+		OPEN_OPTION_TOKEN(side "-token", of), OPEN_OPTION_TRUST(side "-trust", of),        \
 		OPEN_OPTION_VOLUME_KEY(side "-volume-key-file", of)
 
 /* For cmd_options(). */

@@ -25,6 +25,9 @@ const char *open_option(const struct open_options *to, int option, const char *v
 	case OPEN_HEADER:
 		*to->header = value;
 		return NULL;
+	case OPEN_TRUST:
+		to->how->trust = value;
+		return NULL;
 	case OPEN_RECONNECT:
 		return parse_reconnect(value, to->reconnect) ? NULL : RECONNECT_WRONG;
 	default:

@@ -18,6 +18,7 @@ enum {
 	OPEN_TOKEN,
 	OPEN_MAX_KDF_TIME,
 	OPEN_HEADER,
+	OPEN_TRUST,
 	OPEN_ANSWER_TIMEOUT,
 	OPEN_RECONNECT,
 	OPEN_OTHER = 1024, /* added to one of these: it is of another key or disk */
@@ -50,6 +51,10 @@ enum {
 #define OPEN_OPTION_HEADER(name, of)                                                               \
 	{                                                                                          \
 		name, required_argument, NULL, OPEN_HEADER | (of)                                  \
+	}
+#define OPEN_OPTION_TRUST(name, of)                                                                \
+	{                                                                                          \
+		name, required_argument, NULL, OPEN_TRUST | (of)                                   \
 	}
 #define OPEN_OPTION_ANSWER_TIMEOUT                                                                 \
 	{                                                                                          \

@@ -227,6 +227,13 @@ int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *
 	return endpoint_open_volume(endpoint, spec, NDIO_OPEN_READONLY, 0, err);
 }
 
+int endpoint_open_with_key(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			   const struct key *key, unsigned flags, struct error *err)
+{
+	endpoint_start(endpoint, spec);
+	return open_with(endpoint, spec, flags, key, 0, err);
+}
+
 /* ---- the destination ---- */
 
 /* As it is, or made, and locked against other programs. */

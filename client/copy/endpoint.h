@@ -110,6 +110,10 @@ bool endpoint_is_special(const char *locator);
 int endpoint_open_source(struct endpoint *endpoint, const struct endpoint_spec *spec,
 			 struct error *err);
 
+/* The same of a volume, with a key that isn't read by spec, and enum ndio_open_flag. */
+int endpoint_open_with_key(struct endpoint *endpoint, const struct endpoint_spec *spec,
+			   const struct key *key, unsigned flags, struct error *err);
+
 /* Opens for writing what the source holds; refuses what is too small or read-only. A plain file
  * without a key is made; one that is there stays as it is until the copy begins. */
 int endpoint_open_destination(struct endpoint *endpoint, const struct endpoint_spec *spec,

@@ -28,6 +28,7 @@ void unlocking_set(const struct unlock_options *how, const struct key *key,
 	options->key_len = key->len;
 	options->key_slot = how->slot;
 	options->max_kdf_time = how->max_kdf_time;
+	options->trust = how->trust;
 	if (unlock_by_one_slot(how))
 		options->flags |= NDIO_OPEN_KEY_SLOT;
 	if (key->data && how->volume_key)

@@ -41,7 +41,7 @@
 #define OPEN_FLAGS                                                                                 \
 	((unsigned)(NDIO_OPEN_READONLY | NDIO_OPEN_DISCARD | NDIO_OPEN_NO_LOCK |                   \
 		    NDIO_OPEN_KEY_SLOT | NDIO_OPEN_NO_DISCARD | NDIO_OPEN_NO_RECONNECT |           \
-		    OPEN_TOKENS | NDIO_OPEN_VOLUME_KEY))
+		    OPEN_TOKENS | NDIO_OPEN_VOLUME_KEY | NDIO_OPEN_LEARN))
 #define OPEN_TOKENS (NDIO_OPEN_TOKENS | NDIO_OPEN_ONE_TOKEN)
 
 struct ndio_volume {
@@ -198,6 +198,8 @@ static struct volume_options engine_options(struct ndio_volume *handle, const ch
 		.unflushed = options->unflushed,
 		.listener = { options->event ? tell_event : NULL, handle },
 		.header = options->header,
+		.trust = options->trust,
+		.learn = options->flags & NDIO_OPEN_LEARN,
 		.unlock = is_unlocked(options),
 		.pass = options->key,
 		.pass_len = options->key_len,
@@ -315,7 +317,10 @@ int ndio_open(const char *locator, const struct ndio_options *options, struct nd
 		return ret;
 	if (all.header && !is_unlocked(&all))
 		return message_set(EINVAL, "%s: a detached header without a key", locator);
+	if (all.trust && !is_unlocked(&all))
+		return message_set(EINVAL, "%s: a trust file without a key", locator);
 	if (locator_kind(locator, &err) < 0 ||
+	    (all.trust && locator_check_path(all.trust, "a trust file", &err) < 0) ||
 	    (all.header && locator_check_path(all.header, "a LUKS header", &err) < 0))
 		return message_set(EINVAL, "%s", err.text);
 	handle = calloc(1, sizeof(*handle));

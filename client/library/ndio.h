@@ -48,6 +48,9 @@ enum ndio_open_flag {
 	NDIO_OPEN_ONE_TOKEN = 1 << 7,  /* or only options.token is */
 	NDIO_OPEN_VOLUME_KEY = 1 << 8, /* options.key is the volume key itself, for recovery: no
 					key slot is opened */
+	NDIO_OPEN_LEARN =
+		1 << 9, /* with options.trust, opened read-only: what is seen for the first
+					time goes into that file all the same */
 };
 
 enum ndio_direct {
@@ -113,6 +116,11 @@ struct ndio_options {
 	 * asked. */
 	ssize_t (*pin)(void *opaque, const char *token, const char *why, void *pin, size_t size);
 	unsigned token; /* with NDIO_OPEN_ONE_TOKEN: its number */
+	/* Path of a trust file (ndio-trust(1)), with a key: a disk that isn't what it was when it was last
+	 * seen is refused with -ESTALE, or what is read of it. It is the volume's until that is closed, so it
+	 * is written there, too: where the disk is opened read-only only with NDIO_OPEN_LEARN. NULL:
+	 * there is none */
+	const char *trust;
 };
 
 /* Opens a path or an NBD URI. options may be NULL: read and write, no key. The key is only
@@ -128,7 +136,7 @@ struct ndio_options {
  * only where that is asked for: whoever writes the header chooses whom this machine talks to. One may
  * be silent for answer_timeout.
  *
- * -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOKEY no token opens
+ * -ESTALE the header is not the one that was sealed; -EBUSY another program writes to it; -EPERM no key slot opens with this key; -ENOKEY no token opens
  * it, and there is no key; -ENOENT there is no such key slot; -ETIME none that takes as little time as it may; -EINVAL not LUKS, damaged, too
  * small, a detached header without its disk; -ENOTSUP a LUKS feature that isn't supported, or key
  * slots that aren't safe; -EACCES this side or the server isn't who it should be, by TLS; -EPROTO what

@@ -16,6 +16,7 @@ struct unlock_options {
 	bool volume_key;       /* the key is the volume's own: no key slot is opened */
 	bool by_tokens;        /* before a key is read or asked for */
 	int token;             /* the only one to try then, or LUKS_ANY_TOKEN */
+	const char *trust;     /* path of a trust file, or NULL */
 };
 #define UNLOCK_DEFAULT                                                                             \
 	{                                                                                          \

@@ -96,7 +96,7 @@ class Volume(_ndio.Volume):
     """A disk that is open: a path or an NBD URI, with a key as LUKS, without one as it is.
 
     key: bytes of the passphrase, or a key file's content (a str is taken as UTF-8); header: path of a
-    detached LUKS header; readonly: never write; discard: True or False passes trims of an encrypted disk
+    detached LUKS header; trust: path of a trust file (ndio-trust(1)); readonly: never write; discard: True or False passes trims of an encrypted disk
     through or doesn't, None does what its header says; lock: keep other writers off a file; direct: "auto",
     True or False; connections: to a server that allows several; key_slot: try this one alone;
     max_kdf_time: seconds that a key may take; answer_timeout, reconnect: seconds, for servers that are
@@ -107,24 +107,25 @@ class Volume(_ndio.Volume):
 
     def __init__(self, locator, key=None, *, header=None, readonly=False, discard=None, lock=True,
                  direct="auto", connections=0, key_slot=None, max_kdf_time=0, answer_timeout=0, reconnect=None,
-                 unflushed=0, copy_memory=0, file_size=0):
+                 unflushed=0, copy_memory=0, file_size=0, trust=None):
         flags = _bits(OPEN_READONLY=readonly, OPEN_DISCARD=discard, OPEN_NO_DISCARD=discard is False,
                       OPEN_NO_LOCK=not lock, OPEN_KEY_SLOT=key_slot is not None,
                       OPEN_NO_RECONNECT=reconnect == 0)
         if direct not in _DIRECT:
             raise ValueError('direct is "auto", True or False')
         self._readers = {}
-        super().__init__(locator, key, header, flags, _DIRECT[direct], connections, copy_memory, file_size,
+        super().__init__(locator, key, header, trust, flags, _DIRECT[direct], connections, copy_memory, file_size,
                          key_slot or 0, max_kdf_time, answer_timeout, unflushed, reconnect or 0)
         self._locator = locator
         _open.add(self)
 
-    def unlock(self, key, *, header=None, discard=None, key_slot=None, max_kdf_time=0):
+    def unlock(self, key, *, header=None, discard=None, key_slot=None, max_kdf_time=0,
+               trust=None):
         """Opens with a key what was opened without one, over the connection that there is. Nothing may
         be in flight."""
         flags = _bits(OPEN_DISCARD=discard, OPEN_NO_DISCARD=discard is False,
                       OPEN_KEY_SLOT=key_slot is not None)
-        self._unlock(key, header, flags, key_slot or 0, max_kdf_time)
+        self._unlock(key, header, trust, flags, key_slot or 0, max_kdf_time)
 
     def close(self, cancel=False):
         """Waits for all that is in flight, or cancels what isn't done yet, and closes. Doesn't flush.

@@ -42,6 +42,7 @@ static const char help[] =
 	"      --keyfile-offset N    pass over so many bytes first\n"
 	"      --keyfile-size N      and take no more than so many\n"
 	"      --header FILE         a detached LUKS header\n"
+	"      --trust FILE          it has to be what it was when FILE was last written\n"
 	"      --slot N              the only key slot to try\n"
 	"      --token N|any         unlock by one of its tokens, or any; by a key where that fails\n"
 	"      --max-kdf-time SEC    how long deriving keys may take (default: 120)\n"
@@ -75,6 +76,7 @@ enum {
 	KEYFILE_OFFSET,
 	KEYFILE_SIZE,
 	HEADER,
+	TRUST,
 	SLOT,
 	TOKEN,
 	MAX_KDF_TIME,
@@ -116,6 +118,7 @@ static const struct option table[] = {
 	{ "keyfile-offset", required_argument, NULL, KEYFILE_OFFSET },
 	{ "keyfile-size", required_argument, NULL, KEYFILE_SIZE },
 	{ "header", required_argument, NULL, HEADER },
+	{ "trust", required_argument, NULL, TRUST },
 	{ "slot", required_argument, NULL, SLOT },
 	{ "token", required_argument, NULL, TOKEN },
 	{ "max-kdf-time", required_argument, NULL, MAX_KDF_TIME },
@@ -287,6 +290,9 @@ static int take_of_disk(struct serve_options *options, int option, const char *v
 	case HEADER:
 		disk->open.header = value;
 		return -1;
+	case TRUST:
+		disk->open.trust = value;
+		return -1;
 	case 'r':
 		disk->open.readonly = true;
 		return -1;
@@ -366,8 +372,9 @@ static int options_check_key(struct serve_options *options)
 		return usage("--key-file or --key-fd, not both");
 	if (is_asked && has_file)
 		return usage("--ask, or --key-file or --key-fd, not both");
-	if (!has_key && (disk->open.header || disk->open.one_slot))
-		return usage("--header and --slot need --key-file, --key-fd, --ask or --token");
+	if (!has_key && (disk->open.header || disk->open.one_slot || disk->open.trust))
+		return usage("--header, --trust and --slot need --key-file, --key-fd, --ask or "
+			     "--token");
 	if (!has_file && (disk->key_part.offset || disk->key_part.size))
 		return usage("--keyfile-offset and --keyfile-size need --key-file or --key-fd");
 	disk->open.unlock = has_key;
@@ -403,9 +410,10 @@ static int options_check_disks(const struct serve_options *options)
 		return usage("no more than %d disks", EXPORTS_MAX);
 	if (options->table && (is_named || options->disk.open.unlock))
 		return usage("--exports: names and keys are in the table");
-	if (options->nr_locators > 1 && (is_named || options->disk.open.header))
-		return usage(
-			"--export and --header are for one disk; for several there is --exports");
+	if (options->nr_locators > 1 &&
+	    (is_named || options->disk.open.header || options->disk.open.trust))
+		return usage("--export, --header and --trust are for one disk; for several there "
+			     "is --exports");
 	if (options->nr_locators > 1 && options->disk.asker.fd >= 0)
 		return usage("--ask is for one disk");
 	return -1;

@@ -42,6 +42,7 @@ static const struct tab_option options[] = {
 	{ "keyfile-offset", DISK(key_part.offset), TAB_SIZE, 0, INT64_MAX, NULL, A_KEY_FILE },
 	{ "keyfile-size", DISK(key_part.size), TAB_SIZE, 1, KEY_MAX, NULL, A_KEY_FILE },
 	{ "header", DISK(open.header), TAB_PATH, 0, 0, NULL, A_KEY },
+	{ "trust", DISK(open.trust), TAB_PATH, 0, 0, NULL, A_KEY },
 	{ "slot", MEMBER(slot), TAB_NUMBER, 0, DISK_SLOT_MAX, NULL, A_KEY },
 	{ "token", MEMBER(token), TAB_TEXT, 0, 0, NULL, NOTHING },
 	{ "max-kdf-time", DISK(open.max_kdf_time), TAB_NUMBER, 1, UINT_MAX, NULL, A_KEY },

@@ -49,7 +49,7 @@ ok "header missing" refused "$T/missing: No such file" "$disk" header="$T/missin
 ok "header is a folder" refused "$T/folder: " "$disk" header="$T/folder" passphrase=+"$T/pass"
 ok "header is no header" refused "$T/raw: not a LUKS volume" "$disk" header="$T/raw" \
 	passphrase=+"$T/pass"
-ok "header without a key" refused "header= needs passphrase=, keyfile=, ask= or token=" "$disk" \
+ok "header without a key" refused "header= and trust= need passphrase=, keyfile=, ask= or token=" "$disk" \
 	header="$disk"
 ok "two headers" refused "header= can be given only once" "$disk" header="$disk" \
 	header="$disk" passphrase=+"$T/pass"
