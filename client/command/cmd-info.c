@@ -12,6 +12,7 @@
 #include "copy/unlocking.h"
 #include "header/facts.h"
 #include "header/header.h"
+#include "integrity/trusted.h"
 #include "locator/locator.h"
 #include "nbd/lasting-words.h"
 #include "terminal/json.h"
@@ -31,6 +32,7 @@ const char help_info[] =
 	"                     print nothing; status 0: it can or is so, 2: it can't or isn't, 1: not\n"
 	"                     known\n"
 	"  --header PATH      where a detached LUKS header is\n"
+	"  --trust FILE       is it what it was when FILE was last written? See ndio trust\n"
 	"  --unlock           open it too, with a passphrase that is asked for\n"
 	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
 	"  --key-fd N         the same, from descriptor N\n"
@@ -74,6 +76,11 @@ struct report {
 	struct ndio_volume *server; /* of the disk, if that is on one */
 	bool unlocked;
 	struct ndio_info plain; /* with the key */
+	struct seal_token seal; /* that the header has */
+	struct {
+		uint64_t areas, known;
+		struct error why; /* the disk isn't what it was, or it can't be known; or "" */
+	} trust;                  /* where a trust file is given */
 };
 
 static const struct {
@@ -149,6 +156,37 @@ static int find_disk(struct report *report, struct header *disk, struct error *e
 	return 0;
 }
 
+static int check_trust(struct report *report, struct header *holder, struct trusted *trusted,
+		       struct error *err)
+{
+	int ret = trusted_check_header(trusted, &holder->memfd, err);
+
+	if (ret < 0)
+		return ret;
+	report->trust.areas = trusted->trust.volume.areas;
+	report->trust.known = trust_known(&trusted->trust);
+	return 0;
+}
+
+/* What the trust file says of the header. */
+static void look_at_trust(struct report *report, struct header *holder)
+{
+	const char *path = report->request->how.trust;
+	struct trusted trusted;
+	struct error err = { 0 };
+	int ret = 0;
+
+	report->seal = holder->trusted.token;
+	if (path)
+		ret = trusted_open(&trusted, path, true, &err);
+	if (path && ret == 0)
+		ret = check_trust(report, holder, &trusted, &err);
+	if (path)
+		trusted_close(&trusted, NULL);
+	if (ret < 0)
+		report->trust.why = err;
+}
+
 /* Without a detached header a volume that isn't LUKS is no error: it is raw. */
 static int find_luks(struct report *report, struct header *holder, bool detached, struct error *err)
 {
@@ -159,6 +197,8 @@ static int find_luks(struct report *report, struct header *holder, bool detached
 	if (ret == 0)
 		ret = facts_read(holder, &report->luks, err);
 	report->is_luks = ret == 0;
+	if (ret == 0)
+		look_at_trust(report, holder);
 	return ret;
 }
 
@@ -224,6 +264,8 @@ static int report_unlock(struct report *report, struct error *err)
 
 	if (!request->unlock && !request->how.by_tokens && !key_source_given(&request->key_source))
 		return 0;
+	if (report->trust.why.text[0])
+		return 0; /* no passphrase is for this header */
 	if (!report->is_luks)
 		return error_set(err, EINVAL, "%s: not a LUKS volume: there is nothing to unlock",
 				 request->locator);
@@ -325,6 +367,41 @@ static void print_server(const struct report *report)
 	block_line("block maximum:", report->disk.block_maximum);
 }
 
+/* What nobody would find out. */
+static const char *not_protected(const struct report *report)
+{
+	bool integrity = report->luks.integrity[0];
+
+	if (report->request->how.trust)
+		return integrity ? NULL : "the data: without integrity they can't be checked";
+	if (report->seal.number < 0)
+		return integrity ? "an older disk, or another header (ndio trust)" : NULL;
+	return integrity ? "an older disk, or an older header (--trust)" :
+			   "the data, or an older header (--trust)";
+}
+
+static void print_trust(const struct report *report)
+{
+	const char *path = report->request->how.trust, *nothing = not_protected(report);
+	const char *why = report->trust.why.text;
+	char clean[1024];
+
+	if (report->seal.number >= 0)
+		line("sealed:", report->seal.good ? "yes, seal %" PRIu64 : "not any more",
+		     report->seal.count);
+	if (path && !why[0])
+		line("trust:", "%s: the header is the one that was sealed%s",
+		     printable(path, clean, sizeof(clean)),
+		     report->unlocked ? ", and opens with its key" : "");
+	else if (path)
+		line("trust:", "no: %s", printable(why, clean, sizeof(clean)));
+	if (report->trust.areas)
+		line("areas:", "%" PRIu64 ", of which %" PRIu64 " are known", report->trust.areas,
+		     report->trust.known);
+	if (nothing)
+		line("not protected:", "%s", nothing);
+}
+
 static void print_luks(const struct report *report)
 {
 	const struct header_facts *luks = &report->luks;
@@ -353,6 +430,7 @@ static void print_luks(const struct report *report)
 		line("tags:", "%u bytes a sector", luks->tag_size);
 		line("journal:", "%" PRIu32 " sections", luks->journal_sections);
 	}
+	print_trust(report);
 	if (luks->requirements[0])
 		line("requirements:", "%s", luks->requirements);
 	if (luks->flags[0])
@@ -459,6 +537,18 @@ static struct json_object *json_words(const char *text)
 	return array;
 }
 
+static struct json_object *json_trust(const struct report *report)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_text(object, "file", report->request->how.trust);
+	json_add_flag(object, "fits", !report->trust.why.text[0]);
+	json_add_text(object, "why_not", report->trust.why.text);
+	json_add_number(object, "areas", report->trust.areas);
+	json_add_number(object, "areas_known", report->trust.known);
+	return object;
+}
+
 static struct json_object *json_luks(const struct report *report)
 {
 	const struct header_facts *luks = &report->luks;
@@ -481,6 +571,9 @@ static struct json_object *json_luks(const struct report *report)
 		json_add_number(object, "tag_size", luks->tag_size);
 		json_add_number(object, "journal_sections", luks->journal_sections);
 	}
+	json_add_number(object, "seal", report->seal.good ? report->seal.count : 0);
+	if (report->request->how.trust)
+		json_object_object_add(object, "trust", json_trust(report));
 	json_add_text(object, "requirements", luks->requirements);
 	json_object_object_add(object, "flags", json_words(luks->flags));
 	json_add_flag(object, "data_elsewhere", luks->data_elsewhere && !report->request->header);
@@ -617,6 +710,8 @@ static int show_info(const struct request *request)
 
 	if (find_out(&report, &err) < 0)
 		return cmd_error("%s", err.text);
+	if ((request->question || request->size) && report.trust.why.text[0])
+		return cmd_error("%s", report.trust.why.text);
 	if (request->question)
 		return answer(&report);
 	if (request->size) {
@@ -628,6 +723,8 @@ static int show_info(const struct request *request)
 		print_json(&report);
 	else
 		print_report(&report);
+	if (report.trust.why.text[0] && fflush(stdout) == 0)
+		return cmd_error("%s", report.trust.why.text);
 	if (report.is_luks)
 		return CMD_OK;
 	/* For scripts, as cryptsetup isLuks; what isn't printed is told by main(). */
@@ -670,6 +767,7 @@ static const struct option options[] = { { "json", no_argument, NULL, OPT_JSON }
 					 OPEN_OPTION_HEADER("header", 0),
 					 { "unlock", no_argument, NULL, OPT_UNLOCK },
 					 OPEN_OPTIONS_KEY("", 0),
+					 OPEN_OPTION_TRUST("trust", 0),
 					 OPEN_OPTION_SLOT("slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
 					 OPEN_OPTION_VOLUME_KEY("volume-key-file", 0),

@@ -13,6 +13,7 @@
 #include "header/facts.h"
 #include "header/header-edit.h"
 #include "header/header-lock.h"
+#include "header/header-seal.h"
 #include "header/header.h"
 #include "header/kdf.h"
 #include "locator/locator.h"
@@ -53,12 +54,14 @@ const char help_key[] =
 	"  --token N|any      but for change: it is opened now by one of its tokens, or any; by a\n"
 	"                     key only where that fails\n"
 	"  --thumbprint HASH  tang: of the key that the server signs with\n"
-	"  --trust            tang, clevis: whatever keys a server has now are its own\n"
+	"  --trust-keys       tang, clevis: whatever keys a server has now are its own\n"
 	"  --pcrs LIST        tpm2: the registers that have to be as they are now, 7+11 (default: as\n"
 	"                     systemd-cryptenroll has it)\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
+	"  --trust FILE       it has to be what it was when FILE was last written, which learns what\n"
+	"                     is changed: see ndio trust\n"
 	"  --force            remove, unbind: the last key slot too, after which nothing opens the\n"
 	"                     volume; unbind, and remove with --slot, ask for no key then; dump: do\n"
 	"                     not ask\n"
@@ -69,7 +72,7 @@ const char help_key[] =
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
 
-enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE, OPT_THUMBPRINT, OPT_TRUST, OPT_PCRS };
+enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE, OPT_THUMBPRINT, OPT_TRUST_KEYS, OPT_PCRS };
 
 struct request;
 
@@ -181,6 +184,7 @@ static int unlock_slot(struct header *header, const struct request *request, con
 {
 	const struct notice listener = { .tell = say_notice };
 	const struct luks_tokens tokens = tokens_of(request);
+	int slot, ret;
 	const struct luks_pass pass = {
 		.data = key->data,
 		.len = key->len,
@@ -193,12 +197,17 @@ static int unlock_slot(struct header *header, const struct request *request, con
 	};
 
 	if (request->by_token.data)
-		return keep_volume_key(header, request, volume_key, err);
-	if (!key->data)
-		return luks_tokens_open(&header->memfd, &pass, NULL, &volume_key->data,
+		slot = keep_volume_key(header, request, volume_key, err);
+	else if (!key->data)
+		slot = luks_tokens_open(&header->memfd, &pass, NULL, &volume_key->data,
 					&volume_key->len, err);
-	return luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data, &volume_key->len,
-			       err);
+	else
+		slot = luks_slots_open(&header->memfd, &pass, NULL, &volume_key->data,
+				       &volume_key->len, err);
+	if (slot < 0)
+		return slot;
+	ret = header_seal_key(header, volume_key->data, volume_key->len, err);
+	return ret < 0 ? ret : slot;
 }
 
 static void forget_volume_key(struct volume_key *volume_key)
@@ -750,7 +759,9 @@ static int change_keys(struct request *request)
 	header_init(&header, header_locator(request));
 	header.no_lock = request->no_lock;
 	header.answer_timeout = request->answer_timeout;
-	ret = read_keys(&header, request, &err);
+	ret = header_seal_open(&header, request->how.trust, !request->action->writes, &err);
+	if (ret == 0)
+		ret = read_keys(&header, request, &err);
 	if (ret == 0)
 		ret = run_locked(&header, request, &err);
 	header_close(&header);
@@ -800,7 +811,7 @@ static const char *key_option(void *opaque, int option, const char *value)
 	case OPT_THUMBPRINT:
 		request->binding->thumbprint = value;
 		return NULL;
-	case OPT_TRUST:
+	case OPT_TRUST_KEYS:
 		request->binding->trust = true;
 		return NULL;
 	case OPT_PCRS:
@@ -833,7 +844,7 @@ static const char *check_key_request(const struct request *request)
 		return "how a key is derived is only for add, change and bind";
 	if ((request->binding->thumbprint || request->binding->trust || request->binding->pcrs) &&
 	    !request->binding->kind)
-		return "--thumbprint, --trust and --pcrs are only for bind";
+		return "--thumbprint, --trust-keys and --pcrs are only for bind";
 	if (request->slot != CRYPT_ANY_SLOT && request->action->run == unbind)
 		return "unbind is about a token, not a key slot";
 	if (request->how.by_tokens && request->action->changes_slot)
@@ -881,10 +892,11 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 OPEN_OPTION_SLOT("key-slot", 0),
 					 OPEN_OPTION_TOKEN("token", 0),
 					 { "thumbprint", required_argument, NULL, OPT_THUMBPRINT },
-					 { "trust", no_argument, NULL, OPT_TRUST },
+					 { "trust-keys", no_argument, NULL, OPT_TRUST_KEYS },
 					 { "pcrs", required_argument, NULL, OPT_PCRS },
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
+					 OPEN_OPTION_TRUST("trust", 0),
 					 { "force", no_argument, NULL, OPT_FORCE },
 					 { "no-lock-image", no_argument, NULL, OPT_NO_LOCK_IMAGE },
 					 KDF_LONG_OPTIONS,

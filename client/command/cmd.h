@@ -26,6 +26,7 @@ struct command {
 /* Each in its cmd-NAME.c. */
 extern const char help_format[], help_info[], help_copy[], help_compare[], help_key[];
 extern const char help_map[], help_header[], help_resize[], help_convert[], help_bench[];
+extern const char help_trust[];
 extern const char help_attach[], help_detach[], help_list[], help_psk[];
 int cmd_format(int argc, char **argv);
 int cmd_info(int argc, char **argv);
@@ -40,6 +41,7 @@ int cmd_key(int argc, char **argv);
 int cmd_attach(int argc, char **argv);
 int cmd_detach(int argc, char **argv);
 int cmd_list(int argc, char **argv);
+int cmd_trust(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_psk(int argc, char **argv);
 

@@ -22,6 +22,7 @@ static const struct command commands[] = {
 	{ "compare", "tell whether two such hold the same", help_compare, cmd_compare },
 	{ "key", "add, remove, change or list the keys of a volume", help_key, cmd_key },
 	{ "header", "keep, restore or erase the header of a volume", help_header, cmd_header },
+	{ "trust", "seal a header, and keep what a disk is", help_trust, cmd_trust },
 	{ "resize", "let a volume have all of a disk that has grown", help_resize, cmd_resize },
 	{ "convert", "make LUKS1 LUKS2, or back", help_convert, cmd_convert },
 	{ "bench", "measure what a disk does", help_bench, cmd_bench },

@@ -138,7 +138,7 @@ static int confirm_thumbprint(const char *url, const char *thumbprint, struct er
 		return 0;
 	return error_set(err, EACCES,
 			 "%s: it signs with the key %s: if that is its own, say so "
-			 "(--thumbprint), or trust whatever it has (--trust)",
+			 "(--thumbprint), or trust whatever it has (--trust-keys)",
 			 url, thumbprint);
 }
 
@@ -383,9 +383,9 @@ static const char *check_binding(const struct binding *binding)
 	if (binding->thumbprint && !tang)
 		return "--thumbprint is for tang (for clevis it is in its configuration)";
 	if (binding->trust && !tang && !clevis)
-		return "--trust is for tang and clevis";
+		return "--trust-keys is for tang and clevis";
 	if (binding->trust && binding->thumbprint)
-		return "--thumbprint or --trust, not both";
+		return "--thumbprint or --trust-keys, not both";
 	if (binding->pcrs && strcmp(binding->kind->name, "tpm2") != 0)
 		return "--pcrs is for tpm2";
 	return NULL;

@@ -1,5 +1,6 @@
 #include "header/facts.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,20 +161,31 @@ static void read_cipher(struct crypt_device *cd, struct header_facts *facts)
 	cut_text(facts->cipher, sizeof(facts->cipher), both);
 }
 
-/* Of a disk with integrity: how large that in it is, and what its tags and journal take. */
-static void read_superblock(struct header *header, struct header_facts *facts)
+int facts_read_layout(struct header *disk, const struct header_facts *facts, struct layout *layout,
+		      struct error *err)
 {
 	uint64_t start = facts->data_offset;
 	uint8_t bytes[SUPERBLOCK_LEN];
 	struct superblock superblock;
+	int ret;
+
+	if (start > disk->size || disk->size - start < sizeof(bytes))
+		return error_set(err, EINVAL, "%s: too small for its LUKS header", disk->name);
+	ret = header_read_bytes(disk, bytes, sizeof(bytes), start, "reading the superblock", err);
+	if (ret == 0)
+		ret = superblock_read(bytes, disk->name, &superblock, err);
+	if (ret == 0)
+		ret = layout_make(&superblock, disk->size - start, disk->name, layout, err);
+	return ret;
+}
+
+/* Of a disk with integrity: how large that in it is, and what its tags and journal take. */
+static void read_superblock(struct header *header, struct header_facts *facts)
+{
 	struct layout layout;
 
 	if (!facts->integrity[0] || facts->data_elsewhere || !header->volume ||
-	    start > header->size || header->size - start < sizeof(bytes) ||
-	    header_read_bytes(header, bytes, sizeof(bytes), start, "reading the superblock",
-			      NULL) ||
-	    superblock_read(bytes, header->name, &superblock, NULL) ||
-	    layout_make(&superblock, header->size - start, header->name, &layout, NULL))
+	    facts_read_layout(header, facts, &layout, NULL) < 0)
 		return;
 	facts->data_size = layout.size;
 	facts->tag_size = layout.tag_size;

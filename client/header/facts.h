@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "header/header.h"
+#include "integrity/layout.h"
 #include "luks/luks-tokens.h"
 
 #define FACTS_SLOTS  32
@@ -54,6 +55,11 @@ struct header_facts {
 };
 
 int facts_read(struct header *header, struct header_facts *facts, struct error *err);
+
+/* Where a disk with integrity has what: disk is open, and the header's or, if that is detached, another. 0,
+ * or a negative errno with a message. */
+int facts_read_layout(struct header *disk, const struct header_facts *facts, struct layout *layout,
+		      struct error *err);
 
 /* Print the key slots, or the tokens, as a table, each line behind indent. */
 void facts_print_slots(const struct header_facts *facts, const char *indent);

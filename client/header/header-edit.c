@@ -22,6 +22,7 @@
 
 #include "base/align.h"
 #include "base/thread.h"
+#include "header/header-seal.h"
 #include "terminal/deferral.h"
 #include "terminal/say.h"
 
@@ -226,6 +227,7 @@ static const char *edit_state(const struct edit *edit)
 		[HEADER_RESIZED] =
 			"the data have the old length, or the new one: see \"ndio info\", "
 			"and do it again",
+		[HEADER_SEALED] = "its seal may be the old one or the new one: seal it again",
 		[HEADER_ERASED] = "the key slots may be there or not: do it again",
 		[HEADER_RESTORED] = "it is partly the old header and partly the backup: restore it "
 				    "again",
@@ -411,7 +413,9 @@ int header_write_back(struct header *header, enum header_change change,
 	assert(header->before_len >= header->len);
 	if (!(header->info.can & NDIO_CAN_WRITE))
 		return error_set(err, EROFS, "%s: it can only be read", header->name);
-	ret = map_memfd(header, header->len, &edit.now, err);
+	ret = header_seal_before(header, change == HEADER_SEALED, err);
+	if (ret == 0)
+		ret = map_memfd(header, header->len, &edit.now, err);
 	if (ret < 0)
 		return ret;
 	find_copies(&edit, header->version == 2 ?
@@ -429,7 +433,7 @@ int header_write_back(struct header *header, enum header_change change,
 		edit_tell_state(&edit, ret, err);
 	}
 	munmap(edit.now, header->len);
-	return ret;
+	return ret < 0 ? ret : header_seal_after(header, err);
 }
 
 /* ---- a new header ---- */

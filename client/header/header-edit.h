@@ -16,6 +16,7 @@ enum header_change {
 	HEADER_CHANGED,  /* LUKS2: or one has got another key, in another area */
 	HEADER_LABELLED, /* or it has other names, or one of its slots another priority */
 	HEADER_RESIZED,  /* or its data another length */
+	HEADER_SEALED,   /* or it is sealed anew */
 	HEADER_ERASED,   /* or no key slot is left */
 	HEADER_RESTORED, /* or all of it may be another: no order leaves one that opens at every moment */
 	HEADER_CONVERTED, /* likewise */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "header/header-seal.h"
 #include "terminal/deferral.h"
 #include "terminal/say.h"
 
@@ -42,6 +43,7 @@ void header_init(struct header *header, const char *locator)
 	memset(header, 0, sizeof(*header));
 	header->name = locator;
 	luks_memfd_init(&header->memfd, locator);
+	header_seal_init(header);
 }
 
 int header_open(struct header *header, bool readonly, struct error *err)
@@ -84,6 +86,7 @@ void header_close(struct header *header)
 {
 	header_forget(header);
 	header_let_go(header);
+	header_seal_close(header);
 	header_init(header, NULL);
 }
 
@@ -293,7 +296,7 @@ int header_load(struct header *header, struct error *err)
 		ret = header_measure(header, err);
 	if (ret == 0)
 		ret = find_stale_copy(header, err);
-	return ret;
+	return ret < 0 ? ret : header_seal_look(header, err);
 }
 
 int header_load_areas(struct header *header, struct error *err)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "integrity/trusted.h"
 #include "library/ndio.h"
 #include "luks/luks-memfd.h"
 
@@ -34,6 +35,12 @@ struct header {
 	bool data_elsewhere;        /* a detached header: the data can't be behind it */
 	bool first_is_stale;        /* libcryptsetup repaired this copy, in the memfd */
 	bool second_is_stale;
+	/* See header-seal.h. */
+	struct trusted trusted; /* the seal of what was loaded, and the trust file */
+	bool breaks_seal;       /* whatever it was: it will be sealed anew */
+	bool unsealed;          /* what was written isn't what was sealed */
+	void *volume_key;       /* when it is known: from secret_alloc() */
+	size_t volume_key_len;  /* bytes */
 };
 
 /* Sets it up, with nothing opened. header_close() is due from here on, whatever fails. */
@@ -47,7 +54,8 @@ void header_forget(struct header *header);
 /* Opens the volume, nothing more. 0 or a negative errno with a message that names it. */
 int header_open(struct header *header, bool readonly, struct error *err);
 
-/* Reads the metadata and loads them. -ENODATA: this isn't LUKS at all; -EINVAL: damaged. */
+/* Reads the metadata and loads them. -ENODATA: this isn't LUKS at all; -EINVAL: damaged; -ESTALE: not what
+ * the trust file knows. */
 int header_load(struct header *header, struct error *err);
 
 /* Reads what is left: the key areas. Needed before a key is tried or set. */

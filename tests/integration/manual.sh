@@ -65,7 +65,7 @@ completed() {
 	[[ " ${COMPREPLY[*]} " = *" $word "* ]]
 }
 
-for page in ndio ndio-bench ndio-compare ndio-convert ndio-format ndio-header ndio-info ndio-key ndio-map ndio-psk ndio-resize ndio-serve; do
+for page in ndio ndio-bench ndio-compare ndio-convert ndio-format ndio-header ndio-info ndio-key ndio-map ndio-psk ndio-resize ndio-serve ndio-trust; do
 	ok "the examples of $page run" examples_run $page
 done
 for command in $commands; do

@@ -70,7 +70,7 @@ from_clevis() {
 	end_tang tang
 	make_luks2 "$disk" 18M
 	cp "$disk" "$T/before"
-	like "away" "$(key bind --key-file "$T/pass" --trust tang "$tang" "$disk")" "Unable to fetch advertisement"
+	like "away" "$(key bind --key-file "$T/pass" --trust-keys tang "$tang" "$disk")" "Unable to fetch advertisement"
 	like "away, and not trusted yet" "$(key bind --key-file "$T/pass" tang "$tang" "$disk" </dev/null)" \
 		"$tang: .*Unable to fetch advertisement"
 	ok "away: nothing is written" cmp "$disk" "$T/before"
@@ -184,7 +184,7 @@ words() {
 	ok "list by a token" usage "$ndio" key list --token any "$disk"
 	ok "a thumbprint for a TPM" usage "$ndio" key bind --thumbprint x tpm2 "$disk"
 	ok "registers of a Tang server" usage "$ndio" key bind --pcrs 7 tang x "$disk"
-	ok "add has no server" usage "$ndio" key add --trust "$disk"
+	ok "add has no server" usage "$ndio" key add --trust-keys "$disk"
 }
 
 to_tang
