@@ -345,6 +345,7 @@ static int lay_tags(struct volume *volume, const struct volume_options *options,
 		.block = luks->sector,
 		.tag_size = tagged_tag_len(luks->cipher),
 		.cache = options->integrity_cache,
+		.journal = !luks->no_journal && !options->readonly && !volume->disk->readonly,
 		.notice = options->notice,
 		.trust = trusted->has_file ? &trusted->trust : NULL,
 		.check = guard_layout,
@@ -353,7 +354,7 @@ static int lay_tags(struct volume *volume, const struct volume_options *options,
 	};
 	int ret = target_integrity_open(volume->disk, &integrity, &volume->target, err);
 
-	if (ret == -EUCLEAN && !volume->disk->readonly) {
+	if (ret == -EUCLEAN && !options->readonly && !volume->disk->readonly) {
 		integrity.recover = true;
 		ret = options->uri || options->locking != LOCK_IMAGE_LATER ?
 			      0 :

@@ -6,6 +6,9 @@
  *   TAGS    (a flush or FUA) all dirty tags, by sweep(): one queue at a time sweeps
  *   FLUSH   and a flush below
  *
+ * With a journal, data and tags of a write go into that (journal-writer.h); and a read asks it first: what
+ * it has in memory comes from there, as far as it lies side by side. All other reads are as above.
+ *
  * What reaches from one area into the next is done as far as it lies in the first: the channel asks
  * for the rest. No lock is held while anything is in flight but the sweeper's turn, and who wants
  * that while another has it goes on with its own queue until it is free: the other's I/O may need
@@ -20,6 +23,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +31,8 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "engine/subrequest.h"
+#include "integrity/below.h"
+#include "integrity/journal-writer.h"
 #include "integrity/tags.h"
 #include "integrity/waiting-io.h"
 
@@ -42,14 +48,15 @@ struct integrity_target {
 	uint64_t start; /* bytes: of the segment, below */
 	struct layout layout;
 	struct tags tags;
-	pthread_mutex_t turn; /* to sweep */
+	pthread_mutex_t turn;           /* to sweep */
+	struct journal_writer *journal; /* or NULL: it is written directly */
 	struct notice notice;
 	void (*closed)(void *opaque);
 	void *opaque;
 	_Atomic uint64_t bad, untold, told_at; /* blocks; ms */
 };
 
-enum step { LOAD, DATA, TAGS, FLUSH };
+enum step { LOAD, DATA, TAGS, FLUSH, JOURNAL };
 
 struct carried {
 	struct ndio_subrequest sub; /* below */
@@ -61,6 +68,8 @@ struct carried {
 	struct tag_chunk *chunk[2]; /* held; the second may be NULL */
 	unsigned loading;           /* which of them */
 	uint8_t *bytes;             /* what is loaded */
+	struct journal_order order; /* to the journal */
+	int epoch;                  /* of a read that it knows of */
 };
 
 /* A run of dirty pages on its way. */
@@ -74,7 +83,8 @@ struct sweep {
 
 struct target_queue {
 	struct integrity_target *all;
-	struct target_queue *below;
+	struct below below;
+	struct journal_seat *seat; /* or NULL: it writes directly */
 	struct landed landed;
 	struct carried *idle;
 	struct carried *first_waiting; /* for the turn */
@@ -90,45 +100,6 @@ static struct integrity_target *to_integrity(const struct target *target)
 	return (struct integrity_target *)target;
 }
 
-/* ---- below ---- */
-
-static void ask_below(struct target_queue *queue, struct ndio_subrequest *sub)
-{
-	sub->progress = (struct subrequest_progress){ 0 };
-	queue->all->below->ops->issue(queue->below, sub);
-}
-
-/* len bytes at start, in the segment. */
-static struct ndio_subrequest sub_below(const struct target_queue *queue, enum op op, uint64_t at,
-					uint64_t len, void *base)
-{
-	return (struct ndio_subrequest){
-		.op = op,
-		.start = queue->all->start + at,
-		.len = len,
-		.io_base = base,
-	};
-}
-
-/* It has landed. Done: 1; an error: negative; 0: it fell short and is on its way again. */
-static int land_below(struct target_queue *queue, struct ndio_subrequest *sub)
-{
-	uint64_t got;
-
-	if (sub->result < 0)
-		return sub->result;
-	if (!op_carries_data(sub->op) || (uint64_t)sub->result >= sub->len)
-		return 1;
-	got = round_down(sub->result, queue->all->below->align);
-	if (got == 0)
-		return -EIO;
-	sub->start += got;
-	sub->len -= got;
-	sub->io_base = (uint8_t *)sub->io_base + got;
-	ask_below(queue, sub);
-	return 0;
-}
-
 /* ---- dirty tags ---- */
 
 static bool sweep_one(struct target_queue *queue, struct sweep *sweep)
@@ -138,17 +109,17 @@ static bool sweep_one(struct target_queue *queue, struct sweep *sweep)
 	if (!tags_take_dirty(&queue->all->tags, &sweep->run, sweep->bytes))
 		return false;
 	at = sweep->run.chunk->at + (uint64_t)sweep->run.first * TAG_PAGE;
-	sweep->sub =
-		sub_below(queue, OP_WRITE, at, (uint64_t)sweep->run.count * TAG_PAGE, sweep->bytes);
+	sweep->sub = below_sub(&queue->below, OP_WRITE, at, (uint64_t)sweep->run.count * TAG_PAGE,
+			       sweep->bytes);
 	sweep->busy = true;
 	queue->nr_sweeping++;
-	ask_below(queue, &sweep->sub);
+	below_ask(&queue->below, &sweep->sub);
 	return true;
 }
 
 static void land_sweep(struct target_queue *queue, struct sweep *sweep)
 {
-	int ret = land_below(queue, &sweep->sub);
+	int ret = below_land(&queue->below, &sweep->sub);
 
 	if (ret == 0)
 		return;
@@ -157,6 +128,11 @@ static void land_sweep(struct target_queue *queue, struct sweep *sweep)
 		queue->sweep_error = ret;
 	sweep->busy = false;
 	queue->nr_sweeping--;
+}
+
+static struct ndio_subrequest *poll_below(struct target_queue *queue, bool wait, int wake_fd)
+{
+	return queue->all->below->ops->poll(queue->below.queue, wait, wake_fd);
 }
 
 static void step_on(struct target_queue *queue, struct carried *carried);
@@ -171,6 +147,8 @@ static void land_all(struct target_queue *queue, struct ndio_subrequest *sub,
 		if (sub->request == NULL && (uint8_t *)sub >= (uint8_t *)queue->sweeps &&
 		    (uint8_t *)sub < (uint8_t *)(queue->sweeps + SWEEP_DEPTH)) {
 			land_sweep(queue, (struct sweep *)sub);
+		} else if (queue->seat && journal_seat_land(queue->seat, sub)) {
+			continue;
 		} else if (late) {
 			sub->next = *late;
 			*late = sub;
@@ -184,7 +162,6 @@ static void land_all(struct target_queue *queue, struct ndio_subrequest *sub,
  * *late. 0 or a negative errno. */
 static int sweep_all(struct target_queue *queue, struct ndio_subrequest **late)
 {
-	const struct target_ops *below = queue->all->below->ops;
 	bool more = true;
 
 	queue->sweep_error = 0;
@@ -196,7 +173,7 @@ static int sweep_all(struct target_queue *queue, struct ndio_subrequest **late)
 			more = false;
 		if (queue->nr_sweeping == 0)
 			break;
-		land_all(queue, below->poll(queue->below, true, -1), late);
+		land_all(queue, poll_below(queue, true, -1), late);
 		/* A chunk of which a run was under way may have another. */
 		more = !queue->sweep_error;
 	}
@@ -226,6 +203,8 @@ static void let_go(struct target_queue *queue, struct carried *carried)
 static void finish(struct target_queue *queue, struct carried *carried, int64_t result)
 {
 	let_go(queue, carried);
+	if (queue->seat)
+		journal_seat_read_end(queue->seat, carried->epoch);
 	carried->upper->result = result;
 	landed_add(&queue->landed, carried->upper);
 	carried->next = queue->idle;
@@ -250,8 +229,9 @@ static bool load_tags(struct target_queue *queue, struct carried *carried)
 			return true;
 		}
 		carried->step = LOAD;
-		carried->sub = sub_below(queue, OP_READ, chunk->at, chunk->len, carried->bytes);
-		ask_below(queue, &carried->sub);
+		carried->sub =
+			below_sub(&queue->below, OP_READ, chunk->at, chunk->len, carried->bytes);
+		below_ask(&queue->below, &carried->sub);
 		return true;
 	}
 	return false;
@@ -262,17 +242,17 @@ static void move_data(struct target_queue *queue, struct carried *carried)
 	const struct ndio_subrequest *upper = carried->upper;
 
 	carried->step = DATA;
-	carried->sub =
-		sub_below(queue, upper->op, layout_data_at(&queue->all->layout, upper->start),
-			  carried->len, upper->io_base);
-	ask_below(queue, &carried->sub);
+	carried->sub = below_sub(&queue->below, upper->op,
+				 layout_data_at(&queue->all->layout, upper->start), carried->len,
+				 upper->io_base);
+	below_ask(&queue->below, &carried->sub);
 }
 
 static void flush_below(struct target_queue *queue, struct carried *carried)
 {
 	carried->step = FLUSH;
-	carried->sub = sub_below(queue, OP_FLUSH, 0, 0, NULL);
-	ask_below(queue, &carried->sub);
+	carried->sub = below_sub(&queue->below, OP_FLUSH, 0, 0, NULL);
+	below_ask(&queue->below, &carried->sub);
 }
 
 /* Its data and its tags in memory are new: what is left is a flush, perhaps. */
@@ -303,7 +283,7 @@ static void end_data(struct target_queue *queue, struct carried *carried)
 /* What it asked for below has landed. */
 static void step_on(struct target_queue *queue, struct carried *carried)
 {
-	int ret = land_below(queue, &carried->sub);
+	int ret = below_land(&queue->below, &carried->sub);
 
 	if (ret == 0)
 		return;
@@ -325,6 +305,7 @@ static void step_on(struct target_queue *queue, struct carried *carried)
 		break;
 	case TAGS:
 	case FLUSH:
+	case JOURNAL:
 		finish(queue, carried, carried->len);
 		break;
 	}
@@ -348,6 +329,80 @@ static bool hold(struct target_queue *queue, struct carried *carried)
 	return first;
 }
 
+/* Past the journal: a read; or a write where there is none. */
+static void go_in_place(struct target_queue *queue, struct carried *carried)
+{
+	if (!hold(queue, carried))
+		finish(queue, carried, -ENOMEM);
+	else if (!load_tags(queue, carried))
+		move_data(queue, carried);
+}
+
+/* ---- through the journal ---- */
+
+static void carried_out_order(struct target_queue *queue, struct journal_order *order);
+
+static void give_order(struct target_queue *queue, struct carried *carried,
+		       enum journal_order_kind kind)
+{
+	const struct ndio_subrequest *upper = carried->upper;
+
+	carried->step = JOURNAL;
+	carried->order = (struct journal_order){
+		.kind = kind,
+		.offset = upper->start,
+		.blocks = carried->len / queue->all->layout.block,
+		.data = upper->io_base,
+		.tags = upper->tags,
+		.durable = upper->flags & REQ_FUA,
+	};
+	if (journal_seat_order(queue->seat, &carried->order))
+		carried_out_order(queue, &carried->order);
+}
+
+static void read_over_journal(struct target_queue *queue, struct carried *carried)
+{
+	const struct ndio_subrequest *upper = carried->upper;
+	unsigned block = queue->all->layout.block, blocks = carried->len / block;
+
+	switch (journal_seat_look(queue->seat, upper->start, &blocks, upper->io_base, upper->tags,
+				  &carried->epoch)) {
+	case PLACE_MEMORY:
+		finish(queue, carried, (int64_t)blocks * block);
+		break;
+	case PLACE_DISK:
+		carried->len = (uint64_t)blocks * block;
+		go_in_place(queue, carried);
+		break;
+	case PLACE_UNKNOWN:
+		give_order(queue, carried, ORDER_READ);
+		break;
+	}
+}
+
+static void carried_out_order(struct target_queue *queue, struct journal_order *order)
+{
+	struct carried *carried =
+		(struct carried *)((char *)order - offsetof(struct carried, order));
+
+	if (order->result < 0)
+		finish(queue, carried, order->result);
+	else if (order->kind == ORDER_READ)
+		read_over_journal(queue, carried);
+	else
+		finish(queue, carried, carried->len);
+}
+
+static void carried_out_orders(struct target_queue *queue, struct journal_order *order)
+{
+	struct journal_order *next;
+
+	for (; order; order = next) {
+		next = order->next;
+		carried_out_order(queue, order);
+	}
+}
+
 static void integrity_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	uint64_t area = queue->all->layout.area_data;
@@ -358,24 +413,28 @@ static void integrity_issue(struct target_queue *queue, struct ndio_subrequest *
 	queue->nr_busy++;
 	carried->upper = sub;
 	carried->len = 0;
-	if (sub->op == OP_FLUSH) {
-		want_turn(queue, carried);
-	} else if (!op_carries_data(sub->op)) {
-		finish(queue, carried, -EOPNOTSUPP);
-	} else {
+	carried->epoch = -1;
+	if (op_carries_data(sub->op))
 		carried->len = min_u64(sub->len, area - sub->start % area);
-		if (!hold(queue, carried))
-			finish(queue, carried, -ENOMEM);
-		else if (!load_tags(queue, carried))
-			move_data(queue, carried);
-	}
+	else if (sub->op != OP_FLUSH)
+		finish(queue, carried, -EOPNOTSUPP);
+	if (sub->op == OP_FLUSH && queue->seat)
+		give_order(queue, carried, ORDER_FLUSH);
+	else if (sub->op == OP_FLUSH)
+		want_turn(queue, carried);
+	else if (sub->op == OP_READ && queue->seat)
+		read_over_journal(queue, carried);
+	else if (sub->op == OP_WRITE && queue->seat)
+		give_order(queue, carried, ORDER_WRITE);
+	else if (op_carries_data(sub->op))
+		go_in_place(queue, carried);
 }
 
 /* ---- the queue ---- */
 
 static void integrity_submit(struct target_queue *queue)
 {
-	queue->all->below->ops->submit(queue->below);
+	queue->all->below->ops->submit(queue->below.queue);
 }
 
 /* Those who want the turn, if it is free, by one sweep. */
@@ -410,33 +469,70 @@ static void sweep_some(struct target_queue *queue)
 	land_all(queue, late, NULL);
 }
 
+static void nap(int wake_fd)
+{
+	poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, TURN_NAP);
+}
+
+/* Who polls without a descriptor may not do so again when all he has has landed: then what this queue
+ * does for the journal is done first. */
+static void journal_end_acts(struct target_queue *queue)
+{
+	while (queue->nr_busy == 0 && journal_seat_acts(queue->seat) > 0) {
+		land_all(queue, poll_below(queue, true, -1), NULL);
+		carried_out_orders(queue, journal_seat_go_on(queue->seat, false));
+	}
+}
+
+static struct ndio_subrequest *journal_poll(struct target_queue *queue, bool wait, int wake_fd)
+{
+	struct journal_seat *seat = queue->seat;
+	bool stays = wake_fd >= 0, naps;
+	int fd = journal_seat_descriptor(seat, wake_fd, &naps);
+
+	carried_out_orders(queue, journal_seat_go_on(seat, stays || queue->nr_busy > 0));
+	wait = wait && !queue->landed.first;
+	if (wait && stays && queue->nr_busy == 0 && journal_seat_acts(seat) == 0 &&
+	    journal_seat_rest(seat, fd))
+		wait = false;
+	if (wait && naps) {
+		nap(wake_fd);
+		wait = false;
+	}
+	land_all(queue, poll_below(queue, wait, fd), NULL);
+	carried_out_orders(queue, journal_seat_go_on(seat, stays || queue->nr_busy > 0));
+	if (!stays)
+		journal_end_acts(queue);
+	return landed_take(&queue->landed);
+}
+
 static struct ndio_subrequest *integrity_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
-	const struct target_ops *below = queue->all->below->ops;
-
+	if (queue->seat)
+		return journal_poll(queue, wait, wake_fd);
 	sweep_for_waiting(queue);
 	if (queue->landed.first)
 		wait = false;
 	/* Until another has swept. */
 	if (wait && queue->first_waiting) {
-		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, TURN_NAP);
+		nap(wake_fd);
 		wait = false;
 	}
-	land_all(queue, below->poll(queue->below, wait, wake_fd), NULL);
+	land_all(queue, poll_below(queue, wait, wake_fd), NULL);
 	sweep_some(queue);
 	return landed_take(&queue->landed);
 }
 
 static bool integrity_is_up(const struct target_queue *queue)
 {
-	const struct target_ops *below = queue->all->below->ops;
-
-	return !below->is_up || below->is_up(queue->below);
+	return below_is_up(&queue->below);
 }
 
 static void integrity_cancel(struct target_queue *queue)
 {
-	queue->all->below->ops->cancel(queue->below);
+	if (queue->seat)
+		journal_seat_cancel(queue->seat);
+	queue->all->below->ops->cancel(queue->below.queue);
 }
 
 static void free_tag_queue(struct target_queue *queue)
@@ -458,13 +554,40 @@ static bool open_sweeps(struct target_queue *queue, unsigned depth)
 	return true;
 }
 
+/* What it may ask below at once, beside what it carries. */
+static unsigned depth_below(const struct integrity_target *all, unsigned depth)
+{
+	if (all->journal && !journal_writer_keeps(all->journal))
+		return depth + JOURNAL_ROOM;
+	return depth > 1 && !all->journal ? depth + SWEEP_DEPTH : depth;
+}
+
+static bool open_below(struct target_queue *queue, unsigned depth, struct bvec bounce,
+		       struct error *err)
+{
+	struct integrity_target *all = queue->all;
+	struct below *below = &queue->below;
+
+	*below = (struct below){ .target = all->below, .start = all->start };
+	below->queue =
+		all->below->ops->queue_open(all->below, depth_below(all, depth), bounce, err);
+	if (!below->queue || !all->journal)
+		return below->queue;
+	queue->seat = journal_seat_open(all->journal, below);
+	if (queue->seat)
+		return true;
+	all->below->ops->queue_close(below->queue);
+	error_set(err, ENOMEM, "%s: no memory for a queue", all->target.name);
+	return false;
+}
+
 static struct target_queue *integrity_queue_open(struct target *target, unsigned depth,
 						 struct bvec bounce, struct error *err)
 {
 	struct integrity_target *all = to_integrity(target);
 	struct target_queue *queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->carried[0]));
 
-	if (!queue || !open_sweeps(queue, depth)) {
+	if (!queue || (!all->journal && !open_sweeps(queue, depth))) {
 		if (queue)
 			free_tag_queue(queue);
 		error_set(err, ENOMEM, "%s: no memory for a queue", target->name);
@@ -475,9 +598,7 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 		queue->carried[i].next = queue->idle;
 		queue->idle = &queue->carried[i];
 	}
-	queue->below = all->below->ops->queue_open(all->below, depth > 1 ? depth + SWEEP_DEPTH : 1,
-						   bounce, err);
-	if (!queue->below) {
+	if (!open_below(queue, depth, bounce, err)) {
 		free_tag_queue(queue);
 		return NULL;
 	}
@@ -485,25 +606,33 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 }
 
 /* Nobody knows whose flush is the last, so each that goes sweeps. */
-static void integrity_queue_close(struct target_queue *queue)
+static void sweep_at_end(struct target_queue *queue)
 {
 	struct integrity_target *all = queue->all;
 	struct ndio_subrequest *late = NULL;
-	int ret = 0;
+	int ret;
 
-	assert(queue->nr_busy == 0 && !queue->landed.first);
-	if (tags_dirty_pages(&all->tags) && integrity_is_up(queue)) {
-		pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
-		ret = sweep_all(queue, &late);
-		pthread_mutex_unlock(&all->turn);
-	}
+	if (!tags_dirty_pages(&all->tags) || !integrity_is_up(queue))
+		return;
+	pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
+	ret = sweep_all(queue, &late);
+	pthread_mutex_unlock(&all->turn);
 	assert(!late);
 	if (ret < 0)
 		notice_tell(&all->notice,
 			    "%s: integrity: writing tags: %s: blocks that were written since the "
 			    "last flush can't be read any more",
 			    all->target.name, target_reason(all->below, -ret));
-	all->below->ops->queue_close(queue->below);
+}
+
+static void integrity_queue_close(struct target_queue *queue)
+{
+	assert(queue->nr_busy == 0 && !queue->landed.first);
+	if (queue->seat)
+		journal_seat_close(queue->seat);
+	else
+		sweep_at_end(queue);
+	queue->all->below->ops->queue_close(queue->below.queue);
 	free_tag_queue(queue);
 }
 
@@ -523,6 +652,7 @@ static void integrity_close(struct target *target)
 {
 	struct integrity_target *all = to_integrity(target);
 
+	journal_writer_free(all->journal);
 	tags_destroy(&all->tags);
 	pthread_mutex_destroy(&all->turn);
 	all->below->ops->close(all->below);
@@ -618,6 +748,30 @@ static struct target describe(const struct integrity_target *all)
 	};
 }
 
+static int open_tags(struct integrity_target *all, const struct target_integrity_options *options,
+		     struct error *err)
+{
+	uint64_t cache = options->cache ? options->cache : INTEGRITY_CACHE;
+	const struct journal_writer_options journal = {
+		.below = all->below,
+		.start = all->start,
+		.layout = &all->layout,
+		.tags = &all->tags,
+		.memory = cache / 2,
+		.notice = &all->notice,
+		.name = all->below->name,
+	};
+
+	if (options->journal) {
+		all->journal = journal_writer_new(&journal);
+		if (!all->journal)
+			return error_set(err, ENOMEM, "%s: no memory", all->below->name);
+		cache -= journal.memory;
+	}
+	tags_init(&all->tags, &all->layout, cache);
+	return 0;
+}
+
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,
 			  struct target **target, struct error *err)
 {
@@ -637,11 +791,12 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 				below->name);
 	if (ret == 0)
 		ret = carry_out_journal(all, options->recover, err);
+	if (ret == 0)
+		ret = open_tags(all, options, err);
 	if (ret < 0) {
 		free(all);
 		return ret;
 	}
-	tags_init(&all->tags, &all->layout, options->cache ? options->cache : INTEGRITY_CACHE);
 	pthread_mutex_init(&all->turn, NULL);
 	all->closed = options->closed;
 	all->opaque = options->opaque;

@@ -23,6 +23,7 @@ struct target_integrity_options {
 	unsigned tag_size;    /* bytes, as the cipher makes them */
 	uint64_t cache;       /* bytes of tags kept in memory; 0: INTEGRITY_CACHE */
 	bool recover;         /* carry out what is left in the journal, by writing to the disk */
+	bool journal;         /* what is written goes through the journal */
 	struct notice notice; /* told of blocks whose tag is wrong, later */
 	/* What the areas were, or NULL: opened, and its volume, header and key checked, by the caller, who
 	 * closes it after the target and doesn't use it until then. */

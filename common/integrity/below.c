@@ -1,0 +1,45 @@
+#include "integrity/below.h"
+
+#include <errno.h>
+
+#include "base/align.h"
+
+struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t at, uint64_t len,
+				 void *base)
+{
+	return (struct ndio_subrequest){
+		.op = op,
+		.start = below->start + at,
+		.len = len,
+		.io_base = base,
+	};
+}
+
+void below_ask(const struct below *below, struct ndio_subrequest *sub)
+{
+	sub->progress = (struct subrequest_progress){ 0 };
+	below->target->ops->issue(below->queue, sub);
+}
+
+int below_land(const struct below *below, struct ndio_subrequest *sub)
+{
+	uint64_t got;
+
+	if (sub->result < 0)
+		return sub->result;
+	if (!op_carries_data(sub->op) || (uint64_t)sub->result >= sub->len)
+		return 1;
+	got = round_down(sub->result, below->target->align);
+	if (got == 0)
+		return -EIO;
+	sub->start += got;
+	sub->len -= got;
+	sub->io_base = (uint8_t *)sub->io_base + got;
+	below_ask(below, sub);
+	return 0;
+}
+
+bool below_is_up(const struct below *below)
+{
+	return !below->target->ops->is_up || below->target->ops->is_up(below->queue);
+}

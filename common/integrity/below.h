@@ -1,0 +1,29 @@
+/* below: what a target on a target asks of the one below it, in bytes of a segment of that. */
+#ifndef NDIO_BELOW_H
+#define NDIO_BELOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/subrequest.h"
+#include "engine/target.h"
+
+struct below {
+	struct target *target;
+	struct target_queue *queue;
+	uint64_t start; /* bytes: where the segment begins */
+};
+
+/* len bytes at this place of the segment. */
+struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t at, uint64_t len,
+				 void *base);
+
+void below_ask(const struct below *below, struct ndio_subrequest *sub);
+
+/* It has landed. Done: 1; an error: negative; 0: it fell short and is on its way again. */
+int below_land(const struct below *below, struct ndio_subrequest *sub);
+
+/* Can anything be asked? */
+bool below_is_up(const struct below *below);
+
+#endif

@@ -1,0 +1,130 @@
+#!/bin/bash
+# A volume with integrity and a journal, whose server is killed in the midst of writing: what was flushed is
+# there, each sector is as one of the writes left it, and all can be read.
+# shellcheck source=../lib/lib.sh
+. "$(dirname "$0")/../lib/lib.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+. "$root/tests/lib/command.sh"
+
+disk=$T/disk key=passphrase=+$T/pass known=$T/known
+
+# Writes versions of sectors from several connections, some at once and some in part, until the server is
+# gone; or looks whether all sectors are as they may be. Between them is a file: of each sector the
+# version that was flushed, and that which was sent last.
+cat >"$T/versions.py" <<'END'
+import json, os, random, sys, threading, nbd
+
+command, uri, known, seed = sys.argv[1:5]
+SECTOR, COUNT, THREADS = int(sys.argv[5]), 1024, 4
+def content(n, version):
+    return (b"%8d%8d" % (n, version)) * (SECTOR // 16)
+try:
+    flushed, sent = json.load(open(known))
+except FileNotFoundError:
+    flushed, sent = [0] * COUNT, [0] * COUNT
+
+def connect():
+    h = nbd.NBD()
+    h.connect_uri(uri)
+    return h
+
+def write(which):
+    r = random.Random("%s %d" % (seed, which))
+    h, acked = connect(), {}
+    try:
+        while True:
+            first = r.randrange(which, COUNT - 32 * THREADS, THREADS) // THREADS * THREADS
+            run = range(first + which, first + which + THREADS * r.choice((1, 1, 3, 24)), THREADS)
+            fua = nbd.CMD_FLAG_FUA if r.randrange(16) == 0 else 0
+            for n in run:
+                sent[n] += 1
+                h.pwrite(content(n, sent[n]), n * SECTOR, fua)
+                if fua:
+                    flushed[n] = sent[n]
+                acked[n] = sent[n]
+            if r.randrange(8) == 0:
+                h.flush()
+                for n, version in acked.items():
+                    flushed[n] = max(flushed[n], version)
+                acked = {}
+                done[which] += 1
+            if min(done) >= 3 and not told.is_set():
+                told.set()
+                print("busy", flush=True)
+    except nbd.Error:
+        pass
+
+def version_of(n, sector):
+    version = int(sector[8:16])
+    if sector != content(n, version):
+        print("sector %d is torn, or of another one" % n)
+    return version
+
+if command == "write":
+    done, told = [0] * THREADS, threading.Event()
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(THREADS)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    json.dump((flushed, sent), open(known, "w"))
+elif command == "fill":
+    h = connect()
+    for n in range(COUNT):
+        h.pwrite(content(n, 0), n * SECTOR)
+    h.flush()
+else:
+    h = connect()
+    for n in range(COUNT):
+        try:
+            version = version_of(n, h.pread(SECTOR, n * SECTOR))
+            if not flushed[n] <= version <= sent[n]:
+                print("sector %d: %d, and not from %d to %d" % (n, version, flushed[n], sent[n]))
+            sent[n] = flushed[n] = version
+        except nbd.Error as error:
+            print("sector %d: %s" % (n, error.errno))
+    json.dump((flushed, sent), open(known, "w"))
+END
+
+versions() { # COMMAND SEED
+	/usr/bin/python3 "$T/versions.py" "$1" "$(uri disk)" "$known" "$2" "$sector"
+}
+
+kill_server() {
+	kill -KILL "${server_pids[disk]}"
+	wait "${server_pids[disk]}" 2>/dev/null
+	unset "server_pids[disk]"
+}
+
+# It is killed when all connections have flushed some times.
+write_until_killed() { # SEED
+	local writer said
+
+	coproc WRITER { versions write "$1"; }
+	writer=$WRITER_PID
+	read -r -t 60 said <&"${WRITER[0]}"
+	kill_server
+	wait "$writer" && [ "$said" = busy ]
+}
+
+killed() { # NAME SECTOR FORMAT-OPTION...
+	local name=$1 seed
+
+	sector=$2
+	shift 2
+	rm -f "$disk" "$known"
+	ok "$name: a disk" "$ndio" format --key-file "$T/pass" "${cheap[@]}" --size 26M --sector-size \
+		"$sector" "$@" "$disk"
+	ok "$name: a server" start_door disk "$disk" "$key" integrity-cache=1M
+	ok "$name: is filled" versions fill 0
+	for seed in 1 2 3; do
+		ok "$name: it is killed while it writes, $seed" write_until_killed "$seed"
+		ok "$name: another server, $seed" start_door disk "$disk" "$key" integrity-cache=1M || return
+		is "$name: all is as it may be, $seed" "$(versions check "$seed")" ""
+	done
+	ok "$name: it ends" stop_server disk
+	ok "$name: nothing is left to be done" "$ndio" copy --src-key-file "$T/pass" "$disk" null:
+}
+
+killed "AES-GCM" 4096 --integrity aead
+killed "HMAC, sectors of 512" 512 --integrity hmac-sha256
+done_testing
