@@ -12,6 +12,7 @@
 #include "base/align.h"
 #include "command/cmd.h"
 #include "command/open-options.h"
+#include "command/trust-make.h"
 #include "command/wipe.h"
 #include "header/header-edit.h"
 #include "header/header-integrity.h"
@@ -62,6 +63,8 @@ const char help_format[] =
 	"                     whoever opens it writes without the journal\n"
 	"  --integrity-no-wipe\n"
 	"                     don't write it full of zeroes: what was never written can't be read\n"
+	"  --trust FILE       seal the header, and make the file that finds out another one, and with\n"
+	"                     integrity an older disk: see ndio trust (luks2 only)\n"
 	"  --label LABEL      a name for it (luks2 only)\n"
 	"  --uuid UUID        its UUID, instead of a random one\n"
 	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
@@ -105,6 +108,7 @@ struct request {
 	unsigned answer_timeout; /* seconds, or 0 */
 	struct kdf_options kdf;
 	struct key_source key_source;
+	struct unlock_options how; /* of it --trust alone */
 };
 
 /* What --integrity takes, how the header has it, and the usual cipher. */
@@ -452,6 +456,8 @@ static int look_at_disk(struct job *job, struct error *err)
 	const struct request *request = job->request;
 	int ret = check_format_names(request, err);
 
+	if (ret == 0 && request->how.trust)
+		ret = check_absent(request->how.trust, err);
 	if (ret < 0)
 		return ret;
 	if (makes_file(request))
@@ -535,6 +541,33 @@ static bool header_exists(const char *locator)
 	return locator_is_uri(locator) || lstat(locator, &st) == 0;
 }
 
+/* Nothing of it is to be read first: what is written is known. */
+static int seal_new_disk(const struct request *request, const struct key *key, struct error *err)
+{
+	struct trust_job job = {
+		.place = { .locator = request->locator,
+			   .header = request->header,
+			   .answer_timeout = request->answer_timeout,
+			   .writes = true },
+		.path = request->how.trust,
+		.how = &request->how,
+		.is_new = true,
+	};
+	struct error why;
+	int ret;
+
+	trust_job_init(&job);
+	ret = trust_job_look(&job, &why);
+	if (ret == 0)
+		ret = trust_job_try_key(&job, key, &why);
+	if (ret == 0)
+		ret = trust_job_run(&job, &why);
+	trust_job_end(&job);
+	return ret < 0 ? error_set(err, -ret, "%s (it is formatted, but not sealed: ndio trust)",
+				   why.text) :
+			 0;
+}
+
 static int format_disk(const struct request *request)
 {
 	struct job job = {
@@ -560,9 +593,12 @@ static int format_disk(const struct request *request)
 	if (ret == 0)
 		ret = format_locked(&job, &err);
 	header_close(&job.header);
+	if (ret == 0 && request->how.trust)
+		ret = seal_new_disk(request, &job.key, &err);
 	if (ret == 0 && request->integrity && !request->no_wipe) {
 		deferral_end();
-		ret = wipe_volume(request->locator, &job.key, request->answer_timeout, &err);
+		ret = wipe_volume(request->locator, &job.key, request->how.trust,
+				  request->answer_timeout, &err);
 	}
 	key_clear(&job.key);
 	if (ret < 0)
@@ -608,6 +644,7 @@ static const char *format_option(void *opaque, int option, const char *value)
 	struct request *request = opaque;
 	const struct open_options open = {
 		.key = &request->key_source,
+		.how = &request->how,
 		.header = &request->header,
 		.answer_timeout = &request->answer_timeout,
 		.twice = "the key comes from one --key-file or --key-fd",
@@ -682,6 +719,8 @@ static const char *check_format(const struct request *request, struct error *err
 
 	if (!is_luks2(request) && request->sector > HEADER_UNIT)
 		return "LUKS1 has sectors of 512 bytes";
+	if (!is_luks2(request) && request->how.trust)
+		return "LUKS1 can't be sealed: --trust is for luks2";
 	if (!is_luks2(request) && request->label)
 		return "LUKS1 has no label";
 	if (request->label && strlen(request->label) > LUKS_LABEL_MAX)
@@ -717,6 +756,7 @@ static const struct option options[] = {
 	{ "label", required_argument, NULL, OPT_LABEL },
 	{ "uuid", required_argument, NULL, OPT_UUID },
 	OPEN_OPTION_HEADER("header", 0),
+	OPEN_OPTION_TRUST("trust", 0),
 	KDF_LONG_OPTIONS,
 	{ "yes", no_argument, NULL, 'q' },
 	OPEN_OPTION_ANSWER_TIMEOUT,
@@ -728,6 +768,7 @@ int cmd_format(int argc, char **argv)
 	struct request request = {
 		.type = CRYPT_LUKS2,
 		.key_source = KEY_SOURCE_NONE,
+		.how = UNLOCK_DEFAULT,
 	};
 	int status = cmd_options(argc, argv, help_format, options, format_option, &request);
 	const char *wrong = "it takes one locator";

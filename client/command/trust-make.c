@@ -307,7 +307,10 @@ int trust_job_run(struct trust_job *job, struct error *err)
 {
 	int ret;
 
-	interrupt_defer();
+	if (job->is_new)
+		deferral_begin();
+	else
+		interrupt_defer();
 	if (job->path && !job->header_only)
 		return make_file(job, err);
 	if (!can_seal(job))

@@ -48,13 +48,14 @@ static int wipe_parts(struct ndio_volume *volume, struct ndio_queue *queue, uint
 	return ret;
 }
 
-int wipe_volume(const char *locator, const struct key *key, unsigned answer_timeout,
-		struct error *err)
+int wipe_volume(const char *locator, const struct key *key, const char *trust,
+		unsigned answer_timeout, struct error *err)
 {
 	const struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.key = key->data,
 		.key_len = key->len,
+		.trust = trust,
 		.answer_timeout = answer_timeout,
 		.notice = say_notice,
 	};

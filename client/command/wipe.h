@@ -5,8 +5,9 @@
 #include "base/error.h"
 #include "memory/key-file.h"
 
-/* Shows how far it has come, if stderr is a terminal. 0 or a negative errno with a message. */
-int wipe_volume(const char *locator, const struct key *key, unsigned answer_timeout,
-		struct error *err);
+/* With a trust file, or NULL. Shows how far it has come, if stderr is a terminal. 0 or a negative errno with a
+ * message. */
+int wipe_volume(const char *locator, const struct key *key, const char *trust,
+		unsigned answer_timeout, struct error *err);
 
 #endif

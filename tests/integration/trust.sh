@@ -56,6 +56,13 @@ make_luks1 "$T/old" 3M
 ok "LUKS1" fails "LUKS1's header can't be sealed" "$ndio" trust --key-file "$T/pass" "$T/old"
 ok "nor trusted" refuses "LUKS1's header can't be sealed" --trust "$trust" "$T/old"
 
+ok "format makes one, too" "$ndio" format --size 17M --key-file "$T/pass" "${cheap[@]}" --trust "$T/new.trust" "$T/new.luks"
+ok "which opens it" sealed --trust "$T/new.trust" "$T/new.luks"
+before=$(cksum <"$T/new.luks")
+ok "but not in place of another" fails "new.trust: it exists already" "$ndio" format --yes --key-file "$T/pass" \
+	"${cheap[@]}" --trust "$T/new.trust" "$T/new.luks"
+is "and formats nothing then" "$(cksum <"$T/new.luks")" "$before"
+
 # ---- files that aren't it ----
 
 ok "a file that isn't there" refuses "absent: No such file" --trust "$T/absent" "$disk"
