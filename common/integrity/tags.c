@@ -43,6 +43,7 @@ static void forget(struct tags *tags, struct tag_chunk *chunk)
 	unlink_use(tags, chunk);
 	tags->count--;
 	free(chunk->bytes);
+	free(chunk->leaves);
 	free(chunk);
 }
 
@@ -136,16 +137,23 @@ bool tags_is_valid(struct tags *tags, const struct tag_chunk *chunk)
 	return valid;
 }
 
-void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes)
+void tags_fill_hashed(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes, uint8_t *leaves)
 {
 	pthread_mutex_lock(&tags->lock);
 	assert(chunk->held > 0);
 	if (!chunk->bytes) {
 		chunk->bytes = bytes;
-		bytes = NULL;
+		chunk->leaves = leaves;
+		bytes = leaves = NULL;
 	}
 	pthread_mutex_unlock(&tags->lock);
 	free(bytes);
+	free(leaves);
+}
+
+void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes)
+{
+	tags_fill_hashed(tags, chunk, bytes, NULL);
 }
 
 static void mark_dirty(struct tags *tags, struct tag_chunk *chunk, size_t at, size_t len)
@@ -226,6 +234,26 @@ bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf)
 			chunk->dirty &= ~(1u << (run->first + run->count));
 		tags->dirty_pages -= run->count;
 		memcpy(buf, chunk->bytes + run->first * TAG_PAGE, run->count * TAG_PAGE);
+		chunk->held++;
+		chunk->is_written = true;
+	}
+	pthread_mutex_unlock(&tags->lock);
+	return chunk;
+}
+
+bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
+{
+	struct tag_chunk *chunk;
+
+	pthread_mutex_lock(&tags->lock);
+	chunk = tags->dirty_pages ? first_dirty(tags) : NULL;
+	*run = (struct tag_run){ .chunk = chunk };
+	if (chunk) {
+		run->first = __builtin_ctz(chunk->dirty);
+		run->count = 32 - __builtin_clz(chunk->dirty) - run->first;
+		tags->dirty_pages -= __builtin_popcount(chunk->dirty);
+		chunk->dirty = 0;
+		memcpy(buf, chunk->bytes, chunk->len);
 		chunk->held++;
 		chunk->is_written = true;
 	}

@@ -25,6 +25,7 @@ struct tag_chunk {
 	uint64_t at;                     /* bytes, from the start of the segment */
 	size_t len;
 	uint8_t *bytes;  /* NULL: not valid */
+	uint8_t *leaves; /* hashes of them as they are on the disk, for areas.h; or NULL */
 	unsigned held;   /* by so many */
 	unsigned dirty;  /* a bit a page */
 	bool is_written; /* taken by tags_take_dirty() */
@@ -53,6 +54,7 @@ bool tags_is_valid(struct tags *tags, const struct tag_chunk *chunk);
 
 /* Its len bytes were read, into memory from malloc() that is the callee's now. */
 void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes);
+void tags_fill_hashed(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes, uint8_t *leaves);
 
 /* The tags of count blocks, the first of them at offset, to buf or from it; they lie in chunk and, unless
  * it is NULL, the next one, both held and valid. What is written is dirty. */
@@ -68,6 +70,9 @@ struct tag_run {
 	unsigned first, count; /* pages of it */
 };
 bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf);
+
+/* All of a chunk's dirty pages, with those between them; buf gets all of the chunk. */
+bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf);
 void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed);
 
 size_t tags_dirty_pages(struct tags *tags);

@@ -9,6 +9,10 @@
  * With a journal, data and tags of a write go into that (journal-writer.h); and a read asks it first: what
  * it has in memory comes from there, as far as it lies side by side. All other reads are as above.
  *
+ * With a trust file (areas.h), before all this:
+ *
+ *   AREA    all tags of the area, if they weren't read before: is it the one that is trusted?
+ *
  * What reaches from one area into the next is done as far as it lies in the first: the channel asks
  * for the rest. No lock is held while anything is in flight but the sweeper's turn, and who wants
  * that while another has it goes on with its own queue until it is free: the other's I/O may need
@@ -31,6 +35,7 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "engine/subrequest.h"
+#include "integrity/areas.h"
 #include "integrity/below.h"
 #include "integrity/journal-writer.h"
 #include "integrity/tags.h"
@@ -41,6 +46,9 @@
 #define SWEEP_DEPTH 4    /* runs of pages at once */
 #define TURN_NAP    2    /* ms */
 #define TELL_EVERY  1000 /* ms: of bad blocks, one line */
+#define AREA_PIECE  (1024 * 1024)
+#define BATCH       64 /* chunks that are written after one sync of the trust file */
+#define AREAS_SHARE 8  /* of the cache, for areas */
 
 struct integrity_target {
 	struct target target;
@@ -48,6 +56,8 @@ struct integrity_target {
 	uint64_t start; /* bytes: of the segment, below */
 	struct layout layout;
 	struct tags tags;
+	struct areas areas;             /* without a trust file: zeroes */
+	uint8_t *batch;                 /* BATCH chunks; with the turn */
 	pthread_mutex_t turn;           /* to sweep */
 	struct journal_writer *journal; /* or NULL: it is written directly */
 	struct notice notice;
@@ -56,7 +66,7 @@ struct integrity_target {
 	_Atomic uint64_t bad, untold, told_at; /* blocks; ms */
 };
 
-enum step { LOAD, DATA, TAGS, FLUSH, JOURNAL };
+enum step { AREA, LOAD, DATA, TAGS, FLUSH, JOURNAL };
 
 struct carried {
 	struct ndio_subrequest sub; /* below */
@@ -68,11 +78,14 @@ struct carried {
 	struct tag_chunk *chunk[2]; /* held; the second may be NULL */
 	unsigned loading;           /* which of them */
 	uint8_t *bytes;             /* what is loaded */
+	struct area *area;          /* held, or NULL */
+	uint8_t *leaves;            /* hashes of its, while it is loaded */
+	uint64_t loaded;            /* bytes of its tags */
 	struct journal_order order; /* to the journal */
 	int epoch;                  /* of a read that it knows of */
 };
 
-/* A run of dirty pages on its way. */
+/* A run of dirty pages on its way; or, without a chunk, a flush behind them. */
 struct sweep {
 	struct ndio_subrequest sub;
 	struct tag_run run;
@@ -123,7 +136,8 @@ static void land_sweep(struct target_queue *queue, struct sweep *sweep)
 
 	if (ret == 0)
 		return;
-	tags_wrote(&queue->all->tags, &sweep->run, ret < 0);
+	if (sweep->run.chunk)
+		tags_wrote(&queue->all->tags, &sweep->run, ret < 0);
 	if (ret < 0)
 		queue->sweep_error = ret;
 	sweep->busy = false;
@@ -180,12 +194,129 @@ static int sweep_all(struct target_queue *queue, struct ndio_subrequest **late)
 	return queue->sweep_error;
 }
 
+/* ---- dirty tags of trusted areas ---- */
+
+static bool is_trusted(const struct integrity_target *all)
+{
+	return all->areas.trust;
+}
+
+/* Chunks whose tags are dirty, and what they become is intended. How many, or a negative errno. */
+static int take_batch(struct integrity_target *all, struct tag_run *runs, struct error *err)
+{
+	size_t pages;
+	int count = 0, ret = areas_make_room(&all->areas, &pages, err);
+
+	while (ret == 0 && count < BATCH && pages >= TAG_PAGES) {
+		uint8_t *bytes = all->batch + (size_t)count * TAG_CHUNK;
+
+		if (!tags_take_chunk(&all->tags, &runs[count], bytes))
+			break;
+		pages -= runs[count].count;
+		ret = areas_intend(&all->areas, &runs[count++], bytes, err);
+	}
+	if (ret == 0 && count > 0)
+		ret = areas_sync(&all->areas, err);
+	for (int i = 0; ret < 0 && i < count; i++)
+		tags_wrote(&all->tags, &runs[i], true);
+	return ret < 0 ? ret : count;
+}
+
+static void ask_sweep_below(struct target_queue *queue, struct sweep *sweep)
+{
+	sweep->busy = true;
+	queue->nr_sweeping++;
+	below_ask(&queue->below, &sweep->sub);
+}
+
+static struct sweep *idle_sweep(struct target_queue *queue)
+{
+	for (unsigned i = 0; i < queue->sweep_depth; i++)
+		if (!queue->sweeps[i].busy)
+			return &queue->sweeps[i];
+	return NULL;
+}
+
+/* All of them, whatever comes of one: each must be told. */
+static int write_batch(struct target_queue *queue, const struct tag_run *runs, int count,
+		       struct ndio_subrequest **late)
+{
+	struct sweep *sweep;
+	int done = 0;
+
+	while (done < count || queue->nr_sweeping > 0) {
+		while (done < count && (sweep = idle_sweep(queue))) {
+			const struct tag_run *run = &runs[done];
+			size_t from = (size_t)run->first * TAG_PAGE;
+
+			sweep->run = *run;
+			sweep->sub = below_sub(&queue->below, OP_WRITE, run->chunk->at + from,
+					       (uint64_t)run->count * TAG_PAGE,
+					       queue->all->batch + (size_t)done * TAG_CHUNK + from);
+			ask_sweep_below(queue, sweep);
+			done++;
+		}
+		land_all(queue, poll_below(queue, true, -1), late);
+	}
+	return queue->sweep_error;
+}
+
+/* all: nothing that was dirty when the sweep began is so now. */
+static int flush_and_settle(struct target_queue *queue, bool all, struct ndio_subrequest **late,
+			    struct error *err)
+{
+	struct sweep *sweep = &queue->sweeps[0];
+
+	if (queue->all->below->can_flush && !queue->all->target.readonly) {
+		sweep->run = (struct tag_run){ 0 };
+		sweep->sub = below_sub(&queue->below, OP_FLUSH, 0, 0, NULL);
+		ask_sweep_below(queue, sweep);
+		while (queue->nr_sweeping > 0)
+			land_all(queue, poll_below(queue, true, -1), late);
+	}
+	return queue->sweep_error ? queue->sweep_error : areas_settle(&queue->all->areas, all, err);
+}
+
+/* As sweep_all(). What is flushed is settled by the same sweep, so that nothing is intended in
+ * between. */
+static int sweep_trusted(struct target_queue *queue, bool flush, struct ndio_subrequest **late,
+			 struct error *err)
+{
+	struct integrity_target *all = queue->all;
+	struct tag_run runs[BATCH];
+	int ret = areas_begin(&all->areas, err), count = 1;
+
+	queue->sweep_error = 0;
+	while (ret == 0 && count > 0) {
+		count = take_batch(all, runs, err);
+		ret = count < 0 ? count : write_batch(queue, runs, count, late);
+		if (ret == 0 && areas_are_many(&all->areas))
+			ret = flush_and_settle(queue, false, late, err);
+	}
+	return ret == 0 && flush ? flush_and_settle(queue, true, late, err) : ret;
+}
+
+/* With the turn. With a trust file flush means that all is flushed below, too. */
+static int sweep(struct target_queue *queue, bool flush, struct ndio_subrequest **late)
+{
+	struct error err = { 0 };
+	int ret;
+
+	if (!is_trusted(queue->all))
+		return sweep_all(queue, late);
+	ret = sweep_trusted(queue, flush, late, &err);
+	if (ret < 0 && err.text[0])
+		notice_tell(&queue->all->notice, "%s", err.text);
+	return ret;
+}
+
 /* False: another queue has the turn. */
-static bool try_sweep(struct target_queue *queue, struct ndio_subrequest **late, int *ret)
+static bool try_sweep(struct target_queue *queue, bool flush, struct ndio_subrequest **late,
+		      int *ret)
 {
 	if (pthread_mutex_trylock(&queue->all->turn) != 0)
 		return false;
-	*ret = sweep_all(queue, late);
+	*ret = sweep(queue, flush, late);
 	pthread_mutex_unlock(&queue->all->turn);
 	return true;
 }
@@ -203,6 +334,8 @@ static void let_go(struct target_queue *queue, struct carried *carried)
 static void finish(struct target_queue *queue, struct carried *carried, int64_t result)
 {
 	let_go(queue, carried);
+	areas_let_go(&queue->all->areas, carried->area);
+	carried->area = NULL;
 	if (queue->seat)
 		journal_seat_read_end(queue->seat, carried->epoch);
 	carried->upper->result = result;
@@ -248,6 +381,174 @@ static void move_data(struct target_queue *queue, struct carried *carried)
 	below_ask(&queue->below, &carried->sub);
 }
 
+/* ---- is it the one that is trusted? ---- */
+
+static void tell_stale(struct target_queue *queue, const struct carried *carried)
+{
+	struct integrity_target *all = queue->all;
+	uint64_t from = carried->area->number * all->layout.area_data;
+
+	notice_tell(&all->notice,
+		    "%s: integrity: bytes %" PRIu64 " to %" PRIu64
+		    " aren't what they were: the disk is an older one, or was changed without the "
+		    "trust file",
+		    all->target.name, from,
+		    min_u64(from + all->layout.area_data, all->layout.size) - 1);
+}
+
+/* Hashed, and compared with what its area's tags are known to be. 1, or a negative errno. */
+static int fill_chunk(struct target_queue *queue, struct carried *carried)
+{
+	struct integrity_target *all = queue->all;
+	struct tag_chunk *chunk = carried->chunk[carried->loading];
+	struct area *area = carried->area;
+	size_t first = areas_first_leaf(&all->areas, chunk), count;
+	uint8_t *leaves;
+
+	if (!area) {
+		tags_fill(&all->tags, chunk, carried->bytes);
+		return 1;
+	}
+	count = min_u64(chunk->len / TRUST_LEAF, areas_leaves(&all->areas, area->number) - first);
+	leaves = calloc(TAG_CHUNK / TRUST_LEAF, TRUST_HASH);
+	if (leaves &&
+	    areas_hash(&all->areas, area->number, first, count, carried->bytes, leaves) == 0 &&
+	    (areas_check(&all->areas, area, first, leaves, count) ||
+	     tags_is_valid(&all->tags, chunk))) {
+		tags_fill_hashed(&all->tags, chunk, carried->bytes, leaves);
+		return 1;
+	}
+	free(carried->bytes);
+	if (!leaves)
+		return -ENOMEM;
+	free(leaves);
+	if (areas_is_stale(&all->areas, area))
+		tell_stale(queue, carried);
+	return -ESTALE;
+}
+
+static void free_loaded(struct carried *carried)
+{
+	free(carried->bytes);
+	free(carried->leaves);
+	carried->leaves = NULL;
+}
+
+static size_t area_piece(const struct integrity_target *all)
+{
+	uint64_t most = round_down(min_u64(AREA_PIECE, all->below->max_len), TAG_CHUNK);
+
+	return min_u64(all->layout.area_tags, max_u64(most, TAG_CHUNK));
+}
+
+/* The next piece of its area's tags. */
+static void read_area(struct target_queue *queue, struct carried *carried)
+{
+	const struct layout *layout = &queue->all->layout;
+	uint64_t at = layout_tag_at(layout, carried->area->number * layout->area_data);
+
+	carried->step = AREA;
+	carried->sub =
+		below_sub(&queue->below, OP_READ, at + carried->loaded,
+			  min_u64(layout->area_tags - carried->loaded, area_piece(queue->all)),
+			  carried->bytes);
+	below_ask(&queue->below, &carried->sub);
+}
+
+/* An area's tags were read in one piece: they are those of its chunks, once they are trusted. Chunks are
+ * held from before that on, so that nobody has changed and written one meanwhile. */
+static enum area_state fill_area(struct target_queue *queue, struct carried *carried, bool *first)
+{
+	struct integrity_target *all = queue->all;
+	size_t count = (all->layout.area_tags + TAG_CHUNK - 1) / TAG_CHUNK;
+	struct tag_chunk *chunks[AREA_PIECE / TAG_CHUNK];
+	enum area_state state;
+
+	for (size_t i = 0; i < count; i++)
+		chunks[i] = i == 0        ? tags_hold(&all->tags,
+						      carried->area->number * all->layout.area_data) :
+			    chunks[i - 1] ? tags_hold_next(&all->tags, chunks[i - 1]) :
+					    NULL;
+	state = areas_loaded(&all->areas, carried->area, carried->leaves, first);
+	for (size_t i = 0; i < count && chunks[i]; i++) {
+		if (*first && state == AREA_GOOD)
+			areas_fill_chunk(&all->areas, &all->tags, chunks[i],
+					 carried->bytes + i * TAG_CHUNK,
+					 carried->leaves + i * TAG_CHUNK / TRUST_LEAF * TRUST_HASH);
+		tags_let_go(&all->tags, chunks[i]);
+	}
+	return state;
+}
+
+static void go_on_trusted(struct target_queue *queue, struct carried *carried)
+{
+	if (!load_tags(queue, carried))
+		move_data(queue, carried);
+}
+
+/* A piece of its tags has landed. */
+static void go_on_with_area(struct target_queue *queue, struct carried *carried)
+{
+	struct integrity_target *all = queue->all;
+	size_t leaves = areas_leaves(&all->areas, carried->area->number);
+	size_t done = carried->loaded / TRUST_LEAF, piece = area_piece(all);
+	size_t count = min_u64(leaves - done, piece / TRUST_LEAF);
+	enum area_state state;
+	bool first;
+
+	if (areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
+		       carried->leaves + done * TRUST_HASH) < 0) {
+		free_loaded(carried);
+		finish(queue, carried, -EIO);
+		return;
+	}
+	carried->loaded += piece;
+	if (done + count < leaves) {
+		read_area(queue, carried);
+		return;
+	}
+	state = piece == all->layout.area_tags ?
+			fill_area(queue, carried, &first) :
+			areas_loaded(&all->areas, carried->area, carried->leaves, &first);
+	free_loaded(carried);
+	if (state == AREA_STALE && first)
+		tell_stale(queue, carried);
+	if (state == AREA_STALE)
+		finish(queue, carried, -ESTALE);
+	else
+		go_on_trusted(queue, carried);
+}
+
+/* Its chunks are held. */
+static void trust_area(struct target_queue *queue, struct carried *carried)
+{
+	struct integrity_target *all = queue->all;
+	enum area_state state;
+
+	carried->area = areas_hold(&all->areas, carried->upper->start / all->layout.area_data);
+	if (!carried->area) {
+		finish(queue, carried, -ENOMEM);
+		return;
+	}
+	state = areas_state(&all->areas, carried->area);
+	if (state == AREA_STALE) {
+		finish(queue, carried, -ESTALE);
+	} else if (state == AREA_GOOD) {
+		go_on_trusted(queue, carried);
+	} else {
+		carried->loaded = 0;
+		carried->bytes = aligned_alloc(ALIGN, area_piece(all));
+		carried->leaves =
+			calloc(round_up(all->areas.leaves, TAG_CHUNK / TRUST_LEAF), TRUST_HASH);
+		if (carried->bytes && carried->leaves) {
+			read_area(queue, carried);
+			return;
+		}
+		free_loaded(carried);
+		finish(queue, carried, -ENOMEM);
+	}
+}
+
 static void flush_below(struct target_queue *queue, struct carried *carried)
 {
 	carried->step = FLUSH;
@@ -273,6 +574,8 @@ static void end_data(struct target_queue *queue, struct carried *carried)
 		tags_get(&all->tags, carried->chunk, upper->start, count, upper->tags);
 	else
 		tags_put(&all->tags, carried->chunk, upper->start, count, upper->tags);
+	if (upper->op == OP_WRITE && carried->area)
+		areas_touch(&all->areas, carried->area);
 	let_go(queue, carried);
 	if (upper->op == OP_WRITE && (upper->flags & REQ_FUA))
 		want_turn(queue, carried);
@@ -288,14 +591,19 @@ static void step_on(struct target_queue *queue, struct carried *carried)
 	if (ret == 0)
 		return;
 	if (carried->step == LOAD && ret > 0)
-		tags_fill(&queue->all->tags, carried->chunk[carried->loading], carried->bytes);
+		ret = fill_chunk(queue, carried);
 	else if (carried->step == LOAD)
 		free(carried->bytes);
+	if (ret < 0 && carried->step == AREA)
+		free_loaded(carried);
 	if (ret < 0) {
 		finish(queue, carried, ret);
 		return;
 	}
 	switch (carried->step) {
+	case AREA:
+		go_on_with_area(queue, carried);
+		break;
 	case LOAD:
 		if (!load_tags(queue, carried))
 			move_data(queue, carried);
@@ -334,6 +642,8 @@ static void go_in_place(struct target_queue *queue, struct carried *carried)
 {
 	if (!hold(queue, carried))
 		finish(queue, carried, -ENOMEM);
+	else if (is_trusted(queue->all))
+		trust_area(queue, carried);
 	else if (!load_tags(queue, carried))
 		move_data(queue, carried);
 }
@@ -444,7 +754,7 @@ static void sweep_for_waiting(struct target_queue *queue)
 	struct carried *carried, *next;
 	int ret;
 
-	if (!queue->first_waiting || !try_sweep(queue, &late, &ret))
+	if (!queue->first_waiting || !try_sweep(queue, true, &late, &ret))
 		return;
 	carried = queue->first_waiting;
 	queue->first_waiting = NULL;
@@ -452,6 +762,8 @@ static void sweep_for_waiting(struct target_queue *queue)
 		next = carried->next;
 		if (ret < 0)
 			finish(queue, carried, ret);
+		else if (is_trusted(queue->all))
+			finish(queue, carried, carried->len);
 		else
 			flush_below(queue, carried);
 	}
@@ -464,7 +776,8 @@ static void sweep_some(struct target_queue *queue)
 	struct ndio_subrequest *late = NULL;
 	int ret; /* those that failed are dirty still: a flush tells */
 
-	if (tags_dirty_pages(&queue->all->tags) < SWEEP_PAGES || !try_sweep(queue, &late, &ret))
+	if (tags_dirty_pages(&queue->all->tags) < SWEEP_PAGES ||
+	    !try_sweep(queue, false, &late, &ret))
 		return;
 	land_all(queue, late, NULL);
 }
@@ -612,10 +925,12 @@ static void sweep_at_end(struct target_queue *queue)
 	struct ndio_subrequest *late = NULL;
 	int ret;
 
-	if (!tags_dirty_pages(&all->tags) || !integrity_is_up(queue))
+	bool doubts = is_trusted(all) && areas_has_doubts(&all->areas);
+
+	if ((!tags_dirty_pages(&all->tags) && !doubts) || !integrity_is_up(queue))
 		return;
 	pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
-	ret = sweep_all(queue, &late);
+	ret = sweep(queue, true, &late);
 	pthread_mutex_unlock(&all->turn);
 	assert(!late);
 	if (ret < 0)
@@ -653,6 +968,8 @@ static void integrity_close(struct target *target)
 	struct integrity_target *all = to_integrity(target);
 
 	journal_writer_free(all->journal);
+	areas_destroy(&all->areas);
+	free(all->batch);
 	tags_destroy(&all->tags);
 	pthread_mutex_destroy(&all->turn);
 	all->below->ops->close(all->below);
@@ -772,6 +1089,21 @@ static int open_tags(struct integrity_target *all, const struct target_integrity
 	return 0;
 }
 
+static int open_areas(struct integrity_target *all, const struct target_integrity_options *options,
+		      struct error *err)
+{
+	uint64_t cache = options->cache ? options->cache : INTEGRITY_CACHE;
+
+	if (options->journal)
+		return error_set(err, ENOTSUP, "%s: integrity: no trust file with a journal yet",
+				 all->below->name);
+	all->batch = aligned_alloc(ALIGN, BATCH * TAG_CHUNK);
+	if (!all->batch)
+		return error_set(err, ENOMEM, "%s: no memory", all->below->name);
+	return areas_init(&all->areas, &all->layout, options->trust, options->trust_read_only,
+			  cache / AREAS_SHARE, all->below->name, err);
+}
+
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,
 			  struct target **target, struct error *err)
 {
@@ -787,13 +1119,14 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	if (ret == 0 && options->check)
 		ret = options->check(options->opaque, &all->layout, err);
 	if (ret == 0 && options->trust)
-		ret = error_set(err, ENOTSUP, "%s: integrity: areas can't be trusted yet",
-				below->name);
+		ret = open_areas(all, options, err);
 	if (ret == 0)
 		ret = carry_out_journal(all, options->recover, err);
 	if (ret == 0)
 		ret = open_tags(all, options, err);
 	if (ret < 0) {
+		areas_destroy(&all->areas);
+		free(all->batch);
 		free(all);
 		return ret;
 	}
@@ -841,6 +1174,7 @@ void target_integrity_facts(struct target *target, struct target_integrity_facts
 	*facts = (struct target_integrity_facts){
 		.layout = all->layout,
 		.bad = atomic_load(&all->bad),
+		.stale = is_trusted(all) ? areas_stale(&all->areas) : 0,
 		.dirty_pages = tags_dirty_pages(&all->tags),
 	};
 }

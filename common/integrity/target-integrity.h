@@ -28,6 +28,7 @@ struct target_integrity_options {
 	/* What the areas were, or NULL: opened, and its volume, header and key checked, by the caller, who
 	 * closes it after the target and doesn't use it until then. */
 	struct trust *trust;
+	bool trust_read_only; /* it is told nothing */
 	/* May this be the disk's layout? Before anything is written. 0, or a negative errno with a
 	 * message. Or NULL. */
 	int (*check)(void *opaque, const struct layout *layout, struct error *err);
@@ -49,6 +50,7 @@ void target_integrity_tell_bad(struct target *target, uint64_t offset, bool neve
 struct target_integrity_facts {
 	struct layout layout;
 	uint64_t bad;       /* blocks read whose tag was wrong */
+	uint64_t stale;     /* areas that weren't what the trust file says */
 	size_t dirty_pages; /* of tags */
 };
 bool target_is_integrity(const struct target *target);

@@ -1,0 +1,494 @@
+#include "integrity/areas.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/align.h"
+#include "base/mutex.h"
+
+#define MOST_LEAVES (64 * 1024) /* of an area: 2 MiB of hashes while it is read */
+#define MOST_DOUBTS TRUST_RECORDS
+
+static size_t leaves_of(uint64_t tags_len)
+{
+	return (tags_len + TRUST_LEAF - 1) / TRUST_LEAF;
+}
+
+static size_t pages_of(size_t leaves)
+{
+	return (leaves + TRUST_PAGE - 1) / TRUST_PAGE;
+}
+
+int areas_init(struct areas *areas, const struct layout *layout, struct trust *trust,
+	       bool read_only, uint64_t max, const char *name, struct error *err)
+{
+	uint64_t tags_len = layout->area_blocks * layout->tag_size;
+
+	if (tags_len > (uint64_t)MOST_LEAVES * TRUST_LEAF)
+		return error_set(err, ENOTSUP,
+				 "%s: integrity: its areas are too large for a trust file", name);
+	if (trust->volume.areas != areas_number(layout))
+		return error_set(err, ESTALE,
+				 "%s: integrity: it hasn't as many areas as the trust file", name);
+	*areas = (struct areas){ .layout = layout, .trust = trust, .read_only = read_only };
+	areas->leaves = leaves_of(tags_len);
+	areas->pages = pages_of(areas->leaves);
+	areas->max = max_u64(max / (sizeof(struct area) + areas->pages * TRUST_HASH), 1);
+	mutex_init_short(&areas->lock);
+	return 0;
+}
+
+uint64_t areas_number(const struct layout *layout)
+{
+	return (layout->size + layout->area_data - 1) / layout->area_data;
+}
+
+/* Bytes of tags that say something. */
+static uint64_t tags_len(const struct areas *areas, uint64_t number)
+{
+	const struct layout *layout = areas->layout;
+	uint64_t data = min_u64(layout->size - number * layout->area_data, layout->area_data);
+
+	return data / layout->block * layout->tag_size;
+}
+
+size_t areas_leaves(const struct areas *areas, uint64_t number)
+{
+	return leaves_of(tags_len(areas, number));
+}
+
+size_t areas_leaf_len(const struct areas *areas, uint64_t number, size_t leaf)
+{
+	return min_u64(tags_len(areas, number) - leaf * TRUST_LEAF, TRUST_LEAF);
+}
+
+static uint64_t area_stride(const struct layout *layout)
+{
+	return layout->area_data + layout->area_tags;
+}
+
+size_t areas_first_leaf(const struct areas *areas, const struct tag_chunk *chunk)
+{
+	return (chunk->at - areas->layout->areas_at) % area_stride(areas->layout) / TRUST_LEAF;
+}
+
+int areas_hash(const struct areas *areas, uint64_t number, size_t first, size_t count,
+	       const uint8_t *bytes, uint8_t *hashes)
+{
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < count; i++)
+		ret = trust_hash_leaf(bytes + i * TRUST_LEAF,
+				      areas_leaf_len(areas, number, first + i),
+				      hashes + i * TRUST_HASH);
+	return ret;
+}
+
+/* ---- those in memory ---- */
+
+static struct area **area_place(struct areas *areas, uint64_t number)
+{
+	struct area **place = &areas->buckets[number % AREA_BUCKETS];
+
+	while (*place && (*place)->number != number)
+		place = &(*place)->next;
+	return place;
+}
+
+static void unlink_area(struct areas *areas, struct area *area)
+{
+	*(area->newer ? &area->newer->older : &areas->newest) = area->older;
+	*(area->older ? &area->older->newer : &areas->oldest) = area->newer;
+}
+
+static void link_area(struct areas *areas, struct area *area)
+{
+	area->newer = NULL;
+	area->older = areas->newest;
+	*(areas->newest ? &areas->newest->newer : &areas->oldest) = area;
+	areas->newest = area;
+}
+
+static void forget_area(struct areas *areas, struct area *area)
+{
+	assert(!area->held);
+	*area_place(areas, area->number) = area->next;
+	unlink_area(areas, area);
+	areas->count--;
+	free(area);
+}
+
+/* What is stale stays so. */
+static void evict_areas(struct areas *areas)
+{
+	struct area *area = areas->oldest, *newer;
+
+	for (; area && areas->count > areas->max; area = newer) {
+		newer = area->newer;
+		if (!area->held && !area->doubtful && area->state != AREA_STALE)
+			forget_area(areas, area);
+	}
+}
+
+void areas_destroy(struct areas *areas)
+{
+	if (!areas->trust)
+		return;
+	while (areas->newest)
+		forget_area(areas, areas->newest);
+	free(areas->seen);
+	pthread_mutex_destroy(&areas->lock);
+}
+
+static struct area *new_area(struct areas *areas, uint64_t number)
+{
+	struct area *area = calloc(1, sizeof(*area) + areas->pages * TRUST_HASH);
+
+	if (!area)
+		return NULL;
+	area->number = number;
+	*area_place(areas, number) = area;
+	areas->count++;
+	return area;
+}
+
+struct area *areas_hold(struct areas *areas, uint64_t number)
+{
+	struct area *area;
+
+	pthread_mutex_lock(&areas->lock);
+	area = *area_place(areas, number);
+	if (area)
+		unlink_area(areas, area);
+	else
+		area = new_area(areas, number);
+	if (area) {
+		link_area(areas, area);
+		area->held++;
+		evict_areas(areas);
+	}
+	pthread_mutex_unlock(&areas->lock);
+	return area;
+}
+
+void areas_let_go(struct areas *areas, struct area *area)
+{
+	if (!area)
+		return;
+	pthread_mutex_lock(&areas->lock);
+	assert(area->held > 0);
+	area->held--;
+	/* It couldn't be read. */
+	if (!area->held && area->state == AREA_LOADING)
+		forget_area(areas, area);
+	else
+		evict_areas(areas);
+	pthread_mutex_unlock(&areas->lock);
+}
+
+enum area_state areas_state(struct areas *areas, const struct area *area)
+{
+	enum area_state state;
+
+	pthread_mutex_lock(&areas->lock);
+	state = area->state;
+	pthread_mutex_unlock(&areas->lock);
+	return state;
+}
+
+/* ---- what was read ---- */
+
+static int hash_pages(const uint8_t *leaves, size_t count, uint8_t *pages)
+{
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < pages_of(count); i++)
+		ret = trust_hash_page(leaves + i * TRUST_PAGE * TRUST_HASH,
+				      min_u64(count - i * TRUST_PAGE, TRUST_PAGE),
+				      pages + i * TRUST_HASH);
+	return ret;
+}
+
+static int hash_area(const struct areas *areas, const struct area *area, uint8_t *hash)
+{
+	return trust_hash_pages(area->pages, pages_of(areas_leaves(areas, area->number)), hash);
+}
+
+static void doubt(struct areas *areas, struct area *area)
+{
+	if (area->doubtful)
+		return;
+	area->doubtful = true;
+	area->next_doubtful = areas->doubtful;
+	areas->doubtful = area;
+}
+
+/* Of an area that nothing was known of. */
+static int remember(struct areas *areas, const struct area *area)
+{
+	struct area_seen *more = areas->seen;
+
+	if (areas->seen_count == areas->seen_room) {
+		areas->seen_room = areas->seen_room ? 2 * areas->seen_room : 64;
+		more = realloc(areas->seen, areas->seen_room * sizeof(*more));
+		if (!more) {
+			areas->seen_room = areas->seen_count;
+			return -ENOMEM;
+		}
+		areas->seen = more;
+	}
+	more[areas->seen_count].number = area->number;
+	return hash_area(areas, area, more[areas->seen_count++].hash);
+}
+
+static void accept_area(struct areas *areas, struct area *area, const uint8_t *leaves, size_t count)
+{
+	enum trust_verdict verdict = trust_check_leaves(areas->trust, area->number, leaves, count);
+
+	if (verdict == TRUST_OTHER || hash_pages(leaves, count, area->pages) < 0) {
+		area->state = AREA_STALE;
+		areas->stale++;
+		return;
+	}
+	area->state = AREA_GOOD;
+	if (areas->read_only)
+		return;
+	/* What a flush hasn't covered yet may still be lost. */
+	if (trust_is_in_doubt(areas->trust, area->number))
+		doubt(areas, area);
+	else if (verdict == TRUST_UNKNOWN && remember(areas, area) < 0)
+		doubt(areas, area);
+}
+
+enum area_state areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves,
+			     bool *first)
+{
+	enum area_state state;
+
+	pthread_mutex_lock(&areas->lock);
+	assert(area->held > 0);
+	*first = area->state == AREA_LOADING;
+	if (*first)
+		accept_area(areas, area, leaves, areas_leaves(areas, area->number));
+	state = area->state;
+	pthread_mutex_unlock(&areas->lock);
+	return state;
+}
+
+bool areas_check(struct areas *areas, const struct area *area, size_t first, const uint8_t *leaves,
+		 size_t count)
+{
+	uint8_t pages[TAG_PAGES * TRUST_HASH];
+	bool same;
+
+	assert(first % TRUST_PAGE == 0 && pages_of(count) <= TAG_PAGES);
+	if (hash_pages(leaves, count, pages) < 0)
+		return false;
+	pthread_mutex_lock(&areas->lock);
+	same = memcmp(area->pages + first / TRUST_PAGE * TRUST_HASH, pages,
+		      pages_of(count) * TRUST_HASH) == 0;
+	pthread_mutex_unlock(&areas->lock);
+	return same;
+}
+
+bool areas_is_stale(struct areas *areas, struct area *area)
+{
+	bool new;
+
+	pthread_mutex_lock(&areas->lock);
+	new = area->state != AREA_STALE;
+	area->state = AREA_STALE;
+	areas->stale += new;
+	pthread_mutex_unlock(&areas->lock);
+	return new;
+}
+
+void areas_fill_chunk(struct areas *areas, struct tags *tags, struct tag_chunk *chunk,
+		      const uint8_t *bytes, const uint8_t *leaves)
+{
+	size_t hashes = TAG_CHUNK / TRUST_LEAF * TRUST_HASH;
+	uint8_t *bytes_copy = malloc(chunk->len), *leaves_copy = malloc(hashes);
+
+	(void)areas;
+	if (!bytes_copy || !leaves_copy) {
+		free(bytes_copy);
+		free(leaves_copy);
+		return;
+	}
+	memcpy(bytes_copy, bytes, chunk->len);
+	memcpy(leaves_copy, leaves, hashes);
+	tags_fill_hashed(tags, chunk, bytes_copy, leaves_copy);
+}
+
+void areas_touch(struct areas *areas, struct area *area)
+{
+	pthread_mutex_lock(&areas->lock);
+	area->touched = areas->turn;
+	doubt(areas, area);
+	pthread_mutex_unlock(&areas->lock);
+}
+
+/* ---- with the turn ---- */
+
+bool areas_has_doubts(struct areas *areas)
+{
+	bool has;
+
+	pthread_mutex_lock(&areas->lock);
+	has = areas->doubtful || areas->seen_count > 0;
+	pthread_mutex_unlock(&areas->lock);
+	return has;
+}
+
+/* What was seen, before anything more is intended for those areas. */
+int areas_begin(struct areas *areas, struct error *err)
+{
+	bool more = true;
+	int ret = 0;
+
+	while (ret == 0 && more) {
+		ret = trust_make_room(areas->trust, TRUST_RECORDS, err);
+		pthread_mutex_lock(&areas->lock);
+		for (size_t i = 0; ret == 0 && i < TRUST_RECORDS && areas->seen_count > 0; i++) {
+			const struct area_seen *seen = &areas->seen[--areas->seen_count];
+
+			ret = trust_saw(areas->trust, seen->number, seen->hash, err);
+		}
+		more = areas->seen_count > 0;
+		if (!more)
+			areas->turn++;
+		pthread_mutex_unlock(&areas->lock);
+	}
+	return ret;
+}
+
+/* Besides what is in doubt since an earlier crash, and wasn't read since. */
+int areas_make_room(struct areas *areas, size_t *pages, struct error *err)
+{
+	size_t left = TRUST_LOG - min_u64(areas->trust->pending_count, TRUST_LOG);
+
+	*pages = max_u64(min_u64(TRUST_RECORDS, left) / (2 * TRUST_PAGE), TAG_PAGES);
+	return trust_make_room(areas->trust, TRUST_RECORDS, err);
+}
+
+/* One page of a chunk: those of its leaves that change. */
+static int intend_page(struct areas *areas, struct area *area, struct tag_chunk *chunk,
+		       size_t first, size_t in_chunk, const uint8_t *bytes, struct error *err)
+{
+	size_t count = min_u64(areas_leaves(areas, area->number) - first, TRUST_PAGE);
+	uint8_t now[TRUST_PAGE * TRUST_HASH];
+	uint8_t *was = chunk->leaves + in_chunk * TRUST_HASH;
+	int ret = areas_hash(areas, area->number, first, count, bytes, now);
+
+	if (ret < 0)
+		return error_set(err, -ret, "hashing tags: %s", strerror(-ret));
+	pthread_mutex_lock(&areas->lock);
+	for (size_t i = 0; ret == 0 && i < count; i++)
+		if (memcmp(was + i * TRUST_HASH, now + i * TRUST_HASH, TRUST_HASH) != 0)
+			ret = trust_intend_leaf(areas->trust, area->number, first + i,
+						was + i * TRUST_HASH, now + i * TRUST_HASH, err);
+	if (ret == 0) {
+		memcpy(was, now, count * TRUST_HASH);
+		ret = hash_pages(was, count, area->pages + first / TRUST_PAGE * TRUST_HASH);
+	}
+	doubt(areas, area);
+	pthread_mutex_unlock(&areas->lock);
+	return ret;
+}
+
+int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *chunk_bytes,
+		 struct error *err)
+{
+	const struct layout *layout = areas->layout;
+	uint64_t number = (run->chunk->at - layout->areas_at) / area_stride(layout);
+	size_t before = areas_first_leaf(areas, run->chunk);
+	struct area *area;
+	int ret = 0;
+
+	pthread_mutex_lock(&areas->lock);
+	area = *area_place(areas, number);
+	assert(area && area->state != AREA_LOADING);
+	pthread_mutex_unlock(&areas->lock);
+	for (size_t page = run->first; ret == 0 && page < run->first + run->count; page++) {
+		size_t leaf = page * TRUST_PAGE;
+
+		if (before + leaf < areas_leaves(areas, number))
+			ret = intend_page(areas, area, run->chunk, before + leaf, leaf,
+					  chunk_bytes + page * TAG_PAGE, err);
+	}
+	return ret;
+}
+
+int areas_sync(struct areas *areas, struct error *err)
+{
+	return trust_sync(areas->trust, err);
+}
+
+bool areas_are_many(struct areas *areas)
+{
+	return areas->trust->pending_count > MOST_DOUBTS;
+}
+
+/* Up to so many of those that are in doubt; in *rest those that aren't done. Also what is stale since:
+ * what it should be is known. */
+static int settle_some(struct areas *areas, bool all, struct area **rest, struct error *err)
+{
+	uint8_t hash[TRUST_HASH];
+	struct area *area;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < TRUST_RECORDS && *rest; i++) {
+		area = *rest;
+		ret = hash_area(areas, area, hash);
+		if (ret < 0)
+			return error_set(err, -ret, "hashing an area: %s", strerror(-ret));
+		ret = trust_saw(areas->trust, area->number, hash, err);
+		*rest = area->next_doubtful;
+		area->doubtful = false;
+		if (!all || area->touched >= areas->turn || ret < 0)
+			doubt(areas, area);
+	}
+	return ret;
+}
+
+int areas_settle(struct areas *areas, bool all, struct error *err)
+{
+	struct area *rest;
+	int ret = 0;
+
+	pthread_mutex_lock(&areas->lock);
+	rest = areas->doubtful;
+	areas->doubtful = NULL;
+	pthread_mutex_unlock(&areas->lock);
+	while (ret == 0 && rest) {
+		ret = trust_make_room(areas->trust, TRUST_RECORDS, err);
+		pthread_mutex_lock(&areas->lock);
+		if (ret == 0)
+			ret = settle_some(areas, all, &rest, err);
+		pthread_mutex_unlock(&areas->lock);
+	}
+	pthread_mutex_lock(&areas->lock);
+	while (rest) {
+		struct area *area = rest;
+
+		rest = area->next_doubtful;
+		area->doubtful = false;
+		doubt(areas, area);
+	}
+	if (ret == 0)
+		evict_areas(areas);
+	pthread_mutex_unlock(&areas->lock);
+	return ret == 0 ? trust_sync(areas->trust, err) : ret;
+}
+
+uint64_t areas_stale(struct areas *areas)
+{
+	uint64_t stale;
+
+	pthread_mutex_lock(&areas->lock);
+	stale = areas->stale;
+	pthread_mutex_unlock(&areas->lock);
+	return stale;
+}

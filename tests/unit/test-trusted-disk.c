@@ -1,0 +1,349 @@
+/* A disk that its owner trusts, by a trust file: whoever stores it can hand back nothing that is older or
+ * was changed; and whoever is cut off, anywhere, finds it as he left it. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/align.h"
+#include "trusted-disk.h"
+
+#define START 4096
+
+static struct trusted_disk disk;
+
+/* So many of each: an argument of the program. */
+#define USUAL_ROUNDS 150
+static unsigned rounds = USUAL_ROUNDS;
+
+static uint8_t *copy_of(const struct torn_disk *from)
+{
+	uint8_t *copy = malloc(from->size);
+
+	memcpy(copy, from->now, from->size);
+	return copy;
+}
+
+/* ---- cut off ---- */
+
+/* The program is gone, the server, or both. What is in doubt at each is there or isn't. */
+enum crash { CRASH_CLIENT, CRASH_SERVER, CRASH_BOTH, CRASHES };
+
+static void end_of(enum crash crash, enum torn kind, uint64_t *random)
+{
+	if (crash == CRASH_SERVER)
+		trusted_disk_close(&disk);
+	else
+		trusted_disk_kill(&disk);
+	if (crash != CRASH_CLIENT)
+		torn_disk_cut(&disk.disk, kind, random);
+	if (crash != CRASH_SERVER)
+		torn_disk_cut(&disk.file, kind, random);
+	disk.left = -1;
+	disk.is_cut = disk.by_server = false;
+}
+
+static void open_and_check(void)
+{
+	int ret = trusted_disk_open(&disk);
+
+	if (ret < 0)
+		fail_msg("%s", disk.err.text);
+	trusted_disk_check(&disk);
+}
+
+static void crash_at(long at, enum crash crash, enum torn kind, unsigned steps, uint64_t *random)
+{
+	disk.left = at;
+	disk.by_server = crash == CRASH_SERVER;
+	trusted_disk_walk(&disk, steps, random);
+	end_of(crash, kind, random);
+	open_and_check();
+}
+
+/* One course of events, cut off at each write and sync of disk and file; by default at some of them. */
+static void every_cut(bool journal, enum crash crash)
+{
+	long step = rounds > USUAL_ROUNDS ? 1 : CRASHES;
+	bool more = true;
+
+	for (long at = crash; more; at += step) {
+		uint64_t random = 1;
+
+		trusted_disk_init(&disk, journal);
+		assert_int_equal(trusted_disk_open(&disk), 0);
+		disk.left = at;
+		disk.by_server = crash == CRASH_SERVER;
+		trusted_disk_walk(&disk, 40, &random);
+		more = disk.is_cut;
+		random += at;
+		end_of(crash, at % TORN_KINDS, &random);
+		open_and_check();
+		trusted_disk_close(&disk);
+		trusted_disk_free(&disk);
+	}
+}
+
+/* Who is cut off is handed back the disk as it was at first: of what was flushed nothing is older, of what
+ * wasn't it may be. */
+static void every_cut_and_old_disk(bool journal)
+{
+	unsigned found_out = 0;
+	bool more = true;
+
+	for (long at = 2; more; at += rounds > USUAL_ROUNDS ? 1 : 5) {
+		uint64_t random = 4;
+		uint8_t *old;
+
+		trusted_disk_init(&disk, journal);
+		old = copy_of(&disk.disk);
+		assert_int_equal(trusted_disk_open(&disk), 0);
+		disk.left = at;
+		trusted_disk_walk(&disk, 40, &random);
+		more = disk.is_cut;
+		end_of(CRASH_CLIENT, TORN_NOTHING, &random);
+		memcpy(disk.disk.now, old, disk.disk.size);
+		assert_int_equal(trusted_disk_open(&disk), 0);
+		for (unsigned i = 0; i < TRUSTED_BLOCKS; i++) {
+			int64_t version = trusted_disk_read(&disk, i);
+
+			found_out += version == -ESTALE;
+			assert_true(version == -ESTALE || disk.flushed[i] == 1);
+		}
+		trusted_disk_kill(&disk);
+		free(old);
+		trusted_disk_free(&disk);
+	}
+	assert_true(found_out > 0);
+}
+
+static void a_walk_with_crashes(bool journal)
+{
+	uint64_t random = 2;
+
+	trusted_disk_init(&disk, journal);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	for (unsigned i = 0; i < rounds; i++) {
+		long at = torn_random(&random) % 100;
+
+		crash_at(at, torn_random(&random) % CRASHES, torn_random(&random) % TORN_KINDS,
+			 torn_random(&random) % 100, &random);
+		if (torn_random(&random) % 4)
+			continue;
+		trusted_disk_close(&disk);
+		assert_int_equal(trusted_disk_open(&disk), 0);
+	}
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
+static void a_client_is_cut_off_anywhere(void **state)
+{
+	(void)state;
+	every_cut(false, CRASH_CLIENT);
+}
+
+static void a_server_is_cut_off_anywhere(void **state)
+{
+	(void)state;
+	every_cut(false, CRASH_SERVER);
+}
+
+static void both_are_cut_off_anywhere(void **state)
+{
+	(void)state;
+	every_cut(false, CRASH_BOTH);
+}
+
+static void who_was_cut_off_takes_nothing_older(void **state)
+{
+	(void)state;
+	every_cut_and_old_disk(false);
+}
+
+static void crashes_of_client_server_and_both(void **state)
+{
+	(void)state;
+	a_walk_with_crashes(false);
+}
+
+/* ---- attacks ---- */
+
+enum attack {
+	FLIP_DATA,
+	FLIP_TAG,
+	FLIP_SUPERBLOCK,
+	SWAP_BLOCKS,
+	OLD_BLOCK,
+	OLD_TAGS,
+	OLD_AREA,
+	OLD_IMAGE,
+	ATTACKS,
+};
+
+static uint8_t *data_of(uint8_t *image, unsigned block)
+{
+	return image + START + layout_data_at(&disk.layout, (uint64_t)block * TRUSTED_BLOCK);
+}
+
+static uint8_t *tag_of(uint8_t *image, unsigned block)
+{
+	return image + START + layout_tag_at(&disk.layout, (uint64_t)block * TRUSTED_BLOCK);
+}
+
+static void swap_bytes(uint8_t *one, uint8_t *other, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		uint8_t byte = one[i];
+
+		one[i] = other[i];
+		other[i] = byte;
+	}
+}
+
+/* From the first byte of an area's tags to the last of its data. */
+static void copy_area(uint8_t *to, uint8_t *from, unsigned area)
+{
+	unsigned first = area * disk.layout.area_blocks;
+	uint64_t end = min_u64(disk.layout.size, (area + 1) * disk.layout.area_data);
+	uint8_t *start = tag_of(from, first);
+	size_t len = data_of(from, end / TRUSTED_BLOCK - 1) + TRUSTED_BLOCK - start;
+
+	memcpy(to + (start - from), start, len);
+}
+
+static void do_attack(enum attack attack, uint8_t *now, uint8_t *old, uint64_t *random)
+{
+	unsigned block = torn_random(random) % TRUSTED_BLOCKS;
+	unsigned other = (block + 1 + torn_random(random) % (TRUSTED_BLOCKS - 1)) % TRUSTED_BLOCKS;
+	unsigned bit = torn_random(random) % 8;
+
+	switch (attack) {
+	case FLIP_DATA:
+		data_of(now, block)[torn_random(random) % TRUSTED_BLOCK] ^= 1u << bit;
+		break;
+	case FLIP_TAG:
+		tag_of(now, block)[torn_random(random) % TRUSTED_TAG] ^= 1u << bit;
+		break;
+	case FLIP_SUPERBLOCK:
+		now[START + torn_random(random) % SUPERBLOCK_LEN] ^= 1u << bit;
+		break;
+	case SWAP_BLOCKS:
+		swap_bytes(data_of(now, block), data_of(now, other), TRUSTED_BLOCK);
+		swap_bytes(tag_of(now, block), tag_of(now, other), TRUSTED_TAG);
+		break;
+	case OLD_BLOCK:
+		memcpy(data_of(now, block), data_of(old, block), TRUSTED_BLOCK);
+		memcpy(tag_of(now, block), tag_of(old, block), TRUSTED_TAG);
+		break;
+	case OLD_TAGS: {
+		unsigned area = block / disk.layout.area_blocks;
+		uint8_t *start = tag_of(old, area * disk.layout.area_blocks);
+
+		memcpy(now + (start - old), start, disk.layout.area_tags);
+		break;
+	}
+	case OLD_AREA:
+		copy_area(now, old, block / disk.layout.area_blocks);
+		break;
+	default:
+		memcpy(now, old, disk.disk.size);
+		break;
+	}
+}
+
+/* Does a block differ from what it is, in what is read of it? */
+static unsigned blocks_changed(uint8_t *now, uint8_t *right)
+{
+	unsigned changed = 0;
+
+	for (unsigned i = 0; i < TRUSTED_BLOCKS; i++)
+		changed += memcmp(data_of(now, i), data_of(right, i), TRUSTED_BLOCK) != 0 ||
+			   memcmp(tag_of(now, i), tag_of(right, i), TRUSTED_TAG) != 0;
+	return changed;
+}
+
+/* A block that wasn't touched may be unreadable with its area; one that was can't be read. */
+static void read_attacked(uint8_t *now, uint8_t *right)
+{
+	for (unsigned i = 0; i < TRUSTED_BLOCKS; i++) {
+		bool same = memcmp(data_of(now, i), data_of(right, i), TRUSTED_BLOCK) == 0 &&
+			    memcmp(tag_of(now, i), tag_of(right, i), TRUSTED_TAG) == 0;
+		int64_t version = trusted_disk_read(&disk, i);
+
+		if (version == -ESTALE || (version == -EILSEQ && !same))
+			continue;
+		if (!same || version != disk.written[i])
+			fail_msg("block %u is in version %ld, and should be in %u", i,
+				 (long)version, disk.written[i]);
+	}
+}
+
+/* Before the disk is opened, or while it is and its areas were seen to be right. */
+static void attack_once(enum attack attack, bool opened, uint8_t *right, uint8_t *old,
+			uint8_t *file, uint64_t *random)
+{
+	uint8_t *now = disk.disk.now;
+
+	memcpy(now, right, disk.disk.size);
+	memcpy(disk.file.now, file, disk.file.size);
+	if (!opened)
+		do_attack(attack, now, old, random);
+	if (trusted_disk_open(&disk) < 0) {
+		assert_int_equal(attack, FLIP_SUPERBLOCK);
+		assert_false(opened);
+		return;
+	}
+	for (unsigned i = 0; opened && i < TRUSTED_BLOCKS; i += disk.layout.area_blocks)
+		assert_int_equal(trusted_disk_read(&disk, i), disk.written[i]);
+	if (opened)
+		do_attack(attack, now, old, random);
+	if (attack == SWAP_BLOCKS || attack == OLD_IMAGE)
+		assert_true(blocks_changed(now, right) > 0);
+	read_attacked(now, right);
+	trusted_disk_kill(&disk);
+	disk.is_cut = false;
+}
+
+static void attacks_are_found_out(void **state)
+{
+	uint64_t random = 3;
+	uint8_t *old, *right, *file;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	old = copy_of(&disk.disk);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	trusted_disk_walk(&disk, 500, &random);
+	trusted_disk_close(&disk);
+	right = copy_of(&disk.disk);
+	file = copy_of(&disk.file);
+	for (unsigned i = 0; i < ATTACKS * rounds; i++)
+		attack_once(i % ATTACKS, i / ATTACKS % 2, right, old, file, &random);
+	free(old);
+	free(right);
+	free(file);
+	trusted_disk_free(&disk);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_client_is_cut_off_anywhere),
+		cmocka_unit_test(a_server_is_cut_off_anywhere),
+		cmocka_unit_test(both_are_cut_off_anywhere),
+		cmocka_unit_test(who_was_cut_off_takes_nothing_older),
+		cmocka_unit_test(crashes_of_client_server_and_both),
+		cmocka_unit_test(attacks_are_found_out),
+	};
+
+	if (argc > 1)
+		rounds = strtoul(argv[1], NULL, 10);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
