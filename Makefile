@@ -54,7 +54,8 @@ TEST_TOOLS := prove:perl zsh:zsh fish:fish nbdkit:nbdkit nbdcopy:libnbd-bin nbds
 	      strace:strace losetup:mount fincore:util-linux-extra nbd-server:nbd-server \
 	      openssl:openssl g++:g++ systemd-analyze:systemd qemu-$(shell uname -m):qemu-user \
 	      clang-format:clang-format abidiff:abigail-tools curl:curl clevis:clevis \
-	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang-common socat:socat keyctl:keyutils
+	      clevis-luks-bind:clevis-luks /usr/libexec/tangd:tang-common socat:socat keyctl:keyutils \
+	      softhsm2-util:softhsm2 p11tool:gnutls-bin
 # For the Python module; without it, it isn't there.
 PYTHON_PC  := python3:python3-dev
 # Python's modules.

@@ -34,6 +34,7 @@ const char help_key[] =
 	"       ndio key list   [--header PATH] [--answer-timeout SECONDS] LOCATOR\n"
 	"       ndio key bind   [OPTION...] tang URL LOCATOR\n"
 	"       ndio key bind   [OPTION...] tpm2 LOCATOR\n"
+	"       ndio key bind   [OPTION...] pkcs11 URI LOCATOR\n"
 	"       ndio key bind   [OPTION...] keyring DESCRIPTION LOCATOR\n"
 	"       ndio key bind   [OPTION...] clevis PIN CONFIG LOCATOR\n"
 	"       ndio key unbind [OPTION...] TOKEN LOCATOR\n"
@@ -57,6 +58,7 @@ const char help_key[] =
 	"  --trust-keys       tang, clevis: whatever keys a server has now are its own\n"
 	"  --pcrs LIST        tpm2: the registers that have to be as they are now, 7+11 (default: as\n"
 	"                     systemd-cryptenroll has it)\n"
+	"  --pin              tpm2: it wants a PIN besides, which is asked for\n"
 	"  --max-kdf-time SECONDS\n"
 	"                     how long deriving keys may take, to open it (default 120)\n"
 	"  --header PATH      where a detached LUKS header is\n"
@@ -72,7 +74,15 @@ const char help_key[] =
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";
 
-enum { OPT_SLOT = KDF_END, OPT_FORCE, OPT_NO_LOCK_IMAGE, OPT_THUMBPRINT, OPT_TRUST_KEYS, OPT_PCRS };
+enum {
+	OPT_SLOT = KDF_END,
+	OPT_FORCE,
+	OPT_NO_LOCK_IMAGE,
+	OPT_THUMBPRINT,
+	OPT_TRUST_KEYS,
+	OPT_PCRS,
+	OPT_PIN
+};
 
 struct request;
 
@@ -108,6 +118,7 @@ struct request {
 	struct key_source key_source, new_key_source;
 	struct key key, new_key;    /* read before the header is locked */
 	struct volume_key by_token; /* likewise, where a token has opened it, and so no key is */
+	struct key *pin;            /* of a token that has opened it, or none yet */
 	struct binding *binding;
 	int unbound; /* bind, unbind: the token */
 };
@@ -151,12 +162,28 @@ static bool is_in_use(struct header *header, int slot)
 	       crypt_keyslot_status(header->memfd.cd, slot) == CRYPT_SLOT_UNBOUND;
 }
 
+/* Nobody is asked twice: what opens it has to open it once more, when the header is locked. */
+static int key_pin(void *opaque, const char *token, struct key *pin, struct error *err)
+{
+	struct key *known = opaque;
+	int ret;
+
+	if (known->data && !err->text[0])
+		return key_set(pin, known->data, known->len, err);
+	ret = pin_input(NULL, token, pin, err);
+	if (ret < 0)
+		return ret;
+	key_clear(known);
+	return key_set(known, pin->data, pin->len, err);
+}
+
 static struct luks_tokens tokens_of(const struct request *request)
 {
 	return (struct luks_tokens){
 		.number = request->how.token,
 		.wait = request->answer_timeout,
-		.pin = pin_input,
+		.pin = key_pin,
+		.opaque = request->pin,
 	};
 }
 
@@ -476,6 +503,8 @@ static int bind_to(struct header *header, const struct request *request, struct 
 	struct volume_key volume_key = { 0 };
 	int ret = unlock_slot(header, request, &request->key, &volume_key, err);
 
+	tokens.pin = binding_pin;
+	tokens.opaque = request->binding;
 	if (ret >= 0)
 		ret = binding_add(request->binding, header, volume_key.data, volume_key.len,
 				  &request->kdf, request->slot, err);
@@ -768,6 +797,7 @@ static int change_keys(struct request *request)
 	key_clear(&request->key);
 	key_clear(&request->new_key);
 	forget_volume_key(&request->by_token);
+	key_clear(request->pin);
 	binding_clear(request->binding);
 	if (ret < 0)
 		cmd_error("%s", err.text);
@@ -817,6 +847,9 @@ static const char *key_option(void *opaque, int option, const char *value)
 	case OPT_PCRS:
 		request->binding->pcrs = value;
 		return NULL;
+	case OPT_PIN:
+		request->binding->with_pin = true;
+		return NULL;
 	case OPT_NO_LOCK_IMAGE:
 		request->no_lock = true;
 		return NULL;
@@ -842,9 +875,10 @@ static const char *check_key_request(const struct request *request)
 		return "--volume-key-file is only for add and dump: it opens no key slot";
 	if (kdf_given(&request->kdf) && !request->action->needs_new_key && !request->binding->kind)
 		return "how a key is derived is only for add, change and bind";
-	if ((request->binding->thumbprint || request->binding->trust || request->binding->pcrs) &&
+	if ((request->binding->thumbprint || request->binding->trust || request->binding->pcrs ||
+	     request->binding->with_pin) &&
 	    !request->binding->kind)
-		return "--thumbprint, --trust-keys and --pcrs are only for bind";
+		return "--thumbprint, --trust-keys, --pcrs and --pin are only for bind";
 	if (request->slot != CRYPT_ANY_SLOT && request->action->run == unbind)
 		return "unbind is about a token, not a key slot";
 	if (request->how.by_tokens && request->action->changes_slot)
@@ -894,6 +928,7 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 					 { "thumbprint", required_argument, NULL, OPT_THUMBPRINT },
 					 { "trust-keys", no_argument, NULL, OPT_TRUST_KEYS },
 					 { "pcrs", required_argument, NULL, OPT_PCRS },
+					 { "pin", no_argument, NULL, OPT_PIN },
 					 OPEN_OPTION_MAX_KDF_TIME,
 					 OPEN_OPTION_HEADER("header", 0),
 					 OPEN_OPTION_TRUST("trust", 0),
@@ -906,8 +941,10 @@ static const struct option options[] = { OPEN_OPTIONS_KEY("", 0),
 int cmd_key(int argc, char **argv)
 {
 	struct binding binding = { .kind = NULL };
+	struct key pin = { 0 };
 	struct request request = {
 		.self = argv[0],
+		.pin = &pin,
 		.binding = &binding,
 		.unbound = LUKS_ANY_TOKEN,
 		.slot = CRYPT_ANY_SLOT,

@@ -16,6 +16,7 @@
 #include "luks/luks-tokens.h"
 #include "luks/token-keyring.h"
 #include "terminal/key-input.h"
+#include "terminal/pin-input.h"
 
 #define RANDOM_BYTES 32                             /* as much as the strongest cipher's key has */
 #define PASS_LEN     (4 * ((RANDOM_BYTES + 2) / 3)) /* in base64 */
@@ -281,40 +282,108 @@ static int add_keyring(struct binding *binding, struct header *header, const voi
 	return ret < 0 ? ret : add_token(header, binding->token, ret, err);
 }
 
-/* ---- this machine's TPM ---- */
+/* ---- what systemd-cryptenroll knows: this machine's TPM, and smart cards ---- */
 
-static int prepare_tpm2(struct binding *binding, struct error *err)
+static int find_enroller(char path[PATH_MAX], struct error *err)
 {
-	char path[PATH_MAX];
-
-	(void)binding;
 	return program_find("systemd-cryptenroll", "systemd-cryptsetup (Debian 12: systemd)", path,
 			    err);
 }
 
-static int enroll(const struct binding *binding, const struct header *header,
-		  const struct key *pass, struct error *err)
+static int prepare_pin(struct binding *binding, const char *token, bool is_new, struct error *err)
 {
-	char path[PATH_MAX], pcrs[128], said[256];
+	int ret = pin_input_first(token, is_new, &binding->pin, err);
+
+	if (ret == 0 && memchr(binding->pin.data, '\0', binding->pin.len))
+		ret = error_set(err, EINVAL, "a PIN has no NUL in it");
+	return ret;
+}
+
+int binding_pin(void *opaque, const char *token, struct key *pin, struct error *err)
+{
+	const struct binding *binding = opaque;
+
+	if (!binding->pin.data || err->text[0])
+		return pin_input(NULL, token, pin, err);
+	return key_set(pin, binding->pin.data, binding->pin.len, err);
+}
+
+/* As systemd-cryptenroll takes it: in its environment, where it erases it. */
+static int make_pin_variable(const struct binding *binding, struct key *variable, struct error *err)
+{
+	const char *name = binding->with_pin ? "NEWPIN=" : "PIN=";
+	size_t len = strlen(name);
+	int ret = binding->pin.data ? key_make(variable, len + binding->pin.len + 1, err) : 0;
+	char *text = variable->data;
+
+	if (ret < 0 || !text)
+		return ret;
+	memcpy(text, name, len);
+	memcpy(text + len, binding->pin.data, binding->pin.len);
+	text[len + binding->pin.len] = '\0';
+	return 0;
+}
+
+static int prepare_tpm2(struct binding *binding, struct error *err)
+{
+	char path[PATH_MAX];
+	int ret = find_enroller(path, err);
+
+	return ret < 0 || !binding->with_pin ?
+		       ret :
+		       prepare_pin(binding, "this TPM (systemd-tpm2)", true, err);
+}
+
+static int prepare_pkcs11(struct binding *binding, struct error *err)
+{
+	char path[PATH_MAX], token[512];
+	int ret = find_enroller(path, err);
+
+	snprintf(token, sizeof(token), "%.400s (systemd-pkcs11)", binding->what);
+	return ret < 0 ? ret : prepare_pin(binding, token, false, err);
+}
+
+/* variable: of its environment, or NULL. */
+static long run_enroller(const struct binding *binding, int fd, const struct key *pass,
+			 const char *variable, struct error *err)
+{
+	char path[PATH_MAX], pcrs[128], uri[CONFIG_ROOM], said[256];
+	const char *argv[8] = { path, "--unlock-key-file=/proc/self/fd/0" };
 	const struct filter filter = {
-		.argv = (const char *const[]){ path, "--tpm2-device=auto",
-					       "--unlock-key-file=/proc/self/fd/0",
-					       binding->pcrs ? pcrs : "/proc/self/fd/3",
-					       binding->pcrs ? "/proc/self/fd/3" : NULL, NULL },
+		.argv = argv,
 		.in = pass->data,
 		.in_len = pass->len,
 		.out = said,
 		.out_size = sizeof(said),
 		.ms = wait_ms(binding),
-		.fd = header->memfd.fd,
+		.fd = fd,
+		.env = variable,
 	};
-	struct error why;
-	long n = program_find("systemd-cryptenroll", "systemd", path, &why);
+	int n = 2, ret = find_enroller(path, err);
 
-	snprintf(pcrs, sizeof(pcrs), "--tpm2-pcrs=%s", binding->pcrs ? binding->pcrs : "");
-	if (n == 0)
-		n = filter_run(&filter, &why);
-	return n < 0 ? error_set(err, -n, "%s: systemd-cryptenroll: %s", header->name, why.text) :
+	snprintf(pcrs, sizeof(pcrs), "--tpm2-pcrs=%s", binding->pcrs ?: "");
+	snprintf(uri, sizeof(uri), "--pkcs11-token-uri=%s", binding->what ?: "");
+	argv[n++] = binding->what ? uri : "--tpm2-device=auto";
+	if (binding->pcrs)
+		argv[n++] = pcrs;
+	if (binding->with_pin)
+		argv[n++] = "--tpm2-with-pin=yes";
+	argv[n] = "/proc/self/fd/3";
+	return ret < 0 ? ret : filter_run(&filter, err);
+}
+
+static int enroll(const struct binding *binding, const struct header *header,
+		  const struct key *pass, struct error *err)
+{
+	struct key variable = { 0 };
+	struct error why;
+	long ret = make_pin_variable(binding, &variable, &why);
+
+	if (ret == 0)
+		ret = run_enroller(binding, header->memfd.fd, pass, variable.data, &why);
+	key_clear(&variable);
+	return ret < 0 ?
+		       error_set(err, -ret, "%s: systemd-cryptenroll: %s", header->name, why.text) :
 		       0;
 }
 
@@ -335,8 +404,8 @@ static int read_numbers(struct header *header, uint32_t *numbers, struct error *
 
 /* systemd-cryptenroll wants a key that opens the volume, and not the volume key: so it has one for a while, in
  * the memfd. */
-static int add_tpm2(struct binding *binding, struct header *header, const void *volume_key,
-		    size_t key_len, const struct kdf_options *kdf, int slot, struct error *err)
+static int add_enrolled(struct binding *binding, struct header *header, const void *volume_key,
+			size_t key_len, const struct kdf_options *kdf, int slot, struct error *err)
 {
 	uint32_t before, after = 0;
 	int ret = make_passphrase(&binding->pass, err), other = -1;
@@ -370,7 +439,8 @@ static int add_tpm2(struct binding *binding, struct header *header, const void *
 
 static const struct binding_kind kinds[] = {
 	{ "tang", 1, prepare_tang, add_made },
-	{ "tpm2", 0, prepare_tpm2, add_tpm2 },
+	{ "tpm2", 0, prepare_tpm2, add_enrolled },
+	{ "pkcs11", 1, prepare_pkcs11, add_enrolled },
 	{ "keyring", 1, prepare_keyring, add_keyring },
 	{ "clevis", 2, prepare_clevis, add_made },
 };
@@ -388,6 +458,8 @@ static const char *check_binding(const struct binding *binding)
 		return "--thumbprint or --trust-keys, not both";
 	if (binding->pcrs && strcmp(binding->kind->name, "tpm2") != 0)
 		return "--pcrs is for tpm2";
+	if (binding->with_pin && strcmp(binding->kind->name, "tpm2") != 0)
+		return "--pin is for tpm2 (a pkcs11 token has its own)";
 	return NULL;
 }
 
@@ -403,7 +475,8 @@ const char *binding_take(struct binding *binding, int count, char **operands)
 		binding->config = kinds[i].operands > 1 ? operands[2] : NULL;
 		return check_binding(binding);
 	}
-	return "bind: to tang URL, tpm2, keyring DESCRIPTION or clevis PIN CONFIG, and a locator";
+	return "bind: to tang URL, tpm2, pkcs11 URI, keyring DESCRIPTION or clevis PIN CONFIG, and a "
+	       "locator";
 }
 
 int binding_prepare(struct binding *binding, struct error *err)
@@ -414,6 +487,7 @@ int binding_prepare(struct binding *binding, struct error *err)
 void binding_clear(struct binding *binding)
 {
 	key_clear(&binding->pass);
+	key_clear(&binding->pin);
 	json_object_put(binding->token);
 	binding->token = NULL;
 }

@@ -22,18 +22,23 @@ struct binding {
 	const char *thumbprint;    /* of the signing key that a Tang server has to have; or NULL */
 	bool trust;                /* whatever key it has */
 	const char *pcrs;          /* that a TPM seals to: "7+11"; or NULL: as systemd likes */
+	bool with_pin;             /* a TPM wants one besides */
 	unsigned wait;             /* seconds that one may be silent, or 0 */
 	struct key pass;           /* what is held; made by binding_prepare() */
+	struct key pin;            /* likewise, of a TPM or smart card; or there is none */
 	struct json_object *token; /* likewise; or NULL: it is made by binding_add() */
 };
 
-/* Takes "tang URL", "tpm2", "keyring DESCRIPTION" or "clevis PIN CONFIG". NULL, or what is wrong. */
+/* Takes "tang URL", "tpm2", "pkcs11 URI", "keyring DESCRIPTION" or "clevis PIN CONFIG". NULL, or what is wrong. */
 const char *binding_take(struct binding *binding, int count, char **operands);
 
-/* Makes what can be made without the volume. May ask at the terminal whether a server is trusted.
+/* Makes what can be made without the volume. May ask at the terminal whether a server is trusted, or for a PIN.
  * binding_clear() is due either way. 0, or a negative errno with a message. */
 int binding_prepare(struct binding *binding, struct error *err);
 void binding_clear(struct binding *binding);
+
+/* For struct luks_tokens, with the binding as opaque: the PIN that was asked for, and then others. */
+int binding_pin(void *opaque, const char *token, struct key *pin, struct error *err);
 
 /* Adds the key slot (slot, or CRYPT_ANY_SLOT) and the token to the memfd. The token's number, or a negative errno
  * with a message; then what is in the memfd is of no use. */

@@ -39,15 +39,15 @@ static bool read_credential(const char *token, struct key *key)
 	return key_file_load(path, path, &all, &readable, key, &err) == 0;
 }
 
-static int ask_user(const char *token, struct key *pin, struct error *err)
+static int ask_user(const char *token, bool agents, bool is_new, struct key *pin, struct error *err)
 {
 	struct key_source source = KEY_SOURCE_NONE;
 	char prompt[512];
 	int ret;
 
-	source.agents = true;
-	snprintf(prompt, sizeof(prompt), "PIN for %s", token);
-	ret = key_read(&source, prompt, false, pin, err);
+	source.agents = agents;
+	snprintf(prompt, sizeof(prompt), "%sPIN for %s", is_new ? "New " : "", token);
+	ret = key_read(&source, prompt, is_new, pin, err);
 	if (ret == 0 && pin->len == 0)
 		ret = error_set(err, ENODATA, "no PIN was given");
 	return ret;
@@ -67,5 +67,10 @@ int pin_input(void *opaque, const char *token, struct key *pin, struct error *er
 	if (tries == 0 && read_credential(token, pin))
 		return 0;
 	key_clear(pin);
-	return ask_user(token, pin, err);
+	return ask_user(token, true, false, pin, err);
+}
+
+int pin_input_first(const char *token, bool is_new, struct key *pin, struct error *err)
+{
+	return read_credential(token, pin) ? 0 : ask_user(token, false, is_new, pin, err);
 }

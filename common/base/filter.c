@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
@@ -62,7 +63,7 @@ static void filter_usual_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void filter_become_program(const struct filter *filter, const int fds[3])
+static void filter_become_program(const struct filter *filter, char *const *env, const int fds[3])
 {
 	for (int fd = 0; fd < 3; fd++)
 		if (dup2(fds[fd], fd) < 0)
@@ -72,12 +73,13 @@ static void filter_become_program(const struct filter *filter, const int fds[3])
 	else if (filter->fd && dup2(filter->fd, FILTER_FD) < 0)
 		_exit(126);
 	if (close_range(filter->fd ? FILTER_FD + 1 : FILTER_FD, ~0U, 0) == 0)
-		execv(filter->argv[0], (char *const *)filter->argv);
+		execve(filter->argv[0], (char *const *)filter->argv, env);
 	_exit(127);
 }
 
 /* fds: the program's standard input, output and error, all above these. */
-static void keep_program(const struct filter *filter, const int fds[3], pid_t parent)
+static void keep_program(const struct filter *filter, char *const *env, const int fds[3],
+			 pid_t parent)
 {
 	int status;
 	pid_t pid;
@@ -89,7 +91,7 @@ static void keep_program(const struct filter *filter, const int fds[3], pid_t pa
 	pid = _Fork();
 	if (pid == 0) {
 		signal(SIGTERM, SIG_DFL);
-		filter_become_program(filter, fds);
+		filter_become_program(filter, env, fds);
 	}
 	close_range(0, ~0U, 0); /* so that the pipes end when the program does */
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
@@ -147,6 +149,22 @@ static int filter_make_input(const struct filter *filter, struct input *input)
 	return 0;
 }
 
+/* Ours, behind what it has besides; or NULL. What is in it isn't copied. */
+static char **filter_make_env(const struct filter *filter)
+{
+	size_t count = 0;
+	char **env;
+
+	while (environ && environ[count])
+		count++;
+	env = calloc(count + 2, sizeof(*env));
+	if (env && filter->env)
+		env[0] = (char *)filter->env;
+	if (env && count)
+		memcpy(env + !!filter->env, environ, count * sizeof(*env));
+	return env;
+}
+
 /* It was read, or won't be. */
 static void filter_end_input(const struct filter *filter, struct input *input)
 {
@@ -161,11 +179,12 @@ static void filter_end_input(const struct filter *filter, struct input *input)
 static int filter_start_run(const struct filter *filter, struct run *run, struct error *err)
 {
 	int out[2] = { -1, -1 }, said[2] = { -1, -1 };
+	char **env = filter_make_env(filter);
 	int ret = filter_make_input(filter, &run->in);
 	pid_t self = getpid();
 
 	if (ret == 0)
-		ret = filter_make_pipe(out);
+		ret = env ? filter_make_pipe(out) : -ENOMEM;
 	if (ret == 0)
 		ret = filter_make_pipe(said);
 	run->out = (struct stream){ -1, filter->out, filter->out_size, 0, true };
@@ -175,7 +194,8 @@ static int filter_start_run(const struct filter *filter, struct run *run, struct
 		ret = run->keeper < 0 ? -errno : 0;
 	}
 	if (ret == 0 && run->keeper == 0)
-		keep_program(filter, (int[]){ run->in.fd, out[1], said[1] }, self);
+		keep_program(filter, env, (int[]){ run->in.fd, out[1], said[1] }, self);
+	free(env);
 	if (ret == 0) {
 		run->out.fd = out[0];
 		run->said.fd = said[0];

@@ -23,6 +23,7 @@ struct filter {
 	size_t out_size; /* bytes, more than come */
 	unsigned ms;     /* that it may take */
 	int fd;          /* passed on as descriptor FILTER_FD; or 0: none is */
+	const char *env; /* "NAME=VALUE" in its environment, before ours; or NULL */
 	char *said;      /* FILTER_SAID bytes for the last of its standard error; or NULL */
 };
 

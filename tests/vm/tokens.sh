@@ -1,6 +1,7 @@
 #!/bin/bash
 # A machine that comes to its remote disks with nobody there: by a Tang server, by its TPM. Where the server is
-# away it asks; a disk that is bound to another TPM stays shut.
+# away it asks; a disk that is bound to another TPM stays shut, and one with a PIN without that. What was bound
+# before it was switched off comes up when it is switched on again.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=lib-attach.sh
@@ -31,14 +32,30 @@ for library in esys rc mu tcti-device; do
 	programs+=("$plugins/libtss2-$library.so.0=$plugins/libtss2-$library.so.0")
 done
 
-start_tpm tpm --ctrl "type=unixio,path=$T/tpm.ctrl" || exit 1
 machine_options=(-chardev "socket,id=tpm,path=$T/tpm.ctrl" -tpmdev emulator,id=tpm0,chardev=tpm
 	-device tpm-tis,tpmdev=tpm0)
-boot_ndio 2 "${programs[@]}"
-guest "ln -s /proc/self/fd /dev/fd; mkdir -p /etc; grep -q . /etc/passwd 2>/dev/null || echo root:x:0:0::/:/bin/sh >/etc/passwd"
+
+# switch_on: the same machine, with the same TPM.
+switch_on() {
+	start_tpm tpm --ctrl "type=unixio,path=$T/tpm.ctrl" || exit 1
+	boot_ndio 2 "${programs[@]}"
+	guest "ln -s /proc/self/fd /dev/fd; mkdir -p /etc; grep -q . /etc/passwd 2>/dev/null || echo root:x:0:0::/:/bin/sh >/etc/passwd"
+}
+
+switch_off() {
+	{
+		kill -KILL "${server_pids[vm]}" "${server_pids[tpm]}"
+		wait "${server_pids[vm]}" "${server_pids[tpm]}"
+		unset "server_pids[vm]" "server_pids[tpm]"
+	} 2>/dev/null
+	exec {to_guest}>&- {from_guest}<&-
+	rm -f "$T/guest.in" "$T/guest.out" "$T/tpm.ctrl"
+}
+
+switch_on
 
 start_tang tang
-for name in by-tang by-tpm other; do
+for name in by-tang by-tpm by-pin other; do
 	make_luks2 "$T/$name" 20M
 	serve "$name" "$T/$name" || exit 1
 done
@@ -73,6 +90,30 @@ luks = json.load(sys.stdin)["luks"]
 print([s["slot"] for s in luks["key_slots"]] == [0] + luks["tokens"][0]["key_slots"])')" True
 }
 
+# with_pin COMMAND...: in the guest, as a service whose credential that is.
+with_pin() {
+	guest "mkdir -p /run/credentials; printf %s 'the TPM pin' >/run/credentials/cryptsetup.tpm2-pin
+		export CREDENTIALS_DIRECTORY=/run/credentials; $*"
+}
+
+by_pin() {
+	like "bound to the TPM and a PIN, over NBD" "$(with_pin ndio key bind --answer-timeout 250 --key-file /run/pass \
+		--pin tpm2 "$(locator by-pin)")" "token 0 added"
+	is "its token says so" "$(cryptsetup token export --token-id 0 "$T/by-pin" | python3 -c 'import json, sys
+print(json.load(sys.stdin)["tpm2-pin"])')" True
+}
+
+after_a_night() {
+	switch_off
+	switch_on
+	like "switched on again, it comes up by itself" "$(comes_up by-tpm)" "^/dev/nbd0"
+	like "with a PIN it doesn't, where nobody is there" "$(comes_up by-pin)" \
+		"token 0 \(systemd-tpm2\): .*PIN.*ndio: "
+	ok "and nothing is left" guest nothing_left
+	like "but with its credential" "$(with_pin ndio attach --token any --answer-timeout 250 "$(locator by-pin)" nbd0 \
+		"&& dd if=/dev/nbd0 of=/dev/null bs=1M count=1 2>&1 && ndio detach nbd0")" "^/dev/nbd0"
+}
+
 other_tpm() {
 	local said
 
@@ -88,6 +129,8 @@ other_tpm() {
 }
 
 by_tpm
+by_pin
+after_a_night
 other_tpm
 by_tang
 sound_kernel
