@@ -2,7 +2,7 @@
 # ndio serve: clients that vanish, talk nonsense, stall or come by the thousand, a disk and a server
 # behind it that fail: nobody else is disturbed, and nothing is left of it.
 #
-# CUTS=COUNT: so many clients vanish, of each kind.
+# CUTS=COUNT: so many clients vanish, of each kind. SILENT=COUNT: so many say nothing, 10,000 for instance.
 # shellcheck disable=SC2154 source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/nbd.sh
@@ -13,8 +13,8 @@
 clients=$NDIO_BUILD/tests/clients
 load=$clients/load
 key=(--key-file "$T/pass")
-cut=${CUTS:-100} cut_tls=${CUTS:-60} silent=1000 nonsense=210
-[ -z "$NDIO_SANITIZE" ] || cut=${CUTS:-60} cut_tls=${CUTS:-30} silent=300 nonsense=70
+cut=${CUTS:-100} cut_tls=${CUTS:-60} silent=${SILENT:-1000} nonsense=210
+[ -z "$NDIO_SANITIZE" ] || cut=${CUTS:-60} cut_tls=${CUTS:-30} silent=${SILENT:-300} nonsense=70
 
 # Programs that talk to the server's socket without a library.
 raw='
@@ -383,6 +383,44 @@ print(os.getpid(), flush=True)') || return
 	[ "$lines" -ge 10 ] && [ "$lines" -le 1000 ]
 }
 ok "2,000 failures are some lines, and the number of the others" fail_often
+ok "it ends cleanly" stop_server disk
+
+# ---- a disk stalls ----
+
+# One has written to it, and waits; the only thread there is goes on with the other disk's clients.
+passes_one_that_stalls() {
+	raw '
+stall = sys.argv[2]
+slow, fair = client(), client()
+ready(slow, b"stalls"), ready(fair, b"works")
+slow.sendall(request(WRITE, 1, 0, 4096) + bytes(4096))
+while not os.path.exists(stall + ".waiting"):
+    time.sleep(0.02)
+for i in range(50):
+    fair.sendall(request(WRITE, i, 4096 * i, 5000) + bytes(5000) + request(FLUSH, 100 + i, 0, 0))
+    assert sorted(done(fair)[:2] for _ in range(2)) == [(i, 0), (100 + i, 0)]
+    fair.sendall(request(READ, i, 4096 * i, 100000))
+    assert done(fair, 100000)[:2] == (i, 0)
+late = client()
+assert ready(late, b"stalls") > 0
+slow.settimeout(0.1)
+try:
+    slow.recv(1)
+    assert False, "it was answered while the disk stalled"
+except socket.timeout:
+    pass
+os.unlink(stall)
+slow.settimeout(60)
+assert done(slow)[:2] == (1, 0)' "$T/stall"
+}
+
+truncate -s 64M "$T/works"
+printf '%s\n' "stalls $T/raw none" "works $T/works none" >"$T/table"
+touch "$T/stall"
+start_server disk env LD_PRELOAD="${NDIO_PRELOAD:+$NDIO_PRELOAD }$NDIO_BUILD/tests/preload/volatile-disk.so" \
+	VOLATILE_DISK="$T/raw" VOLATILE_DISK_STALL="$T/stall" "$NDIO_BUILD/ndio-serve" --threads 1 \
+	--socket "$T/disk.sock" --pid-file "$T/disk.pid" --exports "$T/table"
+ok "a disk stalls: who uses another goes on, others come in, and then it answers" passes_one_that_stalls
 ok "it ends cleanly" stop_server disk
 
 # ---- the server behind it dies ----
