@@ -40,4 +40,12 @@ all_jobs raw "$T/raw"
 make_luks2 "$T/luks" 80M --sector-size 4096
 all_jobs LUKS2 "$T/luks" passphrase=+"$T/pass"
 
+# Through the journal.
+ok "a volume with integrity is made" "$NDIO_BUILD/ndio" format --key-file "$T/pass" --pbkdf pbkdf2 \
+	--pbkdf-force-iterations 1000 --size 80M --integrity aead "$T/integrity"
+start_door disk "$T/integrity" passphrase=+"$T/pass" integrity-cache=2M
+verified "integrity: mixed reads and writes, with flushes" --rw=randrw --numjobs=4 --size=6000K \
+	--offset_increment=6145500 --bssplit=500/15:4k/40:20480/25:300000/20 --fsync=40
+ok "integrity: the server ends cleanly" stop_server disk
+
 done_testing

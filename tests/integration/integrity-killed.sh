@@ -1,6 +1,7 @@
 #!/bin/bash
 # A volume with integrity and a journal, whose server is killed in the midst of writing: what was flushed is
-# there, each sector is as one of the writes left it, and all can be read.
+# there, each sector is as one of the writes left it, and all can be read. So it is behind a gateway whose
+# server is killed and comes back, and nobody notices; or doesn't come back, and all that wait fail.
 # shellcheck source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/nbd.sh
@@ -49,9 +50,10 @@ def write(which):
                     flushed[n] = max(flushed[n], version)
                 acked = {}
                 done[which] += 1
-            if min(done) >= 3 and not told.is_set():
-                told.set()
-                print("busy", flush=True)
+            with lock:
+                if min(done) >= told[0] + 3:
+                    told[0] = min(done)
+                    print("busy", flush=True)
     except nbd.Error:
         pass
 
@@ -62,7 +64,7 @@ def version_of(n, sector):
     return version
 
 if command == "write":
-    done, told = [0] * THREADS, threading.Event()
+    done, told, lock = [0] * THREADS, [0], threading.Lock()
     threads = [threading.Thread(target=write, args=(n,)) for n in range(THREADS)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
@@ -89,21 +91,30 @@ versions() { # COMMAND SEED
 	/usr/bin/python3 "$T/versions.py" "$1" "$(uri disk)" "$known" "$2" "$sector"
 }
 
-kill_server() {
-	kill -KILL "${server_pids[disk]}"
-	wait "${server_pids[disk]}" 2>/dev/null
-	unset "server_pids[disk]"
+kill_server() { # NAME
+	kill -KILL "${server_pids[$1]}"
+	wait "${server_pids[$1]}" 2>/dev/null
+	unset "server_pids[$1]"
 }
 
-# It is killed when all connections have flushed some times.
-write_until_killed() { # SEED
-	local writer said
+# All connections have flushed some times since that was last so.
+busy() {
+	local said
 
-	coproc WRITER { versions write "$1"; }
+	read -r -t 60 said <&"${WRITER[0]}" && [ "$said" = busy ]
+}
+
+start_writer() { # SEED
+	coproc WRITER { exec timeout 120 /usr/bin/python3 "$T/versions.py" write "$(uri disk)" "$known" "$1" \
+		"$sector"; }
 	writer=$WRITER_PID
-	read -r -t 60 said <&"${WRITER[0]}"
-	kill_server
-	wait "$writer" && [ "$said" = busy ]
+}
+
+write_until_killed() { # SEED
+	start_writer "$1"
+	busy || return
+	kill_server disk
+	wait "$writer"
 }
 
 killed() { # NAME SECTOR FORMAT-OPTION...
@@ -125,6 +136,51 @@ killed() { # NAME SECTOR FORMAT-OPTION...
 	ok "$name: nothing is left to be done" "$ndio" copy --src-key-file "$T/pass" "$disk" null:
 }
 
+start_gateway() { # RECONNECT
+	start_door disk uri="$(uri store)" "$key" integrity-cache=1M reconnect="$1"
+}
+
+start_store() {
+	start_nbdkit store "$NDIO_PLUGIN" "$disk"
+}
+
+comes_back() {
+	kill_server store
+	start_store && busy && busy
+}
+
+behind_a_gateway() {
+	local i
+
+	sector=4096
+	rm -f "$disk" "$known"
+	ok "gateway: a disk" "$ndio" format --key-file "$T/pass" "${cheap[@]}" --size 26M --integrity aead \
+		"$disk"
+	ok "gateway: its server" start_store
+	ok "gateway: itself" start_gateway 60
+	ok "gateway: is filled" versions fill 0
+	start_writer 1
+	for i in 1 2 3; do
+		ok "gateway: the server is killed and comes back, $i, and all goes on" comes_back
+	done
+	kill_server disk
+	wait "$writer"
+	ok "gateway: another one" start_gateway 1
+	is "gateway: all is as it may be" "$(versions check 1)" ""
+	start_writer 2
+	ok "gateway: it is written again" busy
+	kill_server store
+	ok "gateway: the server doesn't come back, and all that wait fail" wait "$writer"
+	ok "gateway: the log says so, once" [ "$(grep -c "nothing is written any more" "$T/disk.log")" = 1 ]
+	ok "gateway: it ends" stop_server disk
+	ok "gateway: the server is there again" start_store
+	ok "gateway: another one" start_gateway 60
+	is "gateway: all is as it may be then, too" "$(versions check 2)" ""
+	ok "gateway: it ends well" stop_server disk
+	ok "gateway: and its server" stop_server store
+}
+
+behind_a_gateway
 killed "AES-GCM" 4096 --integrity aead
 killed "HMAC, sectors of 512" 512 --integrity hmac-sha256
 done_testing

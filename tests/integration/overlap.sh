@@ -51,4 +51,9 @@ overlapping "LUKS1, CBC" "$T/luks" "$pass"
 make_luks2 "$T/luks" $size --sector-size 4096 --cipher aes-xts-plain64
 overlapping "LUKS2, direct=off" "$T/luks" "$pass" direct=off
 
+# Through a journal for which there is little memory.
+ok "a volume with integrity is made" "$NDIO_BUILD/ndio" format --key-file "$T/pass" --pbkdf pbkdf2 \
+	--pbkdf-force-iterations 1000 --size $size --integrity aead "$T/luks"
+overlapping "LUKS2, integrity" "$T/luks" "$pass" integrity-cache=1M
+
 done_testing
