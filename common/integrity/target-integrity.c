@@ -402,13 +402,14 @@ static int fill_chunk(struct target_queue *queue, struct carried *carried)
 	struct integrity_target *all = queue->all;
 	struct tag_chunk *chunk = carried->chunk[carried->loading];
 	struct area *area = carried->area;
-	size_t first = areas_first_leaf(&all->areas, chunk), count;
+	size_t first, count;
 	uint8_t *leaves;
 
 	if (!area) {
 		tags_fill(&all->tags, chunk, carried->bytes);
 		return 1;
 	}
+	first = areas_first_leaf(&all->areas, chunk);
 	count = min_u64(chunk->len / TRUST_LEAF, areas_leaves(&all->areas, area->number) - first);
 	leaves = calloc(TAG_CHUNK / TRUST_LEAF, TRUST_HASH);
 	if (leaves &&
