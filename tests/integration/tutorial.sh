@@ -117,6 +117,21 @@ openssl req -x509 -newkey rsa:2048 -noenc -subj /CN=x -keyout x.pem \
 	-out strangers/ca-cert.pem 2>/dev/null
 ok "nor does one that trusts another authority" not ndio info \
 	"${disk%tls-*}tls-certificates=$T/strangers"
+
+cp image.raw newer.raw
+printf newer | dd of=newer.raw conv=notrunc status=none
+runs "a disk with integrity and a trust file" format-trusted
+like "which knows all of it" "$(cat "$T/ok.out")" "areas: *2, of which 2 are known"
+runs "an image is copied to it" copy-trusted
+runs "the server keeps that" keep-old
+runs "it is written again" write-on
+runs "the server puts the old one back" put-back-old
+runs "which is found out" find-old
+like "in words" "$(cat "$T/ok.out")" "aren't what they were: the disk is an older one"
+runs "it can be believed" believe
+ok "it is the old one" cmp -n $((10 << 20)) image.raw back.raw
+runs "an older header" change-key
+like "is refused in words" "$(cat "$T/ok.out")" "key slot 1 is gone"
 run_step stop-server "s|/run/ndio-disk|$T/disk|" >/dev/null
 ok "the server ends well" ended
 
