@@ -220,6 +220,8 @@ static int read_into(const struct trust_job *job, const char *path, struct endpo
 
 	if (ret == 0)
 		ret = endpoint_open_destination(nowhere, &null, source, err);
+	if (ret == 0 && interrupt_caught()) /* before the copy looks for signals */
+		ret = error_set(err, EINTR, "interrupted");
 	return ret < 0 ? ret : copy_run(source, nowhere, &options, &report, err);
 }
 
@@ -310,7 +312,7 @@ int trust_job_run(struct trust_job *job, struct error *err)
 	if (job->is_new)
 		deferral_begin();
 	else
-		interrupt_defer();
+		interrupt_catch(-1);
 	if (job->path && !job->header_only)
 		return make_file(job, err);
 	if (!can_seal(job))
