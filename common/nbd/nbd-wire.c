@@ -16,6 +16,8 @@
 #include "base/align.h"
 #include "base/clock.h"
 
+#define EXTENT_BLOCK 512 /* bytes: no disk has smaller ones */
+
 uint64_t wire_secret(void)
 {
 	uint64_t secret;
@@ -59,6 +61,30 @@ static int chunk_read(void *opaque, const void *chunk, size_t count, uint64_t of
 	return 0;
 }
 
+static int tell_up_to(struct ndio_subrequest *sub, uint64_t end, unsigned type)
+{
+	uint64_t told = sub->progress.told;
+
+	if (end <= told)
+		return 0;
+	sub->progress.told = end;
+	return subrequest_tell_extent(sub, told, end - told, type);
+}
+
+/* An extent that ends inside of a block is no disk's. By such ones, of a byte each, a server could hold
+ * us for ever: the rest of what was asked may be data, and it isn't asked again. */
+static int extent_read(struct ndio_subrequest *sub, uint64_t len, unsigned type)
+{
+	uint64_t end = sub->progress.told + min_u64(len, sub->len - sub->progress.told);
+	uint64_t whole = round_down(sub->start + end, EXTENT_BLOCK);
+	int ret;
+
+	if (end == sub->len || whole == sub->start + end)
+		return tell_up_to(sub, end, type);
+	ret = whole > sub->start ? tell_up_to(sub, whole - sub->start, type) : 0;
+	return ret < 0 || len == 0 ? ret : tell_up_to(sub, sub->len, 0);
+}
+
 static int extents_read(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
 			size_t nr_entries, int *error)
 {
@@ -68,15 +94,13 @@ static int extents_read(void *opaque, const char *context, uint64_t offset, uint
 	if (strcmp(context, NBD_CONTEXT) != 0)
 		return 0;
 	for (size_t i = 0; i + 1 < nr_entries && sub->progress.told < sub->len; i += 2) {
-		uint64_t len = min_u64(entries[i], sub->len - sub->progress.told);
-		int ret = subrequest_tell_extent(sub, sub->progress.told, len,
-						 entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
+		int ret =
+			extent_read(sub, entries[i], entries[i + 1] & (EXTENT_HOLE | EXTENT_ZERO));
 
 		if (ret < 0) {
 			*error = -ret;
 			return -1;
 		}
-		sub->progress.told += len;
 	}
 	return 0;
 }

@@ -65,6 +65,8 @@ replies() {
 	tells "a reply to nothing" stranger "read: E(NOTCONN|IO)" "${lost[@]}"
 	tells "extents without end" extents "extents: EPROTO"
 	tells "extents beyond the end" overrun "extents: 0"
+	tells "extents of a byte each" tiny "extents: 0"
+	tells "a hundred thousand of them at once" crumbs "extents: 0"
 	tells "a size that changes" shrink "open: [A-Z]+: .*size has changed"
 	tells "read-only" readonly "write: EROFS" "FUA: EROFS"
 	tells "no flush" noflush "flush: EOPNOTSUPP"
@@ -79,6 +81,24 @@ replies_with_a_key() {
 	tells "with a key: a read with a gap" "gap $T/luks" "(open|read): E"
 	tells "with a key: no export" "empty $T/luks" "open: EINVAL: .*not a LUKS"
 	options=()
+}
+
+# By a server that tells of a byte at a time, or of a hundred thousand such extents at once, nobody is
+# held: what ends inside of a block is taken for data.
+crumbs() {
+	local mode
+
+	for mode in tiny crumbs; do
+		start_server bad /usr/bin/python3 "$hostile" "$T/bad.sock" $mode "$T/luks" || return
+		ok "$mode: copy" timeout 60 "$NDIO_BUILD/ndio" copy "$(uri bad)" "$T/copied"
+		ok "$mode: copies all" cmp "$T/luks" "$T/copied"
+		is "$mode: map" "$(timeout 60 "$NDIO_BUILD/ndio" map "$(uri bad)" | wc -l)" 1
+		ok "$mode: compare" timeout 60 "$NDIO_BUILD/ndio" compare "$(uri bad)" "$T/luks"
+		is "$mode: it was asked few questions" "$(awk '$2 == 7 { n++ }
+			END { print n > 0 && n < 1000 }' "$T/bad.log")" 1
+		end_bad
+		rm "$T/copied"
+	done
 }
 
 # The connection ends after any number of bytes. Every attempt ends, in an error or not, and
@@ -120,6 +140,7 @@ gateways() {
 make_luks2 "$T/luks" 20M --sector-size 4096
 replies
 replies_with_a_key
+crumbs
 closes
 gateways
 done_testing

@@ -19,6 +19,8 @@ replies, block sizes and base:allocation. Several connections, one after the oth
     simple           simple replies to reads, though structured ones were agreed on
     extents          block status: no progress
     overrun          block status: far more than was asked
+    tiny             block status: a byte at a time
+    crumbs           block status: bytes, by the hundred thousand
     stranger         replies to a command that was never sent
     shrink           the second connection says that the export is smaller
     readonly, noflush, nofua
@@ -199,6 +201,11 @@ class Connection:
 
     def block_status(self, handle, start, count):
         length = count
+        if mode == "crumbs":
+            self.chunk(1, 5, handle, struct.pack(">I", 1) + struct.pack(">IIII", 1, 3, 1, 0) * 100000)
+            return
+        if mode == "tiny":
+            length = 1
         if mode == "extents":
             length = 0
         if mode == "overrun":
