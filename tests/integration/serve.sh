@@ -179,6 +179,16 @@ chmod 600 "$T/wrong"
 refuses "a wrong key" "^ndio serve: $T/luks: " --key-file "$T/wrong" --socket "$T/x.sock" "$T/luks"
 refuses "a missing key file" "^ndio serve: key file $T/none: " --key-file "$T/none" \
 	--socket "$T/x.sock" "$T/luks"
+refuses "a key file that is a folder" "^ndio serve: key file $T: .*Is a directory" --key-file "$T" \
+	--socket "$T/x.sock" "$T/luks"
+if [ "$(id -u)" = 0 ]; then
+	skip "root may read everything" 2
+else
+	printf x >"$T/closed"
+	chmod 000 "$T/closed"
+	refuses "a key file that may not be read" "^ndio serve: key file $T/closed: Permission denied" \
+		--key-file "$T/closed" --socket "$T/x.sock" "$T/luks"
+fi
 refuses "a key that is on the disk" "the key file would be overwritten" --key-file "$T/luks" \
 	--socket "$T/x.sock" "$T/luks"
 "$NDIO_BUILD/ndio-serve" --key-file "$T/key" --keyfile-size 9M "$T/luks" >"$T/said" 2>&1
