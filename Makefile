@@ -179,7 +179,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-ceph check-deb check-survival check-vm check-vm-quick check-speed \
+.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-ceph check-deb check-day check-survival check-vm check-vm-quick check-speed \
 	check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps install install-python uninstall clean help \
 	$(FUZZERS:=.run) no-python FORCE
@@ -319,13 +319,13 @@ vm-deps: ## and those of check-vm
 ceph-deps: ## and those of check-ceph
 bench-deps: ## and those of bench
 fuzz-deps: ## and those of fuzz
-deb-deps: ## and those of deb and check-deb
+deb-deps: ## and those of deb, check-deb and check-day
 vm-deps: MORE_TOOLS := $(VM_TOOLS)
 ceph-deps: MORE_TOOLS := $(CEPH_TOOLS)
 ceph-deps: MORE_FILES := $(CEPH_FILES)
 bench-deps: MORE_TOOLS := $(BENCH_TOOLS)
 fuzz-deps: MORE_TOOLS := $(FUZZ_TOOLS)
-deb-deps: MORE_TOOLS := $(if $(filter check-deb,$(MAKECMDGOALS)),$(PACKAGE_TOOLS),$(DEB_TOOLS))
+deb-deps: MORE_TOOLS := $(if $(filter check-deb check-day,$(MAKECMDGOALS)),$(PACKAGE_TOOLS),$(DEB_TOOLS))
 # One question at a time, where both are asked for.
 vm-deps: | $(if $(filter check check-user check-no-ring check-doors check-abi abi check-speed demo,$(MAKECMDGOALS)),deps)
 deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps:
@@ -415,7 +415,11 @@ $(DIST): dist
 
 check-deb: deb ## try all packages: Debian's in a bare Debian 12, as root; RPMs as far as they build here
 	$(Q)$(TEST_ENV) NDIO_TEST_LIMIT=7200 prove --timer --failures --comments --exec tests/tools/run-one \
-		$(call chosen,$(wildcard tests/packages/*.sh))
+		$(call chosen,$(filter-out %/day.sh,$(wildcard tests/packages/*.sh)))
+
+check-day: deb ## try what the manuals tell a new user, word for word, with these packages in a bare Debian 12, with Tang and Ceph; as root
+	$(Q)$(TEST_ENV) NDIO_TEST_LIMIT=7200 prove --timer --failures --comments --exec tests/tools/run-one \
+		tests/packages/day.sh
 
 clean: ## remove everything that was built
 	$(Q)rm -rf build
@@ -429,7 +433,7 @@ help: ## show this
 
 # What was asked of this machine: missing libraries end the build here, with the name of their
 # package; anything that changed since the last time, flags too, rebuilds every object.
-ifneq ($(filter-out fuzz check-format format deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps dist deb check-deb uninstall clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out fuzz check-format format deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps dist deb check-deb check-day uninstall clean help,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 

@@ -4,48 +4,11 @@
 # build/packages/bookworm.tar, until `make clean`.
 . "$(dirname "$0")/../lib/lib.sh"
 
-[ "$(id -u)" = 0 ] || skip_all "a Debian is only made by root"
-command -v mmdebstrap >/dev/null || skip_all "no mmdebstrap here"
+. "$root/tests/lib/debian.sh"
 
-debs=$root/build/deb
-cache=$root/build/packages/bookworm.tar
-debian=$T/debian
-packages=$(sed -n 's/^Package: //p' "$root/debian/control")
 # What debian/tests need, but for packages of ours.
 needs=$(sed -n 's/^Depends: //p' "$root/debian/tests/control" | tr -d ' ' | tr , '\n' | sort -u |
 	grep -vxF "$packages" | paste -sd,)
-
-# in_debian COMMAND...: with processes and mounts of its own, which end with it.
-in_debian() {
-	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-		unshare --mount --pid --fork --kill-child bash -c '
-			set -e
-			mount -t proc proc "$1/proc"
-			mount --rbind /dev "$1/dev"
-			exec chroot "$@"' - "$debian" "$@" </dev/null
-}
-
-make_debian() {
-	mkdir -p "${cache%/*}" "$debian"
-	[ -e "$cache" ] || {
-		mmdebstrap --quiet --variant=minbase --include="apt-utils,procps,$needs" bookworm \
-			"$cache.new.tar" && mv "$cache.new.tar" "$cache"
-	} || return
-	tar -C "$debian" --numeric-owner -xpf "$cache" --exclude='./dev/*'
-}
-
-# What ours need, and nothing of ours.
-install_depends() {
-	local names
-
-	mkdir "$debian/debs"
-	cp "$debs"/*.deb "$debian/debs"
-	rm -f "$debian/debs/"*-dbgsym_*
-	names=$(in_debian sh -c 'apt-get -q update >&2 && apt-get -s install /debs/*.deb' |
-		sed -n 's/^Inst \([^ ]*\).*/\1/p' | grep -vxF "$packages")
-	# shellcheck disable=SC2086
-	in_debian apt-get -q -y install --no-install-recommends $names
-}
 
 # What is there, with its kind and mode, and what any file's bytes are; but for what dpkg and apt keep
 # about all packages, logs, and what Python makes anew by itself.
@@ -72,10 +35,10 @@ test_of() {
 ok "the packages are there" ls "$debs"/*.deb || exit 1
 is "all of them" "$(for package in $packages; do ls "$debs/${package}_"*.deb >/dev/null || echo "$package"; done)" ""
 is "lintian has no error and no warning left" "$(grep '^[EW]:' "$debs/lintian.log")" ""
-ok "a bare Debian 12 is made" make_debian || exit 1
+ok "a bare Debian 12 is made" make_debian bookworm "apt-utils,procps,$needs" || exit 1
 ok "what the packages need is installed" install_depends || exit 1
 list_all >"$T/before"
-ok "the packages are installed" in_debian sh -c 'apt-get -q -y install --no-install-recommends /debs/*.deb' || exit 1
+ok "the packages are installed" install_ours || exit 1
 list_all >"$T/with"
 is "and there" "$(grep -cE '^\./usr/(bin/ndio|libexec/ndio/ndio-serve) f ' "$T/with")" 2
 
