@@ -1,5 +1,5 @@
 #!/bin/bash
-# Ctrl-C in ndio header restore, erase and config, in resize and convert: a header that has begun to be
+# Ctrl-C in ndio header restore, erase and config, in resize, convert and trust: a header that has begun to be
 # written is written to its end, one that hasn't stays as it was; of a backup nothing half is left.
 . "$(dirname "$0")/../lib/lib.sh"
 . "$root/tests/lib/crash.sh"
@@ -27,7 +27,7 @@ at_each() {
 	cp "$T/disk" "$T/before"
 	start_recorder disk "$T/disk"
 	hit pwrite 0
-	rm -f "$T/backup"
+	rm -f "$T/backup" "$T/known"
 	run_it "$@"
 	is "$name: by itself" $? 0
 	ok "$name: it does it" eval "$done"
@@ -35,7 +35,7 @@ at_each() {
 	ok "$name: by some writes" test "$count" -ge 2
 	for n in read 1 "$count"; do
 		cp "$T/before" "$T/disk"
-		rm -f "$T/backup"
+		rm -f "$T/backup" "$T/known"
 		[ "$n" = read ] && hit pread 1 || hit pwrite "$n"
 		run_it "$@"
 		is "$name: Ctrl-C at ${n/#[0-9]/write &}: it ends by it" $? 130
@@ -77,6 +77,10 @@ rm "$T/disk"
 make_luks1 "$T/disk" 3M
 at_each convert 'cryptsetup isLuks --type luks2 "$T/disk" && opens "$T/disk" "$T/pass" && second_opens "$T/pass"' \
 	"$ndio" convert --backup "$T/backup" "$disk"
+make_small
+at_each trust '"$ndio" info --trust "$T/known" --key-file "$T/pass" "$T/disk" && second_opens "$T/pass"' \
+	"$ndio" trust --trust "$T/known" --key-file "$T/pass" "$disk"
+is "trust: nothing else is left of its file" "$(cd "$T" && ls -A | grep known | grep -vx known)" ""
 
 # ---- at a question ----
 
