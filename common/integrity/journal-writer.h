@@ -58,7 +58,8 @@ void journal_writer_free(struct journal_writer *writer); /* no seat is left; NUL
 /* Does a keeper do the acts? Then a queue below needs no JOURNAL_ROOM. */
 bool journal_writer_keeps(const struct journal_writer *writer);
 
-/* One thread at a time has a seat, that of its queue. NULL: no memory. */
+/* One thread at a time has a seat, that of its queue. None is opened while the last one is given up. NULL:
+ * no memory. */
 struct journal_seat *journal_seat_open(struct journal_writer *writer, const struct below *below);
 
 /* Nothing of it waits. The last one to go has everything copied, and the journal emptied; unless it

@@ -174,6 +174,13 @@ left_journal() {
 		"$disk: integrity: its journal has blocks that aren't in their place" "$ndio" copy \
 		--src-key-file "$T/pass" "$disk" null:
 	ok "left in the journal: and leaves it so" cmp "$disk" "$T/left"
+	# Nor who doesn't mean to.
+	ok "left in the journal: a server that doesn't know the key" start_nbdkit raw "$NDIO_PLUGIN" "$disk"
+	ok "left in the journal: who only reads from there doesn't open it" fails \
+		": integrity: its journal has blocks that aren't in their place" "$ndio" copy \
+		--src-key-file "$T/pass" "$(uri raw)" null:
+	ok "left in the journal: that server ends" stop_server raw
+	ok "left in the journal: and nothing was written" cmp "$disk" "$T/left"
 	ok "left in the journal: a server carries it out" start_door disk "$disk" "$key" || return
 	ok "left in the journal: the sector is new" nbdsh -u "$(uri disk)" \
 		-c 'assert h.pread(4096, 5 * 4096) == b"new " * 1024'
