@@ -35,7 +35,8 @@ socket_name() {
 
 qemu-nbd() {
 	[ "$1" = --fork ] || { command qemu-nbd "$@" && return; }
-	start_server "$(socket_name "$@")" qemu-nbd "${@:2}"
+	# By env, the program and not this function, in a shell that a signal would end alone.
+	start_server "$(socket_name "$@")" env qemu-nbd "${@:2}"
 }
 
 ndio() {
