@@ -304,10 +304,10 @@ survive_locator() { # TRANSPORT ADDRESS PORT
 	fi
 }
 
-# start_client CLIENT LOCATOR: registers uses it, through the library or a gateway; $in_space is put
+# try_client CLIENT LOCATOR: registers uses it, through the library or a gateway; $in_space is put
 # before what talks to the server. A server that is silent for a second is lost.
 in_space=()
-start_client() {
+try_client() {
 	if [ "$1" = library ]; then
 		start_registers "${in_space[@]}" "$registers" --reconnect 60 --answer 1 --discard \
 			--key "$T/pass" "$2"
@@ -317,6 +317,19 @@ start_client() {
 		--pidfile "$T/gateway.pid" uri="$2" reconnect=60 answer=1 discard=on passphrase=+"$T/pass"
 	start_server gateway "${in_space[@]}" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}" &&
 		start_registers "$registers" --nbd "$(uri gateway)"
+}
+
+# start_client CLIENT LOCATOR: until it is there. Who opens a disk isn't waited with, and on a busy machine
+# a server that has just been started may need more than that second.
+start_client() {
+	local deadline=$((SECONDS + survive_limit))
+
+	until try_client "$@"; do
+		[ -z "${server_pids[registers]:-}" ] || end_talker registers
+		grep -qs 'has not answered for 1 second' "$T/gateway.log" "$T/registers.err" &&
+			[ $SECONDS -le $deadline ] || return 1
+		[ -z "${server_pids[gateway]:-}" ] || stop_server gateway
+	done
 }
 
 # restarts_quickly NAME: where there are enough of them to say so, and nothing else keeps the machine
