@@ -90,6 +90,8 @@ class Blocking(unittest.TestCase):
         self.fails(errno.EINVAL, "LUKS", ndio.Volume, PLAIN, KEY)
         self.fails(errno.ENOENT, "", ndio.Volume, PLAIN + "-not")
         self.fails(errno.ENOENT, "slot", ndio.Volume, LUKS, KEY, key_slot=7)
+        self.fails(errno.ENOENT, "no.trust", ndio.Volume, LUKS, KEY, trust="no.trust")
+        self.fails(errno.EINVAL, "a trust file without a key", ndio.Volume, PLAIN, trust="no.trust")
         self.fails(errno.EINVAL, "", ndio.Volume, PLAIN, answer_timeout=1 << 31)
         for bad in {"direct": 5}, {"direct": None}:
             with self.assertRaises(ValueError):
@@ -97,7 +99,7 @@ class Blocking(unittest.TestCase):
         for bad in {"connections": -1}, {"connections": 1 << 32}, {"unflushed": 1 << 64}:
             with self.assertRaises(OverflowError):
                 ndio.Volume(PLAIN, **bad)
-        for bad in {"header": 5}, {"key": 5}, {"max_kdf_time": "long"}:
+        for bad in {"header": 5}, {"trust": 5}, {"key": 5}, {"max_kdf_time": "long"}:
             with self.assertRaises(TypeError):
                 ndio.Volume(LUKS, **bad)
 

@@ -122,16 +122,18 @@ static void every_option_is_taken(void **state)
 {
 	struct ndiotab_entry entry;
 
-	write_tab("# device locator key options\n"
-		  "\n"
-		  "  /dev/nbd12\t/srv/disk.luks \t /etc/key   "
-		  "read-only,connections=64,block-size=4096,timeout=5,header=/a=b,discard,slot=0,"
-		  "max-kdf-time=600,reconnect=0,unflushed=1M,metrics=[::1]:9100 \n");
+	write_tab(
+		"# device locator key options\n"
+		"\n"
+		"  /dev/nbd12\t/srv/disk.luks \t /etc/key   "
+		"read-only,connections=64,block-size=4096,timeout=5,header=/a=b,trust=/c,discard,slot=0,"
+		"max-kdf-time=600,reconnect=0,unflushed=1M,metrics=[::1]:9100 \n");
 	entry = found("/dev/nbd12");
 	assert_string_equal(entry.device, "nbd12");
 	assert_string_equal(entry.locator, "/srv/disk.luks");
 	assert_same_text(entry.key_file, "/etc/key");
 	assert_same_text(entry.header, "/a=b");
+	assert_same_text(entry.trust, "/c");
 	assert_true(entry.read_only && entry.discard);
 	assert_int_equal(entry.connections, 64);
 	assert_int_equal(entry.block_size, 4096);
@@ -224,6 +226,7 @@ static void a_wrong_option_is_named(void **state)
 	assert_bad_line("nbd0 /disk none discard=on", "option discard takes no value");
 	assert_bad_line("nbd0 /disk none header", "option header needs a value");
 	assert_bad_line("nbd0 /disk none header=x", "header=x is not an absolute path");
+	assert_bad_line("nbd0 /disk none trust=x", "trust=x is not an absolute path");
 	assert_bad_line("nbd0 /disk none metrics=./x", "metrics=./x is not an absolute path");
 	assert_bad_line("nbd0 /disk none metrics", "option metrics needs a value");
 	assert_bad_line("nbd0 /disk none timeout", "option timeout needs a value");

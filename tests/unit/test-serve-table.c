@@ -98,13 +98,14 @@ static void every_option_of_a_file_is_taken(void **state)
 	const struct disk *disk = &disks.all[0];
 
 	parse("# name locator key options\n\n"
-	      " a\t/srv/disk \t /etc/key  read-only,discard,header=/a=b,slot=0,max-kdf-time=600,"
+	      " a\t/srv/disk \t /etc/key  read-only,discard,header=/a=b,trust=/c,slot=0,max-kdf-time=600,"
 	      "keyfile-offset=1K,keyfile-size=32,direct=on,no-lock-image,description=A%20disk \r\n");
 	assert_string_equal(disk->key_file, "/etc/key");
 	assert_false(disk->is_credential);
 	assert_true(disk->open.unlock && disk->open.readonly && disk->open.discard);
 	assert_true(disk->open.one_slot);
 	assert_string_equal(disk->open.header, "/a=b");
+	assert_string_equal(disk->open.trust, "/c");
 	assert_int_equal(disk->open.slot, 0);
 	assert_int_equal(disk->open.max_kdf_time, 600);
 	assert_int_equal(disk->key_part.offset, 1024);
@@ -283,6 +284,7 @@ static void an_option_has_an_effect(void **state)
 {
 	static const char *const options[][2] = {
 		{ "/c none header=/h", "option header needs a key or a token" },
+		{ "/c none trust=/t", "option trust needs a key or a token" },
 		{ "/c none slot=1", "option slot needs a key or a token" },
 		{ "/c none keyfile-size=1", "option keyfile-size needs a key file" },
 		{ "/c none max-kdf-time=1", "option max-kdf-time needs a key or a token" },
