@@ -179,7 +179,7 @@ TEST_ENV = NDIO_BUILD='$(abspath $(B))' NDIO_PLUGIN='$(abspath $(PLUGIN))' CC='$
 Q   := $(if $(filter 1,$(V)),,@)
 say  = $(if $(Q),@printf '  %-7s %s\n' $1 $2)
 
-.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-ceph check-deb check-day check-survival check-vm check-vm-quick check-speed \
+.PHONY: all unit python dist deb check check-user check-no-ring check-doors check-ceph check-deb check-day check-survival check-attacks check-vm check-vm-quick check-speed \
 	check-format format check-abi abi fuzz sim \
 	run-fuzzers demo bench bench-quick deps vm-deps ceph-deps bench-deps fuzz-deps deb-deps install install-python uninstall clean help \
 	$(FUZZERS:=.run) no-python FORCE
@@ -219,6 +219,10 @@ SURVIVE ?= 250
 check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,000 times to break disks whose servers go away and come back, and see how others fare
 	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
 		--exec tests/tools/run-one $(call chosen,$(wildcard tests/integration/survive-*.sh tests/survival/*.sh))
+
+ATTACKS ?= 10000
+check-attacks: deps $(B)/tests/unit/test-trusted-disk ## crash a trusted disk at every write, and attack it 10,000 times in each way; some minutes
+	$(Q)$(B)/tests/unit/test-trusted-disk $(ATTACKS)
 
 check-vm: ## test against a real kernel, in a virtual machine
 check-vm-quick: ## the same without the longest

@@ -225,8 +225,8 @@ static void doubt(struct areas *areas, struct area *area)
 	areas->doubtful = area;
 }
 
-/* Of an area that nothing was known of. */
-static int remember(struct areas *areas, const struct area *area)
+/* To be recorded; without memory it will be when it is seen again. */
+static void remember(struct areas *areas, const struct area *area)
 {
 	struct area_seen *more = areas->seen;
 
@@ -235,12 +235,13 @@ static int remember(struct areas *areas, const struct area *area)
 		more = realloc(areas->seen, areas->seen_room * sizeof(*more));
 		if (!more) {
 			areas->seen_room = areas->seen_count;
-			return -ENOMEM;
+			return;
 		}
 		areas->seen = more;
 	}
 	more[areas->seen_count].number = area->number;
-	return hash_area(areas, area, more[areas->seen_count++].hash);
+	if (hash_area(areas, area, more[areas->seen_count].hash) == 0)
+		areas->seen_count++;
 }
 
 static void accept_area(struct areas *areas, struct area *area, const uint8_t *leaves, size_t count)
@@ -255,11 +256,11 @@ static void accept_area(struct areas *areas, struct area *area, const uint8_t *l
 	area->state = AREA_GOOD;
 	if (areas->read_only)
 		return;
-	/* What a flush hasn't covered yet may still be lost. */
-	if (trust_is_in_doubt(areas->trust, area->number))
+	/* What a flush hasn't covered yet may still be lost; but not what a journal was carried out for. */
+	if (trust_is_in_doubt(areas->trust, area->number) && !areas->journaled)
 		doubt(areas, area);
-	else if (verdict == TRUST_UNKNOWN && remember(areas, area) < 0)
-		doubt(areas, area);
+	else if (verdict == TRUST_UNKNOWN || trust_is_in_doubt(areas->trust, area->number))
+		remember(areas, area);
 }
 
 enum area_state areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves,
@@ -481,6 +482,70 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 		evict_areas(areas);
 	pthread_mutex_unlock(&areas->lock);
 	return ret == 0 ? trust_sync(areas->trust, err) : ret;
+}
+
+/* ---- through a journal ---- */
+
+size_t areas_pages_of(const struct areas *areas, uint64_t number)
+{
+	return pages_of(areas_leaves(areas, number));
+}
+
+void areas_pages(struct areas *areas, const struct area *area, uint8_t *pages)
+{
+	pthread_mutex_lock(&areas->lock);
+	memcpy(pages, area->pages, areas->pages * TRUST_HASH);
+	pthread_mutex_unlock(&areas->lock);
+}
+
+int areas_intend_whole(struct areas *areas, struct area *area, const uint8_t *hash,
+		       struct error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&areas->lock);
+	ret = trust_intend(areas->trust, area->number, hash, err);
+	pthread_mutex_unlock(&areas->lock);
+	return ret;
+}
+
+int areas_wrote(struct areas *areas, struct area *area, const uint8_t *pages, const uint8_t *hash,
+		struct error *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&areas->lock);
+	memcpy(area->pages, pages, areas->pages * TRUST_HASH);
+	area->touched = areas->turn;
+	doubt(areas, area);
+	if (err)
+		ret = trust_wrote(areas->trust, area->number, hash, err);
+	pthread_mutex_unlock(&areas->lock);
+	return ret;
+}
+
+void areas_copy(struct areas *areas)
+{
+	pthread_mutex_lock(&areas->lock);
+	areas->copy_turn = ++areas->turn;
+	pthread_mutex_unlock(&areas->lock);
+}
+
+void areas_copied(struct areas *areas)
+{
+	struct area *area, *next;
+
+	pthread_mutex_lock(&areas->lock);
+	area = areas->doubtful;
+	areas->doubtful = NULL;
+	for (; area; area = next) {
+		next = area->next_doubtful;
+		area->doubtful = false;
+		if (area->touched >= areas->copy_turn)
+			doubt(areas, area);
+	}
+	evict_areas(areas);
+	pthread_mutex_unlock(&areas->lock);
 }
 
 uint64_t areas_stale(struct areas *areas)

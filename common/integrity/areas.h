@@ -61,12 +61,14 @@ struct areas {
 	const struct layout *layout;
 	struct trust *trust;
 	bool read_only;
+	bool journaled;       /* it is written through a journal */
 	size_t leaves, pages; /* of an area; the last may have fewer */
 	pthread_mutex_t lock;
 	size_t max, count; /* more than max only while they are held or in doubt */
 	struct area *newest, *oldest, *doubtful;
 	struct area *buckets[AREA_BUCKETS];
 	uint64_t turn;          /* so many began */
+	uint64_t copy_turn;     /* when the copy under way did */
 	struct area_seen *seen; /* for the first time, to be recorded */
 	size_t seen_count, seen_room;
 	uint64_t stale; /* areas */
@@ -85,6 +87,8 @@ size_t areas_leaf_len(const struct areas *areas, uint64_t number, size_t leaf);
 
 /* The first of a chunk's leaves. */
 size_t areas_first_leaf(const struct areas *areas, const struct tag_chunk *chunk);
+
+size_t areas_pages_of(const struct areas *areas, uint64_t number);
 
 /* Of leaves of an area's tags that lie there, from the first on. 0, or a negative errno. */
 int areas_hash(const struct areas *areas, uint64_t number, size_t first, size_t count,
@@ -129,6 +133,20 @@ bool areas_are_many(struct areas *areas);
 
 /* all: nothing was dirty any more that was so at areas_begin(). */
 int areas_settle(struct areas *areas, bool all, struct error *err);
+
+/* ---- written through a journal: journal-areas.h; the same ---- */
+
+void areas_pages(struct areas *areas, const struct area *area, uint8_t *pages);
+int areas_intend_whole(struct areas *areas, struct area *area, const uint8_t *hash,
+		       struct error *err);
+
+/* It is durable, and this is what its tags in memory are from now on. err may be NULL: only that. */
+int areas_wrote(struct areas *areas, struct area *area, const uint8_t *pages, const uint8_t *hash,
+		struct error *err);
+
+/* Dirty tags are about to be copied; and those that were dirty then aren't any more. Any thread. */
+void areas_copy(struct areas *areas);
+void areas_copied(struct areas *areas);
 
 uint64_t areas_stale(struct areas *areas);
 

@@ -211,7 +211,7 @@ static void load_or_put(struct act_run *run, const struct below *below, struct a
 
 static bool ask_tags(struct act_run *run, const struct below *below, struct act_slot *slot)
 {
-	if (run->tags_done == run->work.block_count)
+	if (run->tags_are_put || run->tags_done == run->work.block_count)
 		return false;
 	if (!hold_tags(run, slot)) {
 		slot_let_go(run, slot);

@@ -37,6 +37,7 @@ struct act_slot {
 struct act_run {
 	const struct layout *layout;
 	struct tags *tags;
+	bool tags_are_put;    /* those of COPY's blocks: they are dirty */
 	enum journal_act act; /* or JOURNAL_NOTHING: it is idle */
 	struct journal_work work;
 	uint64_t asked;              /* READ, WRITE: bytes */

@@ -13,7 +13,9 @@
 #include "base/align.h"
 #include "base/mutex.h"
 #include "base/thread.h"
+#include "integrity/areas.h"
 #include "integrity/journal-act.h"
+#include "integrity/journal-areas.h"
 
 #define MEMORY_ALIGN 4096
 #define IDLE_MS      1000 /* from then on what wasn't flushed is committed, and copied */
@@ -37,6 +39,7 @@ struct journal_writer {
 	bool started;           /* there is a journal: */
 	struct journal journal; /* of it */
 	uint8_t *memory;
+	struct journal_areas *areas; /* or NULL: nothing is told to a trust file */
 	struct act_run runs[JOURNAL_ACTS];
 	struct journal_seat *doer[JOURNAL_ACTS]; /* of those under way */
 	struct journal_seat *seats;
@@ -105,6 +108,15 @@ static bool is_unsettled(const struct journal_writer *writer)
 	       (journal->used > 0 || journal->placed < journal->open);
 }
 
+/* What was in the journal was carried out, and checked, when the disk was opened: what is there now was
+ * handed back. */
+static void begin_copy(struct journal_writer *writer)
+{
+	if (writer->journal.state == JOURNAL_REPLAYING)
+		writer->runs[JOURNAL_COPY].error = -ESTALE;
+	areas_copy(writer->options.areas);
+}
+
 /* Whoever is to do them, all that can be done has somebody then. */
 static void take_acts(struct journal_seat *seat)
 {
@@ -118,6 +130,8 @@ static void take_acts(struct journal_seat *seat)
 		assert(!writer->doer[act]);
 		writer->doer[act] = doer;
 		act_run_begin(&writer->runs[act], act, &work);
+		if (act == JOURNAL_COPY && writer->areas)
+			begin_copy(writer);
 		if (doer != seat)
 			nudge(doer);
 	}
@@ -125,25 +139,36 @@ static void take_acts(struct journal_seat *seat)
 
 /* ---- acts ---- */
 
-/* Before a section is written. What is to be known of its blocks elsewhere, before they may count, is
- * made safe here. 0, or a negative errno: then nothing is written any more. */
+static int tell_trust(struct journal_writer *writer, int ret, const struct error *err)
+{
+	if (ret < 0 && err->text[0])
+		notice_tell(writer->options.notice, "%s", err->text);
+	return ret;
+}
+
+/* Before sections are written. What their areas become is safe in the trust file then. 0, or a negative
+ * errno: then nothing is written any more. */
 static int before_commit(struct journal_writer *writer, const struct journal_work *work)
 {
-	(void)writer;
-	(void)work;
-	return 0;
+	const struct layout *layout = writer->options.layout;
+	uint32_t buffer = (work->bytes - writer->memory) / layout->section_len;
+	struct error err = { 0 };
+
+	if (!writer->areas)
+		return 0;
+	return tell_trust(writer,
+			  journal_areas_intend(writer->areas, buffer * layout->entries, work->count,
+					       work->bytes, &err),
+			  &err);
 }
 
-/* Blocks are in their places; but not for sure, until the disk was flushed after that. */
-static void after_copy(struct journal_writer *writer, const struct journal_work *work)
+/* They are durable, and nobody was told. */
+static int after_commit(struct journal_writer *writer)
 {
-	(void)writer;
-	(void)work;
-}
+	struct error err = { 0 };
 
-static void after_flush(struct journal_writer *writer)
-{
-	(void)writer;
+	return writer->areas ? tell_trust(writer, journal_areas_wrote(writer->areas, &err), &err) :
+			       0;
 }
 
 static void tell_that_failed(struct journal_writer *writer)
@@ -163,13 +188,13 @@ static void tell_that_failed(struct journal_writer *writer)
 static void have_done(struct journal_seat *seat, enum journal_act act)
 {
 	struct journal_writer *writer = seat->writer;
-	const struct act_run *run = &writer->runs[act];
+	struct act_run *run = &writer->runs[act];
 	bool tell;
 
-	if (act == JOURNAL_COPY && !run->error)
-		after_copy(writer, &run->work);
-	if (act == JOURNAL_FLUSH && !run->error)
-		after_flush(writer);
+	if (act == JOURNAL_WRITE && !run->error)
+		run->error = after_commit(writer);
+	if (act == JOURNAL_COPY && !run->error && writer->areas)
+		areas_copied(writer->options.areas);
 	pthread_mutex_lock(&writer->lock);
 	writer->doer[act] = NULL;
 	seat->nr_acts--;
@@ -252,9 +277,13 @@ static int put_blocks(struct journal_writer *writer, struct journal_order *order
 		if (got <= 0)
 			return got;
 		pthread_mutex_unlock(&writer->lock);
-		for (int i = 0; i < got; i++)
+		for (int i = 0; i < got; i++) {
+			if (writer->areas)
+				journal_areas_hold(writer->areas, entry + i,
+						   order->offset + (uint64_t)i * layout->block);
 			journal_fill(journal, entry + i, order->data + (size_t)i * layout->block,
 				     order->tags + (size_t)i * layout->tag_size);
+		}
 		pthread_mutex_lock(&writer->lock);
 		order->mark = journal_filled(journal, entry, got);
 		order->blocks -= got;
@@ -609,6 +638,8 @@ static void free_journal(struct journal_writer *writer)
 	for (enum journal_act act = 0; act < JOURNAL_ACTS; act++)
 		act_run_destroy(&writer->runs[act]);
 	journal_destroy(&writer->journal);
+	journal_areas_free(writer->areas);
+	writer->areas = NULL;
 	free(writer->memory);
 	writer->memory = NULL;
 }
@@ -623,12 +654,21 @@ static int start_journal(struct journal_writer *writer)
 							 min_u64(2, layout->sections)));
 	int ret = 0;
 
+	if (options->areas)
+		buffers = min_u64(buffers, max_u64(JOURNAL_AREAS_ENTRIES / layout->entries,
+						   min_u64(2, layout->sections)));
 	writer->memory = aligned_alloc(MEMORY_ALIGN, buffers * layout->section_len);
 	if (!writer->memory ||
 	    journal_init(&writer->journal, layout, options->name, writer->memory, buffers) < 0)
 		ret = -ENOMEM;
 	for (enum journal_act act = 0; act < JOURNAL_ACTS && ret == 0; act++)
 		ret = act_run_init(&writer->runs[act], layout, options->tags, act);
+	if (ret == 0 && options->areas) {
+		writer->runs[JOURNAL_COPY].tags_are_put = true;
+		writer->areas =
+			journal_areas_new(options->areas, options->tags, buffers * layout->entries);
+		ret = writer->areas ? 0 : -ENOMEM;
+	}
 	if (ret < 0) {
 		free_journal(writer);
 		return ret;
@@ -703,6 +743,21 @@ static void end_journal(struct journal_seat *seat)
 	writer->started = false;
 }
 
+/* Without it, it is seen again. */
+static void record_seen(struct journal_writer *writer)
+{
+	struct areas *areas = writer->options.areas;
+	struct error err = { 0 };
+	int ret;
+
+	if (areas->read_only || !areas_has_doubts(areas))
+		return;
+	ret = areas_begin(areas, &err);
+	if (ret == 0)
+		ret = areas_sync(areas, &err);
+	tell_trust(writer, ret, &err);
+}
+
 void journal_seat_close(struct journal_seat *seat)
 {
 	struct journal_writer *writer = seat->writer;
@@ -719,6 +774,8 @@ void journal_seat_close(struct journal_seat *seat)
 	pthread_mutex_unlock(&writer->lock);
 	if (last && writer->started)
 		end_journal(seat);
+	if (last && writer->options.areas)
+		record_seen(writer);
 	pthread_mutex_lock(&writer->lock);
 	unlink_seat(seat);
 	pthread_mutex_unlock(&writer->lock);

@@ -46,7 +46,8 @@ struct journal_writer_options {
 	uint64_t start; /* bytes: of the segment */
 	const struct layout *layout;
 	struct tags *tags;
-	uint64_t memory; /* bytes for sections, about; two at the least */
+	struct areas *areas; /* or NULL: there is no trust file */
+	uint64_t memory;     /* bytes for sections, about; two at the least */
 	const struct notice *notice;
 	const char *name; /* the disk's, for messages */
 };

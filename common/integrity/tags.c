@@ -6,6 +6,7 @@
 
 #include "base/align.h"
 #include "base/mutex.h"
+#include "integrity/trust.h"
 
 void tags_init(struct tags *tags, const struct layout *layout, uint64_t max)
 {
@@ -202,6 +203,18 @@ void tags_put(struct tags *tags, struct tag_chunk *const chunk[2], uint64_t offs
 		memcpy(chunk[i]->bytes + at, buf + in_buf, len);
 		mark_dirty(tags, chunk[i], at, len);
 	}
+	pthread_mutex_unlock(&tags->lock);
+}
+
+void tags_put_page(struct tags *tags, struct tag_chunk *chunk, unsigned page, const uint8_t *bytes,
+		   const uint8_t *leaves)
+{
+	size_t hashes = TAG_PAGE / TRUST_LEAF * TRUST_HASH;
+
+	pthread_mutex_lock(&tags->lock);
+	memcpy(chunk->bytes + page * TAG_PAGE, bytes, TAG_PAGE);
+	memcpy(chunk->leaves + page * hashes, leaves, hashes);
+	mark_dirty(tags, chunk, page * TAG_PAGE, TAG_PAGE);
 	pthread_mutex_unlock(&tags->lock);
 }
 

@@ -63,6 +63,10 @@ void tags_get(struct tags *tags, struct tag_chunk *const chunk[2], uint64_t offs
 void tags_put(struct tags *tags, struct tag_chunk *const chunk[2], uint64_t offset, unsigned count,
 	      const uint8_t *buf);
 
+/* All bytes of a page of a chunk, and its leaves' hashes; it is dirty then. */
+void tags_put_page(struct tags *tags, struct tag_chunk *chunk, unsigned page, const uint8_t *bytes,
+		   const uint8_t *leaves);
+
 /* Takes a run of dirty pages to be written: copies them to buf, of TAG_CHUNK bytes, and holds their
  * chunk until tags_wrote(), with the same. NULL: nothing is dirty, but for chunks that were taken. */
 struct tag_run {

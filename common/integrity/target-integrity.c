@@ -481,10 +481,22 @@ static enum area_state fill_area(struct target_queue *queue, struct carried *car
 	return state;
 }
 
-static void go_on_trusted(struct target_queue *queue, struct carried *carried)
+static void give_order(struct target_queue *queue, struct carried *carried,
+		       enum journal_order_kind kind);
+
+/* Its tags are in memory. */
+static void go_on_loaded(struct target_queue *queue, struct carried *carried)
+{
+	if (carried->upper->op == OP_WRITE && queue->seat)
+		give_order(queue, carried, ORDER_WRITE);
+	else
+		move_data(queue, carried);
+}
+
+static void load_and_go_on(struct target_queue *queue, struct carried *carried)
 {
 	if (!load_tags(queue, carried))
-		move_data(queue, carried);
+		go_on_loaded(queue, carried);
 }
 
 /* A piece of its tags has landed. */
@@ -517,7 +529,7 @@ static void go_on_with_area(struct target_queue *queue, struct carried *carried)
 	if (state == AREA_STALE)
 		finish(queue, carried, -ESTALE);
 	else
-		go_on_trusted(queue, carried);
+		load_and_go_on(queue, carried);
 }
 
 /* Its chunks are held. */
@@ -535,7 +547,7 @@ static void trust_area(struct target_queue *queue, struct carried *carried)
 	if (state == AREA_STALE) {
 		finish(queue, carried, -ESTALE);
 	} else if (state == AREA_GOOD) {
-		go_on_trusted(queue, carried);
+		load_and_go_on(queue, carried);
 	} else {
 		carried->loaded = 0;
 		carried->bytes = aligned_alloc(ALIGN, area_piece(all));
@@ -606,8 +618,7 @@ static void step_on(struct target_queue *queue, struct carried *carried)
 		go_on_with_area(queue, carried);
 		break;
 	case LOAD:
-		if (!load_tags(queue, carried))
-			move_data(queue, carried);
+		load_and_go_on(queue, carried);
 		break;
 	case DATA:
 		end_data(queue, carried);
@@ -645,8 +656,8 @@ static void go_in_place(struct target_queue *queue, struct carried *carried)
 		finish(queue, carried, -ENOMEM);
 	else if (is_trusted(queue->all))
 		trust_area(queue, carried);
-	else if (!load_tags(queue, carried))
-		move_data(queue, carried);
+	else
+		load_and_go_on(queue, carried);
 }
 
 /* ---- through the journal ---- */
@@ -735,7 +746,7 @@ static void integrity_issue(struct target_queue *queue, struct ndio_subrequest *
 		want_turn(queue, carried);
 	else if (sub->op == OP_READ && queue->seat)
 		read_over_journal(queue, carried);
-	else if (sub->op == OP_WRITE && queue->seat)
+	else if (sub->op == OP_WRITE && queue->seat && !is_trusted(queue->all))
 		give_order(queue, carried, ORDER_WRITE);
 	else if (op_carries_data(sub->op))
 		go_in_place(queue, carried);
@@ -1075,6 +1086,7 @@ static int open_tags(struct integrity_target *all, const struct target_integrity
 		.start = all->start,
 		.layout = &all->layout,
 		.tags = &all->tags,
+		.areas = is_trusted(all) ? &all->areas : NULL,
 		.memory = cache / 2,
 		.notice = &all->notice,
 		.name = all->below->name,
@@ -1094,15 +1106,15 @@ static int open_areas(struct integrity_target *all, const struct target_integrit
 		      struct error *err)
 {
 	uint64_t cache = options->cache ? options->cache : INTEGRITY_CACHE;
+	int ret;
 
-	if (options->journal)
-		return error_set(err, ENOTSUP, "%s: integrity: no trust file with a journal yet",
-				 all->below->name);
-	all->batch = aligned_alloc(ALIGN, BATCH * TAG_CHUNK);
-	if (!all->batch)
+	all->batch = options->journal ? NULL : aligned_alloc(ALIGN, BATCH * TAG_CHUNK);
+	if (!all->batch && !options->journal)
 		return error_set(err, ENOMEM, "%s: no memory", all->below->name);
-	return areas_init(&all->areas, &all->layout, options->trust, options->trust_read_only,
-			  cache / AREAS_SHARE, all->below->name, err);
+	ret = areas_init(&all->areas, &all->layout, options->trust, options->trust_read_only,
+			 cache / AREAS_SHARE, all->below->name, err);
+	all->areas.journaled = options->journal;
+	return ret;
 }
 
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,

@@ -19,7 +19,7 @@
 static struct trusted_disk disk;
 
 /* So many of each: an argument of the program. */
-#define USUAL_ROUNDS 150
+#define USUAL_ROUNDS 60
 static unsigned rounds = USUAL_ROUNDS;
 
 static uint8_t *copy_of(const struct torn_disk *from)
@@ -70,7 +70,7 @@ static void crash_at(long at, enum crash crash, enum torn kind, unsigned steps, 
 /* One course of events, cut off at each write and sync of disk and file; by default at some of them. */
 static void every_cut(bool journal, enum crash crash)
 {
-	long step = rounds > USUAL_ROUNDS ? 1 : CRASHES;
+	long step = rounds > USUAL_ROUNDS ? 1 : 8;
 	bool more = true;
 
 	for (long at = crash; more; at += step) {
@@ -97,7 +97,7 @@ static void every_cut_and_old_disk(bool journal)
 	unsigned found_out = 0;
 	bool more = true;
 
-	for (long at = 2; more; at += rounds > USUAL_ROUNDS ? 1 : 5) {
+	for (long at = 2; more; at += rounds > USUAL_ROUNDS ? 1 : 9) {
 		uint64_t random = 4;
 		uint8_t *old;
 
@@ -173,6 +173,26 @@ static void crashes_of_client_server_and_both(void **state)
 	a_walk_with_crashes(false);
 }
 
+static void with_a_journal_cut_off_anywhere(void **state)
+{
+	(void)state;
+	every_cut(true, CRASH_CLIENT);
+	every_cut(true, CRASH_SERVER);
+	every_cut(true, CRASH_BOTH);
+}
+
+static void with_a_journal_nothing_older_is_taken(void **state)
+{
+	(void)state;
+	every_cut_and_old_disk(true);
+}
+
+static void with_a_journal_crashes_of_client_server_and_both(void **state)
+{
+	(void)state;
+	a_walk_with_crashes(true);
+}
+
 /* ---- attacks ---- */
 
 enum attack {
@@ -184,6 +204,8 @@ enum attack {
 	OLD_TAGS,
 	OLD_AREA,
 	OLD_IMAGE,
+	FLIP_JOURNAL,
+	OLD_JOURNAL,
 	ATTACKS,
 };
 
@@ -252,6 +274,15 @@ static void do_attack(enum attack attack, uint8_t *now, uint8_t *old, uint64_t *
 	case OLD_AREA:
 		copy_area(now, old, block / disk.layout.area_blocks);
 		break;
+	case FLIP_JOURNAL:
+		now[START + SUPERBLOCK_AREA +
+		    torn_random(random) % (disk.layout.sections * disk.layout.section_len)] ^=
+			1u << bit;
+		break;
+	case OLD_JOURNAL:
+		memcpy(now + START + SUPERBLOCK_AREA, old + START + SUPERBLOCK_AREA,
+		       disk.layout.sections * disk.layout.section_len);
+		break;
 	default:
 		memcpy(now, old, disk.disk.size);
 		break;
@@ -296,7 +327,7 @@ static void attack_once(enum attack attack, bool opened, uint8_t *right, uint8_t
 	if (!opened)
 		do_attack(attack, now, old, random);
 	if (trusted_disk_open(&disk) < 0) {
-		assert_int_equal(attack, FLIP_SUPERBLOCK);
+		assert_true(attack == FLIP_SUPERBLOCK || attack == FLIP_JOURNAL);
 		assert_false(opened);
 		return;
 	}
@@ -311,15 +342,19 @@ static void attack_once(enum attack attack, bool opened, uint8_t *right, uint8_t
 	disk.is_cut = false;
 }
 
-static void attacks_are_found_out(void **state)
+/* The older one was cut off, so that its journal has something in it. */
+static void attacked(bool journal)
 {
 	uint64_t random = 3;
 	uint8_t *old, *right, *file;
 
-	(void)state;
-	trusted_disk_init(&disk, false);
-	old = copy_of(&disk.disk);
+	trusted_disk_init(&disk, journal);
 	assert_int_equal(trusted_disk_open(&disk), 0);
+	trusted_disk_walk(&disk, 50, &random);
+	assert_int_equal(trusted_disk_flush(&disk), 0);
+	end_of(CRASH_CLIENT, TORN_ALL, &random);
+	old = copy_of(&disk.disk);
+	open_and_check();
 	trusted_disk_walk(&disk, 500, &random);
 	trusted_disk_close(&disk);
 	right = copy_of(&disk.disk);
@@ -332,6 +367,18 @@ static void attacks_are_found_out(void **state)
 	trusted_disk_free(&disk);
 }
 
+static void attacks_are_found_out(void **state)
+{
+	(void)state;
+	attacked(false);
+}
+
+static void with_a_journal_attacks_are_found_out(void **state)
+{
+	(void)state;
+	attacked(true);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -340,7 +387,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(both_are_cut_off_anywhere),
 		cmocka_unit_test(who_was_cut_off_takes_nothing_older),
 		cmocka_unit_test(crashes_of_client_server_and_both),
+		cmocka_unit_test(with_a_journal_cut_off_anywhere),
+		cmocka_unit_test(with_a_journal_nothing_older_is_taken),
+		cmocka_unit_test(with_a_journal_crashes_of_client_server_and_both),
 		cmocka_unit_test(attacks_are_found_out),
+		cmocka_unit_test(with_a_journal_attacks_are_found_out),
 	};
 
 	if (argc > 1)
