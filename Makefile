@@ -133,8 +133,9 @@ DOORS_QUICK := $(filter $(patsubst %,tests/integration/%.sh@serve,bad-file fence
 	       $(DOORS))
 CEPH        := $(call chosen,$(wildcard tests/engines/*.sh))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
-# Without those that take longest: servers and gateways that go away, and attaching that is undone.
-VM_QUICK    := $(filter-out $(patsubst %,tests/vm/%.sh,attach-gone attach-undone integrity-journal tokens),$(VM))
+# Without those that take longest: servers and gateways that go away, attaching that is undone, a kernel that
+# carries out many journals.
+VM_QUICK    := $(filter-out $(patsubst %,tests/vm/%.sh,attach-gone attach-undone integrity-journal integrity-killed tokens),$(VM))
 KERNEL      := build/vm/kernel
 KERNEL_6_12 := build/vm/kernel-6.12
 
