@@ -77,19 +77,22 @@ tang_day() {
 	tang=http://server.example
 	# What its commands have in variables.
 	thumbprint=$thp
-	# The page's disk, and a server's export of it.
-	truncate -s 32M disk.luks
+	must "unlocking: a disk of its own" run_lines tang "$(tang_commands 1 1)"
 	must "a server of the disk" nbdkit --unix /run/export.sock --pidfile /run/export.pid file disk.luks
 	export="nbd+unix:///?socket=/run/export.sock"
-	ok "unlocking: what the page says" run_lines tang "$(tang_commands)"
+	ok "unlocking: the rest of the page" run_lines tang "$(tang_commands 2 99)"
 	end_tang tang
 	ok "with Tang away it doesn't open" not setsid ndio info --token any "$export" </dev/null
 	ok "but by its key" ndio info --token any --key-file pass "$export"
 	kill "$(cat /run/export.pid)"
 }
 
+# tang_commands FIRST LAST: of these blocks of the page.
 tang_commands() {
-	awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$root/doc/unlocking.md"
+	awk -v first="$1" -v last="$2" '
+		/^```sh$/ { inside = 1; block++; next }
+		/^```$/ { inside = 0 }
+		inside && block >= first && block <= last' "$root/doc/unlocking.md"
 }
 
 # ---- doc/engines.md ----
