@@ -18,9 +18,9 @@ import limits
 import report
 import scaling
 import work
-from disks import GIB, MIB, TIMED_OFFSET, Failure, check_place, make_luks, run
+from disks import GIB, MIB, TIMED_OFFSET, Failure, check_place, make_integrity, make_luks, run
 from samples import Samples, in_rounds
-from servers import ENCRYPTED, END_TO_END, PLAIN
+from servers import CONTENDERS, ENCRYPTED, END_TO_END, INTEGRITY, PLAIN
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,7 +36,7 @@ class Bench:
         self.jobs, self.who = options.jobs, options.who
         self.samples, self.problems = Samples(), []
         self.raw_disk = {}  # job: fio's options that are its best, once they are known
-        check_place(options.dir, 5 * self.size)
+        check_place(options.dir, 8 * self.size)
         self.dir = tempfile.mkdtemp(prefix="disks-", dir=options.dir)
         atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
         self.names = {
@@ -46,6 +46,7 @@ class Bench:
             "load": f"{build}/tests/clients/load",
             "ndio_load": f"{build}/tests/clients/ndio-load",
             "key": self.path("key"), "luks1": self.path("luks1"), "luks2": self.path("luks2"),
+            **{name: self.path(name) for name in ("direct", "journal", "trusted", "trust")},
             "size": str(TIMED_OFFSET + self.size),
         }
         self.disks = [self.names["luks1"], self.names["luks2"]]
@@ -55,12 +56,18 @@ class Bench:
     def path(self, name):
         return os.path.join(self.dir, name)
 
-    def need_disks(self):
+    def need_disks(self, who):
         """Made when a part needs them first."""
-        if os.path.exists(self.disks[0]):
-            return
-        for version, path in enumerate(self.disks, 1):
-            make_luks(path, version, TIMED_OFFSET + self.size, self.names["key"])
+        words = {word for name in who for word in CONTENDERS[name].command or ()}
+        for version, path in enumerate(self.disks[:2], 1):
+            if not os.path.exists(path):
+                make_luks(path, version, TIMED_OFFSET + self.size, self.names["key"])
+        for name in "direct", "journal", "trusted":
+            path = self.names[name]
+            if "{%s}" % name in words and path not in self.disks:
+                make_integrity(self.names["ndio"], path, TIMED_OFFSET + self.size, self.names["key"],
+                               name == "journal", self.names["trust"] if name == "trusted" else None)
+                self.disks.append(path)
 
     def chosen_jobs(self, jobs):
         return [job for job in jobs if not self.jobs or job in self.jobs]
@@ -103,7 +110,7 @@ def measure_servers(bench):
     for connections in (1, 4):
         for job in bench.chosen_jobs(work.JOBS):
             work.compare(bench, "servers", work.JOBS[job], connections,
-                         bench.chosen_who(PLAIN + ENCRYPTED + END_TO_END))
+                         bench.chosen_who(PLAIN + ENCRYPTED + END_TO_END + INTEGRITY))
 
 
 def measure_goals(bench):

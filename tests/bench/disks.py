@@ -61,6 +61,16 @@ def make_luks(path, version, size, key, sparse=False):
     format_luks(path, version, key)
 
 
+def make_integrity(ndio, path, size, key, journal, trust=None):
+    """A volume of size bytes and some more, each sector with a tag; and the file that says what it was."""
+    fill(path, HEADER[2] + size + size // 64 + 64 * MIB)
+    run(ndio, "format", "--yes", "--key-file", key, "--integrity", "aead", "--sector-size", "4096",
+        "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+        *([] if journal else ["--integrity-no-journal"]), path)
+    if trust:
+        run(ndio, "trust", "--key-file", key, "--trust", trust, path)
+
+
 def drop_caches(paths):
     for path in paths:
         fd = os.open(path, os.O_RDONLY)

@@ -14,6 +14,7 @@ def ratio(row, goal, job, metric, a, b, bound="at least", or_disk=None, limit=No
 
 
 OURS = {"LUKS1": "ndio-luks1", "LUKS2, 4096": "ndio-luks2"}
+INTEGRITY = {"serve-direct": "ndio serve, aead, no journal,", "serve-journal": "ndio serve, aead, journal,"}
 
 GOALS = [
     *(ratio(f"{label} over own unencrypted, {work}", goal, job, metric, who, "ndio")
@@ -67,6 +68,19 @@ GOALS = [
       for depth, goal in ((32, 1.8), (1, 1.4))),
     ratio("CPU seconds per GiB: ndio serve over the plugin, LUKS2, 4096, random read 4 KiB", 0.6,
           "rand-read-32", "cpu_s/GiB", "serve-luks2", "ndio-luks2", "at most"),
+    *(ratio(f"{label} over LUKS2, 4096, {work}", goal, job, metric, who, "serve-luks2")
+      for work, job, metric, goals in [
+          ("sequential read", "seq-read", "MiB/s", (0.85, 0.85)),
+          ("random read 4 KiB depth 32", "rand-read-32", "IOPS", (0.8, 0.8)),
+          ("sequential write", "seq-write", "MiB/s", (0.8, 0.5)),
+          ("random write 4 KiB depth 32", "rand-write-32", "IOPS", (0.5,))] # a journal's has none
+      for (who, label), goal in zip(INTEGRITY.items(), goals)),
+    *(ratio(f"aead with a trust file over one without, {work}", 0.9, job, metric,
+            "serve-trusted", "serve-direct")
+      for work, job, metric in [
+          ("sequential read", "seq-read", "MiB/s"), ("sequential write", "seq-write", "MiB/s"),
+          ("random read 4 KiB depth 32", "rand-read-32", "IOPS"),
+          ("random write 4 KiB depth 32", "rand-write-32", "IOPS")]),
     Goal("peak memory of ndio serve above its start, 16 requests of 32 MiB, in MiB", "at most", 64,
          "scaling", "memory", "grown_MiB", ("serve-luks2", 1), None, "-"),
     Goal("peak memory above nbdkit null, 16 requests of 32 MiB, in MiB", "at most", 64,

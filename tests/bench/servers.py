@@ -78,11 +78,19 @@ CONTENDERS = {contender.who: contender for contender in [
                              "driver=luks,key-secret=key,file.driver=nbd,"
                              "file.server.type=unix,file.server.path={behind}"],
               1, "qemu-luks1", None, "nbdkit-file"),
+    # Each sector with a tag (AES-GCM). What has a trust file no other program may write.
+    Contender("serve-direct", "ndio serve aead, no journal",
+              SERVE + ["--key-file={key}", "{direct}"], 2, "serve-direct"),
+    Contender("serve-journal", "ndio serve aead, journal",
+              SERVE + ["--key-file={key}", "{journal}"], 2, "serve-journal"),
+    Contender("serve-trusted", "ndio serve aead, no journal, trust file",
+              SERVE + ["--key-file={key}", "--trust={trust}", "{trusted}"], 2, "serve-trusted"),
 ]}
 PLAIN = ["disk", "disk-plain", "null", "bare", "serve", "ndio", "ndio-nosr", "nbdkit-file", "qemu",
          "nbd-server"]
 ENCRYPTED = ["serve-luks2", "serve-luks1", "ndio-luks2", "ndio-luks1", "ndio-luks1-nosr",
              "qemu-luks1", "nbdkit-luks1"]
+INTEGRITY = ["serve-direct", "serve-journal", "serve-trusted"]
 END_TO_END = ["serve-gateway", "ndio-gateway", "qemu-gateway"]
 
 

@@ -172,7 +172,7 @@ def timed(bench, contender, job, connections, number):
 
 def compare(bench, part, job, connections, who):
     """One job, the contenders in turn."""
-    bench.need_disks()
+    bench.need_disks(who)
     who = [name for name in who if CONTENDERS[name].only in (None, job.rw)]
 
     def check_one(name):
