@@ -27,8 +27,8 @@ const char *error_reason(int errnum)
 	case ENOTCONN:
 		return "the connection to the server is lost";
 	case ESTALE:
-		return "the server has another disk now, or has lost what it had acknowledged: it "
-		       "must be opened anew";
+		return "the server has another disk now, or has lost what it had acknowledged, or gives "
+		       "back an older one: it must be opened anew";
 	case EILSEQ:
 		return "its integrity is broken: what lies there isn't what was written";
 	default:
