@@ -16,7 +16,7 @@ static size_t leaves_of(uint64_t tags_len)
 	return (tags_len + TRUST_LEAF - 1) / TRUST_LEAF;
 }
 
-static size_t pages_of(size_t leaves)
+static size_t pages_of_leaves(size_t leaves)
 {
 	return (leaves + TRUST_PAGE - 1) / TRUST_PAGE;
 }
@@ -34,7 +34,7 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 				 "%s: integrity: it hasn't as many areas as the trust file", name);
 	*areas = (struct areas){ .layout = layout, .trust = trust, .read_only = read_only };
 	areas->leaves = leaves_of(tags_len);
-	areas->pages = pages_of(areas->leaves);
+	areas->pages = pages_of_leaves(areas->leaves);
 	areas->max = max_u64(max / (sizeof(struct area) + areas->pages * TRUST_HASH), 1);
 	mutex_init_short(&areas->lock);
 	return 0;
@@ -204,7 +204,7 @@ static int hash_pages(const uint8_t *leaves, size_t count, uint8_t *pages)
 {
 	int ret = 0;
 
-	for (size_t i = 0; ret == 0 && i < pages_of(count); i++)
+	for (size_t i = 0; ret == 0 && i < pages_of_leaves(count); i++)
 		ret = trust_hash_page(leaves + i * TRUST_PAGE * TRUST_HASH,
 				      min_u64(count - i * TRUST_PAGE, TRUST_PAGE),
 				      pages + i * TRUST_HASH);
@@ -213,10 +213,11 @@ static int hash_pages(const uint8_t *leaves, size_t count, uint8_t *pages)
 
 static int hash_area(const struct areas *areas, const struct area *area, uint8_t *hash)
 {
-	return trust_hash_pages(area->pages, pages_of(areas_leaves(areas, area->number)), hash);
+	return trust_hash_pages(area->pages, pages_of_leaves(areas_leaves(areas, area->number)),
+				hash);
 }
 
-static void doubt(struct areas *areas, struct area *area)
+static void doubt_area(struct areas *areas, struct area *area)
 {
 	if (area->doubtful)
 		return;
@@ -258,7 +259,7 @@ static void accept_area(struct areas *areas, struct area *area, const uint8_t *l
 		return;
 	/* What a flush hasn't covered yet may still be lost; but not what a journal was carried out for. */
 	if (trust_is_in_doubt(areas->trust, area->number) && !areas->journaled)
-		doubt(areas, area);
+		doubt_area(areas, area);
 	else if (verdict == TRUST_UNKNOWN || trust_is_in_doubt(areas->trust, area->number))
 		remember(areas, area);
 }
@@ -284,12 +285,12 @@ bool areas_check(struct areas *areas, const struct area *area, size_t first, con
 	uint8_t pages[TAG_PAGES * TRUST_HASH];
 	bool same;
 
-	assert(first % TRUST_PAGE == 0 && pages_of(count) <= TAG_PAGES);
+	assert(first % TRUST_PAGE == 0 && pages_of_leaves(count) <= TAG_PAGES);
 	if (hash_pages(leaves, count, pages) < 0)
 		return false;
 	pthread_mutex_lock(&areas->lock);
 	same = memcmp(area->pages + first / TRUST_PAGE * TRUST_HASH, pages,
-		      pages_of(count) * TRUST_HASH) == 0;
+		      pages_of_leaves(count) * TRUST_HASH) == 0;
 	pthread_mutex_unlock(&areas->lock);
 	return same;
 }
@@ -327,7 +328,7 @@ void areas_touch(struct areas *areas, struct area *area)
 {
 	pthread_mutex_lock(&areas->lock);
 	area->touched = areas->turn;
-	doubt(areas, area);
+	doubt_area(areas, area);
 	pthread_mutex_unlock(&areas->lock);
 }
 
@@ -394,7 +395,7 @@ static int intend_page(struct areas *areas, struct area *area, struct tag_chunk 
 		memcpy(was, now, count * TRUST_HASH);
 		ret = hash_pages(was, count, area->pages + first / TRUST_PAGE * TRUST_HASH);
 	}
-	doubt(areas, area);
+	doubt_area(areas, area);
 	pthread_mutex_unlock(&areas->lock);
 	return ret;
 }
@@ -449,7 +450,7 @@ static int settle_some(struct areas *areas, bool all, struct area **rest, struct
 		*rest = area->next_doubtful;
 		area->doubtful = false;
 		if (!all || area->touched >= areas->turn || ret < 0)
-			doubt(areas, area);
+			doubt_area(areas, area);
 	}
 	return ret;
 }
@@ -476,7 +477,7 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 
 		rest = area->next_doubtful;
 		area->doubtful = false;
-		doubt(areas, area);
+		doubt_area(areas, area);
 	}
 	if (ret == 0)
 		evict_areas(areas);
@@ -488,7 +489,7 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 
 size_t areas_pages_of(const struct areas *areas, uint64_t number)
 {
-	return pages_of(areas_leaves(areas, number));
+	return pages_of_leaves(areas_leaves(areas, number));
 }
 
 void areas_pages(struct areas *areas, const struct area *area, uint8_t *pages)
@@ -517,7 +518,7 @@ int areas_wrote(struct areas *areas, struct area *area, const uint8_t *pages, co
 	pthread_mutex_lock(&areas->lock);
 	memcpy(area->pages, pages, areas->pages * TRUST_HASH);
 	area->touched = areas->turn;
-	doubt(areas, area);
+	doubt_area(areas, area);
 	if (err)
 		ret = trust_wrote(areas->trust, area->number, hash, err);
 	pthread_mutex_unlock(&areas->lock);
@@ -542,7 +543,7 @@ void areas_copied(struct areas *areas)
 		next = area->next_doubtful;
 		area->doubtful = false;
 		if (area->touched >= areas->copy_turn)
-			doubt(areas, area);
+			doubt_area(areas, area);
 	}
 	evict_areas(areas);
 	pthread_mutex_unlock(&areas->lock);
