@@ -407,6 +407,7 @@ static void start_reading(struct copy *copy)
 static void copy_to_end(struct copy *copy, struct copy_report *report)
 {
 	struct progress progress;
+	enum ndio_close_how how;
 
 	interrupt_catch(copy->wake_fd);
 	progress_start(&progress, &copy->options->progress, copy->wake_fd, 0);
@@ -419,9 +420,10 @@ static void copy_to_end(struct copy *copy, struct copy_report *report)
 		wait_for_landing(copy);
 	else
 		endpoint_unmark(copy->dst);
-	/* When both are closed, all callbacks have run. */
+	/* When both are closed, all callbacks have run. What was written whole has its journal emptied. */
+	how = is_stopped(copy) ? NDIO_CLOSE_CANCEL : NDIO_CLOSE_WAIT;
 	endpoint_close_volume(copy->src, NDIO_CLOSE_CANCEL);
-	endpoint_close_volume(copy->dst, NDIO_CLOSE_CANCEL);
+	endpoint_close_volume(copy->dst, how);
 	copy_report_on(copy, report);
 	progress_end(&progress, report->done, report->total, copy->error == 0);
 	interrupt_defer();

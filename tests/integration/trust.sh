@@ -195,6 +195,21 @@ ok "one that can't be written is known by the file alone" "$ndio" trust --trust 
 ok "which opens it" sealed --trust "$T/ro" "$(uri ro)"
 ok "sealed it can't be" fails "it can only be read" "$ndio" trust --key-file "$T/pass" "$(uri ro)"
 stop_server ro
+# What is copied to a server is there as it would be on a file: said nothing of, and nothing left to be done.
+for how in "" --integrity-no-journal; do
+	rm -f "$T/far" "$T/far.trust"
+	# shellcheck disable=SC2086
+	ok "a disk for a server${how:+, $how}" "$ndio" format --size 24M --integrity aead $how --key-file "$T/pass" \
+		"${cheap[@]}" --trust "$T/far.trust" "$T/far"
+	start_stock far file "$T/far"
+	is "is copied to, and nothing is said" "$("$ndio" copy --dst-key-file "$T/pass" --dst-trust "$T/far.trust" \
+		"$T/data" "$(uri far)" 2>&1)" ""
+	stop_server far
+	start_stock far --readonly file "$T/far"
+	ok "can be read where it can't be written" "$ndio" copy --src-key-file "$T/pass" --src-trust "$T/far.trust" \
+		"$(uri far)" null:
+	stop_server far
+done
 truncate -s 4M "$T/data.img"
 truncate -s 4M "$T/apart"
 cryptsetup --batch-mode luksFormat --type luks2 "${cheap[@]}" --luks2-keyslots-size 1M --header "$T/apart" \
