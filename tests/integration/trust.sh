@@ -81,10 +81,10 @@ ok "a key is added" key add --new-key-file "$T/new" --trust "$trust" "${cheap[@]
 ok "the file knows it" trusted "$disk"
 ok "and the header says so" sealed "$disk"
 cp "$disk" "$T/revoked"
-ok "it is changed" "$ndio" key change --slot 1 --key-file "$T/new" --new-key-file "$T/third" --trust "$trust" "${cheap[@]}" "$disk" >/dev/null
+ok "it is changed" "$ndio" key change --slot 1 --key-file "$T/new" --new-key-file "$T/third" --trust "$trust" "${cheap[@]}" "$disk"
 ok "and removed" key remove --slot 1 --trust "$trust"
 ok "the file knows that" trusted "$disk"
-ok "the revoked passphrase opens the older header" "$ndio" info --size --key-file "$T/new" "$T/revoked" >/dev/null
+ok "the revoked passphrase opens the older header" "$ndio" info --size --key-file "$T/new" "$T/revoked"
 ok "but not with the file" fails "key slot 1 is new" "$ndio" info --size --key-file "$T/new" --trust "$trust" "$T/revoked"
 ok "without a key it is no longer sealed" fails "$stale" "$ndio" key remove --force --slot 7 --trust "$trust" "$T/revoked"
 cp "$disk" "$T/saved"
@@ -117,7 +117,7 @@ ok "copied to" "$ndio" copy --dst-key-file "$T/pass" --dst-trust "$trust" "$T/da
 ok "and from" "$ndio" copy --src-key-file "$T/pass" --src-trust "$trust" "$disk" "$T/back"
 ok "that" cmp "$T/data" "$T/back"
 ok "compared" "$ndio" compare --src-key-file "$T/pass" --src-trust "$trust" "$disk" "$T/data"
-ok "mapped" "$ndio" map --key-file "$T/pass" --trust "$trust" "$disk" >/dev/null
+ok "mapped" "$ndio" map --key-file "$T/pass" --trust "$trust" "$disk"
 ok "a door opens it" start_door door "$disk" "passphrase=+$T/pass" "trust=$trust"
 ok "it has that" holds door "$T/data"
 ok "ends" stop_server door
