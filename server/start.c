@@ -63,10 +63,10 @@ static int open_channels(bool tell)
 	return 0;
 }
 
-static void close_channels(bool cancel)
+static void close_channels(void)
 {
 	lender_close(lender);
-	workers_close(workers, cancel);
+	workers_close(workers, false);
 	lender = NULL;
 	workers = NULL;
 }
@@ -166,7 +166,7 @@ int start_get_ready(void)
 			return -1;
 	}
 	ret = open_channels(true);
-	close_channels(false);
+	close_channels();
 	if (ret == 0 && metrics_open(config.metrics, &report_notice, &metrics, &err) < 0)
 		return FAIL("%s", err.text);
 	return ret;
@@ -208,7 +208,7 @@ void start_unload(void)
 	stop_hurrier();
 	metrics_close(metrics);
 	fences_clear(&fences);
-	close_channels(true);
+	close_channels();
 	if (volume && ndio_debug_stats)
 		stats_print(&volume->stats, "ndio.stats.", stderr);
 	volume_close(volume);

@@ -180,7 +180,24 @@ behind_a_gateway() {
 	ok "gateway: and its server" stop_server store
 }
 
+# What was written and not flushed isn't lost when a server is told to end.
+ends_by_itself() { # FORMAT-OPTION...
+	rm -f "$disk"
+	ok "an end${*:+, $*}: a disk" "$ndio" format --key-file "$T/pass" "${cheap[@]}" --size 24M --integrity aead "$@" "$disk"
+	ok "an end: its server" start_store
+	ok "an end: a gateway" start_gateway 60
+	ok "an end: it is written, and not flushed" py disk 'h.pwrite(data(65536), 1 << 20)'
+	ok "an end: the gateway ends" stop_server disk
+	is "an end: and says nothing of it" "$(grep -c integrity "$T/disk.log")" 0
+	ok "an end: its server, too" stop_server store
+	ok "an end: it is opened" start_door disk "$disk" "$key"
+	ok "an end: all is there" py disk 'same(h.pread(65536, 1 << 20), data(65536))'
+	ok "an end: it ends" stop_server disk
+}
+
 behind_a_gateway
+ends_by_itself
+ends_by_itself --integrity-no-journal
 killed "AES-GCM" 4096 --integrity aead
 killed "HMAC, sectors of 512" 512 --integrity hmac-sha256
 done_testing
