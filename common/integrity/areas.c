@@ -371,7 +371,7 @@ int areas_make_room(struct areas *areas, size_t *pages, struct error *err)
 {
 	size_t left = TRUST_LOG - min_u64(areas->trust->pending_count, TRUST_LOG);
 
-	*pages = max_u64(min_u64(TRUST_RECORDS, left) / (2 * TRUST_PAGE), TAG_PAGES);
+	*pages = max_u64(min_u64(TRUST_RECORDS, left) / (2 * TRUST_PAGE + 1), TAG_PAGES);
 	return trust_make_room(areas->trust, TRUST_RECORDS, err);
 }
 
@@ -400,6 +400,25 @@ static int intend_page(struct areas *areas, struct area *area, struct tag_chunk 
 	return ret;
 }
 
+/* An area that was loaded since areas_begin(): what it was is recorded before what it becomes, or the
+ * next one would take it for the newest. With the lock held. */
+static int record_before(struct areas *areas, uint64_t number, struct error *err)
+{
+	struct area_seen *seen = areas->seen;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < areas->seen_count;) {
+		if (seen[i].number != number) {
+			i++;
+			continue;
+		}
+		ret = trust_saw(areas->trust, number, seen[i].hash, err);
+		if (ret == 0)
+			seen[i] = seen[--areas->seen_count];
+	}
+	return ret;
+}
+
 int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *chunk_bytes,
 		 struct error *err)
 {
@@ -412,6 +431,7 @@ int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *
 	pthread_mutex_lock(&areas->lock);
 	area = *area_place(areas, number);
 	assert(area && area->state != AREA_LOADING);
+	ret = record_before(areas, number, err);
 	pthread_mutex_unlock(&areas->lock);
 	for (size_t page = run->first; ret == 0 && page < run->first + run->count; page++) {
 		size_t leaf = page * TRUST_PAGE;

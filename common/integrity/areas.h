@@ -12,7 +12,7 @@
  *
  * Tags are written by one thread at a time, who has the sweep's turn:
  *
- *   areas_begin()   what was seen is recorded
+ *   areas_begin()   what was seen is recorded; of an area that is seen later, before it is intended
  *   areas_intend()  for each chunk that is to be written; then
  *   areas_sync()    once for all of them; then they are written. Again, until nothing is dirty;
  *   areas_settle()  when that was flushed: areas are what they are now, and nothing else

@@ -193,6 +193,73 @@ static void with_a_journal_crashes_of_client_server_and_both(void **state)
 	a_walk_with_crashes(true);
 }
 
+/* ---- who is seen when ---- */
+
+static void write_by_another(void *opaque)
+{
+	struct target_queue *queue = disk.queue;
+
+	disk.queue = opaque;
+	assert_int_equal(trusted_disk_write(&disk, 3 * disk.layout.area_blocks, 1, false), 0);
+	disk.queue = queue;
+}
+
+/* While one queue sweeps, another writes to an area of which nothing is known yet: that goes with the
+ * same sweep. What the area was before isn't taken for the newest later. */
+static void an_area_seen_during_a_sweep(void **state)
+{
+	const struct target_ops *ops;
+	struct target_queue *other;
+	uint64_t random = 5;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	trusted_disk_forget(&disk);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	ops = disk.target->ops;
+	other = ops->queue_open(disk.target, 4, (struct bvec){ 0 }, &disk.err);
+	assert_non_null(other);
+	assert_int_equal(trusted_disk_write(&disk, 0, 1, false), 0);
+	disk.below.opaque = other;
+	disk.below.wrote = write_by_another;
+	assert_int_equal(trusted_disk_flush(&disk), 0);
+	assert_null(disk.below.wrote);
+	assert_int_equal(trusted_disk_write(&disk, 1, 1, false), 0);
+	disk.left = 2; /* the trust file is written and synced, and then it is over */
+	assert_int_equal(trusted_disk_flush(&disk), -EIO);
+	ops->queue_close(other);
+	end_of(CRASH_CLIENT, TORN_ALL, &random);
+	open_and_check();
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
+/* Who was cut off before his flush left an area in doubt. Who reads it and loses the server loses nothing,
+ * and isn't told that he did. */
+static void doubts_are_no_loss(void **state)
+{
+	uint64_t random = 6;
+	unsigned told;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_int_equal(trusted_disk_write(&disk, 0, 1, true), 0);
+	assert_int_equal(trusted_disk_write(&disk, 0, 1, false), 0);
+	disk.left = 3; /* the file, its sync, the tags; not the flush */
+	assert_int_equal(trusted_disk_flush(&disk), -EIO);
+	end_of(CRASH_CLIENT, TORN_ALL, &random);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_int_equal(trusted_disk_read(&disk, 0), disk.written[0]);
+	told = disk.told;
+	disk.is_cut = disk.by_server = true;
+	end_of(CRASH_SERVER, TORN_ALL, &random);
+	assert_int_equal(disk.told, told);
+	open_and_check();
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
 /* ---- attacks ---- */
 
 enum attack {
@@ -390,6 +457,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(with_a_journal_cut_off_anywhere),
 		cmocka_unit_test(with_a_journal_nothing_older_is_taken),
 		cmocka_unit_test(with_a_journal_crashes_of_client_server_and_both),
+		cmocka_unit_test(an_area_seen_during_a_sweep),
+		cmocka_unit_test(doubts_are_no_loss),
 		cmocka_unit_test(attacks_are_found_out),
 		cmocka_unit_test(with_a_journal_attacks_are_found_out),
 	};

@@ -77,9 +77,17 @@ static int64_t run(struct torn_target *torn, struct ndio_subrequest *sub)
 
 static void torn_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
+	void (*wrote)(void *opaque) = NULL;
+
 	pthread_mutex_lock(&queue->target->lock);
 	sub->result = run(queue->target, sub);
+	if (sub->op == OP_WRITE) {
+		wrote = queue->target->wrote;
+		queue->target->wrote = NULL;
+	}
 	pthread_mutex_unlock(&queue->target->lock);
+	if (wrote)
+		wrote(queue->target->opaque);
 	landed_add(&queue->landed, sub);
 }
 

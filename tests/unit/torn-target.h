@@ -16,6 +16,8 @@ struct torn_target {
 	long *left;   /* writes and flushes until the cut; less than 0: none comes */
 	bool *is_cut; /* from then on; both may be shared */
 	unsigned reads;
+	void (*wrote)(void *opaque); /* what else happens then; once. Or NULL */
+	void *opaque;
 };
 
 /* Closing the target leaves the disk as it is. */

@@ -257,7 +257,7 @@ static void fill_disk(struct trusted_disk *disk)
 	memcpy(disk->disk.safe, disk->disk.now, disk->disk.size);
 }
 
-static void make_trust(struct trusted_disk *disk)
+static void make_file(struct trusted_disk *disk)
 {
 	struct trust_volume volume = {
 		.uuid = "uuid",
@@ -270,6 +270,11 @@ static void make_trust(struct trusted_disk *disk)
 
 	torn_disk_init(&disk->file, TRUSTED_TRUST);
 	assert_int_equal(trust_make(&io, &volume, "{}", &disk->err), 0);
+}
+
+static void make_trust(struct trusted_disk *disk)
+{
+	make_file(disk);
 	assert_int_equal(trusted_disk_open(disk), 0);
 	for (unsigned i = 0; i < TRUSTED_BLOCKS; i++)
 		assert_int_equal(trusted_disk_read(disk, i), 1);
@@ -295,6 +300,12 @@ void trusted_disk_init(struct trusted_disk *disk, bool journal)
 	superblock_write(&superblock, disk->disk.now + START);
 	fill_disk(disk);
 	make_trust(disk);
+}
+
+void trusted_disk_forget(struct trusted_disk *disk)
+{
+	torn_disk_free(&disk->file);
+	make_file(disk);
 }
 
 void trusted_disk_free(struct trusted_disk *disk)

@@ -41,6 +41,9 @@ struct trusted_disk {
 void trusted_disk_init(struct trusted_disk *disk, bool journal);
 void trusted_disk_free(struct trusted_disk *disk); /* it isn't open */
 
+/* Another trust file, that knows nothing of any area. */
+void trusted_disk_forget(struct trusted_disk *disk);
+
 /* 0, or a negative errno; nothing is cut off until left is set. */
 int trusted_disk_open(struct trusted_disk *disk);
 
