@@ -930,22 +930,22 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 	return queue;
 }
 
-/* Nobody knows whose flush is the last, so each that goes sweeps. */
+/* Nobody knows whose flush is the last, so each that goes sweeps. What only stays in doubt is no loss. */
 static void sweep_at_end(struct target_queue *queue)
 {
 	struct integrity_target *all = queue->all;
 	struct ndio_subrequest *late = NULL;
+	bool dirty = tags_dirty_pages(&all->tags) > 0;
 	int ret;
 
-	bool doubts = is_trusted(all) && areas_has_doubts(&all->areas);
-
-	if ((!tags_dirty_pages(&all->tags) && !doubts) || !integrity_is_up(queue))
+	if ((!dirty && !(is_trusted(all) && areas_has_doubts(&all->areas))) ||
+	    !integrity_is_up(queue))
 		return;
 	pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
 	ret = sweep(queue, true, &late);
 	pthread_mutex_unlock(&all->turn);
 	assert(!late);
-	if (ret < 0)
+	if (ret < 0 && dirty)
 		notice_tell(&all->notice,
 			    "%s: integrity: writing tags: %s: blocks that were written since the "
 			    "last flush can't be read any more",
