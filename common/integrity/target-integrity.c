@@ -1187,6 +1187,7 @@ void target_integrity_facts(struct target *target, struct target_integrity_facts
 	*facts = (struct target_integrity_facts){
 		.layout = all->layout,
 		.bad = atomic_load(&all->bad),
+		.trusted = is_trusted(all),
 		.stale = is_trusted(all) ? areas_stale(&all->areas) : 0,
 		.dirty_pages = tags_dirty_pages(&all->tags),
 	};

@@ -50,7 +50,8 @@ void target_integrity_tell_bad(struct target *target, uint64_t offset, bool neve
 struct target_integrity_facts {
 	struct layout layout;
 	uint64_t bad;       /* blocks read whose tag was wrong */
-	uint64_t stale;     /* areas that weren't what the trust file says */
+	bool trusted;       /* there is a trust file */
+	uint64_t stale;     /* areas that weren't what it says */
 	size_t dirty_pages; /* of tags */
 };
 bool target_is_integrity(const struct target *target);

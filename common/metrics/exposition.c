@@ -262,6 +262,23 @@ static void put_server_tls(const struct writer *w)
 	}
 }
 
+/* ---- of what some disks have ---- */
+
+static bool has_server(const struct exposition_volume *volume)
+{
+	return volume->has_server;
+}
+
+static bool has_integrity(const struct exposition_volume *volume)
+{
+	return volume->has_integrity;
+}
+
+static bool has_trust(const struct exposition_volume *volume)
+{
+	return volume->is_trusted;
+}
+
 static uint64_t get_waiting(const struct exposition_volume *volume)
 {
 	return volume->waiting;
@@ -277,30 +294,47 @@ static uint64_t get_unflushed(const struct exposition_volume *volume)
 	return volume->unflushed;
 }
 
-static void put_server(const struct writer *w)
+static uint64_t get_bad_blocks(const struct exposition_volume *volume)
 {
-	static const struct {
-		const char *name;
-		enum type type;
-		const char *unit, *help;
-		uint64_t (*get)(const struct exposition_volume *volume);
-	} all[] = {
-		{ "ndio_waiting", GAUGE, NULL, "1: the disk's server is away; 0: it is there.",
-		  get_waiting },
-		{ "ndio_reconnects", COUNTER, NULL, "How often the disk's server has come back.",
-		  get_reconnects },
-		{ "ndio_unflushed_bytes", GAUGE, "bytes",
-		  "What is kept since the disk's server may lose it.", get_unflushed },
-	};
-	bool has_server = false;
+	return volume->bad_blocks;
+}
+
+static uint64_t get_stale_areas(const struct exposition_volume *volume)
+{
+	return volume->stale_areas;
+}
+
+static const struct some_have {
+	const char *name;
+	enum type type;
+	const char *unit, *help;
+	bool (*has)(const struct exposition_volume *volume);
+	uint64_t (*get)(const struct exposition_volume *volume);
+} some_have[] = {
+	{ "ndio_waiting", GAUGE, NULL, "1: the disk's server is away; 0: it is there.", has_server,
+	  get_waiting },
+	{ "ndio_reconnects", COUNTER, NULL, "How often the disk's server has come back.",
+	  has_server, get_reconnects },
+	{ "ndio_unflushed_bytes", GAUGE, "bytes",
+	  "What is kept since the disk's server may lose it.", has_server, get_unflushed },
+	{ "ndio_bad_blocks", COUNTER, NULL, "Blocks read that weren't what was written there.",
+	  has_integrity, get_bad_blocks },
+	{ "ndio_stale_areas", COUNTER, NULL, "Areas that aren't what the trust file says.",
+	  has_trust, get_stale_areas },
+};
+
+static void put_some(const struct writer *w, const struct some_have *metric)
+{
+	bool described = false;
 
 	FOR_ALL(volume, w)
-	has_server = has_server || volume->has_server;
-	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && has_server; i++) {
-		put_metadata(w, all[i].name, all[i].type, all[i].unit, all[i].help);
-		FOR_ALL(volume, w)
-		if (volume->has_server)
-			put(w, all[i].name, all[i].type, volume, "", all[i].get(volume));
+	{
+		if (!metric->has(volume))
+			continue;
+		if (!described)
+			put_metadata(w, metric->name, metric->type, metric->unit, metric->help);
+		described = true;
+		put(w, metric->name, metric->type, volume, "", metric->get(volume));
 	}
 }
 
@@ -331,7 +365,8 @@ char *exposition_write(const struct exposition *exposition, enum exposition_form
 	put_connections(&w);
 	put_door(&w);
 	put_server_tls(&w);
-	put_server(&w);
+	for (size_t i = 0; i < sizeof(some_have) / sizeof(some_have[0]); i++)
+		put_some(&w, &some_have[i]);
 	if (format == EXPOSITION_OPENMETRICS)
 		fputs("# EOF\n", w.out);
 	if (fclose(w.out) == 0)

@@ -27,6 +27,10 @@ struct exposition_volume {
 	uint64_t reconnects;
 	uint64_t unflushed;                   /* bytes */
 	char tls_version[16], tls_cipher[48]; /* of the connections to it; "": none */
+
+	bool has_integrity, is_trusted; /* so these are looked for: */
+	uint64_t bad_blocks;            /* read with a tag that is wrong */
+	uint64_t stale_areas;           /* that aren't what the trust file says */
 };
 
 struct exposition {

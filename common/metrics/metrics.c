@@ -1,5 +1,6 @@
 /* One thread, which sleeps until somebody asks, or until the file is to be written anew. It takes no lock
- * that a request waits for, but for a moment that of the session with another server. */
+ * that a request waits for, but for a moment that of the session with another server, and those of a disk
+ * with integrity. */
 #include "metrics/metrics.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include "base/listen.h"
 #include "base/path.h"
 #include "base/thread.h"
+#include "integrity/target-integrity.h"
 #include "metrics/exposition.h"
 #include "metrics/http.h"
 #include "metrics/text-file.h"
@@ -49,6 +51,19 @@ struct metrics {
 
 /* ---- what is told ---- */
 
+static void read_integrity(struct target *target, struct exposition_volume *to)
+{
+	struct target_integrity_facts facts;
+
+	if (!target_is_integrity(target))
+		return;
+	target_integrity_facts(target, &facts);
+	to->has_integrity = true;
+	to->is_trusted = facts.trusted;
+	to->bad_blocks = facts.bad;
+	to->stale_areas = facts.stale;
+}
+
 static void metrics_read_volume(const struct metrics_volume *from, struct exposition_volume *to)
 {
 	const struct target *target = from->volume->disk;
@@ -59,6 +74,7 @@ static void metrics_read_volume(const struct metrics_volume *from, struct exposi
 		.name = from->name && from->name[0] ? from->name : target->name,
 	};
 	meters_sum(from->meters, &to->sum);
+	read_integrity(from->volume->target, to);
 	if (!target_is_nbd(target))
 		return;
 	target_nbd_facts(target, &nbd);

@@ -178,26 +178,35 @@ static void volumes_are_told_metric_by_metric(void **state)
 		  .reconnects = 4,
 		  .unflushed = 4096,
 		  .tls_version = "TLSv1.3",
-		  .tls_cipher = "TLS_AES_128_GCM_SHA256" },
+		  .tls_cipher = "TLS_AES_128_GCM_SHA256",
+		  .has_integrity = true,
+		  .bad_blocks = 7 },
+		{ .name = "three", .has_integrity = true, .is_trusted = true, .stale_areas = 5 },
 	};
 	const struct exposition exposition = {
-		.program = "test", .kinds = op_names, .volumes = volumes, .count = 2
+		.program = "test", .kinds = op_names, .volumes = volumes, .count = 3
 	};
 	char *text = written(&exposition, EXPOSITION_OPENMETRICS);
 
 	has(text, "# TYPE ndio_connections gauge\n"
 		  "ndio_connections{export=\"one\"} 2\n"
 		  "ndio_connections{export=\"two\"} 0\n"
+		  "ndio_connections{export=\"three\"} 0\n"
 		  "# HELP ndio_connections_opened Clients that were let in.\n"
 		  "# TYPE ndio_connections_opened counter\n"
 		  "ndio_connections_opened_total{export=\"one\"} 9\n"
-		  "ndio_connections_opened_total{export=\"two\"} 0\n");
+		  "ndio_connections_opened_total{export=\"two\"} 0\n"
+		  "ndio_connections_opened_total{export=\"three\"} 0\n");
 	has(text, "# TYPE ndio_server_tls info\n"
 		  "ndio_server_tls_info{export=\"two\",version=\"TLSv1.3\","
 		  "cipher=\"TLS_AES_128_GCM_SHA256\"} 1\n");
 	has(text, "# TYPE ndio_waiting gauge\nndio_waiting{export=\"two\"} 1\n");
 	has(text, "# TYPE ndio_reconnects counter\nndio_reconnects_total{export=\"two\"} 4\n");
 	has(text, "# UNIT ndio_unflushed_bytes bytes\nndio_unflushed_bytes{export=\"two\"} 4096\n");
+	has(text, "# TYPE ndio_bad_blocks counter\n"
+		  "ndio_bad_blocks_total{export=\"two\"} 7\n"
+		  "ndio_bad_blocks_total{export=\"three\"} 0\n");
+	has(text, "# TYPE ndio_stale_areas counter\nndio_stale_areas_total{export=\"three\"} 5\n");
 	free(text);
 }
 
@@ -207,6 +216,8 @@ static void what_there_is_none_of_is_left_out(void **state)
 	char *text = written_of(&volume, EXPOSITION_OPENMETRICS);
 
 	has_not(text, "waiting");
+	has_not(text, "bad_blocks");
+	has_not(text, "stale_areas");
 	has_not(text, "tls");
 	has_not(text, "handshakes");
 	free(text);
