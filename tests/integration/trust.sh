@@ -133,57 +133,6 @@ for way in "info --key-file $T/pass --trust $trust" "copy --src-key-file $T/pass
 done
 is "and makes nothing" "$(ls "$T/back3" 2>/dev/null)" ""
 
-# ---- with integrity: the data, too ----
-
-whole=$T/whole known=$T/known
-ok "with integrity" "$ndio" format --size 40M --integrity aead --integrity-no-journal --key-file "$T/pass" "${cheap[@]}" \
-	--trust "$known" "$whole"
-like "all that was written is known" "$("$ndio" info --trust "$known" "$whole")" "areas: *2, of which 2 are known"
-cp "$whole" "$T/week-old"
-ok "it is written" "$ndio" copy --dst-key-file "$T/pass" --dst-trust "$known" "$T/data" "$whole"
-ok "and read" "$ndio" copy --src-key-file "$T/pass" --src-trust "$known" "$whole" null:
-cp "$whole" "$T/newest"
-cp "$T/week-old" "$whole"
-like "an older disk is found out" "$("$ndio" copy --src-key-file "$T/pass" --src-trust "$known" "$whole" null: 2>&1)" \
-	"bytes 0 to 16777215 aren't what they were"
-ok "without the file it isn't" "$ndio" copy --src-key-file "$T/pass" "$whole" null:
-ok "a door tells its clients" start_door door "$whole" "passphrase=+$T/pass" "trust=$known"
-is "of an error, there alone" "$(nbdsh -u "$(uri door)" -c '
-for at in 0, 17 << 20:
-    try:
-        h.pread(4096, at)
-        print("read")
-    except nbd.Error as error:
-        print(error.errno)')" "EIO
-read"
-ok "and ends" stop_server door
-cp "$T/newest" "$whole"
-ok "the newest is good" "$ndio" copy --src-key-file "$T/pass" --src-trust "$known" "$whole" null:
-cp "$known" "$T/known-before"
-start_stock ro --readonly file "$whole"
-ok "one that can't be written is read into a file" "$ndio" trust --trust "$T/of-ro" --key-file "$T/pass" "$(uri ro)"
-like "whole" "$("$ndio" info --trust "$T/of-ro" "$whole")" "areas: *2, of which 2 are known"
-stop_server ro
-
-# Who is stopped in the middle of it leaves nothing.
-start_stock slow --readonly --filter=delay file "$whole" rdelay=100ms
-"$ndio" trust --trust "$T/stopped" --key-file "$T/pass" "$(uri slow)" 2>/dev/null &
-making=$!
-until compgen -G "$T/stopped.*" >/dev/null || ! kill -0 $making 2>/dev/null; do
-	sleep 0.02
-done
-kill -TERM $making
-wait $making
-is "stopped, it dies of that" $? 143
-is "and no file is left" "$(compgen -G "$T/stopped*")" ""
-stop_server slow
-
-# A sector that was changed is nothing to believe.
-printf changed | dd of="$whole" bs=1 seek=$((25 << 20)) conv=notrunc status=none
-like "a broken disk isn't believed" "$("$ndio" trust --again --yes --trust "$known" --key-file "$T/pass" "$whole" 2>&1)" \
-	"its integrity is broken"
-ok "the file is what it was" cmp "$known" "$T/known-before"
-
 # ---- remote, detached, crashed ----
 
 start_stock served file "$disk"
