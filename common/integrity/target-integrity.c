@@ -59,6 +59,7 @@ struct integrity_target {
 	struct areas areas;             /* without a trust file: zeroes */
 	uint8_t *batch;                 /* BATCH chunks; with the turn */
 	pthread_mutex_t turn;           /* to sweep */
+	bool told;                      /* with the turn: what is wrong with the trust file */
 	struct journal_writer *journal; /* or NULL: it is written directly */
 	struct notice notice;
 	void (*closed)(void *opaque);
@@ -305,8 +306,11 @@ static int sweep(struct target_queue *queue, bool flush, struct ndio_subrequest 
 	if (!is_trusted(queue->all))
 		return sweep_all(queue, late);
 	ret = sweep_trusted(queue, flush, late, &err);
-	if (ret < 0 && err.text[0])
+	/* It stays so, and every round tries. */
+	if (ret < 0 && err.text[0] && !queue->all->told) {
+		queue->all->told = true;
 		notice_tell(&queue->all->notice, "%s", err.text);
+	}
 	return ret;
 }
 

@@ -260,6 +260,25 @@ static void doubts_are_no_loss(void **state)
 	trusted_disk_free(&disk);
 }
 
+/* A trust file that can't be written fails every flush, and is told of once. */
+static void a_broken_file_is_told_once(void **state)
+{
+	uint64_t random = 7;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_int_equal(trusted_disk_write(&disk, 0, 1, false), 0);
+	disk.is_cut = true;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(trusted_disk_flush(&disk), -EIO);
+	assert_int_equal(disk.told, 1);
+	end_of(CRASH_CLIENT, TORN_ALL, &random);
+	open_and_check();
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
 /* ---- attacks ---- */
 
 enum attack {
@@ -459,6 +478,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(with_a_journal_crashes_of_client_server_and_both),
 		cmocka_unit_test(an_area_seen_during_a_sweep),
 		cmocka_unit_test(doubts_are_no_loss),
+		cmocka_unit_test(a_broken_file_is_told_once),
 		cmocka_unit_test(attacks_are_found_out),
 		cmocka_unit_test(with_a_journal_attacks_are_found_out),
 	};
