@@ -60,6 +60,7 @@ struct integrity_target {
 	uint8_t *batch;                 /* BATCH chunks; with the turn */
 	pthread_mutex_t turn;           /* to sweep */
 	bool told;                      /* with the turn: what is wrong with the trust file */
+	bool unwritten;                 /* the same: tags that were intended, by an error */
 	struct journal_writer *journal; /* or NULL: it is written directly */
 	struct notice notice;
 	void (*closed)(void *opaque);
@@ -291,7 +292,9 @@ static int sweep_trusted(struct target_queue *queue, bool flush, struct ndio_sub
 	while (ret == 0 && count > 0) {
 		count = take_batch(all, runs, err);
 		ret = count < 0 ? count : write_batch(queue, runs, count, late);
-		if (ret == 0 && areas_are_many(&all->areas))
+		/* Until nothing is dirty, areas aren't all what they are to be: that settles nothing. */
+		all->unwritten = ret < 0 || (all->unwritten && count > 0);
+		if (ret == 0 && !all->unwritten && areas_are_many(&all->areas))
 			ret = flush_and_settle(queue, false, late, err);
 	}
 	return ret == 0 && flush ? flush_and_settle(queue, true, late, err) : ret;
