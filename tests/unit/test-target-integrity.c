@@ -233,7 +233,7 @@ static void expect(uint64_t start, uint64_t len, uint8_t byte)
 
 		assert_in_range(latest, 1, VERSIONS - 1);
 		memcpy(known[n].bytes[latest], known[n].bytes[latest - 1], BLOCK);
-		memset(known[n].bytes[latest] + from - n * BLOCK, byte, to - from);
+		memset(known[n].bytes[latest] + (from - n * BLOCK), byte, to - from);
 	}
 }
 
