@@ -28,7 +28,7 @@ static void check_disk(const struct disks *disks, size_t len, const struct disk 
 		check_string(disks, len, disk->name);
 	check_string(disks, len, disk->locator);
 	fuzz_check(!disk->open.file != !disk->open.uri);
-	fuzz_check(disk->open.unlock == !!disk->key_file);
+	fuzz_check(disk->open.unlock == (disk->key_file || disk->open.by_tokens));
 	if (disk->key_file)
 		check_string(disks, len, disk->key_file);
 	if (disk->description) {
