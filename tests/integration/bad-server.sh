@@ -95,7 +95,7 @@ crumbs() {
 		is "$mode: map" "$(timeout 60 "$NDIO_BUILD/ndio" map "$(uri bad)" | wc -l)" 1
 		ok "$mode: compare" timeout 60 "$NDIO_BUILD/ndio" compare "$(uri bad)" "$T/luks"
 		is "$mode: it was asked few questions" "$(awk '$2 == 7 { n++ }
-			END { print n > 0 && n < 1000 }' "$T/bad.log")" 1
+			END { print (n > 0 && n < 1000) }' "$T/bad.log")" 1
 		end_bad
 		rm "$T/copied"
 	done
