@@ -67,7 +67,8 @@ enum ndio_server {
 				 with -ETIMEDOUT until it is up */
 	NDIO_SERVER_ENDED,    /* for good: all requests fail, until the disk is opened anew: with
 				 -ESTALE if it has another disk now, or has lost what it had
-				 acknowledged; with -EACCES if it isn't who it was, by TLS */
+				 acknowledged; with -EACCES if it isn't who it was, by TLS.
+				 (-ESTALE alone: of one with a trust file an older area, too) */
 };
 
 struct ndio_options {
@@ -151,7 +152,7 @@ int ndio_unlock(struct ndio_volume *volume, const struct ndio_options *options);
 
 enum ndio_close_how {
 	NDIO_CLOSE_WAIT,   /* for all that is in flight */
-	NDIO_CLOSE_CANCEL, /* fail what isn't done with -ECANCELED */
+	NDIO_CLOSE_CANCEL, /* fail what isn't done with -ECANCELED; a journal stays as it is */
 };
 
 /* Closes. Every request has completed when it returns (its callback has run, or its event is
