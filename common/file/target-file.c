@@ -500,7 +500,8 @@ static void set_up_ring(struct target_queue *queue, unsigned depth)
 		return;
 	}
 	/* Refused where the locked-memory limit is low, which costs some percent of CPU time. */
-	queue->has_buffers = io_uring_register_buffers(&queue->ring, &area, 1) == 0;
+	queue->has_buffers =
+		area.iov_len > 0 && io_uring_register_buffers(&queue->ring, &area, 1) == 0;
 }
 
 static struct target_queue *file_queue_open(struct target *target, unsigned depth,
