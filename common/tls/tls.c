@@ -58,6 +58,7 @@ struct tls {
 	struct tls_state state;
 	enum { NOTHING, TO_READ, TO_WRITE } waits_for; /* the next SSL_read() */
 	bool write_shut;                               /* the server takes nothing any more */
+	bool was_reset;                                /* which a socket tells once: to send() */
 	bool resumed;                                  /* by a ticket */
 	struct error failure;
 
@@ -86,7 +87,7 @@ static int bio_read(BIO *bio, char *buf, int size)
 	else if (n < 0)
 		tls->state.end = errno;
 	else if (n == 0)
-		tls->state.end = TLS_END_OF_STREAM;
+		tls->state.end = tls->was_reset ? ECONNRESET : TLS_END_OF_STREAM;
 	return n;
 }
 
@@ -161,6 +162,7 @@ static bool send_sealed(struct tls *tls)
 			sealed->at += n;
 		else if (errno != EINTR) {
 			tls->write_shut = true;
+			tls->was_reset = errno == ECONNRESET;
 			tls->waits_for =
 				NOTHING; /* why may be there to be read; see read_ended() */
 		}

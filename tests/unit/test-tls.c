@@ -2,6 +2,7 @@
  * and who is believed. Certificates are for the tests with real servers. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -97,12 +98,27 @@ static SSL_CTX *make_server_ctx(void)
 	return ctx;
 }
 
-/* Without a context: one of its own. The client's end, which doesn't block. */
-static int start_server(struct server *server, SSL_CTX *ctx, void (*serve)(struct server *))
+static void make_tcp_pair(int pair[2])
 {
-	int pair[2];
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+	pair[0] = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(pair[0], (struct sockaddr *)&address, len), 0);
+	pair[1] = accept(listener, NULL, NULL);
+	assert_true(pair[1] >= 0);
+	close(listener);
+}
+
+/* Without a context: one of its own. The client's end, which doesn't block. */
+static int start_server_on(const int pair[2], struct server *server, SSL_CTX *ctx,
+			   void (*serve)(struct server *))
+{
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	*server = (struct server){ .ctx = ctx ? ctx : make_server_ctx(),
 				   .fd = pair[1],
@@ -112,6 +128,14 @@ static int start_server(struct server *server, SSL_CTX *ctx, void (*serve)(struc
 	SSL_CTX_free(server->ctx);
 	assert_int_equal(pthread_create(&server->thread, NULL, run_server, server), 0);
 	return pair[0];
+}
+
+static int start_server(struct server *server, SSL_CTX *ctx, void (*serve)(struct server *))
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	return start_server_on(pair, server, ctx, serve);
 }
 
 static void echo(struct server *server)
@@ -179,10 +203,9 @@ static const struct deadline *in(int ms)
 }
 
 /* Connected, with 4 bytes to be swallowed, and a greeting of 3. */
-static void connect_client(struct client *client, void (*serve)(struct server *))
+static void connect_through(struct client *client, int fd)
 {
 	struct error err = { 0 };
-	int fd = start_server(&client->server, NULL, serve);
 	char greeting[4] = "";
 
 	client->context = make_context(KEY, false);
@@ -193,6 +216,11 @@ static void connect_client(struct client *client, void (*serve)(struct server *)
 	assert_int_equal(read(client->inner, greeting, sizeof(greeting)), 3);
 	assert_string_equal(greeting, "abc");
 	assert_int_equal(write(client->inner, "1234", 4), 4);
+}
+
+static void connect_client(struct client *client, void (*serve)(struct server *))
+{
+	connect_through(client, start_server(&client->server, NULL, serve));
 }
 
 static void close_client(struct client *client)
@@ -578,6 +606,34 @@ static void writing_to_a_server_that_is_gone(void **state)
 	tls_context_free(client.context);
 }
 
+static void reset(struct server *server)
+{
+	const struct linger at_once = { .l_onoff = 1 };
+
+	setsockopt(server->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+}
+
+/* A socket tells of a reset once, and what is sent may be what hears it. */
+static void a_reset_that_sending_hears_of(void **state)
+{
+	struct client client;
+	const char *why;
+	int pair[2];
+
+	(void)state;
+	make_tcp_pair(pair);
+	connect_through(&client, start_server_on(pair, &client.server, NULL, reset));
+	pthread_join(client.server.thread, NULL);
+	assert_int_equal(write(client.inner, "5678", 4), 4);
+	tls_pump_out(client.tls);
+	why = wait_for_end(&client);
+	if (!why || !strstr(why, strerror(ECONNRESET)))
+		fail_msg("%s", why);
+	tls_close(client.tls);
+	close(client.inner);
+	tls_context_free(client.context);
+}
+
 /* ---- handshakes that fail ---- */
 
 static void refused(const char *key, bool old, SSL_CTX *ctx, int errnum, const char *reason)
@@ -772,6 +828,7 @@ int main(void)
 		cmocka_unit_test(every_end_has_its_message),
 		cmocka_unit_test(after_goodbye_the_server_may_hang_up),
 		cmocka_unit_test(writing_to_a_server_that_is_gone),
+		cmocka_unit_test(a_reset_that_sending_hears_of),
 		cmocka_unit_test(a_wrong_key),
 		cmocka_unit_test(a_certificate_is_no_key),
 		cmocka_unit_test(old_versions),
