@@ -1,5 +1,6 @@
 /* cmd-convert: ndio convert. */
 #include <errno.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

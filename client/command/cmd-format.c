@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>

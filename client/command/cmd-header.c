@@ -1,5 +1,6 @@
 /* cmd-header: ndio header backup|restore|erase|config. */
 #include <errno.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 #include <string.h>
 

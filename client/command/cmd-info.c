@@ -1,6 +1,7 @@
 /* cmd-info: ndio info. */
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* cmd-key: ndio key add|remove|change|list. */
 #include <errno.h>
 #include <fcntl.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,6 +1,7 @@
 /* cmd-list: ndio list. */
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>

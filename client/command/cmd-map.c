@@ -1,6 +1,7 @@
 /* cmd-map: ndio map. */
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

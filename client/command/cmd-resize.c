@@ -1,6 +1,7 @@
 /* cmd-resize: ndio resize. */
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 

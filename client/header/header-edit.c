@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <libcryptsetup.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>

@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,10 +4,10 @@
 #ifndef NDIO_HEADER_JSON_H
 #define NDIO_HEADER_JSON_H
 
-#include <json-c/json.h>
-
 #include "base/error.h"
 #include "header/header.h"
+
+struct json_object;
 
 /* Puts the metadata into both copies in the memfd, as newer ones, and loads them anew. Needs
  * header_load_areas(). 0, or a negative errno with a message. */

@@ -1,6 +1,7 @@
 #include "header/header-seal.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,7 @@
 #include "header/kdf.h"
 
 #include <errno.h>
+#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <string.h>
 

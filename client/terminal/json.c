@@ -1,5 +1,6 @@
 #include "terminal/json.h"
 
+#include <json-c/json.h>
 #include <stdio.h>
 
 void json_add_text(struct json_object *object, const char *name, const char *text)

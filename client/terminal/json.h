@@ -2,9 +2,10 @@
 #ifndef NDIO_JSON_H
 #define NDIO_JSON_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+struct json_object;
 
 void json_add_text(struct json_object *object, const char *name, const char *text);
 void json_add_number(struct json_object *object, const char *name, uint64_t number);

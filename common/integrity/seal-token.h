@@ -7,13 +7,14 @@
 #ifndef NDIO_SEAL_TOKEN_H
 #define NDIO_SEAL_TOKEN_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "integrity/seal.h"
 #include "luks/luks-memfd.h"
+
+struct json_object;
 
 struct seal_token {
 	int number;     /* of the token, the first if there are several; -1: there is none */

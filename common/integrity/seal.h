@@ -16,12 +16,13 @@
 #ifndef NDIO_SEAL_H
 #define NDIO_SEAL_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
+
+struct json_object;
 
 #define SEAL_MAC    32 /* bytes */
 #define SEAL_TOKEN  "ndio-seal"

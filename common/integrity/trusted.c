@@ -1,6 +1,8 @@
 #include "integrity/trusted.h"
 
 #include <errno.h>
+#include <json-c/json.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

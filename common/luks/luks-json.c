@@ -1,5 +1,7 @@
 #include "luks/luks-json.h"
 
+#include <json-c/json.h>
+#include <libcryptsetup.h>
 #include <stdio.h>
 
 int luks_json_load(struct luks_memfd *memfd, struct json_object **json, struct error *err)

@@ -2,11 +2,12 @@
 #ifndef NDIO_LUKS_JSON_H
 #define NDIO_LUKS_JSON_H
 
-#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "luks/luks-memfd.h"
+
+struct json_object;
 
 /* The metadata of what was loaded, to be put. 0, or a negative errno with a message. */
 int luks_json_load(struct luks_memfd *memfd, struct json_object **json, struct error *err);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>

@@ -10,12 +10,13 @@
 #ifndef NDIO_LUKS_MEMFD_H
 #define NDIO_LUKS_MEMFD_H
 
-#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
+
+struct crypt_device;
 
 #define LUKS_TAIL       (UINT64_C(1) << 20)   /* bytes at the end that are needed as well */
 #define LUKS_HEADER_MAX (UINT64_C(160) << 20) /* LUKS2 allows key areas of 128 MiB, after 8 MiB */

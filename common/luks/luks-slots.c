@@ -4,6 +4,8 @@
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
+#include <libcryptsetup.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 #include "luks/luks-tokens.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

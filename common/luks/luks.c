@@ -2,6 +2,8 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <json-c/json.h>
+#include <libcryptsetup.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdio.h>

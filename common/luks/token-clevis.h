@@ -6,11 +6,12 @@
 #ifndef NDIO_TOKEN_CLEVIS_H
 #define NDIO_TOKEN_CLEVIS_H
 
-#include <json-c/json.h>
 #include <stddef.h>
 
 #include "base/error.h"
 #include "memory/secret.h"
+
+struct json_object;
 
 #define CLEVIS_PASSPHRASE_MAX 1024 /* bytes; clevis makes some 44 */
 

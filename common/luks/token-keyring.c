@@ -1,6 +1,7 @@
 #include "luks/token-keyring.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <linux/keyctl.h>
 #include <stdio.h>
 #include <string.h>

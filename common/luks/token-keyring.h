@@ -3,11 +3,12 @@
 #ifndef NDIO_TOKEN_KEYRING_H
 #define NDIO_TOKEN_KEYRING_H
 
-#include <json-c/json.h>
 #include <stddef.h>
 
 #include "base/error.h"
 #include "memory/secret.h"
+
+struct json_object;
 
 /* The description, for people; or "". */
 void token_keyring_about(struct json_object *token, char *text, size_t size);

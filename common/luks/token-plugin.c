@@ -1,6 +1,7 @@
 #include "luks/token-plugin.h"
 
 #include <errno.h>
+#include <libcryptsetup.h>
 #include <string.h>
 
 /* Whatever else may lie in libcryptsetup's folder: a header doesn't choose what is loaded. */

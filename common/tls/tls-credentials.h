@@ -3,7 +3,7 @@
 #ifndef NDIO_TLS_CREDENTIALS_H
 #define NDIO_TLS_CREDENTIALS_H
 
-#include <openssl/ssl.h>
+#include <openssl/types.h>
 #include <stdbool.h>
 
 #include "base/error.h"

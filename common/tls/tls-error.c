@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <string.h>
 
 #define BY_US EACCES /* what nobody is to be trusted for, on either side */

@@ -2,7 +2,7 @@
 #ifndef NDIO_TLS_ERROR_H
 #define NDIO_TLS_ERROR_H
 
-#include <openssl/ssl.h>
+#include <openssl/types.h>
 
 #include "base/error.h"
 #include "tls/tls-context.h"

@@ -3,8 +3,9 @@
 #ifndef NDIO_TLS_SERVER_H
 #define NDIO_TLS_SERVER_H
 
-#include <openssl/ssl.h>
+#include <openssl/types.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/error.h"
 

@@ -2,7 +2,7 @@
 #ifndef NDIO_STREAM_H
 #define NDIO_STREAM_H
 
-#include <openssl/ssl.h>
+#include <openssl/types.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <sys/uio.h>

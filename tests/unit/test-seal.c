@@ -1,5 +1,6 @@
 /* A sealed header: one canonical form for all that means the same, a MAC that others can compute, and
  * words for what changed. */
+#include <json-c/json.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>

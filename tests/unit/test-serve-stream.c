@@ -2,6 +2,7 @@
  * connections, are not its own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>

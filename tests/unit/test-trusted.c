@@ -3,6 +3,7 @@
  * same way. NDIO_EACH=1: each byte, and not some. */
 #include <endian.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
