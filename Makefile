@@ -475,10 +475,10 @@ $(B)/client/%.o $(B)/tests/%.o: BASE += -Iclient -Iclient/library
 # Only for "": there is a <memory.h> too.
 $(B)/tests/%.o: BASE += -iquote server
 
+# In one shell: there are hundreds of them.
 $(B)/%.o: %.c $(B)/config.mk
-	$(call say,CC,$<)
-	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(BASE) $(FEATURES) $(LIB_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(if $(Q),printf '  %-7s %s\n' CC $<;) [ -d $(@D) ] || mkdir -p $(@D); \
+	$(CC) $(BASE) $(FEATURES) $(LIB_CFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Where the command finds the server: only that object is built anew for another PREFIX.
 $(B)/libexecdir: FORCE
@@ -603,7 +603,6 @@ $(UNITS): $(B)/%: %.in FORCE
 $(B)/man/%: man/%.pod
 	$(call say,MAN,$<)
 	$(Q)mkdir -p $(@D)
-	$(Q)podchecker -warnings $< >$@.log 2>&1 || { cat $@.log >&2; exit 1; }
 	$(Q)pod2man --utf8 --errors=die -c ndio -r 'ndio $(VERSION)' \
 		-n '$(basename $*)' -s '$(subst .,,$(suffix $*))' $< $@
 

@@ -65,6 +65,17 @@ completed() {
 	[[ " ${COMPREPLY[*]} " = *" $word "* ]]
 }
 
+# well_formed PAGE: without a warning.
+well_formed() {
+	local said
+
+	said=$(podchecker -warnings "$1" 2>&1)
+	[ "$said" = "$1 pod syntax OK." ] || { diag "$said" && return 1; }
+}
+
+for page in "$root"/man/*.pod; do
+	ok "${page##*/} is well formed" well_formed "$page"
+done
 for page in ndio ndio-bench ndio-compare ndio-convert ndio-format ndio-header ndio-info ndio-key ndio-map ndio-psk ndio-resize ndio-serve ndio-trust; do
 	ok "the examples of $page run" examples_run $page
 done
