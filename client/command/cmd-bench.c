@@ -30,20 +30,9 @@ const char help_bench[] =
 	"  --write-and-destroy\n"
 	"                     measure writes, too: what the disk holds is LOST\n"
 	"  --unlock           open it, with a passphrase that is asked for\n"
-	"  --key-file FILE    open it: every byte of FILE is the key; - is standard input\n"
-	"  --key-fd N         the same, from descriptor N\n"
-	"  --keyfile-offset N, --keyfile-size N\n"
-	"                     of that, pass over N bytes, and take no more than N\n"
-	"  --token N|any      open it without a passphrase: by one of its tokens, or any\n"
-	"  --header PATH      where a detached LUKS header is\n"
-	"  --trust FILE       it has to be what it was when FILE was last written: see ndio trust\n"
-	"  --volume-key-file FILE\n"
-	"                     open it with the volume key itself, without a key slot\n"
-	"  --slot N           try this key slot only\n"
-	"  --max-kdf-time SECONDS\n"
-	"                     how long deriving keys may take (default 120)\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
+	"  --key-file FILE    open it: every byte of FILE is the key; - is standard input\n" OPEN_HELP_KEY_PART
+		OPEN_HELP_TOKEN OPEN_HELP_HEADER OPEN_HELP_TRUST OPEN_HELP_VOLUME_KEY OPEN_HELP_SLOT
+			OPEN_HELP_MAX_KDF_TIME OPEN_HELP_ANSWER_TIMEOUT
 	"  -h, --help         show this\n"
 	"\n"
 	"See ndio-bench(1).\n";

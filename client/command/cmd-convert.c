@@ -20,15 +20,8 @@ const char help_convert[] =
 	"  --backup FILE      keep the header as it was there; needed\n"
 	"  --type TYPE        luks2 (default) or luks1\n"
 	"  --key-file FILE    a key that has to open it afterwards: every byte of FILE; - is standard\n"
-	"                     input\n"
-	"  --key-fd N         the same, from descriptor N\n"
-	"  --keyfile-offset N, --keyfile-size N\n"
-	"                     of that, pass over N bytes, and take no more than N\n"
-	"  --header PATH      where a detached LUKS header is\n"
-	"  --no-lock-image    write although another program has the file open for writing\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
-	"  -h, --help         show this\n"
+	"                     input\n" OPEN_HELP_KEY_PART OPEN_HELP_HEADER OPEN_HELP_NO_LOCK
+		OPEN_HELP_ANSWER_TIMEOUT "  -h, --help         show this\n"
 	"\n"
 	"The data stay as they are. See ndio-convert(1).\n";
 

@@ -45,10 +45,7 @@ const char help_format[] =
 	"Make an encrypted volume: put a LUKS header on a file, a block device or an NBD export.\n"
 	"What was there is lost.\n"
 	"\n"
-	"  --key-file FILE    the key that will open it: every byte of FILE; - is standard input\n"
-	"  --key-fd N         the same, from descriptor N\n"
-	"  --keyfile-offset N, --keyfile-size N\n"
-	"                     of that, pass over N bytes, and take no more than N\n"
+	"  --key-file FILE    the key that will open it: every byte of FILE; - is standard input\n" OPEN_HELP_KEY_PART
 	"  --size SIZE        create the file, of so many bytes (K, KiB: 1024; KB: 1000; M, G, T)\n"
 	"  --payload-size SIZE\n"
 	"                     create it, as long as it takes for a disk of so many bytes\n"
@@ -68,9 +65,8 @@ const char help_format[] =
 	"                     integrity an older disk: see ndio trust (luks2 only)\n"
 	"  --label LABEL      a name for it (luks2 only)\n"
 	"  --uuid UUID        its UUID, instead of a random one\n"
-	"  --header PATH      put the header there; LOCATOR is for the data alone\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
+	"  --header PATH      put the header there; LOCATOR is for the data alone\n" OPEN_HELP_ANSWER_TIMEOUT
+		KDF_HELP
 	"  -q, --yes          don't ask before something that looks used is destroyed\n"
 	"  -h, --help         show this\n"
 	"\n"

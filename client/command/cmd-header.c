@@ -22,18 +22,14 @@ const char help_header[] =
 	"       ndio header config  [OPTION...] LOCATOR\n"
 	"Keep a volume's LUKS header in a file, put it back, erase all its key slots, or change its\n"
 	"label.\n"
-	"\n"
-	"  --header PATH      where a detached LUKS header is\n"
+	"\n" OPEN_HELP_HEADER
 	"  --force            restore: also the header of another volume, or where none is; erase: do\n"
 	"                     not ask\n"
 	"  --label TEXT       config: the volume's label; empty: none\n"
 	"  --subsystem TEXT   config: its subsystem's\n"
 	"  --slot N           config: the key slot that gets a priority\n"
-	"  --priority NAME    config: prefer, normal or ignore, in which it is tried only if asked for\n"
-	"  --no-lock-image    write although another program has the file open for writing\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
-	"  -h, --help         show this\n"
+	"  --priority NAME    config: prefer, normal or ignore, in which it is tried only if asked for\n" OPEN_HELP_NO_LOCK
+		OPEN_HELP_ANSWER_TIMEOUT "  -h, --help         show this\n"
 	"\n"
 	"FILE is what cryptsetup luksHeaderBackup makes and luksHeaderRestore takes. See\n"
 	"ndio-header(1).\n";

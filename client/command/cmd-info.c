@@ -31,24 +31,12 @@ const char help_info[] =
 	"  --size             print the size in bytes, with a key that of what it decrypts to\n"
 	"  --can NAME, --is NAME\n"
 	"                     print nothing; status 0: it can or is so, 2: it can't or isn't, 1: not\n"
-	"                     known\n"
-	"  --header PATH      where a detached LUKS header is\n"
+	"                     known\n" OPEN_HELP_HEADER
 	"  --trust FILE       is it what it was when FILE was last written? See ndio trust\n"
 	"  --unlock           open it too, with a passphrase that is asked for\n"
-	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n"
-	"  --key-fd N         the same, from descriptor N\n"
-	"  --keyfile-offset N, --keyfile-size N\n"
-	"                     of that, pass over N bytes, and take no more than N\n"
-	"  --volume-key-file FILE\n"
-	"                     open it with the volume key itself, without a key slot\n"
-	"  --slot N           try this key slot only\n"
-	"  --token N|any      open it too, without a passphrase: by one of its tokens, or any;\n"
-	"                     by a key only where that fails\n"
-	"  --max-kdf-time SECONDS\n"
-	"                     how long deriving keys may take (default 120)\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
-	"  -h, --help         show this\n"
+	"  --key-file FILE    open it too: every byte of FILE is the key; - is standard input\n" OPEN_HELP_KEY_PART
+		OPEN_HELP_VOLUME_KEY OPEN_HELP_SLOT OPEN_HELP_TOKEN OPEN_HELP_MAX_KDF_TIME
+			OPEN_HELP_ANSWER_TIMEOUT "  -h, --help         show this\n"
 	"\n"
 	"Nothing is written, and without a key nothing is asked. Exit status: 0 it is a LUKS volume,\n"
 	"1 it isn't one, or can't be looked at. See ndio-info(1).\n";

@@ -61,16 +61,12 @@ const char help_key[] =
 	"                     systemd-cryptenroll has it)\n"
 	"  --pin              tpm2: it wants a PIN besides, which is asked for\n"
 	"  --max-kdf-time SECONDS\n"
-	"                     how long deriving keys may take, to open it (default 120)\n"
-	"  --header PATH      where a detached LUKS header is\n"
+	"                     how long deriving keys may take, to open it (default 120)\n" OPEN_HELP_HEADER
 	"  --trust FILE       it has to be what it was when FILE was last written, which learns what\n"
 	"                     is changed: see ndio trust\n"
 	"  --force            remove, unbind: the last key slot too, after which nothing opens the\n"
 	"                     volume; unbind, and remove with --slot, ask for no key then; dump: do\n"
-	"                     not ask\n"
-	"  --no-lock-image    write although another program has the file open for writing\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n" KDF_HELP
+	"                     not ask\n" OPEN_HELP_NO_LOCK OPEN_HELP_ANSWER_TIMEOUT KDF_HELP
 	"  -h, --help         show this\n"
 	"\n"
 	"Keys that no option names are asked for at the terminal. See ndio-key(1).\n";

@@ -18,11 +18,7 @@
 const char help_resize[] =
 	"Usage: ndio resize [OPTION...] LOCATOR\n"
 	"Let a volume have all of a disk that has grown.\n"
-	"\n"
-	"  --header PATH      where a detached LUKS header is\n"
-	"  --no-lock-image    write although another program has the file open for writing\n"
-	"  --answer-timeout SECONDS\n"
-	"                     a server that is silent for so long is lost (default 30)\n"
+	"\n" OPEN_HELP_HEADER OPEN_HELP_NO_LOCK OPEN_HELP_ANSWER_TIMEOUT
 	"  -h, --help         show this\n"
 	"\n"
 	"No key is needed. What would cut off data is refused. See ndio-resize(1).\n";

@@ -65,6 +65,30 @@ enum {
 		"reconnect", required_argument, NULL, OPEN_RECONNECT                               \
 	}
 
+/* Their lines for --help. */
+#define OPEN_HELP_KEY_PART                                                                         \
+	"  --key-fd N         the same, from descriptor N\n"                                       \
+	"  --keyfile-offset N, --keyfile-size N\n"                                                 \
+	"                     of that, pass over N bytes, and take no more than N\n"
+#define OPEN_HELP_VOLUME_KEY                                                                       \
+	"  --volume-key-file FILE\n"                                                               \
+	"                     open it with the volume key itself, without a key slot\n"
+#define OPEN_HELP_SLOT "  --slot N           try this key slot only\n"
+#define OPEN_HELP_TOKEN                                                                            \
+	"  --token N|any      open it without a passphrase: by one of its tokens, or any;\n"       \
+	"                     by a key only where that fails\n"
+#define OPEN_HELP_MAX_KDF_TIME                                                                     \
+	"  --max-kdf-time SECONDS\n"                                                               \
+	"                     how long deriving keys may take (default 120)\n"
+#define OPEN_HELP_HEADER "  --header PATH      where a detached LUKS header is\n"
+#define OPEN_HELP_TRUST                                                                            \
+	"  --trust FILE       it has to be what it was when FILE was last written: see ndio trust\n"
+#define OPEN_HELP_NO_LOCK                                                                          \
+	"  --no-lock-image    write although another program has the file open for writing\n"
+#define OPEN_HELP_ANSWER_TIMEOUT                                                                   \
+	"  --answer-timeout SECONDS\n"                                                             \
+	"                     a server that is silent for so long is lost (default 30)\n"
+
 /* Where their values go; NULL where a command has no such option. */
 struct open_options {
 	struct key_source *key;
