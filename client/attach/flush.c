@@ -24,10 +24,11 @@
 
 static bool is_away(const struct attachment *attachment, struct lasting_facts *server)
 {
-	enum gateway_health health;
+	struct gateway_facts facts;
 
-	return gateway_server(attachment->socket, ANSWER_MS, server, &health) &&
-	       server->state != SESSION_UP && server->state != SESSION_ENDED;
+	gateway_look(attachment->socket, ANSWER_MS, &facts);
+	*server = facts.server;
+	return facts.has_server && server->state != SESSION_UP && server->state != SESSION_ENDED;
 }
 
 static int flush_refuse(const struct attachment *attachment, const struct lasting_facts *server,

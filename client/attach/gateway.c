@@ -328,16 +328,31 @@ static int start_asking(const struct gateway_spec *spec, const char *program, st
 	return ret < 0 ? ret : ended;
 }
 
+/* A block can be written anew, an area that is an older one can't. */
+static int check_damage(const struct gateway_facts *facts, struct error *err)
+{
+	if (facts->found.stale_areas)
+		return error_set(err, ESTALE,
+				 "the disk is an older one, or was changed without the trust file; "
+				 "its log (journalctl -t ndio-serve) says where");
+	say_error(
+		"warning: the disk's first block can't be read: it was changed, or never written");
+	return 0;
+}
+
 /* It is in the background by now, and says what is wrong to syslog. */
 static int wait_until_well(const char *socket, struct error *err)
 {
-	enum gateway_health health = gateway_check(socket, FIRST_MS);
+	struct gateway_facts facts = { 0 };
+	enum gateway_health health = gateway_check(socket, FIRST_MS, &facts);
 
 	if (interrupt_caught())
 		return error_set(err, EINTR, "interrupted");
 	switch (health) {
 	case GATEWAY_WELL:
 		return 0;
+	case GATEWAY_DAMAGED:
+		return check_damage(&facts, err);
 	case GATEWAY_GONE:
 		return error_set(err, EIO, "it ended; its log (journalctl -t ndio-serve) says why");
 	case GATEWAY_SILENT:
@@ -539,20 +554,6 @@ static enum gateway_health or_gone(enum gateway_health health, const char *socke
 	return health == GATEWAY_FAILING && gateway_find(socket) == 0 ? GATEWAY_GONE : health;
 }
 
-enum gateway_health gateway_check(const char *socket, unsigned ms)
-{
-	struct nbd_handle *nbd = nbd_create();
-	enum gateway_health health;
-	char block[BLOCK]; /* plaintext: cleansed */
-
-	if (!nbd)
-		return GATEWAY_FAILING;
-	health = read_block(nbd, socket, block, clock_ms() + ms);
-	nbd_close(nbd); /* and what is in flight is forgotten */
-	OPENSSL_cleanse(block, sizeof(block));
-	return or_gone(health, socket);
-}
-
 /* What it says of the disk and of itself, or NULL. */
 static char *gateway_describe(const char *socket, unsigned ms, enum gateway_health *health)
 {
@@ -571,14 +572,48 @@ static char *gateway_describe(const char *socket, unsigned ms, enum gateway_heal
 	return description;
 }
 
-bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *server,
-		    enum gateway_health *health)
+enum gateway_health gateway_look(const char *socket, unsigned ms, struct gateway_facts *facts)
 {
-	char *description = gateway_describe(socket, ms, health);
-	bool tells = description && lasting_parse(description, server);
+	enum gateway_health health;
+	char *description = gateway_describe(socket, ms, &health);
 
+	*facts = (struct gateway_facts){ 0 };
+	if (description) {
+		facts->has_server = lasting_parse(description, &facts->server);
+		facts->has_integrity = integrity_parse(description, &facts->found);
+	}
 	free(description);
-	return tells;
+	return health;
+}
+
+/* Has a read that failed been one of damage? */
+static bool has_found_more(const char *socket, unsigned ms, struct gateway_facts *facts)
+{
+	const struct integrity_found before = facts->found;
+	struct gateway_facts now;
+
+	gateway_look(socket, ms, &now);
+	if (!now.has_integrity ||
+	    (now.found.bad_blocks == before.bad_blocks && !now.found.stale_areas))
+		return false;
+	*facts = now;
+	return true;
+}
+
+enum gateway_health gateway_check(const char *socket, unsigned ms, struct gateway_facts *facts)
+{
+	struct nbd_handle *nbd = nbd_create();
+	enum gateway_health health;
+	char block[BLOCK]; /* plaintext: cleansed */
+
+	if (!nbd)
+		return GATEWAY_FAILING;
+	health = read_block(nbd, socket, block, clock_ms() + ms);
+	nbd_close(nbd); /* and what is in flight is forgotten */
+	OPENSSL_cleanse(block, sizeof(block));
+	if (health == GATEWAY_FAILING && has_found_more(socket, ms, facts))
+		return GATEWAY_DAMAGED;
+	return or_gone(health, socket);
 }
 
 int gateway_sector(const char *socket, unsigned *sector, struct error *err)

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "integrity/integrity-words.h"
 #include "nbd/lasting.h"
 #include "terminal/key-try.h"
 #include "terminal/unlock.h"
@@ -49,16 +50,24 @@ enum gateway_health {
 	GATEWAY_GONE,    /* there is no such process */
 	GATEWAY_SILENT,  /* it, or the server behind it, doesn't answer in time */
 	GATEWAY_FAILING, /* it answers with an error */
+	GATEWAY_DAMAGED, /* it works, but what was read isn't what was written there */
 };
 
-/* Reads the first block through it, waiting for at most ms milliseconds. An interrupt
- * (interrupt.h) ends the wait: GATEWAY_SILENT. */
-enum gateway_health gateway_check(const char *socket, unsigned ms);
+struct gateway_facts {
+	bool has_server;             /* that it waits for when that is away: */
+	struct lasting_facts server; /* how that is */
+	bool has_integrity;          /* the disk: */
+	struct integrity_found found;
+};
 
-/* How the server is that it waits for when that is away: false where it doesn't say so in time, or
- * waits for none. health: how the gateway itself is, as far as that shows. Waits as above. */
-bool gateway_server(const char *socket, unsigned ms, struct lasting_facts *server,
-		    enum gateway_health *health);
+/* What it says of its server and its disk: nothing, where it doesn't say so in time. How the gateway itself
+ * is, as far as that shows. Waits for at most ms milliseconds; an interrupt (interrupt.h) ends the
+ * wait: GATEWAY_SILENT. */
+enum gateway_health gateway_look(const char *socket, unsigned ms, struct gateway_facts *facts);
+
+/* Reads the first block through it. facts: what it said before, zeroes if it has just started; where it has found
+ * damage by that, what it says now. Waits twice as long as above, at most. */
+enum gateway_health gateway_check(const char *socket, unsigned ms, struct gateway_facts *facts);
 
 /* The sector of the disk's cipher, in bytes, as a gateway that is well tells it. 0 or a negative errno
  * with a message. */

@@ -29,22 +29,25 @@ const char help_list[] = "Usage: ndio list [OPTION...]\n"
 struct row {
 	unsigned index;
 	const char *state;
-	pid_t gateway;               /* or 0 */
-	bool tells;                  /* the gateway, of its server: */
-	struct lasting_facts server; /* that */
+	pid_t gateway; /* or 0 */
+	struct gateway_facts tells;
 	struct attachment_facts facts;
 	struct kernel_device_facts device;
 };
 
+static bool is_server_away(const struct row *row)
+{
+	return row->tells.has_server && row->tells.server.state != SESSION_UP;
+}
+
 /* While the server is away a read would only wait. */
 static enum gateway_health look_at_gateway(const char *socket, struct row *row)
 {
-	enum gateway_health health;
+	enum gateway_health health = gateway_look(socket, ANSWER_MS, &row->tells);
 
-	row->tells = gateway_server(socket, ANSWER_MS, &row->server, &health);
-	if (health != GATEWAY_WELL || (row->tells && row->server.state != SESSION_UP))
+	if (health != GATEWAY_WELL || is_server_away(row))
 		return health;
-	return gateway_check(socket, ANSWER_MS);
+	return gateway_check(socket, ANSWER_MS, &row->tells);
 }
 
 static const char *row_state(const struct attachment *attachment, struct row *row)
@@ -55,11 +58,11 @@ static const char *row_state(const struct attachment *attachment, struct row *ro
 		return "detached";
 	switch (health) {
 	case GATEWAY_WELL:
+	case GATEWAY_DAMAGED:
 		if (kernel_device_readers(attachment->index) == 0)
 			return "failing";
-		return row->tells && row->server.state != SESSION_UP ?
-			       lasting_state_word(row->server.state) :
-			       "attached";
+		return is_server_away(row) ? lasting_state_word(row->tells.server.state) :
+					     "attached";
 	case GATEWAY_GONE:
 		return "no gateway";
 	case GATEWAY_SILENT:
@@ -98,24 +101,48 @@ static int read_row(unsigned index, struct row *row, struct error *err)
 	return 0;
 }
 
-#define COLUMNS "%-8s %-10s %-13s %-20s %10s %10s  %-11s %5s %10s  "
+#define COLUMNS "%-8s %-10s %-13s %-20s %10s %10s  %-11s %5s %10s  %-12s  "
 
 static void print_head(void)
 {
 	printf(COLUMNS "LOCATOR\n", "DEVICE", "SIZE", "STATE", "SINCE", "READ", "WRITTEN",
-	       "SURVIVES", "LOST", "UNFLUSHED");
+	       "SURVIVES", "LOST", "UNFLUSHED", "INTEGRITY");
 }
 
 /* What the promise for its server is, and what that has come to. */
 static void server_words(const struct row *row, char grade[16], char lost[24], char unflushed[16])
 {
-	snprintf(grade, 16, "%s", row->tells ? lasting_grade_word(row->server.fences) : "-");
+	const struct lasting_facts *server = &row->tells.server;
+
+	snprintf(grade, 16, "%s", row->tells.has_server ? lasting_grade_word(server->fences) : "-");
 	snprintf(lost, 24, "-");
 	snprintf(unflushed, 16, "-");
-	if (!row->tells)
+	if (!row->tells.has_server)
 		return;
-	snprintf(lost, 24, "%" PRIu64, row->server.times_lost);
-	size_text(row->server.unflushed, unflushed);
+	snprintf(lost, 24, "%" PRIu64, server->times_lost);
+	size_text(server->unflushed, unflushed);
+}
+
+static int put_count(char *text, size_t size, uint64_t count, const char *what)
+{
+	return count ? snprintf(text, size, "%" PRIu64 " %s%s", count, what, count > 1 ? "s" : "") :
+		       0;
+}
+
+/* "3 bad blocks, 1 stale area" */
+static const char *integrity_words(const struct row *row, char text[80])
+{
+	const struct integrity_found *found = &row->tells.found;
+	int len = put_count(text, 80, found->bad_blocks, "bad block");
+
+	if (!row->tells.has_integrity)
+		return "-";
+	if (!found->bad_blocks && !found->stale_areas)
+		return "good";
+	if (found->bad_blocks && found->stale_areas)
+		len += snprintf(text + len, 80 - len, ", ");
+	put_count(text + len, 80 - len, found->stale_areas, "stale area");
+	return text;
 }
 
 /* "waiting 12 s" */
@@ -123,14 +150,14 @@ static const char *state_words(const struct row *row, char text[40])
 {
 	if (strcmp(row->state, lasting_state_word(SESSION_WAITING)) != 0)
 		return row->state;
-	snprintf(text, 40, "%s %" PRIi64 " s", row->state, row->server.lost_ms / 1000);
+	snprintf(text, 40, "%s %" PRIi64 " s", row->state, row->tells.server.lost_ms / 1000);
 	return text;
 }
 
 static void print_row(const struct row *row)
 {
 	char name[16], size[16], read[16], written[16], locator[1024];
-	char state[40], grade[16], lost[24], unflushed[16];
+	char state[40], grade[16], lost[24], unflushed[16], integrity[80];
 
 	snprintf(name, sizeof(name), "nbd%u", row->index);
 	server_words(row, grade, lost, unflushed);
@@ -138,6 +165,7 @@ static void print_row(const struct row *row)
 	       row->facts.locator ? row->facts.since : "?",
 	       size_text(row->device.counts.read_bytes, read),
 	       size_text(row->device.counts.written_bytes, written), grade, lost, unflushed,
+	       integrity_words(row, integrity),
 	       row->facts.locator ? printable(row->facts.locator, locator, sizeof(locator)) : "?",
 	       row->device.read_only ? " (read-only)" : "");
 }
@@ -151,6 +179,16 @@ static struct json_object *json_server_facts(const struct lasting_facts *server)
 	json_add_number(object, "times_lost", server->times_lost);
 	json_add_number(object, "unflushed", server->unflushed);
 	json_add_text(object, "survives", lasting_grade_word(server->fences));
+	return object;
+}
+
+static struct json_object *json_found(const struct integrity_found *found)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_add_flag(object, "trusted", found->trusted);
+	json_add_number(object, "bad_blocks", found->bad_blocks);
+	json_add_number(object, "stale_areas", found->stale_areas);
 	return object;
 }
 
@@ -174,8 +212,10 @@ static struct json_object *json_row(const struct row *row)
 	json_add_number(object, "timeout", row->facts.timeout);
 	json_add_number(object, "reconnect", row->facts.reconnect);
 	json_add_number(object, "connections", row->facts.connections);
-	if (row->tells)
-		json_object_object_add(object, "server", json_server_facts(&row->server));
+	if (row->tells.has_server)
+		json_object_object_add(object, "server", json_server_facts(&row->tells.server));
+	if (row->tells.has_integrity)
+		json_object_object_add(object, "integrity", json_found(&row->tells.found));
 	return object;
 }
 

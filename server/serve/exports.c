@@ -8,12 +8,14 @@
 
 #include "base/align.h"
 #include "engine/bounce.h"
+#include "integrity/integrity-words.h"
+#include "integrity/target-integrity.h"
 #include "nbd/lasting-words.h"
 #include "nbd/target-nbd.h"
 #include "say.h"
 
-#define MAX_REQUEST  (32 * 1024 * 1024) /* bytes */
-#define SERVER_WORDS 128                /* lasting-words.h */
+#define MAX_REQUEST (32 * 1024 * 1024) /* bytes */
+#define WORDS       128                /* lasting-words.h; and so has integrity-words.h */
 
 static uint16_t export_flags(const struct volume *volume, bool no_zero)
 {
@@ -43,11 +45,11 @@ static int describe_export(struct export *export, bool no_zero, struct error *er
 		snprintf(luks, sizeof(luks), VOLUME_DESCRIPTION "; ", volume->luks.version,
 			 volume->sector);
 	if (asprintf(&export->description, "%s%s%s%s%*s", luks, export->words ? export->words : "",
-		     export->words ? "; " : "", export->fences.identity, SERVER_WORDS, "") < 0) {
+		     export->words ? "; " : "", export->fences.identity, 2 * WORDS, "") < 0) {
 		export->description = NULL;
 		return error_set(err, ENOMEM, "no memory for an export");
 	}
-	export->described = strlen(export->description) - SERVER_WORDS;
+	export->described = strlen(export->description) - 2 * WORDS;
 	export->description[export->described] = '\0';
 	export->facts = (struct export_facts){
 		.name = export->name,
@@ -142,10 +144,20 @@ struct export *exports_find(struct exports *exports, const char *name)
 
 const struct export_facts *exports_tell(struct export *export)
 {
+	struct target *target = export->volume->target;
+	char *end = export->description + export->described;
+	struct target_integrity_facts integrity;
 	struct lasting_facts server;
 
+	*end = '\0';
 	if (target_nbd_lasting(export->volume->disk, &server))
-		lasting_say(&server, export->description + export->described, SERVER_WORDS);
+		lasting_say(&server, end, WORDS);
+	if (!target_is_integrity(target))
+		return &export->facts;
+	target_integrity_facts(target, &integrity);
+	integrity_say(
+		&(struct integrity_found){ integrity.trusted, integrity.bad, integrity.stale },
+		end + strlen(end), WORDS);
 	return &export->facts;
 }
 

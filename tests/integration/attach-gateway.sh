@@ -6,6 +6,10 @@
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/command.sh
 . "$root/tests/lib/command.sh"
+# shellcheck source=../lib/nbd.sh
+. "$root/tests/lib/nbd.sh"
+# shellcheck source=../lib/damage.sh
+. "$root/tests/lib/damage.sh"
 
 [ "$(id -u)" = 0 ] || skip_all "only root can attach"
 
@@ -118,7 +122,7 @@ like "the server is waited for" "$(grep -m 1 waiting "$T/listed")" \
 like "the server is given up" "$(grep given "$T/listed")" \
 	'^."state":"givenup","away":[0-9]+,"times_lost":1,"unflushed":0,"survives":"fenced"...$'
 like "for people" "$(cat "$T/table")" \
-	"SURVIVES +LOST +UNFLUSHED +LOCATOR"$'\n'"nbd0 .* fenced +1 +0 bytes +nbd\+unix:.*/disk.sock$"
+	"SURVIVES +LOST +UNFLUSHED +INTEGRITY +LOCATOR"$'\n'"nbd0 .* fenced +1 +0 bytes +- +nbd\+unix:.*/disk.sock$"
 {
 	wait "${server_pids[disk]}"
 	unset "server_pids[disk]"
@@ -127,6 +131,70 @@ start_nbdkit disk "$NDIO_PLUGIN" "$T/volume" || exit 1
 imitate nbd-client "\"$ndio\" list --json >$T/listed; echo 'Error: no such luck' >&2; exit 1"
 attach --key-file "$T/pass" --reconnect 0 "$disk"
 is "one that isn't waited for: nothing is told" "$(grep -c server "$T/listed")" 0
+imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
+
+# ---- what it tells of a disk with integrity ----
+
+# found NAME DISK ATTACH-OPTION...: what is listed of it, before and after its blocks at 1 MiB were read; and, without a
+# word of what changes, what is listed for people.
+found() {
+	local name=$1 disk=$2
+
+	shift 2
+	rm -f "$T/found" "$T/table"
+	attach --key-file "$T/pass" "$@" "$disk"
+	like "$name: is attached, up to the kernel" "$said" "no such luck$"
+	sed 's/.*"integrity": *{\([^}]*\)}.*/\1/; s/ //g' "$T/found" >"$T/found.short"
+}
+
+imitate nbd-client "
+list() {
+	\"$ndio\" list --json | tr -d '\n' | tr -s ' ' >>$T/found
+	echo >>$T/found
+}
+
+list
+for n in 0 1 2; do
+	/usr/bin/python3 -m nbd -u \"nbd+unix:///?socket=\$2\" -c \"h.pread(4096, (1 << 20) + \$n * 4096)\"
+done 2>/dev/null
+list
+\"$ndio\" list >$T/table
+echo 'Error: no such luck' >&2
+exit 1"
+make_tagged() { # FORMAT-OPTION...
+	rm -f "$T/tagged" "$T/trust"
+	"$ndio" format --size 22M --integrity aead --key-file "$T/pass" "${cheap[@]}" "$@" "$T/tagged"
+}
+
+ok "a disk with integrity" make_tagged --trust "$T/trust"
+cp "$T/tagged" "$T/tagged.old"
+found "nothing found" "$T/tagged" --trust "$T/trust"
+is "nothing found" "$(cat "$T/found.short")" '"trusted":true,"bad_blocks":0,"stale_areas":0
+"trusted":true,"bad_blocks":0,"stale_areas":0'
+like "nothing found, for people" "$(cat "$T/table")" "UNFLUSHED +INTEGRITY +LOCATOR"$'\n'"nbd0 .* - +good +$T/tagged$"
+flip "$T/tagged" $((1 << 20))
+flip "$T/tagged" $(((1 << 20) + 8192))
+found "two blocks" "$T/tagged"
+is "two blocks, without a trust file" "$(cat "$T/found.short")" '"trusted":false,"bad_blocks":0,"stale_areas":0
+"trusted":false,"bad_blocks":2,"stale_areas":0'
+like "two blocks, for people" "$(cat "$T/table")" "nbd0 .* 2 bad blocks +$T/tagged$"
+flip "$T/tagged" 0
+found "the first block" "$T/tagged" --trust "$T/trust"
+like "the first block: a warning" "$said" "^ndio: warning: the disk's first block can't be read: it was changed, or never written"
+like "the first block: is listed" "$(cat "$T/found.short")" '"bad_blocks":2,.*"bad_blocks":[5-9],'
+like "the first block: for people" "$(cat "$T/table")" "nbd0 .* [0-9]+ bad blocks "
+ok "one that is never wiped" make_tagged --integrity-no-wipe
+found "never wiped" "$T/tagged"
+like "never wiped: a warning" "$said" "^ndio: warning: the disk's first block can't be read: it was changed, or never written"
+ok "and a trusted one" make_tagged --trust "$T/trust"
+cp "$T/tagged" "$T/tagged.old"
+random "$T/data" 70000
+ok "is written to" "$ndio" copy --overwrite --dst-key-file "$T/pass" --dst-trust "$T/trust" "$T/data" "$T/tagged"
+dd if="$T/tagged.old" of="$T/tagged" bs=1M skip=16 seek=16 conv=notrunc status=none
+attach --key-file "$T/pass" --trust "$T/trust" "$T/tagged"
+like "an older disk isn't attached" "$said" \
+	"^ndio: starting the gateway: the disk is an older one, or was changed without the trust file; its log"
+ok "an older disk: nothing is left" nothing_left
 imitate nbd-client 'echo "Error: no such luck" >&2; exit 1'
 
 # ---- what it tells of itself ----

@@ -221,18 +221,23 @@ static int listen_there(void)
 	return fd;
 }
 
+static enum gateway_health first_block(unsigned ms)
+{
+	return gateway_check(socket_path, ms, &(struct gateway_facts){ 0 });
+}
+
 static void test_health(void **state)
 {
 	pid_t pid;
 	int fd;
 
-	assert_int_equal(gateway_check(socket_path, WAIT_MS), GATEWAY_GONE);
+	assert_int_equal(first_block(WAIT_MS), GATEWAY_GONE);
 	fd = listen_there();
-	assert_int_equal(gateway_check(socket_path, 300), GATEWAY_SILENT);
+	assert_int_equal(first_block(300), GATEWAY_SILENT);
 	close(fd);
-	assert_int_equal(gateway_check(socket_path, WAIT_MS), GATEWAY_GONE);
+	assert_int_equal(first_block(WAIT_MS), GATEWAY_GONE);
 	pid = start();
-	assert_int_equal(gateway_check(socket_path, WAIT_MS), GATEWAY_FAILING);
+	assert_int_equal(first_block(WAIT_MS), GATEWAY_FAILING);
 	end(pid, SIGKILL);
 	assert_int_equal(unlink(socket_path), 0);
 }
@@ -251,7 +256,7 @@ static void test_health_interrupted(void **state)
 		kill(us, SIGINT);
 		_exit(0);
 	}
-	assert_int_equal(gateway_check(socket_path, 2 * WAIT_MS), GATEWAY_SILENT);
+	assert_int_equal(first_block(2 * WAIT_MS), GATEWAY_SILENT);
 	assert_true(time(NULL) - before < WAIT_MS / 1000);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	interrupt_catch(-1); /* forgets it */

@@ -27,7 +27,7 @@ lists() { # NAME
 	local now since
 
 	like "$1: ndio list" "$(guest ndio list)" \
-		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +SURVIVES +LOST +UNFLUSHED +LOCATOR"$'\n'"nbd0 +32 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
+		"^DEVICE +SIZE +STATE +SINCE +READ +WRITTEN +SURVIVES +LOST +UNFLUSHED +INTEGRITY +LOCATOR"$'\n'"nbd0 +32 MiB +attached +20[-0-9]+T[:0-9]+Z .* $disk$"
 	is "$1: ndio list --json" \
 		"$(listed /dev/nbd0 locator state size read_only timeout connections)" \
 		"$disk attached $((32 * MIB)) False 90 4"
