@@ -245,49 +245,56 @@ static void remember(struct areas *areas, const struct area *area)
 		areas->seen_count++;
 }
 
-static void accept_area(struct areas *areas, struct area *area, const uint8_t *leaves, size_t count)
+/* 0, or a negative errno: that isn't known. */
+static int decide_area(struct areas *areas, struct area *area, const uint8_t *leaves, size_t count)
 {
-	enum trust_verdict verdict = trust_check_leaves(areas->trust, area->number, leaves, count);
+	int verdict = trust_check_leaves(areas->trust, area->number, leaves, count);
+	int ret = verdict < 0 ? verdict : hash_pages(leaves, count, area->pages);
 
-	if (verdict == TRUST_OTHER || hash_pages(leaves, count, area->pages) < 0) {
+	if (ret < 0)
+		return ret;
+	if (verdict == TRUST_OTHER) {
 		area->state = AREA_STALE;
 		areas->stale++;
-		return;
+		return 0;
 	}
 	area->state = AREA_GOOD;
 	if (areas->read_only)
-		return;
+		return 0;
 	/* What a flush hasn't covered yet may still be lost; but not what a journal was carried out for. */
 	if (trust_is_in_doubt(areas->trust, area->number) && !areas->journaled)
 		doubt_area(areas, area);
 	else if (verdict == TRUST_UNKNOWN || trust_is_in_doubt(areas->trust, area->number))
 		remember(areas, area);
+	return 0;
 }
 
-enum area_state areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves,
-			     bool *first)
+int areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves, bool *first)
 {
-	enum area_state state;
+	int ret = 0;
 
 	pthread_mutex_lock(&areas->lock);
 	assert(area->held > 0);
 	*first = area->state == AREA_LOADING;
 	if (*first)
-		accept_area(areas, area, leaves, areas_leaves(areas, area->number));
-	state = area->state;
+		ret = decide_area(areas, area, leaves, areas_leaves(areas, area->number));
+	*first = *first && ret == 0;
+	if (area->state == AREA_STALE)
+		ret = -ESTALE;
 	pthread_mutex_unlock(&areas->lock);
-	return state;
+	return ret;
 }
 
-bool areas_check(struct areas *areas, const struct area *area, size_t first, const uint8_t *leaves,
-		 size_t count)
+int areas_check(struct areas *areas, const struct area *area, size_t first, const uint8_t *leaves,
+		size_t count)
 {
 	uint8_t pages[TAG_PAGES * TRUST_HASH];
-	bool same;
+	int ret, same;
 
 	assert(first % TRUST_PAGE == 0 && pages_of_leaves(count) <= TAG_PAGES);
-	if (hash_pages(leaves, count, pages) < 0)
-		return false;
+	ret = hash_pages(leaves, count, pages);
+	if (ret < 0)
+		return ret;
 	pthread_mutex_lock(&areas->lock);
 	same = memcmp(area->pages + first / TRUST_PAGE * TRUST_HASH, pages,
 		      pages_of_leaves(count) * TRUST_HASH) == 0;
@@ -354,9 +361,10 @@ int areas_begin(struct areas *areas, struct error *err)
 		ret = trust_make_room(areas->trust, TRUST_RECORDS, err);
 		pthread_mutex_lock(&areas->lock);
 		for (size_t i = 0; ret == 0 && i < TRUST_RECORDS && areas->seen_count > 0; i++) {
-			const struct area_seen *seen = &areas->seen[--areas->seen_count];
+			const struct area_seen *seen = &areas->seen[areas->seen_count - 1];
 
 			ret = trust_saw(areas->trust, seen->number, seen->hash, err);
+			areas->seen_count -= ret == 0;
 		}
 		more = areas->seen_count > 0;
 		if (!more)
@@ -380,10 +388,12 @@ static int intend_page(struct areas *areas, struct area *area, struct tag_chunk 
 		       size_t first, size_t in_chunk, const uint8_t *bytes, struct error *err)
 {
 	size_t count = min_u64(areas_leaves(areas, area->number) - first, TRUST_PAGE);
-	uint8_t now[TRUST_PAGE * TRUST_HASH];
+	uint8_t now[TRUST_PAGE * TRUST_HASH], page[TRUST_HASH];
 	uint8_t *was = chunk->leaves + in_chunk * TRUST_HASH;
 	int ret = areas_hash(areas, area->number, first, count, bytes, now);
 
+	if (ret == 0)
+		ret = trust_hash_page(now, count, page);
 	if (ret < 0)
 		return error_set(err, -ret, "hashing tags: %s", strerror(-ret));
 	pthread_mutex_lock(&areas->lock);
@@ -393,7 +403,7 @@ static int intend_page(struct areas *areas, struct area *area, struct tag_chunk 
 						was + i * TRUST_HASH, now + i * TRUST_HASH, err);
 	if (ret == 0) {
 		memcpy(was, now, count * TRUST_HASH);
-		ret = hash_pages(was, count, area->pages + first / TRUST_PAGE * TRUST_HASH);
+		memcpy(area->pages + first / TRUST_PAGE * TRUST_HASH, page, TRUST_HASH);
 	}
 	doubt_area(areas, area);
 	pthread_mutex_unlock(&areas->lock);

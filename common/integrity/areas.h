@@ -99,15 +99,14 @@ struct area *areas_hold(struct areas *areas, uint64_t number);
 void areas_let_go(struct areas *areas, struct area *area); /* NULL is fine */
 enum area_state areas_state(struct areas *areas, const struct area *area);
 
-/* All its leaves' hashes, read while it was held and LOADING. What it is then; *first: nobody has said so
- * before. */
-enum area_state areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves,
-			     bool *first);
+/* All its leaves' hashes, read while it was held and LOADING. 0: it is good; -ESTALE; *first: nobody has said
+ * so before. Or -ENOMEM: it is LOADING as before. */
+int areas_loaded(struct areas *areas, struct area *area, const uint8_t *leaves, bool *first);
 
-/* A good area's leaves, whole pages of them but at its end: are they what they were? If not, and nobody
- * else has read and changed them meanwhile, say so by areas_is_stale(): false if that was known. */
-bool areas_check(struct areas *areas, const struct area *area, size_t first, const uint8_t *leaves,
-		 size_t count);
+/* A good area's leaves, whole pages of them but at its end: are they what they were? 1, 0, or -ENOMEM. If not,
+ * and nobody else has read and changed them meanwhile, say so by areas_is_stale(): false if that was known. */
+int areas_check(struct areas *areas, const struct area *area, size_t first, const uint8_t *leaves,
+		size_t count);
 bool areas_is_stale(struct areas *areas, struct area *area);
 
 /* A chunk that is held gets bytes, as tags_fill() does, that are right; and its leaves' hashes. They are copied. */

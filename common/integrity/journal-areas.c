@@ -283,10 +283,12 @@ int journal_areas_wrote(struct journal_areas *journal, struct error *err)
 	for (struct new_page *page = journal->pages; page; page = page->next)
 		tags_put_page(journal->tags, page->chunk, (page->at - page->chunk->at) / TAG_PAGE,
 			      page->bytes, page->leaves);
-	for (struct new_area *area = journal->new_areas; area; area = area->next)
-		if (areas_wrote(areas, area->area, area->pages, area->hash, ret == 0 ? err : NULL) <
-		    0)
-			ret = -EIO;
+	for (struct new_area *area = journal->new_areas; area; area = area->next) {
+		int told = areas_wrote(areas, area->area, area->pages, area->hash,
+				       ret == 0 ? err : NULL);
+
+		ret = ret == 0 ? told : ret;
+	}
 	for (uint32_t i = 0; i < journal->count; i++)
 		let_entry_go(journal, &journal->held[journal->first + i]);
 	forget_new(journal);

@@ -403,36 +403,43 @@ static void tell_stale(struct target_queue *queue, const struct carried *carried
 		    min_u64(from + all->layout.area_data, all->layout.size) - 1);
 }
 
-/* Hashed, and compared with what its area's tags are known to be. 1, or a negative errno. */
+/* Are a chunk's tags that were read what its area's are known to be? 1, 0, or a negative errno. */
+static int check_chunk(struct integrity_target *all, const struct carried *carried, uint8_t *leaves)
+{
+	const struct tag_chunk *chunk = carried->chunk[carried->loading];
+	uint64_t number = carried->area->number;
+	size_t first = areas_first_leaf(&all->areas, chunk);
+	size_t count = min_u64(chunk->len / TRUST_LEAF, areas_leaves(&all->areas, number) - first);
+	int ret = areas_hash(&all->areas, number, first, count, carried->bytes, leaves);
+
+	if (ret == 0)
+		ret = areas_check(&all->areas, carried->area, first, leaves, count);
+	return ret == 0 ? tags_is_valid(&all->tags, chunk) : ret;
+}
+
+/* A chunk was read. 1, or a negative errno. */
 static int fill_chunk(struct target_queue *queue, struct carried *carried)
 {
 	struct integrity_target *all = queue->all;
 	struct tag_chunk *chunk = carried->chunk[carried->loading];
-	struct area *area = carried->area;
-	size_t first, count;
 	uint8_t *leaves;
+	int ret;
 
-	if (!area) {
+	if (!carried->area) {
 		tags_fill(&all->tags, chunk, carried->bytes);
 		return 1;
 	}
-	first = areas_first_leaf(&all->areas, chunk);
-	count = min_u64(chunk->len / TRUST_LEAF, areas_leaves(&all->areas, area->number) - first);
 	leaves = calloc(TAG_CHUNK / TRUST_LEAF, TRUST_HASH);
-	if (leaves &&
-	    areas_hash(&all->areas, area->number, first, count, carried->bytes, leaves) == 0 &&
-	    (areas_check(&all->areas, area, first, leaves, count) ||
-	     tags_is_valid(&all->tags, chunk))) {
+	ret = leaves ? check_chunk(all, carried, leaves) : -ENOMEM;
+	if (ret > 0) {
 		tags_fill_hashed(&all->tags, chunk, carried->bytes, leaves);
 		return 1;
 	}
 	free(carried->bytes);
-	if (!leaves)
-		return -ENOMEM;
 	free(leaves);
-	if (areas_is_stale(&all->areas, area))
+	if (ret == 0 && areas_is_stale(&all->areas, carried->area))
 		tell_stale(queue, carried);
-	return -ESTALE;
+	return ret < 0 ? ret : -ESTALE;
 }
 
 static void free_loaded(struct carried *carried)
@@ -465,27 +472,27 @@ static void read_area(struct target_queue *queue, struct carried *carried)
 
 /* An area's tags were read in one piece: they are those of its chunks, once they are trusted. Chunks are
  * held from before that on, so that nobody has changed and written one meanwhile. */
-static enum area_state fill_area(struct target_queue *queue, struct carried *carried, bool *first)
+static int fill_area(struct target_queue *queue, struct carried *carried, bool *first)
 {
 	struct integrity_target *all = queue->all;
 	size_t count = (all->layout.area_tags + TAG_CHUNK - 1) / TAG_CHUNK;
 	struct tag_chunk *chunks[AREA_PIECE / TAG_CHUNK];
-	enum area_state state;
+	int ret;
 
 	for (size_t i = 0; i < count; i++)
 		chunks[i] = i == 0        ? tags_hold(&all->tags,
 						      carried->area->number * all->layout.area_data) :
 			    chunks[i - 1] ? tags_hold_next(&all->tags, chunks[i - 1]) :
 					    NULL;
-	state = areas_loaded(&all->areas, carried->area, carried->leaves, first);
+	ret = areas_loaded(&all->areas, carried->area, carried->leaves, first);
 	for (size_t i = 0; i < count && chunks[i]; i++) {
-		if (*first && state == AREA_GOOD)
+		if (*first && ret == 0)
 			areas_fill_chunk(&all->areas, &all->tags, chunks[i],
 					 carried->bytes + i * TAG_CHUNK,
 					 carried->leaves + i * TAG_CHUNK / TRUST_LEAF * TRUST_HASH);
 		tags_let_go(&all->tags, chunks[i]);
 	}
-	return state;
+	return ret;
 }
 
 static void give_order(struct target_queue *queue, struct carried *carried,
@@ -513,28 +520,24 @@ static void go_on_with_area(struct target_queue *queue, struct carried *carried)
 	size_t leaves = areas_leaves(&all->areas, carried->area->number);
 	size_t done = carried->loaded / TRUST_LEAF, piece = area_piece(all);
 	size_t count = min_u64(leaves - done, piece / TRUST_LEAF);
-	enum area_state state;
-	bool first;
+	bool first = false;
+	int ret = areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
+			     carried->leaves + done * TRUST_HASH);
 
-	if (areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
-		       carried->leaves + done * TRUST_HASH) < 0) {
-		free_loaded(carried);
-		finish(queue, carried, -EIO);
-		return;
-	}
 	carried->loaded += piece;
-	if (done + count < leaves) {
+	if (ret == 0 && done + count < leaves) {
 		read_area(queue, carried);
 		return;
 	}
-	state = piece == all->layout.area_tags ?
-			fill_area(queue, carried, &first) :
-			areas_loaded(&all->areas, carried->area, carried->leaves, &first);
+	if (ret == 0)
+		ret = piece == all->layout.area_tags ?
+			      fill_area(queue, carried, &first) :
+			      areas_loaded(&all->areas, carried->area, carried->leaves, &first);
 	free_loaded(carried);
-	if (state == AREA_STALE && first)
+	if (ret == -ESTALE && first)
 		tell_stale(queue, carried);
-	if (state == AREA_STALE)
-		finish(queue, carried, -ESTALE);
+	if (ret < 0)
+		finish(queue, carried, ret);
 	else
 		load_and_go_on(queue, carried);
 }

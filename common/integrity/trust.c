@@ -63,7 +63,7 @@ _Static_assert(sizeof(struct record_bytes) == RECORD, "records lie in sectors");
 
 /* ---- hashes ---- */
 
-/* Of two things, one behind the other. */
+/* Of two things, one behind the other. What SHA-256 may lack is memory. */
 static int hash_two(const void *one, size_t one_len, const void *other, size_t other_len,
 		    uint8_t hash[TRUST_HASH])
 {
@@ -73,7 +73,7 @@ static int hash_two(const void *one, size_t one_len, const void *other, size_t o
 		    EVP_DigestUpdate(sum, other, other_len) && EVP_DigestFinal_ex(sum, hash, NULL);
 
 	EVP_MD_CTX_free(sum);
-	return good ? 0 : -EIO;
+	return good ? 0 : -ENOMEM;
 }
 
 int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH])
@@ -146,13 +146,14 @@ static int digest_of(const struct head_bytes *head, const char *text, uint8_t di
 			digest);
 }
 
-static int write_head(const struct trust_io *io, const struct trust_volume *volume,
-		      const char *text, uint64_t generation, uint64_t nonce)
+/* *bytes is to be freed with free(). */
+static int make_head(const struct trust_volume *volume, const char *text, uint64_t generation,
+		     uint64_t nonce, uint8_t **bytes, size_t *len)
 {
-	size_t len = strlen(text);
+	size_t text_len = strlen(text);
 	struct head_bytes head = {
 		.version = htole32(VERSION),
-		.text_len = htole32(len),
+		.text_len = htole32(text_len),
 		.generation = htole64(generation),
 		.nonce = htole64(nonce),
 		.areas = htole64(volume->areas),
@@ -161,21 +162,17 @@ static int write_head(const struct trust_io *io, const struct trust_volume *volu
 		.tag_size = htole32(volume->tag_size),
 		.seals = htole64(volume->seals),
 	};
-	uint8_t *bytes = calloc(1, TEXT_AT + len);
-	int ret = bytes ? 0 : -ENOMEM;
 
 	memcpy(head.magic, magic, sizeof(magic));
 	memcpy(head.uuid, volume->uuid, TRUST_UUID);
 	memcpy(head.mac, volume->mac, SEAL_MAC);
-	if (ret == 0)
-		ret = digest_of(&head, text, head.digest);
-	if (ret == 0) {
-		memcpy(bytes, &head, sizeof(head));
-		memcpy(bytes + TEXT_AT, text, len);
-		ret = io->write(io->file, head_at(generation), bytes, TEXT_AT + len);
-	}
-	free(bytes);
-	return ret;
+	*len = TEXT_AT + text_len;
+	*bytes = calloc(1, *len);
+	if (!*bytes || digest_of(&head, text, head.digest) < 0)
+		return -ENOMEM;
+	memcpy(*bytes, &head, sizeof(head));
+	memcpy(*bytes + TEXT_AT, text, text_len);
+	return 0;
 }
 
 /* 1: it is valid; 0: it isn't; *text is to be freed. Or a negative errno. */
@@ -224,28 +221,27 @@ static void accept_head(struct trust *trust, const struct head_bytes *head, char
 	memcpy(trust->volume.mac, head->mac, SEAL_MAC);
 }
 
+/* One that can't be read may be the newer. */
 static int find_head(struct trust *trust, struct error *err)
 {
 	struct head_bytes head;
-	int ret, later = 0;
+	int ret = 0;
 	char *text;
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 2 && ret >= 0; i++) {
 		ret = read_head(&trust->io, i, &head, &text);
-		if (ret == 1 && (!trust->text || le64toh(head.generation) > trust->generation)) {
+		if (ret == 1 && (!trust->text || le64toh(head.generation) > trust->generation))
 			accept_head(trust, &head, text);
-			continue;
-		}
-		free(text);
-		later = ret < 0 ? ret : later;
+		else
+			free(text);
 	}
-	if (trust->text)
-		return 0;
-	if (later == -ENOTSUP)
+	if (ret == -ENOTSUP)
 		return error_set(err, ENOTSUP, "%s: made by a later version of ndio",
 				 trust->io.name);
-	if (later < 0)
-		return file_error(&trust->io, "reading", later, err);
+	if (ret < 0)
+		return file_error(&trust->io, "reading", ret, err);
+	if (trust->text)
+		return 0;
 	return error_set(err, EINVAL, "%s: this is no file that ndio trust made, or it is damaged",
 			 trust->io.name);
 }
@@ -392,28 +388,28 @@ static bool restore_leaves(const struct trust *trust, uint64_t area, const uint8
 	return !memchr(was, 1, count);
 }
 
-enum trust_verdict trust_check_leaves(const struct trust *trust, uint64_t area,
-				      const uint8_t *leaves, size_t count)
+int trust_check_leaves(const struct trust *trust, uint64_t area, const uint8_t *leaves,
+		       size_t count)
 {
 	uint8_t hash[TRUST_HASH], *before;
-	enum trust_verdict verdict = TRUST_OTHER;
+	int ret = hash_leaves(leaves, count, hash);
 
-	if (hash_leaves(leaves, count, hash) < 0)
-		return TRUST_OTHER;
-	verdict = trust_check(trust, area, hash);
-	if (verdict != TRUST_OTHER || !trust_is_in_doubt(trust, area))
-		return verdict;
+	if (ret == 0)
+		ret = trust_check(trust, area, hash);
+	if (ret != TRUST_OTHER || !trust_is_in_doubt(trust, area))
+		return ret;
 	before = malloc(count * (TRUST_HASH + 1));
-	if (before) {
-		memcpy(before, leaves, count * TRUST_HASH);
-		memset(before + count * TRUST_HASH, 0, count);
-		if (restore_leaves(trust, area, leaves, count, before,
-				   before + count * TRUST_HASH) &&
-		    hash_leaves(before, count, hash) == 0)
-			verdict = trust_check(trust, area, hash);
+	if (!before)
+		return -ENOMEM;
+	memcpy(before, leaves, count * TRUST_HASH);
+	memset(before + count * TRUST_HASH, 0, count);
+	if (restore_leaves(trust, area, leaves, count, before, before + count * TRUST_HASH)) {
+		ret = hash_leaves(before, count, hash);
+		if (ret == 0)
+			ret = trust_check(trust, area, hash);
 	}
 	free(before);
-	return verdict;
+	return ret;
 }
 
 bool trust_is_in_doubt(const struct trust *trust, uint64_t area)
@@ -450,31 +446,37 @@ static int put_record(uint8_t *log, size_t number, uint64_t nonce, enum record_k
 	return ret;
 }
 
-static bool get_record(const struct trust *trust, size_t number, struct record_bytes *record)
+/* 1; 0: it isn't valid; or a negative errno: that isn't known. */
+static int get_record(const struct trust *trust, size_t number, struct record_bytes *record)
 {
 	uint8_t sum[sizeof(record->sum)];
+	int ret;
 
 	memcpy(record, trust->log + number * RECORD, RECORD);
 	memcpy(sum, record->sum, sizeof(sum));
-	return sum_record(record) == 0 && memcmp(sum, record->sum, sizeof(sum)) == 0 &&
+	ret = sum_record(record);
+	if (ret < 0)
+		return ret;
+	return memcmp(sum, record->sum, sizeof(sum)) == 0 &&
 	       le64toh(record->nonce) == trust->nonce && le32toh(record->number) == number;
 }
 
-/* False: it says something impossible. */
-static bool read_record(struct trust *trust, const struct record_bytes *record, int *ret)
+/* 1; 0: it says something impossible; or a negative errno. */
+static int read_record(struct trust *trust, const struct record_bytes *record)
 {
 	enum record_kind kind = le32toh(record->kind);
 	uint64_t area = le64toh(record->area);
 	uint32_t leaf = WHOLE;
+	int ret;
 
 	if (kind == RECORD_LEAF) {
 		leaf = area >> LEAF_SHIFT;
 		area &= (UINT64_C(1) << LEAF_SHIFT) - 1;
 	}
 	if (!is_sound(trust, kind, area, leaf, record->hash))
-		return false;
-	*ret = apply(trust, kind, area, leaf, record->hash);
-	return true;
+		return 0;
+	ret = apply(trust, kind, area, leaf, record->hash);
+	return ret < 0 ? ret : 1;
 }
 
 /* What a log says. The next record begins another one: behind the end of this there may be some of what
@@ -482,18 +484,19 @@ static bool read_record(struct trust *trust, const struct record_bytes *record, 
 static int read_log(struct trust *trust)
 {
 	struct record_bytes record;
-	bool more = true;
-	int ret = 0;
+	int ret = 1;
 
-	for (size_t i = 0; ret == 0 && more && i < RECORDS; i++) {
+	for (size_t i = 0; ret == 1 && i < RECORDS; i++) {
 		if (i * RECORD % PAGE == 0)
 			ret = trust->io.read(trust->io.file, log_at(trust->generation) + i * RECORD,
 					     trust->log + i * RECORD, PAGE);
-		more = ret == 0 && get_record(trust, i, &record) &&
-		       read_record(trust, &record, &ret);
+		if (ret >= 0)
+			ret = get_record(trust, i, &record);
+		if (ret == 1)
+			ret = read_record(trust, &record);
 	}
 	trust->log_count = trust->log_written = RECORDS;
-	return ret;
+	return ret < 0 ? ret : 0;
 }
 
 /* ---- made, opened ---- */
@@ -506,14 +509,19 @@ static int new_nonce(uint64_t *nonce)
 int trust_make(const struct trust_io *io, const struct trust_volume *volume, const char *text,
 	       struct error *err)
 {
+	uint8_t *head = NULL;
 	uint64_t nonce;
+	size_t len = 0;
 	int ret = new_nonce(&nonce);
 
 	if (strlen(text) > TRUST_TEXT)
 		return error_set(err, EFBIG, "%s: the header has too many key slots and tokens",
 				 io->name);
 	if (ret == 0)
-		ret = write_head(io, volume, text, 1, nonce);
+		ret = make_head(volume, text, 1, nonce, &head, &len);
+	if (ret == 0)
+		ret = io->write(io->file, head_at(1), head, len);
+	free(head);
 	if (ret == 0)
 		ret = io->sync(io->file);
 	return ret < 0 ? file_error(io, "writing", ret, err) : 0;
@@ -530,14 +538,19 @@ int trust_open(struct trust *trust, const struct trust_io *io, struct error *err
 
 	*trust = (struct trust){ .io = *io };
 	ret = find_head(trust, err);
-	if (ret < 0)
+	if (ret < 0) {
+		trust_destroy(trust);
 		return ret;
+	}
 	trust->hashes = calloc(1, hashes_len(trust) + 1);
 	trust->dirty = calloc(1, hashes_len(trust) / PAGE + 1);
 	trust->log = calloc(1, LOG_SPACE);
+	trust->next_log = calloc(1, LOG_SPACE);
 	trust->first = malloc((trust->volume.areas + 1) * sizeof(*trust->first));
 	trust->pending_free = NONE;
-	ret = trust->hashes && trust->dirty && trust->log && trust->first ? 0 : -ENOMEM;
+	ret = trust->hashes && trust->dirty && trust->log && trust->next_log && trust->first ?
+		      0 :
+		      -ENOMEM;
 	for (uint64_t i = 0; ret == 0 && i < trust->volume.areas; i++)
 		trust->first[i] = NONE;
 	if (ret == 0)
@@ -557,6 +570,7 @@ void trust_destroy(struct trust *trust)
 	free(trust->hashes);
 	free(trust->dirty);
 	free(trust->log);
+	free(trust->next_log);
 	free(trust->first);
 	free(trust->pending);
 	*trust = (struct trust){ 0 };
@@ -615,14 +629,32 @@ int trust_check_key(const struct trust *trust, const void *volume_key, size_t ke
 
 /* ---- generations ---- */
 
+/* What goes wrong once with the file counts from then on: what is in it isn't known any more. */
+static int remember_error(struct trust *trust, int ret)
+{
+	if (ret < 0 && !trust->error)
+		trust->error = ret;
+	return ret;
+}
+
+static int write_or_fail(struct trust *trust, uint64_t at, const void *bytes, size_t len)
+{
+	return remember_error(trust, trust->io.write(trust->io.file, at, bytes, len));
+}
+
+static int sync_or_fail(struct trust *trust)
+{
+	return remember_error(trust, trust->io.sync(trust->io.file));
+}
+
 static int write_hashes(struct trust *trust)
 {
 	int ret = 0;
 
 	for (uint64_t i = 0; ret == 0 && i < hashes_len(trust) / PAGE; i++)
 		if (trust->dirty[i])
-			ret = trust->io.write(trust->io.file, HASHES_AT + i * PAGE,
-					      trust->hashes + i * PAGE, PAGE);
+			ret = write_or_fail(trust, HASHES_AT + i * PAGE, trust->hashes + i * PAGE,
+					    PAGE);
 	return ret;
 }
 
@@ -634,7 +666,7 @@ static int put_pending(struct trust *trust, uint64_t nonce)
 	for (uint64_t area = 0; area < trust->volume.areas; area++)
 		for (uint32_t i = trust->first[area]; ret == 0 && i != NONE;
 		     i = trust->pending[i].next)
-			ret = put_record(trust->log, count++, nonce,
+			ret = put_record(trust->next_log, count++, nonce,
 					 trust->pending[i].leaf == WHOLE ? RECORD_INTENDED :
 									   RECORD_LEAF,
 					 area, trust->pending[i].leaf, trust->pending[i].hash);
@@ -647,28 +679,34 @@ static int begin_log(struct trust *trust, uint64_t nonce)
 	int ret = trust->pending_count < RECORDS ? put_pending(trust, nonce) : -ENOBUFS;
 
 	if (ret == 0 && trust->pending_count > 0)
-		ret = trust->io.write(trust->io.file, log_at(trust->generation + 1), trust->log,
-				      trust->pending_count * RECORD);
+		ret = write_or_fail(trust, log_at(trust->generation + 1), trust->next_log,
+				    trust->pending_count * RECORD);
 	if (ret == 0)
 		ret = write_hashes(trust);
-	if (ret == 0)
-		ret = trust->io.sync(trust->io.file);
-	return ret;
+	return ret == 0 ? sync_or_fail(trust) : ret;
 }
 
+/* Without memory this one goes on: what was written by then isn't of it. */
 static int next_generation(struct trust *trust, const struct trust_volume *volume, const char *text)
 {
+	uint8_t *log = trust->next_log, *head = NULL;
+	size_t len = 0;
 	uint64_t nonce;
 	int ret = new_nonce(&nonce);
 
 	if (ret == 0)
+		ret = make_head(volume, text, trust->generation + 1, nonce, &head, &len);
+	if (ret == 0)
 		ret = begin_log(trust, nonce);
 	if (ret == 0)
-		ret = write_head(&trust->io, volume, text, trust->generation + 1, nonce);
+		ret = write_or_fail(trust, head_at(trust->generation + 1), head, len);
+	free(head);
 	if (ret == 0)
-		ret = trust->io.sync(trust->io.file);
+		ret = sync_or_fail(trust);
 	if (ret < 0)
 		return ret;
+	trust->next_log = trust->log;
+	trust->log = log;
 	memset(trust->dirty, 0, hashes_len(trust) / PAGE);
 	trust->generation++;
 	trust->nonce = nonce;
@@ -677,12 +715,11 @@ static int next_generation(struct trust *trust, const struct trust_volume *volum
 	return 0;
 }
 
-/* What went wrong once with the file is told from then on: what is in it isn't known any more. */
-static int told(struct trust *trust, int ret, struct error *err)
+static int told(const struct trust *trust, int ret, struct error *err)
 {
-	if (ret < 0 && !trust->error)
-		trust->error = ret;
-	return trust->error ? file_error(&trust->io, "writing", trust->error, err) : 0;
+	if (trust->error)
+		ret = trust->error;
+	return ret < 0 ? file_error(&trust->io, "writing", ret, err) : 0;
 }
 
 int trust_checkpoint(struct trust *trust, struct error *err)
@@ -762,10 +799,11 @@ static int record(struct trust *trust, enum record_kind kind, uint64_t area, uin
 		ret = next_generation(trust, &trust->volume, trust->text);
 	assert(ret < 0 || is_sound(trust, kind, area, leaf, hash));
 	if (ret == 0)
-		ret = apply(trust, kind, area, leaf, hash);
-	if (ret == 0)
 		ret = put_record(trust->log, trust->log_count, trust->nonce, kind, area, leaf,
 				 hash);
+	/* Not before: what counts and isn't in the log would be lost. */
+	if (ret == 0)
+		ret = apply(trust, kind, area, leaf, hash);
 	trust->changed = true;
 	if (ret == 0)
 		trust->log_count++;
@@ -809,11 +847,10 @@ int trust_sync(struct trust *trust, struct error *err)
 
 	if (new == 0 || trust->error)
 		return told(trust, 0, err);
-	ret = trust->io.write(trust->io.file,
-			      log_at(trust->generation) + trust->log_written * RECORD,
-			      trust->log + trust->log_written * RECORD, new *RECORD);
+	ret = write_or_fail(trust, log_at(trust->generation) + trust->log_written * RECORD,
+			    trust->log + trust->log_written * RECORD, new *RECORD);
 	if (ret == 0)
-		ret = trust->io.sync(trust->io.file);
+		ret = sync_or_fail(trust);
 	if (ret == 0)
 		trust->log_written = trust->log_count;
 	return told(trust, ret, err);

@@ -98,12 +98,13 @@ struct trust {
 	struct trust_pending *pending; /* there */
 	uint32_t pending_count, pending_room, pending_free;
 	uint8_t *dirty;     /* of each 4096 bytes of hashes: they changed since they were written */
+	uint8_t *next_log;  /* of the next one, while it is made */
 	uint8_t *log;       /* of this generation: */
 	size_t log_count;   /* records, */
 	size_t log_written; /* and so many are in the file */
 	uint64_t nonce;     /* which they have */
 	bool changed;       /* since the generation began, or the file was opened */
-	int error;          /* of the file: from then on nothing is written any more */
+	int error;          /* of the file, not for want of memory: nothing is written any more */
 };
 
 enum trust_verdict {
@@ -165,9 +166,9 @@ uint64_t trust_known(const struct trust *trust);
 enum trust_verdict trust_check(const struct trust *trust, uint64_t area,
 			       const uint8_t hash[TRUST_HASH]);
 
-/* The same of all its leaves' hashes, some of which may count on their own. */
-enum trust_verdict trust_check_leaves(const struct trust *trust, uint64_t area,
-				      const uint8_t *leaves, size_t count);
+/* The same of all its leaves' hashes, some of which may count on their own. A verdict; or -ENOMEM. */
+int trust_check_leaves(const struct trust *trust, uint64_t area, const uint8_t *leaves,
+		       size_t count);
 
 /* Does something count besides its hash? */
 bool trust_is_in_doubt(const struct trust *trust, uint64_t area);

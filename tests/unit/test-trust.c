@@ -26,10 +26,13 @@ static struct trust trust;
 static struct error err;
 static long left; /* writes until the cut; less than 0: none */
 static bool is_cut;
+static uint64_t bad_from = UINT64_MAX, bad_to; /* bytes that can't be read */
 
 static int file_read(void *file, uint64_t at, void *bytes, size_t len)
 {
 	(void)file;
+	if (at < bad_to && at + len > bad_from)
+		return -EIO;
 	torn_disk_read(&disk, at, bytes, len);
 	return 0;
 }
@@ -148,6 +151,26 @@ static void what_is_written_counts_with_what_was(void **state)
 	for (uint32_t i = 1; i <= 5; i++)
 		assert_int_equal(trust_check(&trust, 7, hash_of(7, i)),
 				 i == 4 ? TRUST_SAME : TRUST_OTHER);
+	forget();
+}
+
+/* Which of two heads is the newer can't be known if one can't be read: the older one isn't taken for it. */
+static void a_head_that_cant_be_read_is_an_error(void **state)
+{
+	(void)state;
+	make("{}");
+	trust_saw(&trust, 7, hash_of(7, 1), &err);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(trust_checkpoint(&trust, &err), 0);
+		trust_destroy(&trust);
+		bad_from = i * HEAD;
+		bad_to = bad_from + 1;
+		assert_int_equal(trust_open(&trust, &io, &err), -EIO);
+		bad_from = UINT64_MAX;
+		bad_to = 0;
+		open_again();
+	}
+	assert_int_equal(trust_check(&trust, 7, hash_of(7, 1)), TRUST_SAME);
 	forget();
 }
 
@@ -549,6 +572,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_known_at_first),
 		cmocka_unit_test(what_is_written_counts_with_what_was),
+		cmocka_unit_test(a_head_that_cant_be_read_is_an_error),
 		cmocka_unit_test(a_log_that_is_full_begins_anew),
 		cmocka_unit_test(an_areas_hash_is_that_of_leaves),
 		cmocka_unit_test(each_leaf_is_what_it_was_or_became),

@@ -32,9 +32,10 @@ static struct target_queue *torn_queue_open(struct target *target, unsigned dept
 
 	(void)depth;
 	(void)bounce;
-	(void)err;
-	assert(queue);
-	queue->target = to_torn(target);
+	if (queue)
+		queue->target = to_torn(target);
+	else
+		error_set(err, ENOMEM, "no memory");
 	return queue;
 }
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <openssl/sha.h>
 
 #include "base/align.h"
 #include "engine/subrequest.h"
@@ -87,14 +86,16 @@ static void make_block(unsigned block, uint32_t version, uint8_t *data)
 	}
 }
 
+/* By FNV, which asks for no memory: nobody here makes two blocks of one tag. */
 static void make_tag(unsigned block, const uint8_t *data, uint8_t *tag)
 {
-	uint8_t bytes[TRUSTED_BLOCK + sizeof(block)], hash[SHA256_DIGEST_LENGTH];
+	uint64_t sum = UINT64_C(0xcbf29ce484222325) ^ block;
 
-	memcpy(bytes, &block, sizeof(block));
-	memcpy(bytes + sizeof(block), data, TRUSTED_BLOCK);
-	SHA256(bytes, sizeof(bytes), hash);
-	memcpy(tag, hash, TRUSTED_TAG);
+	for (unsigned i = 0; i < TRUSTED_BLOCK + TRUSTED_TAG; i++) {
+		sum = (sum ^ (i < TRUSTED_BLOCK ? data[i] : i)) * UINT64_C(0x100000001b3);
+		if (i >= TRUSTED_BLOCK)
+			tag[i - TRUSTED_BLOCK] = sum >> 32;
+	}
 }
 
 static int64_t run_sub(struct trusted_disk *disk, struct ndio_subrequest *sub)
@@ -200,19 +201,25 @@ int trusted_disk_open(struct trusted_disk *disk)
 	};
 	int ret;
 
-	assert_int_equal(trust_open(&disk->trust, &io, &disk->err), 0);
+	disk->target = NULL;
+	ret = trust_open(&disk->trust, &io, &disk->err);
+	if (ret < 0)
+		return ret;
 	torn_target_init(&disk->below, &disk->disk, &disk->left, &disk->is_cut);
 	ret = target_integrity_open(&disk->below.target, &options, &disk->target, &disk->err);
 	if (ret < 0) {
 		disk->below.target.ops->close(&disk->below.target);
-		trust_destroy(&disk->trust);
 		disk->target = NULL;
+		trust_destroy(&disk->trust);
 		return ret;
 	}
 	disk->queue =
 		disk->target->ops->queue_open(disk->target, 4, (struct bvec){ 0 }, &disk->err);
-	assert_non_null(disk->queue);
-	return 0;
+	if (disk->queue)
+		return 0;
+	disk->target->ops->close(disk->target);
+	trust_destroy(&disk->trust);
+	return -ENOMEM;
 }
 
 void trusted_disk_close(struct trusted_disk *disk)
