@@ -34,7 +34,8 @@ serve_script() {
 }
 
 size=3000003 # pieces, and a part of a block
-head -c $size /dev/urandom | tr '\377' '\376' >"$T/data"
+# No byte is what differs() writes, nor, in the first place, as a hole or LUKS begins.
+head -c $size /dev/urandom | tr '\377\000L' '\376\001M' >"$T/data"
 cp "$T/data" "$T/same"
 truncate -s 6M "$T/padded"
 dd if="$T/data" of="$T/padded" conv=notrunc status=none
