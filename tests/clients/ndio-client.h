@@ -39,7 +39,7 @@ static inline uint64_t random_below(uint64_t *state, uint64_t below)
 
 /* What every client's options say of the volume. */
 struct opening {
-	const char *locator, *key_path, *header;
+	const char *locator, *key_path, *header, *trust;
 	unsigned connections;
 	unsigned flags; /* enum ndio_open_flag */
 	size_t copy_memory;
@@ -56,6 +56,7 @@ static inline int try_open(const struct opening *opening, struct ndio_volume **v
 	struct ndio_options options = {
 		.struct_size = sizeof(options),
 		.header = opening->header,
+		.trust = opening->trust,
 		.connections = opening->connections,
 		.flags = opening->flags | (opening->slot ? NDIO_OPEN_KEY_SLOT : 0) |
 			 (opening->waits ? 0 : NDIO_OPEN_NO_RECONNECT),

@@ -1,6 +1,6 @@
 /* ndio-model [OPTION...] LOCATOR: asynchronous requests of odd shapes against a model in memory.
  *
- *   -k KEYFILE  -c CONNECTIONS  -d (NDIO_OPEN_DISCARD)
+ *   -k KEYFILE  -T TRUSTFILE  -c CONNECTIONS  -d (NDIO_OPEN_DISCARD)
  *   -t THREADS=4  -n REQUESTS=1500 (of each thread, in each part)  -s SEED=1
  *   -e FILE   the server fails requests at random, with EIO, while this file exists
  *   -o FILE   write there what the volume holds at the end, for others to compare
@@ -797,10 +797,13 @@ static void parse(int argc, char **argv)
 	int opt;
 
 	options.opening.copy_memory = 2 * 1024 * 1024;
-	while ((opt = getopt(argc, argv, "k:c:dt:n:s:e:o:")) != -1) {
+	while ((opt = getopt(argc, argv, "k:T:c:dt:n:s:e:o:")) != -1) {
 		switch (opt) {
 		case 'k':
 			options.opening.key_path = optarg;
+			break;
+		case 'T':
+			options.opening.trust = optarg;
 			break;
 		case 'c':
 			options.opening.connections = atoi(optarg);

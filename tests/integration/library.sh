@@ -4,6 +4,8 @@
 # when the server fails some.
 . "$(dirname "$0")/../lib/lib.sh"
 
+. "$root/tests/lib/command.sh"
+
 clients=$NDIO_BUILD/tests/clients
 key=$T/pass
 requests=200
@@ -71,6 +73,31 @@ on_nbdkit() {
 		on_server "nbdkit without zero, extents, cache"
 }
 
+# holds NAME [OPTION...]: what the volume holds, as it is opened anew, is what the model says.
+holds() {
+	ok "$1: what it holds" sh -c '"$@" >"$0" && cmp -n "$(stat -c %s "$0.model")" "$0" "$0.model"' \
+		"$T/held" "$ndio" copy "${@:2}" --src-key-file "$key" "$T/luks" -
+}
+
+# Their journals are small, and go round many times.
+on_integrity() {
+	local kind
+
+	for kind in aead "aead --integrity-no-journal" hmac-sha256; do
+		rm -f "$T/luks" "$T/trust"
+		# shellcheck disable=SC2086
+		ok "$kind: made" "$ndio" format --size 32M --key-file "$key" "${cheap[@]}" --integrity $kind "$T/luks"
+		model "$kind" "$T/luks" -k "$key" -o "$T/held.model"
+		holds "$kind"
+		ok "$kind: trusted" "$ndio" trust --trust "$T/trust" --key-file "$key" "$T/luks"
+		model "$kind, trusted" "$T/luks" -k "$key" -T "$T/trust" -o "$T/held.model"
+		holds "$kind, trusted" --src-trust "$T/trust"
+		start_stock disk file "$T/luks" &&
+			on_server "$kind, trusted, by NBD" -k "$key" -T "$T/trust" -c 3 -o "$T/held.model"
+		holds "$kind, trusted, by NBD" --src-trust "$T/trust"
+	done
+}
+
 on_failing_server() {
 	make_luks2 "$T/luks" 24M --sector-size 4096
 	start_stock disk --filter=error file "$T/luks" error=EIO error-rate=10% \
@@ -106,6 +133,7 @@ on_others() {
 
 on_files
 on_nbdkit
+on_integrity
 on_failing_server
 on_others
 done_testing
