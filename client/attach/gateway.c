@@ -594,7 +594,7 @@ static bool has_found_more(const char *socket, unsigned ms, struct gateway_facts
 
 	gateway_look(socket, ms, &now);
 	if (!now.has_integrity ||
-	    (now.found.bad_blocks == before.bad_blocks && !now.found.stale_areas))
+	    (now.found.bad_reads == before.bad_reads && !now.found.stale_areas))
 		return false;
 	*facts = now;
 	return true;

@@ -188,6 +188,7 @@ static struct json_object *json_found(const struct integrity_found *found)
 
 	json_add_flag(object, "trusted", found->trusted);
 	json_add_number(object, "bad_blocks", found->bad_blocks);
+	json_add_number(object, "bad_reads", found->bad_reads);
 	json_add_number(object, "stale_areas", found->stale_areas);
 	return object;
 }

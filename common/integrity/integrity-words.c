@@ -6,7 +6,7 @@
 #include <string.h>
 
 #define START "; integrity "
-#define FOUND ", %" PRIu64 " bad blocks, %" PRIu64 " stale areas"
+#define FOUND ", %" PRIu64 " bad blocks, %" PRIu64 " bad reads, %" PRIu64 " stale areas"
 
 static const char *trusted_word(bool trusted)
 {
@@ -16,7 +16,7 @@ static const char *trusted_word(bool trusted)
 void integrity_say(const struct integrity_found *found, char *text, size_t size)
 {
 	snprintf(text, size, START "%s" FOUND, trusted_word(found->trusted), found->bad_blocks,
-		 found->stale_areas);
+		 found->bad_reads, found->stale_areas);
 }
 
 bool integrity_parse(const char *description, struct integrity_found *found)
@@ -32,7 +32,7 @@ bool integrity_parse(const char *description, struct integrity_found *found)
 	word = trusted_word(found->trusted);
 	if (strncmp(text, word, strlen(word)) != 0)
 		return false;
-	return sscanf(text + strlen(word), FOUND "%n", &found->bad_blocks, &found->stale_areas,
-		      &len) == 2 &&
+	return sscanf(text + strlen(word), FOUND "%n", &found->bad_blocks, &found->bad_reads,
+		      &found->stale_areas, &len) == 3 &&
 	       len > 0;
 }

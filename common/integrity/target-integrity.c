@@ -36,6 +36,7 @@
 #include "base/clock.h"
 #include "engine/subrequest.h"
 #include "integrity/areas.h"
+#include "integrity/bad-blocks.h"
 #include "integrity/below.h"
 #include "integrity/journal-writer.h"
 #include "integrity/tags.h"
@@ -65,7 +66,8 @@ struct integrity_target {
 	struct notice notice;
 	void (*closed)(void *opaque);
 	void *opaque;
-	_Atomic uint64_t bad, untold, told_at; /* blocks; ms */
+	_Atomic uint64_t bad, untold, told_at; /* reads; ms */
+	struct bad_blocks bad_blocks;
 };
 
 enum step { AREA, LOAD, DATA, TAGS, FLUSH, JOURNAL };
@@ -1170,6 +1172,7 @@ void target_integrity_tell_bad(struct target *target, uint64_t offset, bool neve
 	char more[64] = "";
 
 	atomic_fetch_add(&all->bad, 1);
+	bad_blocks_add(&all->bad_blocks, offset);
 	if ((before && now - before < TELL_EVERY) ||
 	    !atomic_compare_exchange_strong(&all->told_at, &before, now)) {
 		atomic_fetch_add(&all->untold, 1);
@@ -1197,6 +1200,7 @@ void target_integrity_facts(struct target *target, struct target_integrity_facts
 	*facts = (struct target_integrity_facts){
 		.layout = all->layout,
 		.bad = atomic_load(&all->bad),
+		.bad_blocks = bad_blocks_count(&all->bad_blocks),
 		.trusted = is_trusted(all),
 		.stale = is_trusted(all) ? areas_stale(&all->areas) : 0,
 		.dirty_pages = tags_dirty_pages(&all->tags),

@@ -49,10 +49,11 @@ void target_integrity_tell_bad(struct target *target, uint64_t offset, bool neve
 
 struct target_integrity_facts {
 	struct layout layout;
-	uint64_t bad;       /* blocks read whose tag was wrong */
-	bool trusted;       /* there is a trust file */
-	uint64_t stale;     /* areas that weren't what it says */
-	size_t dirty_pages; /* of tags */
+	uint64_t bad;        /* blocks read whose tag was wrong, as often as one was read */
+	uint64_t bad_blocks; /* how many of them there are */
+	bool trusted;        /* there is a trust file */
+	uint64_t stale;      /* areas that weren't what it says */
+	size_t dirty_pages;  /* of tags */
 };
 bool target_is_integrity(const struct target *target);
 void target_integrity_facts(struct target *target, struct target_integrity_facts *facts);

@@ -147,6 +147,7 @@ const struct export_facts *exports_tell(struct export *export)
 	struct target *target = export->volume->target;
 	char *end = export->description + export->described;
 	struct target_integrity_facts integrity;
+	struct integrity_found found;
 	struct lasting_facts server;
 
 	*end = '\0';
@@ -155,9 +156,13 @@ const struct export_facts *exports_tell(struct export *export)
 	if (!target_is_integrity(target))
 		return &export->facts;
 	target_integrity_facts(target, &integrity);
-	integrity_say(
-		&(struct integrity_found){ integrity.trusted, integrity.bad, integrity.stale },
-		end + strlen(end), WORDS);
+	found = (struct integrity_found){
+		.trusted = integrity.trusted,
+		.bad_blocks = integrity.bad_blocks,
+		.bad_reads = integrity.bad,
+		.stale_areas = integrity.stale,
+	};
+	integrity_say(&found, end + strlen(end), WORDS);
 	return &export->facts;
 }
 

@@ -169,20 +169,20 @@ make_tagged() { # FORMAT-OPTION...
 ok "a disk with integrity" make_tagged --trust "$T/trust"
 cp "$T/tagged" "$T/tagged.old"
 found "nothing found" "$T/tagged" --trust "$T/trust"
-is "nothing found" "$(cat "$T/found.short")" '"trusted":true,"bad_blocks":0,"stale_areas":0
-"trusted":true,"bad_blocks":0,"stale_areas":0'
+is "nothing found" "$(cat "$T/found.short")" '"trusted":true,"bad_blocks":0,"bad_reads":0,"stale_areas":0
+"trusted":true,"bad_blocks":0,"bad_reads":0,"stale_areas":0'
 like "nothing found, for people" "$(cat "$T/table")" "UNFLUSHED +INTEGRITY +LOCATOR"$'\n'"nbd0 .* - +good +$T/tagged$"
 flip "$T/tagged" $((1 << 20))
 flip "$T/tagged" $(((1 << 20) + 8192))
 found "two blocks" "$T/tagged"
-is "two blocks, without a trust file" "$(cat "$T/found.short")" '"trusted":false,"bad_blocks":0,"stale_areas":0
-"trusted":false,"bad_blocks":2,"stale_areas":0'
+is "two blocks, without a trust file" "$(cat "$T/found.short")" '"trusted":false,"bad_blocks":0,"bad_reads":0,"stale_areas":0
+"trusted":false,"bad_blocks":2,"bad_reads":2,"stale_areas":0'
 like "two blocks, for people" "$(cat "$T/table")" "nbd0 .* 2 bad blocks +$T/tagged$"
 flip "$T/tagged" 0
 found "the first block" "$T/tagged" --trust "$T/trust"
 like "the first block: a warning" "$said" "^ndio: warning: the disk's first block can't be read: it was changed, or never written"
-like "the first block: is listed" "$(cat "$T/found.short")" '"bad_blocks":2,.*"bad_blocks":[5-9],'
-like "the first block: for people" "$(cat "$T/table")" "nbd0 .* [0-9]+ bad blocks "
+like "the first block: is listed" "$(cat "$T/found.short")" '"bad_blocks":1,"bad_reads":2,.*"bad_blocks":3,"bad_reads":5,'
+like "the first block: for people" "$(cat "$T/table")" "nbd0 .* 3 bad blocks "
 ok "one that is never wiped" make_tagged --integrity-no-wipe
 found "never wiped" "$T/tagged"
 like "never wiped: a warning" "$said" "^ndio: warning: the disk's first block can't be read: it was changed, or never written"

@@ -28,6 +28,7 @@ static void assert_found_again(const struct integrity_found *found)
 	assert_true(integrity_parse(description, &read));
 	assert_int_equal(read.trusted, found->trusted);
 	assert_int_equal(read.bad_blocks, found->bad_blocks);
+	assert_int_equal(read.bad_reads, found->bad_reads);
 	assert_int_equal(read.stale_areas, found->stale_areas);
 	assert_true(lasting_parse(description, &server_read));
 	assert_int_equal(server_read.times_lost, 7);
@@ -39,9 +40,12 @@ static void what_is_found_is_read(void **state)
 	static const struct integrity_found all[] = {
 		{ 0 },
 		{ .trusted = true },
-		{ .trusted = true, .bad_blocks = 3, .stale_areas = 1 },
-		{ .bad_blocks = UINT64_MAX, .stale_areas = UINT64_MAX },
-		{ .trusted = true, .bad_blocks = UINT64_MAX, .stale_areas = UINT64_MAX },
+		{ .trusted = true, .bad_blocks = 3, .bad_reads = 7, .stale_areas = 1 },
+		{ .bad_blocks = UINT64_MAX, .bad_reads = UINT64_MAX, .stale_areas = UINT64_MAX },
+		{ .trusted = true,
+		  .bad_blocks = UINT64_MAX,
+		  .bad_reads = UINT64_MAX,
+		  .stale_areas = UINT64_MAX },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -52,13 +56,14 @@ static void its_words_are_read(void **state)
 {
 	struct integrity_found found;
 
-	assert_true(
-		integrity_parse(BEFORE "; integrity trusted, 3 bad blocks, 1 stale areas", &found));
+	assert_true(integrity_parse(
+		BEFORE "; integrity trusted, 3 bad blocks, 7 bad reads, 1 stale areas", &found));
 	assert_true(found.trusted);
 	assert_int_equal(found.bad_blocks, 3);
+	assert_int_equal(found.bad_reads, 7);
 	assert_int_equal(found.stale_areas, 1);
-	assert_true(
-		integrity_parse(BEFORE "; integrity checked, 0 bad blocks, 2 stale areas", &found));
+	assert_true(integrity_parse(
+		BEFORE "; integrity checked, 0 bad blocks, 0 bad reads, 2 stale areas", &found));
 	assert_false(found.trusted);
 	assert_int_equal(found.bad_blocks, 0);
 	assert_int_equal(found.stale_areas, 2);
@@ -71,10 +76,11 @@ static void no_other_words_are(void **state)
 		BEFORE,
 		BEFORE "; integrity",
 		BEFORE "; integrity trusted",
-		BEFORE "; integrity believed, 3 bad blocks, 1 stale areas",
+		BEFORE "; integrity believed, 3 bad blocks, 7 bad reads, 1 stale areas",
 		BEFORE "; integrity trusted, 3 bad blocks",
-		BEFORE "; integrity trusted, 3 bad blocks, 1 stale",
-		BEFORE "; integrity trusted, x bad blocks, 1 stale areas",
+		BEFORE "; integrity trusted, 3 bad blocks, 1 stale areas",
+		BEFORE "; integrity trusted, 3 bad blocks, 7 bad reads, 1 stale",
+		BEFORE "; integrity trusted, x bad blocks, 7 bad reads, 1 stale areas",
 	};
 	struct integrity_found found;
 
