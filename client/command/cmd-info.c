@@ -152,7 +152,7 @@ static int check_trust(struct report *report, struct header *holder, struct trus
 
 	if (ret < 0)
 		return ret;
-	report->trust.areas = trusted->trust.volume.areas;
+	report->trust.areas = trust_areas(&trusted->trust.volume);
 	report->trust.known = trust_known(&trusted->trust);
 	return 0;
 }

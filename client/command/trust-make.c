@@ -252,9 +252,9 @@ static void tell_made(const struct trust_job *job, const struct trust_volume *vo
 {
 	char size[16];
 
-	if (volume->areas)
+	if (volume->size)
 		printf("%s: knows the header, and %" PRIu64 " areas of %s%s\n", job->path,
-		       volume->areas, size_text(volume->area_len, size),
+		       trust_areas(volume), size_text(volume->area_len, size),
 		       job->is_new ? ", when they are written" : "");
 	else
 		printf("%s: knows the header; data without integrity can't be checked\n",
@@ -268,11 +268,11 @@ static int fill_file(struct trust_job *job, const char *path, struct error *err)
 
 	if (ret == 0)
 		ret = trust_file_make(path, &volume, job->header.trusted.text, true, err);
-	if (ret == 0 && volume.areas && !job->is_new) {
+	if (ret == 0 && volume.size && !job->is_new) {
 		header_let_go(&job->header); /* a server may let in one client */
 		ret = read_disk(job, path, err);
 		if (ret == 0)
-			ret = check_whole(path, volume.areas, err);
+			ret = check_whole(path, trust_areas(&volume), err);
 	}
 	if (ret == 0 && can_seal(job) && !is_sealed(job))
 		ret = write_seal(job, err);

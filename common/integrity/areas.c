@@ -29,20 +29,15 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 	if (tags_len > (uint64_t)MOST_LEAVES * TRUST_LEAF)
 		return error_set(err, ENOTSUP,
 				 "%s: integrity: its areas are too large for a trust file", name);
-	if (trust->volume.areas != areas_number(layout))
+	if (trust->volume.size != layout->size)
 		return error_set(err, ESTALE,
-				 "%s: integrity: it hasn't as many areas as the trust file", name);
+				 "%s: integrity: it isn't as long as the trust file says", name);
 	*areas = (struct areas){ .layout = layout, .trust = trust, .read_only = read_only };
 	areas->leaves = leaves_of(tags_len);
 	areas->pages = pages_of_leaves(areas->leaves);
 	areas->max = max_u64(max / (sizeof(struct area) + areas->pages * TRUST_HASH), 1);
 	mutex_init_short(&areas->lock);
 	return 0;
-}
-
-uint64_t areas_number(const struct layout *layout)
-{
-	return (layout->size + layout->area_data - 1) / layout->area_data;
 }
 
 /* Bytes of tags that say something. */

@@ -80,8 +80,7 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 	       bool read_only, uint64_t max, const char *name, struct error *err);
 void areas_destroy(struct areas *areas); /* nothing is held */
 
-/* How many areas there are; and, of one, leaves, and bytes in a leaf. */
-uint64_t areas_number(const struct layout *layout);
+/* How many leaves an area has, and bytes in one. */
 size_t areas_leaves(const struct areas *areas, uint64_t number);
 size_t areas_leaf_len(const struct areas *areas, uint64_t number, size_t leaf);
 

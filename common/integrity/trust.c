@@ -33,7 +33,7 @@ static const uint8_t magic[8] = "ndiotrus";
 struct head_bytes {
 	uint8_t magic[8];
 	uint32_t version, text_len;
-	uint64_t generation, nonce, areas, area_len;
+	uint64_t generation, nonce, size, area_len;
 	uint32_t block, tag_size;
 	uint64_t seals;
 	char uuid[TRUST_UUID];
@@ -156,7 +156,7 @@ static int make_head(const struct trust_volume *volume, const char *text, uint64
 		.text_len = htole32(text_len),
 		.generation = htole64(generation),
 		.nonce = htole64(nonce),
-		.areas = htole64(volume->areas),
+		.size = htole64(volume->size),
 		.area_len = htole64(volume->area_len),
 		.block = htole32(volume->block),
 		.tag_size = htole32(volume->tag_size),
@@ -173,6 +173,14 @@ static int make_head(const struct trust_volume *volume, const char *text, uint64
 	memcpy(*bytes, &head, sizeof(head));
 	memcpy(*bytes + TEXT_AT, text, text_len);
 	return 0;
+}
+
+/* None, or so many that memory has room for them. */
+static bool has_areas(const struct head_bytes *head)
+{
+	uint64_t size = le64toh(head->size), area_len = le64toh(head->area_len);
+
+	return size == 0 || (area_len > 0 && size / area_len < MOST_AREAS);
 }
 
 /* 1: it is valid; 0: it isn't; *text is to be freed. Or a negative errno. */
@@ -200,7 +208,7 @@ static int read_head(const struct trust_io *io, unsigned number, struct head_byt
 	if (ret == 0)
 		ret = memcmp(digest, head->digest, DIGEST_LEN) == 0 && strlen(*text) == len &&
 		      le64toh(head->generation) % 2 == number && !head->uuid[TRUST_UUID - 1] &&
-		      le64toh(head->areas) <= MOST_AREAS;
+		      has_areas(head);
 	return ret;
 }
 
@@ -211,7 +219,7 @@ static void accept_head(struct trust *trust, const struct head_bytes *head, char
 	trust->generation = le64toh(head->generation);
 	trust->nonce = le64toh(head->nonce);
 	trust->volume = (struct trust_volume){
-		.areas = le64toh(head->areas),
+		.size = le64toh(head->size),
 		.area_len = le64toh(head->area_len),
 		.block = le32toh(head->block),
 		.tag_size = le32toh(head->tag_size),
@@ -250,7 +258,7 @@ static int find_head(struct trust *trust, struct error *err)
 
 static uint8_t *hash_place(const struct trust *trust, uint64_t area)
 {
-	assert(area < trust->volume.areas);
+	assert(area < trust_areas(&trust->volume));
 	return trust->hashes + area * TRUST_HASH;
 }
 
@@ -327,7 +335,7 @@ static void drop_pending(struct trust *trust, uint64_t area, uint32_t last)
 static bool is_sound(const struct trust *trust, enum record_kind kind, uint64_t area, uint32_t leaf,
 		     const uint8_t *hash)
 {
-	if (area >= trust->volume.areas || (leaf != WHOLE) != (kind == RECORD_LEAF))
+	if (area >= trust_areas(&trust->volume) || (leaf != WHOLE) != (kind == RECORD_LEAF))
 		return false;
 	if (kind == RECORD_WROTE)
 		return find_pending(trust, area, WHOLE, hash) != NONE;
@@ -350,7 +358,7 @@ uint64_t trust_known(const struct trust *trust)
 {
 	uint64_t known = 0;
 
-	for (uint64_t area = 0; area < trust->volume.areas; area++)
+	for (uint64_t area = 0; area < trust_areas(&trust->volume); area++)
 		known +=
 			trust->first[area] != NONE || !is_zero(hash_place(trust, area), TRUST_HASH);
 	return known;
@@ -529,7 +537,7 @@ int trust_make(const struct trust_io *io, const struct trust_volume *volume, con
 
 static uint64_t hashes_len(const struct trust *trust)
 {
-	return round_up(trust->volume.areas * TRUST_HASH, PAGE);
+	return round_up(trust_areas(&trust->volume) * TRUST_HASH, PAGE);
 }
 
 int trust_open(struct trust *trust, const struct trust_io *io, struct error *err)
@@ -546,16 +554,16 @@ int trust_open(struct trust *trust, const struct trust_io *io, struct error *err
 	trust->dirty = calloc(1, hashes_len(trust) / PAGE + 1);
 	trust->log = calloc(1, LOG_SPACE);
 	trust->next_log = calloc(1, LOG_SPACE);
-	trust->first = malloc((trust->volume.areas + 1) * sizeof(*trust->first));
+	trust->first = malloc((trust_areas(&trust->volume) + 1) * sizeof(*trust->first));
 	trust->pending_free = NONE;
 	ret = trust->hashes && trust->dirty && trust->log && trust->next_log && trust->first ?
 		      0 :
 		      -ENOMEM;
-	for (uint64_t i = 0; ret == 0 && i < trust->volume.areas; i++)
+	for (uint64_t i = 0; ret == 0 && i < trust_areas(&trust->volume); i++)
 		trust->first[i] = NONE;
 	if (ret == 0)
 		ret = io->read(io->file, HASHES_AT, trust->hashes,
-			       trust->volume.areas * TRUST_HASH);
+			       trust_areas(&trust->volume) * TRUST_HASH);
 	if (ret == 0)
 		ret = read_log(trust);
 	if (ret == 0)
@@ -578,6 +586,11 @@ void trust_destroy(struct trust *trust)
 
 /* ---- the volume, and its header ---- */
 
+uint64_t trust_areas(const struct trust_volume *volume)
+{
+	return volume->size ? (volume->size - 1) / volume->area_len + 1 : 0;
+}
+
 int trust_check_volume(const struct trust *trust, const struct trust_volume *volume,
 		       struct error *err)
 {
@@ -586,7 +599,7 @@ int trust_check_volume(const struct trust *trust, const struct trust_volume *vol
 	if (strncmp(is->uuid, volume->uuid, TRUST_UUID) != 0)
 		return error_set(err, ESTALE, "%s: of another volume, with the UUID %s",
 				 trust->io.name, is->uuid);
-	if (is->areas != volume->areas || is->area_len != volume->area_len ||
+	if (is->size != volume->size || is->area_len != volume->area_len ||
 	    is->block != volume->block || is->tag_size != volume->tag_size)
 		return error_set(err, ESTALE,
 				 "%s: the volume has another size or other tags than it had",
@@ -663,7 +676,7 @@ static int put_pending(struct trust *trust, uint64_t nonce)
 	size_t count = 0;
 	int ret = 0;
 
-	for (uint64_t area = 0; area < trust->volume.areas; area++)
+	for (uint64_t area = 0; area < trust_areas(&trust->volume); area++)
 		for (uint32_t i = trust->first[area]; ret == 0 && i != NONE;
 		     i = trust->pending[i].next)
 			ret = put_record(trust->next_log, count++, nonce,

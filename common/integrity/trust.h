@@ -29,7 +29,7 @@
  *   2304 KiB  the hashes: 32 bytes an area; zeroes: not known
  *
  * A head: magic "ndiotrus", u32 version, u32 length of the text, u64 generation, u64 random number,
- * u64 areas, u64 bytes of data in an area, u32 bytes in a block, u32 bytes in a tag, u64 count of seals,
+ * u64 bytes of data, u64 bytes of data in an area, u32 bytes in a block, u32 bytes in a tag, u64 count of seals,
  * the volume's UUID (40 bytes, padded with zeroes), the header's MAC (32), SHA-256 of all this and the
  * text (32); at 256 the text, the canonical form of the header; while that is changed, the new one
  * behind it, with a newline between them. The MAC is over all of it.
@@ -72,10 +72,10 @@ struct trust_io {
 	const char *name; /* for messages */
 };
 
-/* Which volume it is. */
+/* Which volume it is. Without areas: only its header is known. */
 struct trust_volume {
 	char uuid[TRUST_UUID];
-	uint64_t areas, area_len; /* how many, and bytes of data in one */
+	uint64_t size, area_len;  /* bytes of data, and of those in an area */
 	uint32_t block, tag_size; /* bytes */
 	uint64_t seals;           /* how often its header was sealed */
 	uint8_t mac[SEAL_MAC];
@@ -124,7 +124,10 @@ int trust_open(struct trust *trust, const struct trust_io *io, struct error *err
 /* Nothing is written: what isn't synced is lost. */
 void trust_destroy(struct trust *trust); /* harmless on a zeroed struct */
 
-/* Is it that volume, with the same areas? 0, or -ESTALE with a message. uuid and the rest are the
+/* How many it has. */
+uint64_t trust_areas(const struct trust_volume *volume);
+
+/* Is it that volume, of the same size? 0, or -ESTALE with a message. uuid and the rest are the
  * disk's; neither seals nor mac count. */
 int trust_check_volume(const struct trust *trust, const struct trust_volume *volume,
 		       struct error *err);

@@ -141,7 +141,7 @@ struct trust_volume trusted_volume(const struct trusted *trusted, const struct l
 	memcpy(volume.uuid, trusted->uuid, TRUST_UUID);
 	if (!layout)
 		return volume;
-	volume.areas = (layout->size + layout->area_data - 1) / layout->area_data;
+	volume.size = layout->size;
 	volume.area_len = layout->area_data;
 	volume.block = layout->block;
 	volume.tag_size = layout->tag_size;

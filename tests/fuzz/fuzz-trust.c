@@ -36,14 +36,14 @@ static void use(struct trust *trust, struct fuzz_input *input)
 {
 	uint8_t hash[TRUST_HASH] = { 0 }, other[TRUST_HASH] = { 77 };
 	uint8_t leaves[30 * TRUST_HASH] = { 0 };
+	uint64_t areas = trust_areas(&trust->volume);
 	struct error err;
 	int ret = 0;
 
 	for (unsigned count = fuzz_take(input, 64); ret == 0 && count > 0; count--) {
-		uint64_t area =
-			trust->volume.areas ? fuzz_take(input, AREAS) % trust->volume.areas : 0;
+		uint64_t area = areas ? fuzz_take(input, AREAS) % areas : 0;
 
-		if (trust->volume.areas == 0)
+		if (areas == 0)
 			break;
 		hash[0] = fuzz_take(input, 8) + 1;
 		switch (fuzz_take(input, 6)) {
@@ -72,7 +72,7 @@ static void use(struct trust *trust, struct fuzz_input *input)
 		}
 	}
 	trust_sync(trust, &err);
-	if (trust->volume.areas > 0)
+	if (areas > 0)
 		trust_check_leaves(trust, 0, leaves, fuzz_take(input, 30) + 1);
 }
 
@@ -89,7 +89,9 @@ static void change(struct fuzz_input *input)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct trust_io io = { file_read, file_write, file_sync, NULL, "file" };
-	struct trust_volume volume = { .uuid = "uuid", .areas = AREAS, .block = 4096 };
+	struct trust_volume volume = {
+		.uuid = "uuid", .size = AREAS << 20, .area_len = 1 << 20, .block = 4096
+	};
 	struct fuzz_input input = { data, size };
 	struct trust trust;
 	struct error err;

@@ -19,7 +19,9 @@
 
 static char folder[] = "/tmp/ndio-test.XXXXXX";
 static char path[64];
-static const struct trust_volume volume = { .uuid = UUID, .areas = 1000, .block = 4096 };
+static const struct trust_volume volume = {
+	.uuid = UUID, .size = 1000 << 20, .area_len = 1 << 20, .block = 4096
+};
 static const uint8_t one[TRUST_HASH] = { 1 }, two[TRUST_HASH] = { 2 };
 static struct error err;
 

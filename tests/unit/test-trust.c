@@ -67,7 +67,7 @@ static struct trust_volume usual(void)
 {
 	return (struct trust_volume){
 		.uuid = UUID,
-		.areas = AREAS,
+		.size = AREAS * (UINT64_C(16) << 20) - 4096,
 		.area_len = 16 << 20,
 		.block = 4096,
 		.tag_size = 28,
@@ -359,7 +359,7 @@ static void another_volume_is_refused(void **state)
 	(void)state;
 	make("{}");
 	assert_int_equal(trust_check_volume(&trust, &volume, &err), 0);
-	volume.areas++;
+	volume.size += 4096;
 	assert_int_equal(trust_check_volume(&trust, &volume, &err), -ESTALE);
 	assert_string_equal(err.text,
 			    "disk.trust: the volume has another size or other tags than it had");

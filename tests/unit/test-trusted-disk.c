@@ -478,6 +478,23 @@ static void attacked(bool journal)
 	trusted_disk_free(&disk);
 }
 
+/* By so little that it has as many areas. */
+static void a_disk_that_ends_earlier(void **state)
+{
+	struct superblock superblock;
+	uint8_t *bytes;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	bytes = disk.disk.now + START;
+	assert_int_equal(superblock_read(bytes, "disk", &superblock, &disk.err), 0);
+	superblock.provided_sectors -= TRUSTED_BLOCK / 512;
+	superblock_write(&superblock, bytes);
+	assert_int_equal(trusted_disk_open(&disk), -ESTALE);
+	assert_non_null(strstr(disk.err.text, "isn't as long as the trust file says"));
+	trusted_disk_free(&disk);
+}
+
 static void attacks_are_found_out(void **state)
 {
 	(void)state;
@@ -505,6 +522,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(doubts_are_no_loss),
 		cmocka_unit_test(what_was_not_written_is_not_settled),
 		cmocka_unit_test(a_broken_file_is_told_once),
+		cmocka_unit_test(a_disk_that_ends_earlier),
 		cmocka_unit_test(attacks_are_found_out),
 		cmocka_unit_test(with_a_journal_attacks_are_found_out),
 	};

@@ -268,7 +268,7 @@ static void make_file(struct trusted_disk *disk)
 {
 	struct trust_volume volume = {
 		.uuid = "uuid",
-		.areas = areas_number(&disk->layout),
+		.size = disk->layout.size,
 		.area_len = disk->layout.area_data,
 		.block = TRUSTED_BLOCK,
 		.tag_size = TRUSTED_TAG,
