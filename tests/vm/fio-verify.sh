@@ -37,7 +37,7 @@ guest 'watch_dirty() {
 	done
 }'
 
-# The pages are kept back until they are many, and written out at once.
+# The pages are kept back until they are many, however long that takes, and written out at once.
 buffered() { # NAME
 	local name=$1 dirty server
 	local job="--name=buffered --directory=/mnt --ioengine=psync --bs=256k --size=112m \
@@ -45,6 +45,7 @@ buffered() { # NAME
 
 	ok "$name: a file system" guest "mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 /mnt &&
 		cd /proc/sys/vm && echo 300000000 >dirty_bytes && echo 250000000 >dirty_background_bytes
+		echo 0 >dirty_writeback_centisecs && echo 1000000 >dirty_expire_centisecs
 		cd /"
 	guest "watch_dirty &"
 	ok "$name: buffered writes" run_fio "$job" --rw=write --do_verify=0 --fallocate=none
