@@ -50,10 +50,9 @@ stop_gateways() {
 }
 trap stop_gateways EXIT
 
-# attach ARG...: with what it says in $said, on one line, and $status.
+# attach ARG...: with what it says in $said, but for what depends on the machine.
 attach() {
-	said=$(timeout 100 "$ndio" attach "$@" 2>&1 | grep -v -e "--lock: the server can't")
-	status=${PIPESTATUS[0]}
+	said=$(timeout 100 "$ndio" attach "$@" 2>&1 | grep -v -e "--lock: the server can't" | without_limits)
 }
 
 # Ready for a signal, or not: but for at most a minute.
