@@ -60,9 +60,10 @@ struct parcel {
 struct target_queue {
 	struct nbd_wire wire;
 	struct lasting *lasting;
-	unsigned number; /* of its link */
-	int nudge_fd;    /* others have given it something to do */
-	uint64_t epoch;  /* of the link */
+	unsigned number;        /* of its link */
+	int nudge_fd;           /* others have given it something to do */
+	_Atomic bool is_nudged; /* so who polls without sleeping sees that, too */
+	uint64_t epoch;         /* of the link */
 	struct landed landed;
 	unsigned depth, nr_pending;
 	struct pending *pendings, *idle_pendings;
@@ -83,7 +84,10 @@ void lasting_nudge(const struct seat *seat)
 {
 	const uint64_t one = 1;
 
-	if (seat->queue && write(seat->nudge_fd, &one, sizeof(one)) < 0)
+	if (!seat->queue)
+		return;
+	atomic_store(&seat->queue->is_nudged, true);
+	if (write(seat->nudge_fd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 }
 
@@ -440,8 +444,11 @@ static bool queue_look(struct target_queue *queue, bool sleep, int wake_fd, bool
 		awake = poll(fds, 2, sleep ? -1 : 0) > 0 && fds[0].revents;
 		*nudged = fds[1].revents;
 	}
-	if (*nudged && read(queue->nudge_fd, &count, sizeof(count)) < 0)
-		assert(errno == EAGAIN || errno == EINTR);
+	if (*nudged) {
+		atomic_store(&queue->is_nudged, false);
+		if (read(queue->nudge_fd, &count, sizeof(count)) < 0)
+			assert(errno == EAGAIN || errno == EINTR);
+	}
 	return awake;
 }
 
@@ -452,7 +459,9 @@ struct ndio_subrequest *lasting_poll(struct target_queue *queue, bool wait, int 
 	do {
 		sleep = wait && !queue->landed.first && (queue->nr_pending || wake_fd >= 0);
 		awake = nudged = false;
-		if (sleep || queue->nr_parcels || queue->nr_pending)
+		/* Connections are made anew together: also one that has nothing in flight is needed. */
+		if (sleep || queue->nr_parcels || queue->nr_pending ||
+		    atomic_load(&queue->is_nudged))
 			awake = queue_look(queue, sleep, wake_fd, &nudged);
 		if (nudged || queue->wire.landed.first || is_cut(queue))
 			collect(queue);
