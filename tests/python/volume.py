@@ -20,6 +20,12 @@ with open(os.environ["KEY"], "rb") as its_file:
     KEY = its_file.read()
 
 
+def notices_of(volume):
+    """But for what depends on this machine."""
+    machine = "buffers can't be locked in memory", ": io_uring is refused ("
+    return [notice for notice in volume.notices() if not any(words in notice for words in machine)]
+
+
 class Blocking(unittest.TestCase):
     def fails(self, number, words, call, *args, **kwargs):
         """The call fails with this errno, and a sentence that has these words."""
@@ -133,7 +139,7 @@ class Blocking(unittest.TestCase):
             self.assertEqual(volume.stats().bytes_written, 1 << 20)
             self.assertEqual(volume.stats().server, "up")
             self.assertIn("write", volume.info().can)
-            self.assertEqual(volume.notices(), [])
+            self.assertEqual(notices_of(volume), [])
             with self.assertRaises(ValueError):
                 volume._run(99, None, 0, 0, 0)
             self.fails(errno.EINVAL, "", volume._run, 0, [bytearray(1)], 0, 0, 1 << 30)
@@ -153,7 +159,7 @@ class Blocking(unittest.TestCase):
                  (volume.unlock, b"key")]
         for call in calls:
             self.fails(errno.EBADF, "is closed", *call)
-        self.assertEqual(volume.notices(), [])
+        self.assertEqual(notices_of(volume), [])
         self.fails(errno.EBUSY, "already", volume.__init__, PLAIN)
         never = ndio.Volume.__new__(ndio.Volume)
         self.assertIn("None", repr(never))
@@ -175,7 +181,7 @@ class Blocking(unittest.TestCase):
         """what should be known is kept until it is asked for, once"""
         with ndio.Volume(PLAIN), ndio.Volume(PLAIN, readonly=True, direct=False) as volume:
             self.assertIsInstance(volume.notices(), list)
-            self.assertEqual(volume.notices(), [])
+            self.assertEqual(notices_of(volume), [])
 
     def test_threads(self):
         """threads read beside each other, and close() waits for who is reading"""
