@@ -65,6 +65,17 @@ guest() {
 	return "${reply%% *}"
 }
 
+# kill_guest: as a power failure does. It may be booted again.
+kill_guest() {
+	{
+		kill -KILL "${server_pids[vm]}"
+		wait "${server_pids[vm]}"
+	} 2>/dev/null
+	unset "server_pids[vm]"
+	exec {to_guest}>&- {from_guest}<&-
+	rm "$T/guest.in" "$T/guest.out"
+}
+
 # sound_kernel [REGEX]: the guest's kernel never complained, nor said this.
 sound_kernel() {
 	ok "the guest's kernel found nothing wrong" not \
