@@ -3,14 +3,14 @@
  * or, at its end, other syncs. A worker's round: send pieces, wait, land what has come, take the
  * inbox; then those of the library's callbacks run that were put off (after_round).
  *
- * States: OPEN, then DRAIN or CANCEL, by workers_close(). One that is down (its connection is
- * lost) gets no more requests, and hands on what it hasn't begun, while another is up.
+ * States: OPEN, then DRAIN or CANCEL, by workers_close(). Its channel a worker closes itself: until
+ * then others' connections may need it. One that is down (its connection is lost) gets no more
+ * requests, and hands on what it hasn't begun, while another is up.
  *
- * Invariants: the inbox is a stack that any thread pushes to and the worker takes whole, so
- * neither needs a lock. `asleep` is raised before the inbox is looked at for the last time and
- * looked at after a push, in one order for all threads: no request is left behind a worker
- * that sleeps. `load` counts from before a request waits for its range until it has completed,
- * so none is forgotten at the end. */
+ * Invariants: the inbox is a stack that any thread pushes to and the worker takes whole, so neither
+ * needs a lock. `asleep` is raised before the inbox is looked at for the last time and looked at after
+ * a push, in one order for all threads: no request is left behind a worker that sleeps. `load` counts
+ * from before a request waits for its range until it has completed, so none is forgotten at the end. */
 #include "engine/worker.h"
 
 #include <errno.h>
@@ -195,7 +195,7 @@ static void *worker_main(void *opaque)
 			canceled = true;
 		}
 		if (may_end(worker, closing))
-			return NULL;
+			break;
 		/* If it's down, those fail that nobody took. */
 		if (channel_send(worker->channel, !worker->down) || atomic_load(&worker->inbox))
 			channel_wait(worker->channel, false, worker->wake_fd);
@@ -204,6 +204,8 @@ static void *worker_main(void *opaque)
 		channel_land(worker->channel);
 		look_whether_up(worker);
 	}
+	channel_close(worker->channel);
+	return NULL;
 }
 
 /* ---- opening and closing ---- */
@@ -268,10 +270,8 @@ void workers_close(struct workers *workers, bool cancel)
 	/* All of them first: one that ends may just be waking another. */
 	for (unsigned i = 0; i < workers->count; i++)
 		pthread_join(workers->worker[i].thread, NULL);
-	for (unsigned i = 0; i < workers->count; i++) {
-		channel_close(workers->worker[i].channel);
+	for (unsigned i = 0; i < workers->count; i++)
 		close(workers->worker[i].wake_fd);
-	}
 	bounce_destroy(&workers->bounce);
 	free(workers);
 }

@@ -259,13 +259,17 @@ int lasting_start_dialling(struct lasting *lasting, struct error *err)
 
 void lasting_stop_dialling(struct lasting *lasting)
 {
-	if (--lasting->nr_queues > 0)
-		return;
+	bool last;
+
 	pthread_mutex_lock(&lasting->lock);
-	lasting->stop = true;
-	atomic_store(&lasting->dial_over, true);
+	last = --lasting->nr_queues == 0;
+	lasting->stop = last;
+	if (last)
+		atomic_store(&lasting->dial_over, true);
 	pthread_cond_signal(&lasting->changed);
 	pthread_mutex_unlock(&lasting->lock);
+	if (!last)
+		return;
 	pthread_join(lasting->thread, NULL);
 	nbd_watch_stop(&lasting->options.server->watch);
 }

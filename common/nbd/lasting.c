@@ -523,6 +523,7 @@ static bool sit_down(struct target_queue *queue)
 			continue;
 		lasting->seat[i].queue = queue;
 		lasting->seat[i].nudge_fd = queue->nudge_fd;
+		session_leave_alone(&lasting->session, i, false);
 		queue->number = i;
 		return true;
 	}
@@ -559,6 +560,7 @@ void lasting_queue_close(struct target_queue *queue)
 
 	assert(queue->nr_pending == 0 && !queue->landed.first);
 	pthread_mutex_lock(&lasting->lock);
+	session_leave_alone(&lasting->session, queue->number, true);
 	gather_parcels(queue);
 	/* Something of the session's own is on its way, and nobody will be there when it lands. */
 	if (queue->nr_parcels > 0) {
@@ -638,6 +640,8 @@ int lasting_open(const struct lasting_options *options, struct nbd_link **links,
 	if (getrandom(&session.seed, sizeof(session.seed), 0) < 0)
 		session.seed = clock_ms();
 	session_init(&lasting->session, &session, &options->disk, clock_ms());
+	for (unsigned i = 0; i < options->links; i++)
+		session_leave_alone(&lasting->session, i, true);
 	ret = session_memory_init(&lasting->memory, options->unflushed, options->max_len,
 				  options->memory_ready, err);
 	if (ret == 0)

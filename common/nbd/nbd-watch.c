@@ -78,13 +78,15 @@ int nbd_watch_start(struct nbd_watch *watch, struct error *err)
 
 void nbd_watch_stop(struct nbd_watch *watch)
 {
-	if (--watch->users > 0)
-		return;
+	bool last;
+
 	pthread_mutex_lock(&watch->lock);
-	watch->stop = true;
+	watch->stop = --watch->users == 0;
+	last = watch->stop;
 	pthread_cond_signal(&watch->changed);
 	pthread_mutex_unlock(&watch->lock);
-	pthread_join(watch->thread, NULL);
+	if (last)
+		pthread_join(watch->thread, NULL);
 }
 
 void nbd_watch_add(struct nbd_watch *watch, struct nbd_watched *watched, int fd)

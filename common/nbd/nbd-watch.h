@@ -39,8 +39,8 @@ struct nbd_watch {
 void nbd_watch_init(struct nbd_watch *watch);
 void nbd_watch_destroy(struct nbd_watch *watch); /* no users, nothing watched */
 
-/* It runs from the first of these to the last of those: not across a fork. One thread at a time,
- * but for what is watched. 0, or a negative errno with a message without a name. */
+/* It runs from the first of these to the last of those: not across a fork. One thread at a time; several may
+ * stop it. 0, or a negative errno with a message without a name. */
 int nbd_watch_start(struct nbd_watch *watch, struct error *err);
 void nbd_watch_stop(struct nbd_watch *watch);
 

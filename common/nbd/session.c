@@ -517,6 +517,11 @@ static void lose(struct session *session, int64_t now)
 		go(session, SESSION_WAITING);
 }
 
+void session_leave_alone(struct session *session, unsigned link, bool alone)
+{
+	session->link[link].alone = alone;
+}
+
 void session_end(struct session *session, int error, int64_t now)
 {
 	if (session->state == SESSION_ENDED)
@@ -665,13 +670,24 @@ static void redo_changes(struct session *session)
 	}
 }
 
+/* In turns, as far as somebody sends there. */
+static unsigned next_to_replay(const struct session *session)
+{
+	unsigned links = session->options.links, link = session->replayed % links;
+
+	for (unsigned i = 1; i < links && session->link[link].alone; i++)
+		link = (link + 1) % links;
+	return link;
+}
+
 static void replay_on(struct session *session, int64_t now)
 {
 	struct session_record *record;
 
 	while ((record = session->cursor) && may_replay(session, record)) {
 		session->cursor = record->next;
-		record->op.link = session->replayed++ % session->options.links;
+		record->op.link = next_to_replay(session);
+		session->replayed++;
 		send_op(session, &record->op);
 		session->replaying++;
 	}

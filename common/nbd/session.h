@@ -155,6 +155,7 @@ enum session_link_state {
 struct session_link {
 	enum session_link_state state;
 	bool end;                            /* to be told to end */
+	bool alone;                          /* no queue has it, to send anything there */
 	struct session_op *send, **send_end; /* to be told, in order */
 	struct session_op *done, **done_end;
 };
@@ -239,6 +240,9 @@ bool session_connected(struct session *session, unsigned link, uint64_t epoch,
 
 /* A connection is lost, or couldn't be made. */
 void session_lost(struct session *session, unsigned link, uint64_t epoch, int64_t now);
+
+/* It has a queue, as all have at first; or not: what is sent again is sent by others. */
+void session_leave_alone(struct session *session, unsigned link, bool alone);
 
 /* For good: a certificate was refused, or nobody wants it any more. error is negative. */
 void session_end(struct session *session, int error, int64_t now);

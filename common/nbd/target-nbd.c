@@ -34,6 +34,7 @@ struct nbd_target {
 	struct target target;
 	struct nbd_server server;
 	struct nbd_group group;
+	pthread_mutex_t spares; /* queues may be closed by several threads at once: */
 	struct nbd_link *spare[NBD_GROUP_MAX]; /* connected, and no queue's */
 	unsigned nr_spare;
 	unsigned connections;
@@ -383,12 +384,16 @@ static struct target_queue *nbd_queue_open(struct target *target, unsigned depth
 static void nbd_queue_close(struct target_queue *queue)
 {
 	struct nbd_target *owner = queue->owner;
+	bool keep;
 
 	assert(queue->wire.in_flight == 0 && !queue->wire.landed.first && !queue->wire.again);
 	nbd_group_leave(&owner->group, &queue->wire.member);
-	if (queue->wire.member.up && !queue->canceled && owner->nr_spare < NBD_GROUP_MAX)
+	pthread_mutex_lock(&owner->spares);
+	keep = queue->wire.member.up && !queue->canceled && owner->nr_spare < NBD_GROUP_MAX;
+	if (keep)
 		owner->spare[owner->nr_spare++] = queue->wire.link;
-	else
+	pthread_mutex_unlock(&owner->spares);
+	if (!keep)
 		nbd_link_close(queue->wire.link);
 	nbd_watch_stop(&owner->server.watch);
 	free(queue);
@@ -444,6 +449,7 @@ static void nbd_target_close(struct target *target)
 	while (owner->nr_spare > 0)
 		nbd_link_close(owner->spare[--owner->nr_spare]);
 	nbd_group_destroy(&owner->group);
+	pthread_mutex_destroy(&owner->spares);
 	nbd_server_clear(&owner->server);
 	free(target->name);
 	free(owner);
@@ -675,6 +681,7 @@ static int open_first(struct nbd_target *owner, const struct target_nbd_options 
 	int ret = nbd_server_init(&owner->server, owner->target.name, options->answer_timeout,
 				  &options->notice, err);
 
+	pthread_mutex_init(&owner->spares, NULL);
 	nbd_group_init(&owner->group, &owner->server, NBD_CONTEXT, is_same_export, owner);
 	if (ret == 0 && owner->reconnect)
 		ret = name_session(owner, err);

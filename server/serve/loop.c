@@ -284,6 +284,9 @@ static void *loop_main(void *opaque)
 	while (!atomic_load(&loop->closing))
 		loop_round(loop);
 	end_all(loop);
+	/* Workers that are still at it may need its connection until then. */
+	channel_close(loop->channel);
+	loop->channel = NULL;
 	return NULL;
 }
 
