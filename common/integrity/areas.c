@@ -219,6 +219,17 @@ static void doubt_area(struct areas *areas, struct area *area)
 	area->doubtful = true;
 	area->next_doubtful = areas->doubtful;
 	areas->doubtful = area;
+	areas->doubtful_count++;
+}
+
+/* All that are, to be put back where they stay so. */
+static struct area *take_doubtful(struct areas *areas)
+{
+	struct area *first = areas->doubtful;
+
+	areas->doubtful = NULL;
+	areas->doubtful_count = 0;
+	return first;
 }
 
 /* To be recorded; without memory it will be when it is seen again. */
@@ -458,6 +469,16 @@ bool areas_are_many(struct areas *areas)
 	return areas->trust->pending_count > MOST_DOUBTS;
 }
 
+bool areas_are_full(struct areas *areas)
+{
+	bool full;
+
+	pthread_mutex_lock(&areas->lock);
+	full = areas->doubtful_count > areas->max;
+	pthread_mutex_unlock(&areas->lock);
+	return full;
+}
+
 /* Up to so many of those that are in doubt; in *rest those that aren't done. Also what is stale since:
  * what it should be is known. */
 static int settle_some(struct areas *areas, bool all, struct area **rest, struct error *err)
@@ -486,8 +507,7 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 	int ret = 0;
 
 	pthread_mutex_lock(&areas->lock);
-	rest = areas->doubtful;
-	areas->doubtful = NULL;
+	rest = take_doubtful(areas);
 	pthread_mutex_unlock(&areas->lock);
 	while (ret == 0 && rest) {
 		ret = trust_make_room(areas->trust, TRUST_RECORDS, err);
@@ -562,9 +582,7 @@ void areas_copied(struct areas *areas)
 	struct area *area, *next;
 
 	pthread_mutex_lock(&areas->lock);
-	area = areas->doubtful;
-	areas->doubtful = NULL;
-	for (; area; area = next) {
+	for (area = take_doubtful(areas); area; area = next) {
 		next = area->next_doubtful;
 		area->doubtful = false;
 		if (area->touched >= areas->copy_turn)
@@ -582,4 +600,14 @@ uint64_t areas_stale(struct areas *areas)
 	stale = areas->stale;
 	pthread_mutex_unlock(&areas->lock);
 	return stale;
+}
+
+size_t areas_count(struct areas *areas)
+{
+	size_t count;
+
+	pthread_mutex_lock(&areas->lock);
+	count = areas->count;
+	pthread_mutex_unlock(&areas->lock);
+	return count;
 }

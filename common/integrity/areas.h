@@ -66,6 +66,7 @@ struct areas {
 	pthread_mutex_t lock;
 	size_t max, count; /* more than max only while they are held or in doubt */
 	struct area *newest, *oldest, *doubtful;
+	size_t doubtful_count;
 	struct area *buckets[AREA_BUCKETS];
 	uint64_t turn;          /* so many began */
 	uint64_t copy_turn;     /* when the copy under way did */
@@ -126,8 +127,10 @@ int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *
 		 struct error *err);
 int areas_sync(struct areas *areas, struct error *err);
 
-/* So much is in doubt that a flush and areas_settle() are due. */
+/* So much is in doubt that a flush and areas_settle() are due: leaves, for the file; areas, for memory, which
+ * only all of them are settled for. */
 bool areas_are_many(struct areas *areas);
+bool areas_are_full(struct areas *areas);
 
 /* all: nothing was dirty any more that was so at areas_begin(). */
 int areas_settle(struct areas *areas, bool all, struct error *err);
@@ -147,5 +150,6 @@ void areas_copy(struct areas *areas);
 void areas_copied(struct areas *areas);
 
 uint64_t areas_stale(struct areas *areas);
+size_t areas_count(struct areas *areas); /* in memory */
 
 #endif

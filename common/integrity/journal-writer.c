@@ -18,8 +18,7 @@
 #include "integrity/journal-areas.h"
 
 #define MEMORY_ALIGN 4096
-#define IDLE_MS      1000 /* from then on what wasn't flushed is committed, and copied */
-#define LOOK_BLOCKS  16   /* copied from memory with the lock held */
+#define LOOK_BLOCKS  16 /* copied from memory with the lock held */
 #define NO_EPOCH     (-1)
 
 struct journal_seat {

@@ -159,6 +159,7 @@ void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes)
 
 static void mark_dirty(struct tags *tags, struct tag_chunk *chunk, size_t at, size_t len)
 {
+	tags->dirty_chunks += !chunk->dirty && !chunk->is_written;
 	for (size_t page = at / TAG_PAGE; page <= (at + len - 1) / TAG_PAGE; page++) {
 		tags->dirty_pages += !(chunk->dirty & 1u << page);
 		chunk->dirty |= 1u << page;
@@ -277,9 +278,10 @@ bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
 void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed)
 {
 	pthread_mutex_lock(&tags->lock);
-	run->chunk->is_written = false;
 	if (failed)
 		mark_dirty(tags, run->chunk, run->first * TAG_PAGE, run->count * TAG_PAGE);
+	run->chunk->is_written = false;
+	tags->dirty_chunks -= !run->chunk->dirty;
 	pthread_mutex_unlock(&tags->lock);
 	tags_let_go(tags, run->chunk);
 }
@@ -292,4 +294,14 @@ size_t tags_dirty_pages(struct tags *tags)
 	pages = tags->dirty_pages;
 	pthread_mutex_unlock(&tags->lock);
 	return pages;
+}
+
+bool tags_are_full(struct tags *tags)
+{
+	bool full;
+
+	pthread_mutex_lock(&tags->lock);
+	full = tags->dirty_chunks >= max_u64(tags->max, TAGS_LEAST);
+	pthread_mutex_unlock(&tags->lock);
+	return full;
 }

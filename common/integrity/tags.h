@@ -34,8 +34,9 @@ struct tag_chunk {
 struct tags {
 	const struct layout *layout;
 	pthread_mutex_t lock;
-	size_t max, count;  /* chunks; more than max only while they are held or dirty */
-	size_t dirty_pages; /* in all */
+	size_t max, count;   /* chunks; more than max only while they are held or dirty */
+	size_t dirty_pages;  /* in all */
+	size_t dirty_chunks; /* that have some, or are being written */
 	struct tag_chunk *newest, *oldest;
 	struct tag_chunk *buckets[TAG_BUCKETS];
 };
@@ -80,5 +81,9 @@ bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf);
 void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed);
 
 size_t tags_dirty_pages(struct tags *tags);
+
+/* Chunks that are dirty take all the memory there is for tags; or that of TAGS_LEAST, if that is more. */
+#define TAGS_LEAST 64
+bool tags_are_full(struct tags *tags);
 
 #endif

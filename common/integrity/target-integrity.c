@@ -1,6 +1,7 @@
 /* A subrequest from above is carried by one of the queue's `carried`, which asks the target below
  * for one thing at a time:
  *
+ *   ROOM    (a write) some tags are written, if too many are dirty
  *   LOAD    the chunks with its tags, those that aren't in memory
  *   DATA    its data; then tags are copied out, or in, where they are dirty
  *   TAGS    (a flush or FUA) all dirty tags, by sweep(): one queue at a time sweeps
@@ -60,6 +61,7 @@ struct integrity_target {
 	struct areas areas;             /* without a trust file: zeroes */
 	uint8_t *batch;                 /* BATCH chunks; with the turn */
 	pthread_mutex_t turn;           /* to sweep */
+	atomic_int lost;                /* why tags couldn't be written at the end */
 	bool told;                      /* with the turn: what is wrong with the trust file */
 	bool unwritten;                 /* the same: tags that were intended, by an error */
 	struct journal_writer *journal; /* or NULL: it is written directly */
@@ -70,7 +72,7 @@ struct integrity_target {
 	struct bad_blocks bad_blocks;
 };
 
-enum step { AREA, LOAD, DATA, TAGS, FLUSH, JOURNAL };
+enum step { ROOM, AREA, LOAD, DATA, TAGS, FLUSH, JOURNAL };
 
 struct carried {
 	struct ndio_subrequest sub; /* below */
@@ -299,6 +301,7 @@ static int sweep_trusted(struct target_queue *queue, bool flush, struct ndio_sub
 		if (ret == 0 && !all->unwritten && areas_are_many(&all->areas))
 			ret = flush_and_settle(queue, false, late, err);
 	}
+	flush = flush || areas_are_full(&all->areas);
 	return ret == 0 && flush ? flush_and_settle(queue, true, late, err) : ret;
 }
 
@@ -581,10 +584,10 @@ static void flush_below(struct target_queue *queue, struct carried *carried)
 	below_ask(&queue->below, &carried->sub);
 }
 
-/* Its data and its tags in memory are new: what is left is a flush, perhaps. */
-static void want_turn(struct target_queue *queue, struct carried *carried)
+/* Before anything is done; or when its data and its tags in memory are new, and what is left is a flush. */
+static void want_turn(struct target_queue *queue, struct carried *carried, enum step step)
 {
-	carried->step = TAGS;
+	carried->step = step;
 	carried->next = queue->first_waiting;
 	queue->first_waiting = carried;
 }
@@ -603,7 +606,7 @@ static void end_data(struct target_queue *queue, struct carried *carried)
 		areas_touch(&all->areas, carried->area);
 	let_go(queue, carried);
 	if (upper->op == OP_WRITE && (upper->flags & REQ_FUA))
-		want_turn(queue, carried);
+		want_turn(queue, carried, TAGS);
 	else
 		finish(queue, carried, carried->len);
 }
@@ -635,6 +638,7 @@ static void step_on(struct target_queue *queue, struct carried *carried)
 	case DATA:
 		end_data(queue, carried);
 		break;
+	case ROOM:
 	case TAGS:
 	case FLUSH:
 	case JOURNAL:
@@ -755,11 +759,13 @@ static void integrity_issue(struct target_queue *queue, struct ndio_subrequest *
 	if (sub->op == OP_FLUSH && queue->seat)
 		give_order(queue, carried, ORDER_FLUSH);
 	else if (sub->op == OP_FLUSH)
-		want_turn(queue, carried);
+		want_turn(queue, carried, TAGS);
 	else if (sub->op == OP_READ && queue->seat)
 		read_over_journal(queue, carried);
 	else if (sub->op == OP_WRITE && queue->seat && !is_trusted(queue->all))
 		give_order(queue, carried, ORDER_WRITE);
+	else if (sub->op == OP_WRITE && !queue->seat && tags_are_full(&queue->all->tags))
+		want_turn(queue, carried, ROOM);
 	else if (op_carries_data(sub->op))
 		go_in_place(queue, carried);
 }
@@ -776,9 +782,12 @@ static void sweep_for_waiting(struct target_queue *queue)
 {
 	struct ndio_subrequest *late = NULL;
 	struct carried *carried, *next;
+	bool flush = false;
 	int ret;
 
-	if (!queue->first_waiting || !try_sweep(queue, true, &late, &ret))
+	for (carried = queue->first_waiting; carried; carried = carried->next)
+		flush |= carried->step == TAGS;
+	if (!queue->first_waiting || !try_sweep(queue, flush, &late, &ret))
 		return;
 	carried = queue->first_waiting;
 	queue->first_waiting = NULL;
@@ -786,6 +795,8 @@ static void sweep_for_waiting(struct target_queue *queue)
 		next = carried->next;
 		if (ret < 0)
 			finish(queue, carried, ret);
+		else if (carried->step == ROOM)
+			go_in_place(queue, carried);
 		else if (is_trusted(queue->all))
 			finish(queue, carried, carried->len);
 		else
@@ -806,9 +817,28 @@ static void sweep_some(struct target_queue *queue)
 	land_all(queue, late, NULL);
 }
 
-static void nap(int wake_fd)
+/* False: nobody has woken it. */
+static bool nap(int wake_fd, int ms)
 {
-	poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, TURN_NAP);
+	return poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, ms) != 0;
+}
+
+/* Nothing is asked for: what is dirty is written when that has been so for a while, and until then it
+ * sleeps here. False: there is nothing, or another is at it. */
+static bool rest_dirty(struct target_queue *queue, int wake_fd)
+{
+	struct ndio_subrequest *late = NULL;
+	int ret;
+
+	if (wake_fd < 0 || queue->nr_busy > 0 || tags_dirty_pages(&queue->all->tags) == 0 ||
+	    !below_is_up(&queue->below))
+		return false;
+	if (nap(wake_fd, IDLE_MS))
+		return true;
+	if (!try_sweep(queue, false, &late, &ret))
+		return false;
+	land_all(queue, late, NULL);
+	return ret == 0;
 }
 
 /* Who polls without a descriptor may not do so again when all he has has landed: then what this queue
@@ -833,7 +863,7 @@ static struct ndio_subrequest *journal_poll(struct target_queue *queue, bool wai
 	    journal_seat_rest(seat, fd))
 		wait = false;
 	if (wait && naps) {
-		nap(wake_fd);
+		nap(wake_fd, TURN_NAP);
 		wait = false;
 	}
 	land_all(queue, poll_below(queue, wait, fd), NULL);
@@ -852,9 +882,11 @@ static struct ndio_subrequest *integrity_poll(struct target_queue *queue, bool w
 		wait = false;
 	/* Until another has swept. */
 	if (wait && queue->first_waiting) {
-		nap(wake_fd);
+		nap(wake_fd, TURN_NAP);
 		wait = false;
 	}
+	if (wait && rest_dirty(queue, wake_fd))
+		wait = false;
 	land_all(queue, poll_below(queue, wait, wake_fd), NULL);
 	sweep_some(queue);
 	return landed_take(&queue->landed);
@@ -942,26 +974,28 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 	return queue;
 }
 
-/* Nobody knows whose flush is the last, so each that goes sweeps. What only stays in doubt is no loss. */
+/* Each that goes sweeps, since nobody knows whose flush is the last. While another does, its connection may need
+ * this one's (those that are lost come back all together), so this goes on with its own. What only stays
+ * in doubt is no loss. */
 static void sweep_at_end(struct target_queue *queue)
 {
 	struct integrity_target *all = queue->all;
 	struct ndio_subrequest *late = NULL;
-	bool dirty = tags_dirty_pages(&all->tags) > 0;
 	int ret;
 
-	if ((!dirty && !(is_trusted(all) && areas_has_doubts(&all->areas))) ||
-	    !integrity_is_up(queue))
+	if (tags_dirty_pages(&all->tags) == 0 &&
+	    !(is_trusted(all) && areas_has_doubts(&all->areas)))
 		return;
-	pthread_mutex_lock(&all->turn); /* nothing of ours is in flight */
-	ret = sweep(queue, true, &late);
-	pthread_mutex_unlock(&all->turn);
-	assert(!late);
-	if (ret < 0 && dirty)
-		notice_tell(&all->notice,
-			    "%s: integrity: writing tags: %s: blocks that were written since the "
-			    "last flush can't be read any more",
-			    all->target.name, target_reason(all->below, -ret));
+	while (below_is_up(&queue->below)) {
+		if (try_sweep(queue, true, &late, &ret)) {
+			assert(!late); /* nothing of ours is in flight */
+			if (ret < 0)
+				atomic_store(&all->lost, ret);
+			return;
+		}
+		land_all(queue, poll_below(queue, false, -1), NULL);
+		nap(-1, TURN_NAP);
+	}
 }
 
 static void integrity_queue_close(struct target_queue *queue)
@@ -987,10 +1021,20 @@ static int64_t integrity_read(struct target *target, void *buf, size_t len, uint
 	return -EOPNOTSUPP;
 }
 
+static void tell_lost(struct integrity_target *all)
+{
+	if (!all->journal && tags_dirty_pages(&all->tags) > 0)
+		notice_tell(&all->notice,
+			    "%s: integrity: writing tags: %s: blocks that were written since the "
+			    "last flush can't be read any more",
+			    all->target.name, target_reason(all->below, -all->lost));
+}
+
 static void integrity_close(struct target *target)
 {
 	struct integrity_target *all = to_integrity(target);
 
+	tell_lost(all);
 	journal_writer_free(all->journal);
 	areas_destroy(&all->areas);
 	free(all->batch);
@@ -1156,6 +1200,7 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 		return ret;
 	}
 	pthread_mutex_init(&all->turn, NULL);
+	all->lost = -ENOTCONN;
 	all->closed = options->closed;
 	all->opaque = options->opaque;
 	all->target = describe(all);
@@ -1204,5 +1249,6 @@ void target_integrity_facts(struct target *target, struct target_integrity_facts
 		.trusted = is_trusted(all),
 		.stale = is_trusted(all) ? areas_stale(&all->areas) : 0,
 		.dirty_pages = tags_dirty_pages(&all->tags),
+		.areas = is_trusted(all) ? areas_count(&all->areas) : 0,
 	};
 }

@@ -54,6 +54,7 @@ struct target_integrity_facts {
 	bool trusted;        /* there is a trust file */
 	uint64_t stale;      /* areas that weren't what it says */
 	size_t dirty_pages;  /* of tags */
+	size_t areas;        /* that are in memory */
 };
 bool target_is_integrity(const struct target *target);
 void target_integrity_facts(struct target *target, struct target_integrity_facts *facts);

@@ -195,9 +195,36 @@ ends_by_itself() { # FORMAT-OPTION...
 	ok "an end: it ends" stop_server disk
 }
 
+# A server that ends while its own server is away waits for that, as requests do. Its connections come back only
+# all together, whoever of those that have them is done by then.
+away_at_an_end() { # NAME FORMAT-OPTION...
+	local name=$1
+
+	shift
+	rm -f "$disk"
+	ok "$name: a disk" "$ndio" format --key-file "$T/pass" "${cheap[@]}" --size 24M --integrity aead "$@" "$disk"
+	ok "$name: its server" start_store
+	ok "$name: a gateway" start_serve disk --key-file "$T/pass" --reconnect 60 --connections 4 "$(uri store)"
+	ok "$name: it is written, and not flushed" py disk 'h.pwrite(data(65536), 1 << 20)'
+	kill -STOP "${server_pids[store]}"
+	sleep 2 # it begins to write what wasn't flushed, and waits
+	kill -TERM "${server_pids[disk]}"
+	sleep 1 # and ends
+	kill_server store
+	ok "$name: the server is there again" start_store
+	ok "$name: the gateway ends" stop_server disk
+	is "$name: and says nothing of it" "$(grep -c integrity "$T/disk.log")" 0
+	ok "$name: its server, too" stop_server store
+	ok "$name: it is opened" start_door disk "$disk" "$key"
+	ok "$name: all is there" py disk 'same(h.pread(65536, 1 << 20), data(65536))'
+	ok "$name: it ends" stop_server disk
+}
+
 behind_a_gateway
 ends_by_itself
 ends_by_itself --integrity-no-journal
+away_at_an_end "away"
+away_at_an_end "away, no journal" --integrity-no-journal
 killed "AES-GCM" 4096 --integrity aead
 killed "HMAC, sectors of 512" 512 --integrity hmac-sha256
 done_testing

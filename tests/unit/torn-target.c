@@ -104,6 +104,11 @@ static struct ndio_subrequest *torn_poll(struct target_queue *queue, bool wait, 
 	return landed_take(&queue->landed);
 }
 
+static bool torn_is_up(const struct target_queue *queue)
+{
+	return !queue->target->is_down;
+}
+
 static void torn_close(struct target *target)
 {
 	pthread_mutex_destroy(&to_torn(target)->lock);
@@ -116,6 +121,7 @@ static const struct target_ops torn_ops = {
 	.issue = torn_issue,
 	.submit = torn_submit,
 	.poll = torn_poll,
+	.is_up = torn_is_up,
 	.cancel = torn_submit,
 	.close = torn_close,
 };

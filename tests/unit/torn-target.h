@@ -15,6 +15,7 @@ struct torn_target {
 	pthread_mutex_t lock;
 	long *left;   /* writes and flushes until the cut; less than 0: none comes */
 	bool *is_cut; /* from then on; both may be shared */
+	bool is_down; /* its connections are lost */
 	unsigned reads;
 	void (*wrote)(void *opaque); /* what else happens then; once. Or NULL */
 	void *opaque;

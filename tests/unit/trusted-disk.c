@@ -17,7 +17,8 @@
 
 #define START      4096 /* of the segment */
 #define MOST       16   /* blocks of one write */
-#define INTERLEAVE 8    /* 2^8 sectors an area */
+#define INTERLEAVE 8    /* 2^8 sectors an area; */
+#define SMALL      3    /* or 2^3 */
 #define SECTIONS   4
 
 /* ---- the trust file ---- */
@@ -197,7 +198,7 @@ int trusted_disk_open(struct trusted_disk *disk)
 		.recover = true,
 		.journal = disk->journal,
 		.notice = { count_notice, disk },
-		.trust = &disk->trust,
+		.trust = disk->untrusted ? NULL : &disk->trust,
 	};
 	int ret;
 
@@ -288,12 +289,12 @@ static void make_trust(struct trusted_disk *disk)
 	trusted_disk_close(disk);
 }
 
-void trusted_disk_init(struct trusted_disk *disk, bool journal)
+static void make_disk_of(struct trusted_disk *disk, bool journal, unsigned log2_interleave)
 {
 	struct superblock superblock = {
 		.tag_size = TRUSTED_TAG,
 		.block = TRUSTED_BLOCK,
-		.log2_interleave = INTERLEAVE,
+		.log2_interleave = log2_interleave,
 		.journal_sections = SECTIONS,
 		.provided_sectors = TRUSTED_BLOCKS,
 		.fixed_padding = true,
@@ -307,6 +308,16 @@ void trusted_disk_init(struct trusted_disk *disk, bool journal)
 	superblock_write(&superblock, disk->disk.now + START);
 	fill_disk(disk);
 	make_trust(disk);
+}
+
+void trusted_disk_init(struct trusted_disk *disk, bool journal)
+{
+	make_disk_of(disk, journal, INTERLEAVE);
+}
+
+void trusted_disk_init_small(struct trusted_disk *disk)
+{
+	make_disk_of(disk, false, SMALL);
 }
 
 void trusted_disk_forget(struct trusted_disk *disk)

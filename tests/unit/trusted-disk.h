@@ -16,7 +16,7 @@
 #define TRUSTED_BLOCK  512
 #define TRUSTED_TAG    28
 #define TRUSTED_BLOCKS 1200 /* in five areas, the last of which has fewer */
-#define TRUSTED_TRUST  (2304 * 1024 + 4096)
+#define TRUSTED_TRUST  (2304 * 1024 + 8192)
 
 struct trusted_disk {
 	struct layout layout;
@@ -27,6 +27,7 @@ struct trusted_disk {
 	struct target_queue *queue;
 	struct error err;
 	bool journal;
+	bool untrusted; /* it is opened without the trust file */
 	uint64_t cache;
 	long left; /* writes and flushes of both until they are cut off; less than 0: none comes */
 	bool is_cut;
@@ -39,6 +40,10 @@ struct trusted_disk {
 
 /* Every block is written, in version 1, and seen by the trust file. */
 void trusted_disk_init(struct trusted_disk *disk, bool journal);
+
+/* The same in areas of 8 blocks; written directly. */
+#define TRUSTED_SMALL 8
+void trusted_disk_init_small(struct trusted_disk *disk);
 void trusted_disk_free(struct trusted_disk *disk); /* it isn't open */
 
 /* Another trust file, that knows nothing of any area. */
