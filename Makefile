@@ -135,7 +135,7 @@ CEPH        := $(call chosen,$(wildcard tests/engines/*.sh))
 VM          := $(call chosen,$(filter-out tests/vm/lib%,$(wildcard tests/vm/*.sh)))
 # Without those that take longest: servers and gateways that go away, attaching that is undone, a kernel that
 # carries out many journals, disks that are trusted.
-VM_QUICK    := $(filter-out $(patsubst %,tests/vm/%.sh,attach-gone attach-trusted attach-undone integrity-journal integrity-killed tokens),$(VM))
+VM_QUICK    := $(filter-out $(patsubst %,tests/vm/%.sh,attach-attacked attach-gone attach-trusted attach-undone integrity-journal integrity-killed tokens),$(VM))
 KERNEL      := build/vm/kernel
 KERNEL_6_12 := build/vm/kernel-6.12
 

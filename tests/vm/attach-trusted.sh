@@ -1,7 +1,7 @@
 #!/bin/bash
 # A disk with integrity and a trust file below a file system of the kernel's, written through the journal or directly:
 # what was written is there when it is attached again, and what was synced, when the guest was killed; without a
-# false alarm.
+# false alarm. That its server may not change it is attach-attacked.sh's.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=lib-tree.sh
