@@ -8,7 +8,8 @@
  *   FLUSH   and a flush below
  *
  * With a journal, data and tags of a write go into that (journal-writer.h); and a read asks it first: what
- * it has in memory comes from there, as far as it lies side by side. All other reads are as above.
+ * it has in memory comes from there, as far as it lies side by side. All other reads are as above. Over one
+ * that somebody else left (journal-overlay.h) tags are put, and data come from there.
  *
  * With a trust file (areas.h), before all this:
  *
@@ -39,6 +40,7 @@
 #include "integrity/areas.h"
 #include "integrity/bad-blocks.h"
 #include "integrity/below.h"
+#include "integrity/journal-overlay.h"
 #include "integrity/journal-writer.h"
 #include "integrity/tags.h"
 #include "integrity/waiting-io.h"
@@ -58,13 +60,14 @@ struct integrity_target {
 	uint64_t start; /* bytes: of the segment, below */
 	struct layout layout;
 	struct tags tags;
-	struct areas areas;             /* without a trust file: zeroes */
-	uint8_t *batch;                 /* BATCH chunks; with the turn */
-	pthread_mutex_t turn;           /* to sweep */
-	atomic_int lost;                /* why tags couldn't be written at the end */
-	bool told;                      /* with the turn: what is wrong with the trust file */
-	bool unwritten;                 /* the same: tags that were intended, by an error */
-	struct journal_writer *journal; /* or NULL: it is written directly */
+	struct areas areas;              /* without a trust file: zeroes */
+	uint8_t *batch;                  /* BATCH chunks; with the turn */
+	pthread_mutex_t turn;            /* to sweep */
+	atomic_int lost;                 /* why tags couldn't be written at the end */
+	bool told;                       /* with the turn: what is wrong with the trust file */
+	bool unwritten;                  /* the same: tags that were intended, by an error */
+	struct journal_writer *journal;  /* or NULL: it is written directly, or */
+	struct journal_overlay *overlay; /* only read, over this, or NULL */
 	struct notice notice;
 	void (*closed)(void *opaque);
 	void *opaque;
@@ -385,11 +388,13 @@ static bool load_tags(struct target_queue *queue, struct carried *carried)
 static void move_data(struct target_queue *queue, struct carried *carried)
 {
 	const struct ndio_subrequest *upper = carried->upper;
+	const struct integrity_target *all = queue->all;
+	uint64_t at = all->overlay ?
+			      journal_overlay_place(all->overlay, upper->start, &carried->len) :
+			      layout_data_at(&all->layout, upper->start);
 
 	carried->step = DATA;
-	carried->sub = below_sub(&queue->below, upper->op,
-				 layout_data_at(&queue->all->layout, upper->start), carried->len,
-				 upper->io_base);
+	carried->sub = below_sub(&queue->below, upper->op, at, carried->len, upper->io_base);
 	below_ask(&queue->below, &carried->sub);
 }
 
@@ -430,6 +435,8 @@ static int fill_chunk(struct target_queue *queue, struct carried *carried)
 	uint8_t *leaves;
 	int ret;
 
+	if (all->overlay)
+		journal_overlay_tags(all->overlay, chunk->at, chunk->len, carried->bytes);
 	if (!carried->area) {
 		tags_fill(&all->tags, chunk, carried->bytes);
 		return 1;
@@ -461,17 +468,22 @@ static size_t area_piece(const struct integrity_target *all)
 	return min_u64(all->layout.area_tags, max_u64(most, TAG_CHUNK));
 }
 
-/* The next piece of its area's tags. */
+/* The next piece of its area's tags: where, and how long. */
+static uint64_t next_piece(const struct integrity_target *all, const struct carried *carried,
+			   uint64_t *len)
+{
+	const struct layout *layout = &all->layout;
+
+	*len = min_u64(layout->area_tags - carried->loaded, area_piece(all));
+	return layout_tag_at(layout, carried->area->number * layout->area_data) + carried->loaded;
+}
+
 static void read_area(struct target_queue *queue, struct carried *carried)
 {
-	const struct layout *layout = &queue->all->layout;
-	uint64_t at = layout_tag_at(layout, carried->area->number * layout->area_data);
+	uint64_t len, at = next_piece(queue->all, carried, &len);
 
 	carried->step = AREA;
-	carried->sub =
-		below_sub(&queue->below, OP_READ, at + carried->loaded,
-			  min_u64(layout->area_tags - carried->loaded, area_piece(queue->all)),
-			  carried->bytes);
+	carried->sub = below_sub(&queue->below, OP_READ, at, len, carried->bytes);
 	below_ask(&queue->below, &carried->sub);
 }
 
@@ -525,10 +537,14 @@ static void go_on_with_area(struct target_queue *queue, struct carried *carried)
 	size_t leaves = areas_leaves(&all->areas, carried->area->number);
 	size_t done = carried->loaded / TRUST_LEAF, piece = area_piece(all);
 	size_t count = min_u64(leaves - done, piece / TRUST_LEAF);
+	uint64_t len, at = next_piece(all, carried, &len);
 	bool first = false;
-	int ret = areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
-			     carried->leaves + done * TRUST_HASH);
+	int ret;
 
+	if (all->overlay)
+		journal_overlay_tags(all->overlay, at, len, carried->bytes);
+	ret = areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
+			 carried->leaves + done * TRUST_HASH);
 	carried->loaded += piece;
 	if (ret == 0 && done + count < leaves) {
 		read_area(queue, carried);
@@ -598,6 +614,8 @@ static void end_data(struct target_queue *queue, struct carried *carried)
 	struct ndio_subrequest *upper = carried->upper;
 	unsigned count = carried->len / all->layout.block;
 
+	if (upper->op == OP_READ && all->overlay)
+		journal_overlay_restore(all->overlay, upper->start, carried->len, upper->io_base);
 	if (upper->op == OP_READ)
 		tags_get(&all->tags, carried->chunk, upper->start, count, upper->tags);
 	else
@@ -1036,6 +1054,7 @@ static void integrity_close(struct target *target)
 
 	tell_lost(all);
 	journal_writer_free(all->journal);
+	journal_overlay_close(all->overlay);
 	areas_destroy(&all->areas);
 	free(all->batch);
 	tags_destroy(&all->tags);
@@ -1083,7 +1102,8 @@ static int read_layout(struct integrity_target *all, const struct target_integri
 }
 
 /* Somebody who was cut off leaves blocks in the journal whose place has something older, or half of it. */
-static int carry_out_journal(struct integrity_target *all, bool recover, struct error *err)
+static int carry_out_journal(struct integrity_target *all,
+			     const struct target_integrity_options *options, struct error *err)
 {
 	struct waiting_io io;
 	struct journal_io calls;
@@ -1093,8 +1113,10 @@ static int carry_out_journal(struct integrity_target *all, bool recover, struct 
 		return ret;
 	calls = waiting_io_calls(&io);
 	ret = journal_is_left(&calls, &all->layout, err);
-	if (ret > 0 && recover)
+	if (ret > 0 && options->recover)
 		ret = journal_recover(&calls, &all->layout, err);
+	else if (ret > 0 && options->over_journal)
+		ret = journal_overlay_open(&calls, &all->layout, &all->overlay, err);
 	else if (ret > 0)
 		ret = error_set(err, EUCLEAN,
 				"%s: integrity: its journal has blocks that aren't in their place "
@@ -1125,7 +1147,7 @@ static struct target describe(const struct integrity_target *all)
 		.max_len = min_u64(below->max_len, max_len(&all->layout)),
 		.max_other = UINT64_MAX / 2 + 1,
 		.max_queues = below->max_queues,
-		.readonly = below->readonly,
+		.readonly = below->readonly || all->overlay,
 		.rotational = below->rotational,
 		.direct = below->direct,
 		.can_flush = below->can_flush,
@@ -1190,10 +1212,11 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	if (ret == 0 && options->trust)
 		ret = open_areas(all, options, err);
 	if (ret == 0)
-		ret = carry_out_journal(all, options->recover, err);
+		ret = carry_out_journal(all, options, err);
 	if (ret == 0)
 		ret = open_tags(all, options, err);
 	if (ret < 0) {
+		journal_overlay_close(all->overlay);
 		areas_destroy(&all->areas);
 		free(all->batch);
 		free(all);

@@ -23,6 +23,7 @@ struct target_integrity_options {
 	unsigned tag_size;    /* bytes, as the cipher makes them */
 	uint64_t cache;       /* bytes of tags kept in memory; 0: INTEGRITY_CACHE */
 	bool recover;         /* carry out what is left in the journal, by writing to the disk */
+	bool over_journal;    /* or, where nothing is written, read it over what is in place */
 	bool journal;         /* what is written goes through the journal */
 	struct notice notice; /* told of blocks whose tag is wrong, later */
 	/* What the areas were, or NULL: opened, and its volume, header and key checked, by the caller, who
@@ -39,7 +40,7 @@ struct target_integrity_options {
 /* Reads the superblock. below, which may have no queues yet, becomes the new target's, to be closed
  * with it; but not if this fails. 0, or a negative errno with a message: -ENOTSUP it is a kind of
  * integrity that isn't supported, -EINVAL it says something impossible or else than the header,
- * -EUCLEAN something is left in the journal and is to stay there. */
+ * -EUCLEAN something is left in the journal, and neither recover nor over_journal is set. */
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,
 			  struct target **target, struct error *err);
 

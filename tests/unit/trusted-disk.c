@@ -15,10 +15,10 @@
 #include "integrity/journal-section.h"
 #include "integrity/target-integrity.h"
 
-#define START      4096 /* of the segment */
-#define MOST       16   /* blocks of one write */
-#define INTERLEAVE 8    /* 2^8 sectors an area; */
-#define SMALL      3    /* or 2^3 */
+#define START      4096        /* of the segment */
+#define MOST       TRUSTED_RUN /* blocks of one write */
+#define INTERLEAVE 8           /* 2^8 sectors an area; */
+#define SMALL      3           /* or 2^3 */
 #define SECTIONS   4
 
 /* ---- the trust file ---- */
@@ -176,6 +176,22 @@ int64_t trusted_disk_read(struct trusted_disk *disk, unsigned block)
 	return version;
 }
 
+void trusted_disk_read_run(struct trusted_disk *disk, unsigned block, unsigned count,
+			   const int64_t *versions)
+{
+	uint8_t data[MOST * TRUSTED_BLOCK], tags[MOST * TRUSTED_TAG];
+	uint8_t wanted[TRUSTED_BLOCK], tag[TRUSTED_TAG];
+
+	assert_in_range(count, 1, MOST);
+	assert_int_equal(run_all(disk, OP_READ, block, count, data, tags, false), 0);
+	for (unsigned i = 0; i < count; i++) {
+		make_block(block + i, versions[i], wanted);
+		make_tag(block + i, wanted, tag);
+		assert_memory_equal(data + i * TRUSTED_BLOCK, wanted, TRUSTED_BLOCK);
+		assert_memory_equal(tags + i * TRUSTED_TAG, tag, TRUSTED_TAG);
+	}
+}
+
 /* ---- made, opened, closed ---- */
 
 static void count_notice(void *opaque, const char *text)
@@ -195,10 +211,12 @@ int trusted_disk_open(struct trusted_disk *disk)
 		.block = TRUSTED_BLOCK,
 		.tag_size = TRUSTED_TAG,
 		.cache = disk->cache,
-		.recover = true,
-		.journal = disk->journal,
+		.recover = !disk->readonly,
+		.over_journal = disk->readonly,
+		.journal = disk->journal && !disk->readonly,
 		.notice = { count_notice, disk },
 		.trust = disk->untrusted ? NULL : &disk->trust,
+		.trust_read_only = disk->readonly,
 	};
 	int ret;
 
@@ -207,6 +225,7 @@ int trusted_disk_open(struct trusted_disk *disk)
 	if (ret < 0)
 		return ret;
 	torn_target_init(&disk->below, &disk->disk, &disk->left, &disk->is_cut);
+	disk->below.target.readonly = disk->readonly;
 	ret = target_integrity_open(&disk->below.target, &options, &disk->target, &disk->err);
 	if (ret < 0) {
 		disk->below.target.ops->close(&disk->below.target);

@@ -27,7 +27,8 @@ struct trusted_disk {
 	struct target_queue *queue;
 	struct error err;
 	bool journal;
-	bool untrusted; /* it is opened without the trust file */
+	bool untrusted; /* it is opened without the trust file; */
+	bool readonly;  /* only to be read */
 	uint64_t cache;
 	long left; /* writes and flushes of both until they are cut off; less than 0: none comes */
 	bool is_cut;
@@ -62,6 +63,11 @@ int trusted_disk_flush(struct trusted_disk *disk);
 
 /* The version that a block is in, or a negative errno; -EILSEQ: its tag isn't its data's. */
 int64_t trusted_disk_read(struct trusted_disk *disk, unsigned block);
+
+/* Blocks that are in these versions, TRUSTED_RUN at the most, in one go; fails the test if they aren't. */
+#define TRUSTED_RUN 16
+void trusted_disk_read_run(struct trusted_disk *disk, unsigned block, unsigned count,
+			   const int64_t *versions);
 
 /* Something of all this, several times. */
 void trusted_disk_walk(struct trusted_disk *disk, unsigned steps, uint64_t *random);
