@@ -4,7 +4,7 @@
  *   ROOM    (a write) some tags are written, if too many are dirty
  *   LOAD    the chunks with its tags, those that aren't in memory
  *   DATA    its data; then tags are copied out, or in, where they are dirty
- *   TAGS    (a flush or FUA) all dirty tags, by sweep(): one queue at a time sweeps
+ *   TAGS    (a flush or FUA) all dirty tags, by a sweep (tag-sweep.h)
  *   FLUSH   and a flush below
  *
  * With a journal, data and tags of a write go into that (journal-writer.h); and a read asks it first: what
@@ -42,17 +42,16 @@
 #include "integrity/below.h"
 #include "integrity/journal-overlay.h"
 #include "integrity/journal-writer.h"
+#include "integrity/tag-sweep.h"
 #include "integrity/tags.h"
 #include "integrity/waiting-io.h"
 
 #define ALIGN       4096 /* of memory and, at the least, of what lies below */
 #define SWEEP_PAGES 64   /* dirty ones from which on they are written without a flush */
-#define SWEEP_DEPTH 4    /* runs of pages at once */
 #define TURN_NAP    2    /* ms */
 #define TELL_EVERY  1000 /* ms: of bad blocks, one line */
 #define AREA_PIECE  (1024 * 1024)
-#define BATCH       64 /* chunks that are written after one sync of the trust file */
-#define AREAS_SHARE 8  /* of the cache, for areas */
+#define AREAS_SHARE 8 /* of the cache, for areas */
 
 struct integrity_target {
 	struct target target;
@@ -61,11 +60,8 @@ struct integrity_target {
 	struct layout layout;
 	struct tags tags;
 	struct areas areas;              /* without a trust file: zeroes */
-	uint8_t *batch;                  /* BATCH chunks; with the turn */
-	pthread_mutex_t turn;            /* to sweep */
+	struct tag_sweep sweep;          /* of dirty tags */
 	atomic_int lost;                 /* why tags couldn't be written at the end */
-	bool told;                       /* with the turn: what is wrong with the trust file */
-	bool unwritten;                  /* the same: tags that were intended, by an error */
 	struct journal_writer *journal;  /* or NULL: it is written directly, or */
 	struct journal_overlay *overlay; /* only read, over this, or NULL */
 	struct notice notice;
@@ -94,15 +90,6 @@ struct carried {
 	int epoch;                  /* of a read that it knows of */
 };
 
-/* A run of dirty pages on its way; or, without a chunk, a flush behind them. */
-struct sweep {
-	struct ndio_subrequest sub;
-	struct tag_run run;
-	uint64_t asked;
-	uint8_t *bytes;
-	bool busy;
-};
-
 struct target_queue {
 	struct integrity_target *all;
 	struct below below;
@@ -111,46 +98,13 @@ struct target_queue {
 	struct carried *idle;
 	struct carried *first_waiting; /* for the turn */
 	unsigned nr_busy;              /* carried */
-	struct sweep sweeps[SWEEP_DEPTH];
-	unsigned sweep_depth, nr_sweeping;
-	int sweep_error;
+	struct tag_sweeper sweeper;    /* without a journal */
 	struct carried carried[];
 };
 
 static struct integrity_target *to_integrity(const struct target *target)
 {
 	return (struct integrity_target *)target;
-}
-
-/* ---- dirty tags ---- */
-
-static bool sweep_one(struct target_queue *queue, struct sweep *sweep)
-{
-	uint64_t at;
-
-	if (!tags_take_dirty(&queue->all->tags, &sweep->run, sweep->bytes))
-		return false;
-	at = sweep->run.chunk->at + (uint64_t)sweep->run.first * TAG_PAGE;
-	sweep->sub = below_sub(&queue->below, OP_WRITE, at, (uint64_t)sweep->run.count * TAG_PAGE,
-			       sweep->bytes);
-	sweep->busy = true;
-	queue->nr_sweeping++;
-	below_ask(&queue->below, &sweep->sub);
-	return true;
-}
-
-static void land_sweep(struct target_queue *queue, struct sweep *sweep)
-{
-	int ret = below_land(&queue->below, &sweep->sub);
-
-	if (ret == 0)
-		return;
-	if (sweep->run.chunk)
-		tags_wrote(&queue->all->tags, &sweep->run, ret < 0);
-	if (ret < 0)
-		queue->sweep_error = ret;
-	sweep->busy = false;
-	queue->nr_sweeping--;
 }
 
 static struct ndio_subrequest *poll_below(struct target_queue *queue, bool wait, int wake_fd)
@@ -160,180 +114,20 @@ static struct ndio_subrequest *poll_below(struct target_queue *queue, bool wait,
 
 static void step_on(struct target_queue *queue, struct carried *carried);
 
-static void land_all(struct target_queue *queue, struct ndio_subrequest *sub,
-		     struct ndio_subrequest **late)
+static void land_all(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	struct ndio_subrequest *next;
 
 	for (; sub; sub = next) {
 		next = sub->next;
-		if (sub->request == NULL && (uint8_t *)sub >= (uint8_t *)queue->sweeps &&
-		    (uint8_t *)sub < (uint8_t *)(queue->sweeps + SWEEP_DEPTH)) {
-			land_sweep(queue, (struct sweep *)sub);
-		} else if (queue->seat && journal_seat_land(queue->seat, sub)) {
-			continue;
-		} else if (late) {
-			sub->next = *late;
-			*late = sub;
-		} else {
+		if (!queue->seat || !journal_seat_land(queue->seat, sub))
 			step_on(queue, (struct carried *)sub);
-		}
 	}
 }
-
-/* Writes all dirty tags, in the calling thread, with the turn held. What else lands meanwhile is put off:
- * *late. 0 or a negative errno. */
-static int sweep_all(struct target_queue *queue, struct ndio_subrequest **late)
-{
-	bool more = true;
-
-	queue->sweep_error = 0;
-	while (more || queue->nr_sweeping) {
-		for (unsigned i = 0; i < queue->sweep_depth && more && !queue->sweep_error; i++)
-			if (!queue->sweeps[i].busy)
-				more = sweep_one(queue, &queue->sweeps[i]);
-		if (queue->sweep_error)
-			more = false;
-		if (queue->nr_sweeping == 0)
-			break;
-		land_all(queue, poll_below(queue, true, -1), late);
-		/* A chunk of which a run was under way may have another. */
-		more = !queue->sweep_error;
-	}
-	return queue->sweep_error;
-}
-
-/* ---- dirty tags of trusted areas ---- */
 
 static bool is_trusted(const struct integrity_target *all)
 {
 	return all->areas.trust;
-}
-
-/* Chunks whose tags are dirty, and what they become is intended. How many, or a negative errno. */
-static int take_batch(struct integrity_target *all, struct tag_run *runs, struct error *err)
-{
-	size_t pages;
-	int count = 0, ret = areas_make_room(&all->areas, &pages, err);
-
-	while (ret == 0 && count < BATCH && pages >= TAG_PAGES) {
-		uint8_t *bytes = all->batch + (size_t)count * TAG_CHUNK;
-
-		if (!tags_take_chunk(&all->tags, &runs[count], bytes))
-			break;
-		pages -= runs[count].count;
-		ret = areas_intend(&all->areas, &runs[count++], bytes, err);
-	}
-	if (ret == 0 && count > 0)
-		ret = areas_sync(&all->areas, err);
-	for (int i = 0; ret < 0 && i < count; i++)
-		tags_wrote(&all->tags, &runs[i], true);
-	return ret < 0 ? ret : count;
-}
-
-static void ask_sweep_below(struct target_queue *queue, struct sweep *sweep)
-{
-	sweep->busy = true;
-	queue->nr_sweeping++;
-	below_ask(&queue->below, &sweep->sub);
-}
-
-static struct sweep *idle_sweep(struct target_queue *queue)
-{
-	for (unsigned i = 0; i < queue->sweep_depth; i++)
-		if (!queue->sweeps[i].busy)
-			return &queue->sweeps[i];
-	return NULL;
-}
-
-/* All of them, whatever comes of one: each must be told. */
-static int write_batch(struct target_queue *queue, const struct tag_run *runs, int count,
-		       struct ndio_subrequest **late)
-{
-	struct sweep *sweep;
-	int done = 0;
-
-	while (done < count || queue->nr_sweeping > 0) {
-		while (done < count && (sweep = idle_sweep(queue))) {
-			const struct tag_run *run = &runs[done];
-			size_t from = (size_t)run->first * TAG_PAGE;
-
-			sweep->run = *run;
-			sweep->sub = below_sub(&queue->below, OP_WRITE, run->chunk->at + from,
-					       (uint64_t)run->count * TAG_PAGE,
-					       queue->all->batch + (size_t)done * TAG_CHUNK + from);
-			ask_sweep_below(queue, sweep);
-			done++;
-		}
-		land_all(queue, poll_below(queue, true, -1), late);
-	}
-	return queue->sweep_error;
-}
-
-/* all: nothing that was dirty when the sweep began is so now. */
-static int flush_and_settle(struct target_queue *queue, bool all, struct ndio_subrequest **late,
-			    struct error *err)
-{
-	struct sweep *sweep = &queue->sweeps[0];
-
-	if (queue->all->below->can_flush && !queue->all->target.readonly) {
-		sweep->run = (struct tag_run){ 0 };
-		sweep->sub = below_sub(&queue->below, OP_FLUSH, 0, 0, NULL);
-		ask_sweep_below(queue, sweep);
-		while (queue->nr_sweeping > 0)
-			land_all(queue, poll_below(queue, true, -1), late);
-	}
-	return queue->sweep_error ? queue->sweep_error : areas_settle(&queue->all->areas, all, err);
-}
-
-/* As sweep_all(). What is flushed is settled by the same sweep, so that nothing is intended in
- * between. */
-static int sweep_trusted(struct target_queue *queue, bool flush, struct ndio_subrequest **late,
-			 struct error *err)
-{
-	struct integrity_target *all = queue->all;
-	struct tag_run runs[BATCH];
-	int ret = areas_begin(&all->areas, err), count = 1;
-
-	queue->sweep_error = 0;
-	while (ret == 0 && count > 0) {
-		count = take_batch(all, runs, err);
-		ret = count < 0 ? count : write_batch(queue, runs, count, late);
-		/* Until nothing is dirty, areas aren't all what they are to be: that settles nothing. */
-		all->unwritten = ret < 0 || (all->unwritten && count > 0);
-		if (ret == 0 && !all->unwritten && areas_are_many(&all->areas))
-			ret = flush_and_settle(queue, false, late, err);
-	}
-	flush = flush || areas_are_full(&all->areas);
-	return ret == 0 && flush ? flush_and_settle(queue, true, late, err) : ret;
-}
-
-/* With the turn. With a trust file flush means that all is flushed below, too. */
-static int sweep(struct target_queue *queue, bool flush, struct ndio_subrequest **late)
-{
-	struct error err = { 0 };
-	int ret;
-
-	if (!is_trusted(queue->all))
-		return sweep_all(queue, late);
-	ret = sweep_trusted(queue, flush, late, &err);
-	/* It stays so, and every round tries. */
-	if (ret < 0 && err.text[0] && !queue->all->told) {
-		queue->all->told = true;
-		notice_tell(&queue->all->notice, "%s", err.text);
-	}
-	return ret;
-}
-
-/* False: another queue has the turn. */
-static bool try_sweep(struct target_queue *queue, bool flush, struct ndio_subrequest **late,
-		      int *ret)
-{
-	if (pthread_mutex_trylock(&queue->all->turn) != 0)
-		return false;
-	*ret = sweep(queue, flush, late);
-	pthread_mutex_unlock(&queue->all->turn);
-	return true;
 }
 
 /* ---- what is carried ---- */
@@ -805,7 +599,7 @@ static void sweep_for_waiting(struct target_queue *queue)
 
 	for (carried = queue->first_waiting; carried; carried = carried->next)
 		flush |= carried->step == TAGS;
-	if (!queue->first_waiting || !try_sweep(queue, flush, &late, &ret))
+	if (!queue->first_waiting || !tag_sweep_try(&queue->sweeper, flush, &late, &ret))
 		return;
 	carried = queue->first_waiting;
 	queue->first_waiting = NULL;
@@ -820,7 +614,7 @@ static void sweep_for_waiting(struct target_queue *queue)
 		else
 			flush_below(queue, carried);
 	}
-	land_all(queue, late, NULL);
+	land_all(queue, late);
 }
 
 /* Many dirty tags are written before somebody asks for it. */
@@ -830,9 +624,9 @@ static void sweep_some(struct target_queue *queue)
 	int ret; /* those that failed are dirty still: a flush tells */
 
 	if (tags_dirty_pages(&queue->all->tags) < SWEEP_PAGES ||
-	    !try_sweep(queue, false, &late, &ret))
+	    !tag_sweep_try(&queue->sweeper, false, &late, &ret))
 		return;
-	land_all(queue, late, NULL);
+	land_all(queue, late);
 }
 
 /* False: nobody has woken it. */
@@ -853,9 +647,9 @@ static bool rest_dirty(struct target_queue *queue, int wake_fd)
 		return false;
 	if (nap(wake_fd, IDLE_MS))
 		return true;
-	if (!try_sweep(queue, false, &late, &ret))
+	if (!tag_sweep_try(&queue->sweeper, false, &late, &ret))
 		return false;
-	land_all(queue, late, NULL);
+	land_all(queue, late);
 	return ret == 0;
 }
 
@@ -864,7 +658,7 @@ static bool rest_dirty(struct target_queue *queue, int wake_fd)
 static void journal_end_acts(struct target_queue *queue)
 {
 	while (queue->nr_busy == 0 && journal_seat_acts(queue->seat) > 0) {
-		land_all(queue, poll_below(queue, true, -1), NULL);
+		land_all(queue, poll_below(queue, true, -1));
 		carried_out_orders(queue, journal_seat_go_on(queue->seat, false));
 	}
 }
@@ -884,7 +678,7 @@ static struct ndio_subrequest *journal_poll(struct target_queue *queue, bool wai
 		nap(wake_fd, TURN_NAP);
 		wait = false;
 	}
-	land_all(queue, poll_below(queue, wait, fd), NULL);
+	land_all(queue, poll_below(queue, wait, fd));
 	carried_out_orders(queue, journal_seat_go_on(seat, stays || queue->nr_busy > 0));
 	if (!stays)
 		journal_end_acts(queue);
@@ -905,7 +699,7 @@ static struct ndio_subrequest *integrity_poll(struct target_queue *queue, bool w
 	}
 	if (wait && rest_dirty(queue, wake_fd))
 		wait = false;
-	land_all(queue, poll_below(queue, wait, wake_fd), NULL);
+	land_all(queue, poll_below(queue, wait, wake_fd));
 	sweep_some(queue);
 	return landed_take(&queue->landed);
 }
@@ -924,21 +718,8 @@ static void integrity_cancel(struct target_queue *queue)
 
 static void free_tag_queue(struct target_queue *queue)
 {
-	for (unsigned i = 0; i < SWEEP_DEPTH; i++)
-		free(queue->sweeps[i].bytes);
+	tag_sweeper_close(&queue->sweeper);
 	free(queue);
-}
-
-/* One subrequest at a time has a plain system call below, and no ring: so do its tags. */
-static bool open_sweeps(struct target_queue *queue, unsigned depth)
-{
-	queue->sweep_depth = depth > 1 ? SWEEP_DEPTH : 1;
-	for (unsigned i = 0; i < queue->sweep_depth; i++) {
-		queue->sweeps[i].bytes = aligned_alloc(ALIGN, TAG_CHUNK);
-		if (!queue->sweeps[i].bytes)
-			return false;
-	}
-	return true;
 }
 
 /* What it may ask below at once, beside what it carries. */
@@ -974,7 +755,8 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 	struct integrity_target *all = to_integrity(target);
 	struct target_queue *queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->carried[0]));
 
-	if (!queue || (!all->journal && !open_sweeps(queue, depth))) {
+	if (!queue || (!all->journal &&
+		       !tag_sweeper_open(&queue->sweeper, &all->sweep, &queue->below, depth))) {
 		if (queue)
 			free_tag_queue(queue);
 		error_set(err, ENOMEM, "%s: no memory for a queue", target->name);
@@ -1005,13 +787,13 @@ static void sweep_at_end(struct target_queue *queue)
 	    !(is_trusted(all) && areas_has_doubts(&all->areas)))
 		return;
 	while (below_is_up(&queue->below)) {
-		if (try_sweep(queue, true, &late, &ret)) {
+		if (tag_sweep_try(&queue->sweeper, true, &late, &ret)) {
 			assert(!late); /* nothing of ours is in flight */
 			if (ret < 0)
 				atomic_store(&all->lost, ret);
 			return;
 		}
-		land_all(queue, poll_below(queue, false, -1), NULL);
+		land_all(queue, poll_below(queue, false, -1));
 		nap(-1, TURN_NAP);
 	}
 }
@@ -1056,9 +838,8 @@ static void integrity_close(struct target *target)
 	journal_writer_free(all->journal);
 	journal_overlay_close(all->overlay);
 	areas_destroy(&all->areas);
-	free(all->batch);
+	tag_sweep_destroy(&all->sweep);
 	tags_destroy(&all->tags);
-	pthread_mutex_destroy(&all->turn);
 	all->below->ops->close(all->below);
 	if (all->closed)
 		all->closed(all->opaque);
@@ -1186,13 +967,22 @@ static int open_areas(struct integrity_target *all, const struct target_integrit
 	uint64_t cache = options->cache ? options->cache : INTEGRITY_CACHE;
 	int ret;
 
-	all->batch = options->journal ? NULL : aligned_alloc(ALIGN, BATCH * TAG_CHUNK);
-	if (!all->batch && !options->journal)
-		return error_set(err, ENOMEM, "%s: no memory", all->below->name);
 	ret = areas_init(&all->areas, &all->layout, options->trust, options->trust_read_only,
 			 cache / AREAS_SHARE, all->below->name, err);
 	all->areas.journaled = options->journal;
 	return ret;
+}
+
+static int open_sweep(struct integrity_target *all, const struct target_integrity_options *options,
+		      struct error *err)
+{
+	bool flushes = all->below->can_flush && !all->below->readonly && !all->overlay;
+
+	if (options->journal ||
+	    tag_sweep_init(&all->sweep, &all->tags, is_trusted(all) ? &all->areas : NULL,
+			   &all->notice, flushes) == 0)
+		return 0;
+	return error_set(err, ENOMEM, "%s: no memory", all->below->name);
 }
 
 int target_integrity_open(struct target *below, const struct target_integrity_options *options,
@@ -1214,15 +1004,16 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	if (ret == 0)
 		ret = carry_out_journal(all, options, err);
 	if (ret == 0)
+		ret = open_sweep(all, options, err);
+	if (ret == 0)
 		ret = open_tags(all, options, err);
 	if (ret < 0) {
 		journal_overlay_close(all->overlay);
+		tag_sweep_destroy(&all->sweep);
 		areas_destroy(&all->areas);
-		free(all->batch);
 		free(all);
 		return ret;
 	}
-	pthread_mutex_init(&all->turn, NULL);
 	all->lost = -ENOTCONN;
 	all->closed = options->closed;
 	all->opaque = options->opaque;
