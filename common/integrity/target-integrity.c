@@ -286,7 +286,9 @@ static void read_area(struct target_queue *queue, struct carried *carried)
 static int fill_area(struct target_queue *queue, struct carried *carried, bool *first)
 {
 	struct integrity_target *all = queue->all;
-	size_t count = (all->layout.area_tags + TAG_CHUNK - 1) / TAG_CHUNK;
+	size_t of_chunk = TAG_CHUNK / TRUST_LEAF; /* behind its leaves nothing is hashed */
+	size_t leaves = areas_leaves(&all->areas, carried->area->number);
+	size_t count = (leaves + of_chunk - 1) / of_chunk;
 	struct tag_chunk *chunks[AREA_PIECE / TAG_CHUNK];
 	int ret;
 
@@ -300,7 +302,7 @@ static int fill_area(struct target_queue *queue, struct carried *carried, bool *
 		if (*first && ret == 0)
 			areas_fill_chunk(&all->areas, &all->tags, chunks[i],
 					 carried->bytes + i * TAG_CHUNK,
-					 carried->leaves + i * TAG_CHUNK / TRUST_LEAF * TRUST_HASH);
+					 carried->leaves + i * of_chunk * TRUST_HASH);
 		tags_let_go(&all->tags, chunks[i]);
 	}
 	return ret;
