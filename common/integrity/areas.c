@@ -16,11 +16,6 @@ static size_t leaves_of(uint64_t tags_len)
 	return (tags_len + TRUST_LEAF - 1) / TRUST_LEAF;
 }
 
-static size_t pages_of_leaves(size_t leaves)
-{
-	return (leaves + TRUST_PAGE - 1) / TRUST_PAGE;
-}
-
 int areas_init(struct areas *areas, const struct layout *layout, struct trust *trust,
 	       bool read_only, uint64_t max, const char *name, struct error *err)
 {
@@ -34,7 +29,7 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 				 "%s: integrity: it isn't as long as the trust file says", name);
 	*areas = (struct areas){ .layout = layout, .trust = trust, .read_only = read_only };
 	areas->leaves = leaves_of(tags_len);
-	areas->pages = pages_of_leaves(areas->leaves);
+	areas->pages = trust_pages(areas->leaves);
 	areas->max = max_u64(max / (sizeof(struct area) + areas->pages * TRUST_HASH), 1);
 	mutex_init_short(&areas->lock);
 	return 0;
@@ -195,21 +190,9 @@ enum area_state areas_state(struct areas *areas, const struct area *area)
 
 /* ---- what was read ---- */
 
-static int hash_pages(const uint8_t *leaves, size_t count, uint8_t *pages)
-{
-	int ret = 0;
-
-	for (size_t i = 0; ret == 0 && i < pages_of_leaves(count); i++)
-		ret = trust_hash_page(leaves + i * TRUST_PAGE * TRUST_HASH,
-				      min_u64(count - i * TRUST_PAGE, TRUST_PAGE),
-				      pages + i * TRUST_HASH);
-	return ret;
-}
-
 static int hash_area(const struct areas *areas, const struct area *area, uint8_t *hash)
 {
-	return trust_hash_pages(area->pages, pages_of_leaves(areas_leaves(areas, area->number)),
-				hash);
+	return trust_hash_pages(area->pages, trust_pages(areas_leaves(areas, area->number)), hash);
 }
 
 static void doubt_area(struct areas *areas, struct area *area)
@@ -255,7 +238,7 @@ static void remember(struct areas *areas, const struct area *area)
 static int decide_area(struct areas *areas, struct area *area, const uint8_t *leaves, size_t count)
 {
 	int verdict = trust_check_leaves(areas->trust, area->number, leaves, count);
-	int ret = verdict < 0 ? verdict : hash_pages(leaves, count, area->pages);
+	int ret = verdict < 0 ? verdict : trust_hash_each_page(leaves, count, area->pages);
 
 	if (ret < 0)
 		return ret;
@@ -297,13 +280,13 @@ int areas_check(struct areas *areas, const struct area *area, size_t first, cons
 	uint8_t pages[TAG_PAGES * TRUST_HASH];
 	int ret, same;
 
-	assert(first % TRUST_PAGE == 0 && pages_of_leaves(count) <= TAG_PAGES);
-	ret = hash_pages(leaves, count, pages);
+	assert(first % TRUST_PAGE == 0 && trust_pages(count) <= TAG_PAGES);
+	ret = trust_hash_each_page(leaves, count, pages);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&areas->lock);
 	same = memcmp(area->pages + first / TRUST_PAGE * TRUST_HASH, pages,
-		      pages_of_leaves(count) * TRUST_HASH) == 0;
+		      trust_pages(count) * TRUST_HASH) == 0;
 	pthread_mutex_unlock(&areas->lock);
 	return same;
 }
@@ -534,7 +517,7 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 
 size_t areas_pages_of(const struct areas *areas, uint64_t number)
 {
-	return pages_of_leaves(areas_leaves(areas, number));
+	return trust_pages(areas_leaves(areas, number));
 }
 
 void areas_pages(struct areas *areas, const struct area *area, uint8_t *pages)

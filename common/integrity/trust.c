@@ -91,16 +91,28 @@ int trust_hash_pages(const void *pages, size_t count, uint8_t hash[TRUST_HASH])
 	return hash_two("\2", 1, pages, count * TRUST_HASH, hash);
 }
 
-static int hash_leaves(const uint8_t *leaves, size_t count, uint8_t hash[TRUST_HASH])
+size_t trust_pages(size_t leaves)
 {
-	size_t pages = (count + TRUST_PAGE - 1) / TRUST_PAGE;
-	uint8_t *all = malloc(pages * TRUST_HASH + 1);
-	int ret = all ? 0 : -ENOMEM;
+	return (leaves + TRUST_PAGE - 1) / TRUST_PAGE;
+}
 
-	for (size_t i = 0; ret == 0 && i < pages; i++)
+int trust_hash_each_page(const uint8_t *leaves, size_t count, uint8_t *pages)
+{
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < trust_pages(count); i++)
 		ret = trust_hash_page(leaves + i * TRUST_PAGE * TRUST_HASH,
 				      min_u64(count - i * TRUST_PAGE, TRUST_PAGE),
-				      all + i * TRUST_HASH);
+				      pages + i * TRUST_HASH);
+	return ret;
+}
+
+static int hash_leaves(const uint8_t *leaves, size_t count, uint8_t hash[TRUST_HASH])
+{
+	size_t pages = trust_pages(count);
+	uint8_t *all = malloc(pages * TRUST_HASH + 1);
+	int ret = all ? trust_hash_each_page(leaves, count, all) : -ENOMEM;
+
 	if (ret == 0)
 		ret = trust_hash_pages(all, pages, hash);
 	free(all);

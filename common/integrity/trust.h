@@ -163,6 +163,10 @@ int trust_hash_leaf(const void *tags, size_t len, uint8_t hash[TRUST_HASH]);
 int trust_hash_page(const void *leaves, size_t count, uint8_t hash[TRUST_HASH]);
 int trust_hash_pages(const void *pages, size_t count, uint8_t hash[TRUST_HASH]);
 
+/* Of so many leaves, from a page's first on, all their pages; and how many those are. */
+size_t trust_pages(size_t leaves);
+int trust_hash_each_page(const uint8_t *leaves, size_t count, uint8_t *pages);
+
 /* Of how many areas is something known? */
 uint64_t trust_known(const struct trust *trust);
 
