@@ -479,18 +479,32 @@ static void attacked(bool journal)
 	trusted_disk_free(&disk);
 }
 
+/* A disk whose superblock says something else. */
+static void init_with_superblock(void (*change)(struct superblock *superblock))
+{
+	struct superblock superblock;
+
+	trusted_disk_init(&disk, false);
+	assert_int_equal(superblock_read(disk.disk.now + START, "disk", &superblock, &disk.err), 0);
+	change(&superblock);
+	superblock_write(&superblock, disk.disk.now + START);
+}
+
+static void lose_a_block(struct superblock *superblock)
+{
+	superblock->provided_sectors -= TRUSTED_BLOCK / 512;
+}
+
+static void pad_otherwise(struct superblock *superblock)
+{
+	superblock->fixed_padding = !superblock->fixed_padding;
+}
+
 /* By so little that it has as many areas. */
 static void a_disk_that_ends_earlier(void **state)
 {
-	struct superblock superblock;
-	uint8_t *bytes;
-
 	(void)state;
-	trusted_disk_init(&disk, false);
-	bytes = disk.disk.now + START;
-	assert_int_equal(superblock_read(bytes, "disk", &superblock, &disk.err), 0);
-	superblock.provided_sectors -= TRUSTED_BLOCK / 512;
-	superblock_write(&superblock, bytes);
+	init_with_superblock(lose_a_block);
 	assert_int_equal(trusted_disk_open(&disk), -ESTALE);
 	assert_non_null(strstr(disk.err.text, "isn't as long as the trust file says"));
 	trusted_disk_free(&disk);
@@ -498,15 +512,8 @@ static void a_disk_that_ends_earlier(void **state)
 
 static void a_superblock_that_moves_the_data(void **state)
 {
-	struct superblock superblock;
-	uint8_t *bytes;
-
 	(void)state;
-	trusted_disk_init(&disk, false);
-	bytes = disk.disk.now + START;
-	assert_int_equal(superblock_read(bytes, "disk", &superblock, &disk.err), 0);
-	superblock.fixed_padding = !superblock.fixed_padding;
-	superblock_write(&superblock, bytes);
+	init_with_superblock(pad_otherwise);
 	if (trusted_disk_open(&disk) == 0) {
 		for (unsigned i = 0; i < TRUSTED_BLOCKS; i++)
 			assert_true(trusted_disk_read(&disk, i) < 0);
