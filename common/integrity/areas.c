@@ -303,23 +303,6 @@ bool areas_is_stale(struct areas *areas, struct area *area)
 	return new;
 }
 
-void areas_fill_chunk(struct areas *areas, struct tags *tags, struct tag_chunk *chunk,
-		      const uint8_t *bytes, const uint8_t *leaves)
-{
-	size_t hashes = TAG_CHUNK / TRUST_LEAF * TRUST_HASH;
-	uint8_t *bytes_copy = malloc(chunk->len), *leaves_copy = malloc(hashes);
-
-	(void)areas;
-	if (!bytes_copy || !leaves_copy) {
-		free(bytes_copy);
-		free(leaves_copy);
-		return;
-	}
-	memcpy(bytes_copy, bytes, chunk->len);
-	memcpy(leaves_copy, leaves, hashes);
-	tags_fill_hashed(tags, chunk, bytes_copy, leaves_copy);
-}
-
 void areas_touch(struct areas *areas, struct area *area)
 {
 	pthread_mutex_lock(&areas->lock);

@@ -109,10 +109,6 @@ int areas_check(struct areas *areas, const struct area *area, size_t first, cons
 		size_t count);
 bool areas_is_stale(struct areas *areas, struct area *area);
 
-/* A chunk that is held gets bytes, as tags_fill() does, that are right; and its leaves' hashes. They are copied. */
-void areas_fill_chunk(struct areas *areas, struct tags *tags, struct tag_chunk *chunk,
-		      const uint8_t *bytes, const uint8_t *leaves);
-
 /* Its tags in memory have changed, just now; it is held. */
 void areas_touch(struct areas *areas, struct area *area);
 

@@ -152,6 +152,22 @@ void tags_fill_hashed(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes
 	free(leaves);
 }
 
+void tags_fill_copied(struct tags *tags, struct tag_chunk *chunk, const uint8_t *bytes,
+		      const uint8_t *leaves)
+{
+	size_t hashes = TAG_CHUNK / TRUST_LEAF * TRUST_HASH;
+	uint8_t *bytes_copy = malloc(chunk->len), *leaves_copy = malloc(hashes);
+
+	if (!bytes_copy || !leaves_copy) {
+		free(bytes_copy);
+		free(leaves_copy);
+		return;
+	}
+	memcpy(bytes_copy, bytes, chunk->len);
+	memcpy(leaves_copy, leaves, hashes);
+	tags_fill_hashed(tags, chunk, bytes_copy, leaves_copy);
+}
+
 void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes)
 {
 	tags_fill_hashed(tags, chunk, bytes, NULL);

@@ -57,6 +57,10 @@ bool tags_is_valid(struct tags *tags, const struct tag_chunk *chunk);
 void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes);
 void tags_fill_hashed(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes, uint8_t *leaves);
 
+/* The same of bytes, and hashes for all of a chunk, that stay the caller's. Without memory it isn't filled. */
+void tags_fill_copied(struct tags *tags, struct tag_chunk *chunk, const uint8_t *bytes,
+		      const uint8_t *leaves);
+
 /* The tags of count blocks, the first of them at offset, to buf or from it; they lie in chunk and, unless
  * it is NULL, the next one, both held and valid. What is written is dirty. */
 void tags_get(struct tags *tags, struct tag_chunk *const chunk[2], uint64_t offset, unsigned count,

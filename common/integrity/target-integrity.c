@@ -300,8 +300,7 @@ static int fill_area(struct target_queue *queue, struct carried *carried, bool *
 	ret = areas_loaded(&all->areas, carried->area, carried->leaves, first);
 	for (size_t i = 0; i < count && chunks[i]; i++) {
 		if (*first && ret == 0)
-			areas_fill_chunk(&all->areas, &all->tags, chunks[i],
-					 carried->bytes + i * TAG_CHUNK,
+			tags_fill_copied(&all->tags, chunks[i], carried->bytes + i * TAG_CHUNK,
 					 carried->leaves + i * of_chunk * TRUST_HASH);
 		tags_let_go(&all->tags, chunks[i]);
 	}
