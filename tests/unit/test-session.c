@@ -494,6 +494,72 @@ static void connections_come_together(void **state)
 	assert_false(session_connected(&session, 0, 1, &ours, now)); /* of an earlier epoch */
 }
 
+/* Connects all, one after another. */
+static void connect_all(const struct session_identity *identity)
+{
+	for (unsigned i = 0; i < session.options.links; i++)
+		connect_to(identity);
+	assert_int_equal(session.nr_up, session.options.links);
+}
+
+/* Written, and to be sent again: by whom? The links are lost, and come back to another process; counts
+ * what each is told to send. */
+static void replay(struct write *writes, unsigned count, unsigned *sent)
+{
+	for (unsigned i = 0; i < count; i++)
+		do_it(&writes[i], OP_WRITE, 0, i * 4 * KIB);
+	session_lost(&session, 0, session.epoch, now);
+	for (unsigned i = 0; i < session.options.links; i++)
+		assert_int_equal(next(i), SESSION_END);
+	connect_all(&ours_anew);
+	for (unsigned i = 0; i < session.options.links; i++) {
+		for (sent[i] = 0; next(i) == SESSION_SEND; sent[i]++)
+			assert_int_equal(op->link, i);
+	}
+}
+
+static void what_is_sent_again_goes_to_who_has_a_queue(void **state)
+{
+	struct session_options options = session.options;
+	struct write writes[6];
+	unsigned sent[3];
+
+	(void)state;
+	options.links = 3;
+	options.unflushed = KIB * KIB; /* no flush of its own comes between */
+	for (unsigned alone = 0; alone < 8; alone++) {
+		bool nobody =
+			alone == 7; /* no queue yet: it waits for them where it would be sent */
+
+		session_init(&session, &options, &ours, now);
+		connect_all(&ours);
+		for (unsigned i = 0; i < options.links; i++)
+			session_leave_alone(&session, i, alone >> i & 1);
+		replay(writes, 6, sent);
+		assert_int_equal(sent[0] + sent[1] + sent[2], 6);
+		for (unsigned i = 0; i < options.links; i++)
+			assert_int_equal(sent[i] == 0, !nobody && alone >> i & 1);
+	}
+}
+
+static void who_has_a_queue_again_is_sent_to_again(void **state)
+{
+	struct session_options options = session.options;
+	struct write writes[6];
+	unsigned sent[2];
+
+	(void)state;
+	options.links = 2;
+	options.unflushed = KIB * KIB;
+	session_init(&session, &options, &ours, now);
+	connect_all(&ours);
+	session_leave_alone(&session, 1, true);
+	session_leave_alone(&session, 1, false);
+	replay(writes, 6, sent);
+	assert_int_equal(sent[0], 3);
+	assert_int_equal(sent[1], 3);
+}
+
 static void backs_off(void **state)
 {
 	int64_t most = 0;
@@ -584,6 +650,8 @@ int main(void)
 		cmocka_unit_test_setup(another_disk_is_refused, begin),
 		cmocka_unit_test_setup(another_disk_is_refused_at_once, begin),
 		cmocka_unit_test_setup(connections_come_together, begin),
+		cmocka_unit_test_setup(what_is_sent_again_goes_to_who_has_a_queue, begin),
+		cmocka_unit_test_setup(who_has_a_queue_again_is_sent_to_again, begin),
 		cmocka_unit_test_setup(backs_off, begin),
 		cmocka_unit_test_setup(flushes_by_itself_and_waits_for_room, begin),
 		cmocka_unit_test_setup(a_flush_that_failed_has_failed_for_good, begin),
