@@ -10,6 +10,7 @@ VERSION := $(file <VERSION)
 ## WERROR=1            a warning is an error
 ## SANITIZE=           address, undefined, thread (gcc alone), or address,undefined
 ## TESTS="bvec luks"   check and check-vm: only what has one of these words in its name
+## FAULTS="cut lose"   check-survival: only these kinds: kill stop forget late stall cut lose link
 ## JOBS=2              check and check-vm: so many tests at a time
 ## BENCH="--rounds 15" bench and bench-quick: options and parts; --help lists them
 ## BENCH_DIR=          where they make their disks, some GiB; default: below build/
@@ -22,6 +23,7 @@ SANITIZE ?=
 WERROR   ?=
 TESTS    ?=
 JOBS     ?= 2
+FAULTS   ?=
 BENCH    ?=
 FUZZ_TIME ?= 60
 SEEDS    ?= 100000
@@ -218,7 +220,7 @@ check-ceph: ceph-deps all $(REGISTERS) $(FIRST) ## test in front of a small Ceph
 # 1,000 of each: 250, for two clients and two transports. It takes hours.
 SURVIVE ?= 250
 check-survival: deps all $(SERVERS) $(PRELOADS) $(REGISTERS) $(FIRST) ## try 1,000 times to break disks whose servers go away and come back, and see how others fare
-	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
+	$(Q)$(TEST_ENV) SURVIVE=$(SURVIVE) FAULTS='$(FAULTS)' NDIO_TEST_LIMIT=20000 prove -j$(JOBS) --timer --failures --comments \
 		--exec tests/tools/run-one $(call chosen,$(wildcard tests/integration/survive-*.sh tests/survival/*.sh))
 
 ATTACKS ?= 10000

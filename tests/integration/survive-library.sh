@@ -3,7 +3,7 @@
 # flushed, is stopped, its disk stalls, the network holds back what old connections sent, and a link goes
 # down. Nothing fails, nothing is lost, no block goes back to what it was.
 #
-# SURVIVE=COUNT: how many faults of each kind, for each transport.
+# SURVIVE=COUNT: how many faults of each kind, for each transport. FAULTS="cut lose": of these alone.
 # shellcheck source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/tls.sh

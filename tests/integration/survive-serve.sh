@@ -1,7 +1,7 @@
 #!/bin/bash
 # A disk survives its server, where that is our own and not nbdkit: it fences as the plugin does.
 #
-# SURVIVE=COUNT: how many faults of each kind, for each transport.
+# SURVIVE=COUNT: how many faults of each kind, for each transport. FAULTS="cut lose": of these alone.
 # shellcheck source=../lib/lib.sh
 . "$(dirname "$0")/../lib/lib.sh"
 # shellcheck source=../lib/tls.sh

@@ -275,11 +275,29 @@ remove_link() {
 }
 trap 'remove_link; clean_up' EXIT
 
-# again COUNT COMMAND...: a fault, so many times. What the last one said is shown if it fails.
+for fault in ${FAULTS:-}; do
+	declare -F "fault_$fault" >/dev/null || {
+		diag "FAULTS: $fault is none"
+		exit 1
+	}
+done
+
+# are_chosen KIND...: is one of these kinds of fault to be tried? All are, unless $FAULTS says which.
+are_chosen() {
+	local kind
+
+	for kind; do
+		[[ -n ${FAULTS:-} && " $FAULTS " != *" $kind "* ]] || return 0
+	done
+	return 1
+}
+
+# again COUNT FAULT ARGUMENT...: so many times, if it is chosen. What the last one said is shown if it fails.
 again() {
 	local count=$1 i
 
 	shift
+	are_chosen "${1#fault_}" || return 0
 	for ((i = 0; i < count; i++)); do
 		"$@" || {
 			echo "at round $i of $count: $*"
@@ -373,22 +391,33 @@ kills_and_stops() { # COUNT
 	again "$1" fault_kill && shorter_and_longer "$1" fault_stop 0.1 1.6
 }
 
+# fewer COUNT PART: one PART of it, where it isn't meant to be many.
+fewer() {
+	echo $(($1 < 100 ? $1 / $2 : $1))
+}
+
 networks() { # COUNT
 	again "$1" fault_late && shorter_and_longer "$1" fault_stall 0.2 2 &&
-		again $(($1 / 2)) fault_cut && again $(($1 / 5)) fault_lose
+		again "$(fewer "$1" 2)" fault_cut && again "$(fewer "$1" 5)" fault_lose
 }
 
 links() { # COUNT
 	shorter_and_longer "$1" fault_link 0.1 1.6
 }
 
-# survives_all CLIENT TRANSPORT COUNT: so many faults of each kind. The disk is one of LUKS, and it is
-# the client that has the key.
+# survives_all CLIENT TRANSPORT COUNT: so many faults of each kind that is chosen. The disk is one of LUKS,
+# and it is the client that has the key.
 survives_all() {
-	local client=$1 transport=$2 count=$3 name="$1, $2" address port
-
 	rm -f "$T/disk"
 	make_luks2 "$T/disk" 24M --sector-size 4096
+	! are_chosen kill stop forget || survives_ends "$@"
+	! are_chosen late stall cut lose || survives_networks "$@"
+	! are_chosen link || survives_links "$@"
+}
+
+survives_ends() {
+	local client=$1 transport=$2 count=$3 name="$1, $2" address
+
 	address=$(own_address)
 	serve_at "$transport" --ipaddr "$address" --port 10809
 	disk_preload=
@@ -399,6 +428,10 @@ survives_all() {
 	start_disk || return
 	survives "$name, killed and it forgets" "$client" \
 		"$(survive_locator "$transport" "$address" 10809)" again "$count" fault_forget
+}
+
+survives_networks() {
+	local client=$1 transport=$2 count=$3 name="$1, $2" port
 
 	serve_at "$transport" --unix "$T/disk.sock"
 	start_disk && start_network || return
@@ -406,7 +439,6 @@ survives_all() {
 	survives "$name, a bad network and a disk that stalls" "$client" \
 		"$(survive_locator "$transport" 127.0.0.1 "$port")" networks "$count"
 	end_talker network
-	survives_links "$client" "$transport" "$count"
 }
 
 survives_links() {

@@ -11,6 +11,7 @@
 # shellcheck source=../lib/survive.sh
 . "$root/tests/lib/survive.sh"
 
+FAULTS= # these here
 count=${SURVIVE:-10}
 [ "$count" -le 20 ] || count=20
 survive_limit=300
