@@ -1,8 +1,12 @@
 #include "integrity/below.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <poll.h>
 
 #include "base/align.h"
+
+#define LOOK_MS 20 /* who rests looks at his connection so often */
 
 struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t at, uint64_t len,
 				 void *base)
@@ -42,4 +46,21 @@ int below_land(const struct below *below, struct ndio_subrequest *sub)
 bool below_is_up(const struct below *below)
 {
 	return !below->target->ops->is_up || below->target->ops->is_up(below->queue);
+}
+
+bool below_rest(const struct below *below, int fd)
+{
+	const struct target_ops *ops = below->target->ops;
+	struct pollfd wake = { .fd = fd, .events = POLLIN };
+	int look = ops->is_up ? LOOK_MS : IDLE_MS;
+
+	for (int slept = 0; slept < IDLE_MS; slept += look) {
+		struct ndio_subrequest *landed;
+
+		if (poll(&wake, 1, look) != 0)
+			return true;
+		landed = ops->poll(below->queue, false, -1);
+		assert(!landed);
+	}
+	return false;
 }

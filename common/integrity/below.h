@@ -8,6 +8,8 @@
 #include "engine/subrequest.h"
 #include "engine/target.h"
 
+#define IDLE_MS 1000 /* from then on what wasn't flushed is written all the same */
+
 struct below {
 	struct target *target;
 	struct target_queue *queue;
@@ -25,5 +27,10 @@ int below_land(const struct below *below, struct ndio_subrequest *sub);
 
 /* Can anything be asked? */
 bool below_is_up(const struct below *below);
+
+/* Nothing is in flight, and nothing is asked for: sleeps until fd can be read, or that has been so for
+ * IDLE_MS. Connections that are lost come back all together, and so also that of who sleeps here. False:
+ * nothing came. */
+bool below_rest(const struct below *below, int fd);
 
 #endif

@@ -453,14 +453,6 @@ int journal_seat_descriptor(struct journal_seat *seat, int wake_fd, bool *nap)
 	return seat->first ? seat->nudge_fd : -1;
 }
 
-/* Without the lock. False: nothing came. */
-static bool sleep_idle(int fd, bool unsettled)
-{
-	struct pollfd wake = { .fd = fd, .events = POLLIN };
-
-	return poll(&wake, 1, unsettled ? IDLE_MS : -1) != 0;
-}
-
 bool journal_seat_rest(struct journal_seat *seat, int wake_fd)
 {
 	struct journal_writer *writer = seat->writer;
@@ -471,7 +463,7 @@ bool journal_seat_rest(struct journal_seat *seat, int wake_fd)
 	pthread_mutex_unlock(&writer->lock);
 	if (!unsettled)
 		return false;
-	if (!sleep_idle(wake_fd, true)) {
+	if (!below_rest(&seat->below, wake_fd)) {
 		pthread_mutex_lock(&writer->lock);
 		if (is_unsettled(writer))
 			journal_settle(&writer->journal);
@@ -550,6 +542,14 @@ static void seat_round(struct journal_seat *seat, int fd)
 	}
 }
 
+/* Without the lock. False: nothing came. */
+static bool keeper_rest(const struct journal_seat *seat, bool unsettled)
+{
+	struct pollfd nudge = { .fd = seat->nudge_fd, .events = POLLIN };
+
+	return unsettled ? below_rest(&seat->below, seat->nudge_fd) : poll(&nudge, 1, -1) != 0;
+}
+
 /* False: it is to end. */
 static bool keeper_sleep(struct journal_seat *seat)
 {
@@ -563,7 +563,7 @@ static bool keeper_sleep(struct journal_seat *seat)
 	pthread_mutex_unlock(&writer->lock);
 	if (over)
 		return false;
-	if (!sleep_idle(seat->nudge_fd, unsettled)) {
+	if (!keeper_rest(seat, unsettled)) {
 		pthread_mutex_lock(&writer->lock);
 		if (is_unsettled(writer))
 			journal_settle(&writer->journal);

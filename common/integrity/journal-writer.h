@@ -38,8 +38,6 @@
 #define JOURNAL_ROOM                                                                               \
 	32 /* subrequests that a seat may have in flight in its queue, besides others */
 
-#define IDLE_MS 1000 /* from then on what wasn't flushed is written all the same */
-
 struct journal_writer;
 struct journal_seat;
 

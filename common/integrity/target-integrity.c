@@ -630,10 +630,9 @@ static void sweep_some(struct target_queue *queue)
 	land_all(queue, late);
 }
 
-/* False: nobody has woken it. */
-static bool nap(int wake_fd, int ms)
+static void nap(int wake_fd, int ms)
 {
-	return poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, ms) != 0;
+	poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, ms);
 }
 
 /* Nothing is asked for: what is dirty is written when that has been so for a while, and until then it
@@ -646,7 +645,7 @@ static bool rest_dirty(struct target_queue *queue, int wake_fd)
 	if (wake_fd < 0 || queue->nr_busy > 0 || tags_dirty_pages(&queue->all->tags) == 0 ||
 	    !below_is_up(&queue->below))
 		return false;
-	if (nap(wake_fd, IDLE_MS))
+	if (below_rest(&queue->below, wake_fd))
 		return true;
 	if (!tag_sweep_try(&queue->sweeper, false, &late, &ret))
 		return false;

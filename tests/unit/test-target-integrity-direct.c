@@ -1,5 +1,6 @@
 /* A volume with integrity that is written directly: when its tags are written without a flush, what is told
- * of those that can't be, and how much memory they take. */
+ * of those that can't be, and how much memory they take. And what one that rests, also with a journal, looks
+ * at meanwhile. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -130,6 +131,37 @@ static void not_when_it_is_woken(void **state)
 	close(fd);
 }
 
+static int woken_fd;
+
+static void wake_up(void *unused)
+{
+	(void)unused;
+	assert_int_equal(eventfd_write(woken_fd, 1), 0);
+}
+
+/* Also while it sleeps: connections that are lost come back all together, its own, too. Here whoever is
+ * looked at wakes it, long before that is over. */
+static void connections_are_looked_at_meanwhile(void **state)
+{
+	woken_fd = eventfd(0, EFD_CLOEXEC);
+	for (int journal = 0; journal < 2; journal++) {
+		(void)state;
+		trusted_disk_init(&disk, journal);
+		assert_int_equal(trusted_disk_open(&disk), 0);
+		assert_int_equal(trusted_disk_write(&disk, 10, 3, false), 0);
+		disk.left = 1000;
+		disk.below.looked = wake_up;
+		assert_null(disk.target->ops->poll(disk.queue, true, woken_fd));
+		assert_null(disk.below.looked);
+		assert_int_equal(disk.left, 1000); /* nothing was written */
+		disk.left = -1;
+		trusted_disk_close(&disk);
+		trusted_disk_free(&disk);
+		eventfd_read(woken_fd, &(eventfd_t){ 0 });
+	}
+	close(woken_fd);
+}
+
 /* ---- memory ---- */
 
 #define AREAS (TRUSTED_BLOCKS / TRUSTED_SMALL)
@@ -184,6 +216,7 @@ int main(void)
 		cmocka_unit_test(lost_connections_are_told_too),
 		cmocka_unit_test(tags_are_written_when_it_is_idle),
 		cmocka_unit_test(not_when_it_is_woken),
+		cmocka_unit_test(connections_are_looked_at_meanwhile),
 		cmocka_unit_test(who_makes_too_many_dirty_is_told),
 		cmocka_unit_test(areas_in_doubt_are_settled_for_room),
 	};

@@ -99,8 +99,18 @@ static void torn_submit(struct target_queue *queue)
 
 static struct ndio_subrequest *torn_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
-	(void)wait;
+	struct torn_target *torn = queue->target;
+	void (*looked)(void *opaque) = NULL;
+
 	(void)wake_fd;
+	pthread_mutex_lock(&torn->lock);
+	if (!wait) {
+		looked = torn->looked;
+		torn->looked = NULL;
+	}
+	pthread_mutex_unlock(&torn->lock);
+	if (looked)
+		looked(torn->opaque);
 	return landed_take(&queue->landed);
 }
 

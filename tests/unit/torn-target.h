@@ -17,7 +17,8 @@ struct torn_target {
 	bool *is_cut; /* from then on; both may be shared */
 	bool is_down; /* its connections are lost */
 	unsigned reads;
-	void (*wrote)(void *opaque); /* what else happens then; once. Or NULL */
+	void (*wrote)(void *opaque);  /* what else happens then; once. Or NULL */
+	void (*looked)(void *opaque); /* the same, of a poll that doesn't wait */
 	void *opaque;
 };
 
