@@ -22,6 +22,7 @@
 #include "base/sysfs.h"
 #include "engine/subrequest.h"
 #include "file/image-lock.h"
+#include "file/pace.h"
 
 #define DEFAULT_ALIGN 4096          /* where nobody tells: no disk's sectors are larger */
 #define MAX_ALIGN     65536         /* more is no alignment but nonsense */
@@ -57,6 +58,10 @@ struct target_queue {
 	bool wake_armed;  /* the ring waits for the wake descriptor too */
 	struct bvec bounce;
 	unsigned in_flight; /* in the ring */
+	/* For the ring, once the disk is to have them: oldest first. */
+	struct ndio_subrequest *held, **held_end;
+	unsigned nr_held;
+	struct pace pace;
 	unsigned ring_entries;
 	unsigned failures; /* of entering the kernel with the ring, one after the other */
 	struct landed landed;
@@ -331,13 +336,35 @@ static int without_data(const struct file_target *file, const struct ndio_subreq
 
 /* ---- the queue ---- */
 
+static void hold_back(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	sub->next = NULL;
+	*(queue->held ? queue->held_end : &queue->held) = sub;
+	queue->held_end = &sub->next;
+	queue->nr_held++;
+}
+
+/* The ring gets as many as the disk is to have now. */
+static void ring_feed(struct target_queue *queue)
+{
+	unsigned room = pace_room(&queue->pace, queue->in_flight, queue->nr_held);
+
+	for (; room > 0; room--) {
+		struct ndio_subrequest *sub = queue->held;
+
+		queue->held = sub->next;
+		queue->nr_held--;
+		ring_issue(queue, sub);
+	}
+}
+
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
 	if (!op_carries_data(sub->op)) {
 		sub->result = without_data(queue->file, sub);
 		landed_add(&queue->landed, sub);
 	} else if (queue->has_ring && !is_in_tail(queue->file, sub)) {
-		ring_issue(queue, sub);
+		hold_back(queue, sub);
 	} else {
 		sub->result = transfer(queue->file, sub);
 		landed_add(&queue->landed, sub);
@@ -347,12 +374,15 @@ static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 static void file_submit(struct target_queue *queue)
 {
 	/* What couldn't be submitted now goes with the next submit() or poll(): see ring_enter(). */
-	if (queue->has_ring)
+	if (queue->has_ring) {
+		ring_feed(queue);
 		io_uring_submit(&queue->ring);
+	}
 }
 
 static void ring_reap(struct target_queue *queue)
 {
+	const unsigned in_flight = queue->in_flight;
 	struct io_uring_cqe *cqe;
 	unsigned head, seen = 0;
 
@@ -375,6 +405,7 @@ static void ring_reap(struct target_queue *queue)
 		landed_add(&queue->landed, sub);
 	}
 	io_uring_cq_advance(&queue->ring, seen);
+	pace_landed(&queue->pace, in_flight - queue->in_flight, in_flight);
 }
 
 /* What the kernel hasn't taken lands with the error, and the ring forgets it: the kernel looks at
@@ -442,11 +473,16 @@ static void arm_wake(struct target_queue *queue, int wake_fd)
 static struct ndio_subrequest *file_poll(struct target_queue *queue, bool wait, int wake_fd)
 {
 	wait = wait && !queue->landed.first;
+	if (queue->has_ring)
+		ring_feed(queue);
 	if (queue->has_ring && (queue->in_flight || wake_fd >= 0)) {
 		if (wait && wake_fd >= 0)
 			arm_wake(queue, wake_fd);
 		ring_enter(queue, wait, wake_fd);
 		ring_reap(queue);
+		/* The disk is at these while the caller is at what has landed. */
+		if (queue->held)
+			file_submit(queue);
 	} else if (wait && wake_fd >= 0) {
 		poll(&(struct pollfd){ .fd = wake_fd, .events = POLLIN }, 1, -1);
 	}
@@ -524,7 +560,7 @@ static struct target_queue *file_queue_open(struct target *target, unsigned dept
 
 static void file_queue_close(struct target_queue *queue)
 {
-	assert(queue->in_flight == 0 && !queue->landed.first);
+	assert(queue->in_flight == 0 && !queue->held && !queue->landed.first);
 	/* The kernel takes a ring down some time later; until then its buffers would count
 	 * against the locked-memory limit. */
 	if (queue->has_buffers)
