@@ -10,7 +10,7 @@ all() { # NAME LOCATOR OPTION...
 
 	shift 2
 	for what in free told waits pins home close; do
-		ok "$name: $what" timeout 30 "$callbacks" "$@" $what "$locator"
+		ok "$name: $what" timeout 120 "$callbacks" "$@" $what "$locator"
 	done
 }
 
@@ -22,5 +22,5 @@ start_stock disk file "$T/raw"
 all "NBD" "$(uri disk)"
 all "NBD, one connection" "$(uri disk)" -c 1
 ok "the server ends cleanly" stop_server disk
-ok "notices" timeout 30 "$callbacks" notice "$T/raw"
+ok "notices" timeout 120 "$callbacks" notice "$T/raw"
 done_testing

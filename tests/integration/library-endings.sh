@@ -17,12 +17,14 @@ end_server() {
 }
 
 # ending NAME HOW SERVER OPTION...: on a server that keeps requests waiting.
+# Where they are to be in flight still when the end comes, however long it takes to ask for all.
 ending() {
-	local name=$1 how=$2 server=$3
+	local name=$1 how=$2 server=$3 delay=20ms
 
 	shift 3
+	[ "$how" = wait ] || delay=1000ms
 	# shellcheck disable=SC2086
-	if start_stock disk --filter=delay $server rdelay=10ms wdelay=20ms 2>/dev/null; then
+	if start_stock disk --filter=delay $server rdelay=$delay wdelay=$delay 2>/dev/null; then
 		ok "$name" timeout 60 "$endings" "$@" "$how" "$(uri disk)" "${server_pids[disk]}"
 		end_server disk
 	else

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +24,7 @@
 #define PAGES 64
 
 /* In place of libc's: how often the kernel was asked what is locked. */
-static unsigned questions;
+static atomic_uint questions;
 
 /* Takes more arguments than most calls have, as the C library's does. */
 __attribute__((no_sanitize("address"))) long syscall(long number, ...)
