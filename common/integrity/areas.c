@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,9 @@
 
 #define MOST_LEAVES (64 * 1024) /* of an area: 2 MiB of hashes while it is read */
 #define MOST_DOUBTS TRUST_RECORDS
+
+#define MEMORY_TRIES 50
+#define MEMORY_NAP   20 /* ms */
 
 static size_t leaves_of(uint64_t tags_len)
 {
@@ -428,6 +432,14 @@ int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *
 int areas_sync(struct areas *areas, struct error *err)
 {
 	return trust_sync(areas->trust, err);
+}
+
+bool areas_try_again(int ret, unsigned *tries)
+{
+	if (ret != -ENOMEM || ++*tries > MEMORY_TRIES)
+		return false;
+	poll(NULL, 0, MEMORY_NAP);
+	return true;
 }
 
 bool areas_are_many(struct areas *areas)

@@ -123,6 +123,10 @@ int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *
 		 struct error *err);
 int areas_sync(struct areas *areas, struct error *err);
 
+/* What the trust file can't be told may end all writing: so for memory that it takes one waits, a second at
+ * the most. tries begins with 0. True: try once more. */
+bool areas_try_again(int ret, unsigned *tries);
+
 /* So much is in doubt that a flush and areas_settle() are due: leaves, for the file; areas, for memory, which
  * only all of them are settled for. */
 bool areas_are_many(struct areas *areas);

@@ -256,8 +256,9 @@ static int look_at_section(struct journal_areas *journal, uint32_t entry, const 
 	return ret == 0 ? intend_section(journal, err) : ret;
 }
 
-int journal_areas_intend(struct journal_areas *journal, uint32_t entry, uint32_t sections,
-			 const uint8_t *bytes, struct error *err)
+/* It may be done again where it fails: what was intended then is in doubt, and no more. */
+static int intend_once(struct journal_areas *journal, uint32_t entry, uint32_t sections,
+		       const uint8_t *bytes, struct error *err)
 {
 	const struct layout *layout = journal->areas->layout;
 	int ret;
@@ -272,21 +273,42 @@ int journal_areas_intend(struct journal_areas *journal, uint32_t entry, uint32_t
 				      bytes + i * layout->section_len, err);
 	if (ret == 0)
 		ret = areas_sync(journal->areas, err);
+	if (ret < 0)
+		forget_new(journal);
+	return ret;
+}
+
+int journal_areas_intend(struct journal_areas *journal, uint32_t entry, uint32_t sections,
+			 const uint8_t *bytes, struct error *err)
+{
+	unsigned tries = 0;
+	int ret;
+
+	do
+		ret = intend_once(journal, entry, sections, bytes, err);
+	while (areas_try_again(ret, &tries));
 	return ret;
 }
 
 int journal_areas_wrote(struct journal_areas *journal, struct error *err)
 {
 	struct areas *areas = journal->areas;
-	int ret = trust_make_room(areas->trust, journal->count, err);
+	unsigned tries = 0;
+	int ret;
 
+	do
+		ret = trust_make_room(areas->trust, journal->count, err);
+	while (areas_try_again(ret, &tries));
 	for (struct new_page *page = journal->pages; page; page = page->next)
 		tags_put_page(journal->tags, page->chunk, (page->at - page->chunk->at) / TAG_PAGE,
 			      page->bytes, page->leaves);
 	for (struct new_area *area = journal->new_areas; area; area = area->next) {
-		int told = areas_wrote(areas, area->area, area->pages, area->hash,
-				       ret == 0 ? err : NULL);
+		int told;
 
+		do
+			told = areas_wrote(areas, area->area, area->pages, area->hash,
+					   ret == 0 ? err : NULL);
+		while (areas_try_again(told, &tries));
 		ret = ret == 0 ? told : ret;
 	}
 	for (uint32_t i = 0; i < journal->count; i++)

@@ -180,11 +180,14 @@ static int sweep_trusted(struct tag_sweeper *sweeper, bool flush, struct ndio_su
 static int sweep(struct tag_sweeper *sweeper, bool flush, struct ndio_subrequest **late)
 {
 	struct error err = { 0 };
+	unsigned tries = 0;
 	int ret;
 
 	if (!sweeper->all->areas)
 		return sweep_all(sweeper, late);
-	ret = sweep_trusted(sweeper, flush, late, &err);
+	do
+		ret = sweep_trusted(sweeper, flush, late, &err);
+	while (areas_try_again(ret, &tries));
 	/* It stays so, and every round tries. */
 	if (ret < 0 && err.text[0] && !sweeper->all->told) {
 		sweeper->all->told = true;

@@ -288,6 +288,15 @@ static EVP_MAC_CTX *mac_context(const struct kind *kind, const unsigned char *ke
 	return ctx;
 }
 
+/* OpenSSL sets its random numbers up when they are first asked for, and where it has no memory then there
+ * are none any more: so before anything is written. */
+static bool can_draw(const struct kind *kind)
+{
+	unsigned char unused;
+
+	return !kind->random || RAND_bytes(&unused, 1) == 1;
+}
+
 static void tagged_free(struct cipher *cipher)
 {
 	if (!cipher)
@@ -320,7 +329,8 @@ static struct cipher *tagged_make(struct volume *volume, struct error *err)
 	/* The volume key is the cipher's, and behind it the MAC's. */
 	if (kind->digest)
 		cipher->mac = mac_context(kind, key + kind->cipher_key);
-	if (!cipher->encrypt || !cipher->decrypt || (kind->digest && !cipher->mac)) {
+	if (!cipher->encrypt || !cipher->decrypt || (kind->digest && !cipher->mac) ||
+	    !can_draw(kind)) {
 		error_set(err, EIO, "cipher %s: OpenSSL refuses it or its key", luks->cipher);
 		tagged_free(cipher);
 		return NULL;

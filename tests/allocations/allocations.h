@@ -17,8 +17,9 @@
 enum whose { OWN, ALL };
 #define WHOSE 2
 
-/* From now on allocations are counted, and the at'th of these fails; 0: none. */
-void memory_begin(enum whose whose, long at);
+/* The at'th of these is to fail; 0: none. */
+void memory_fail(enum whose whose, long at);
+void memory_begin(enum whose whose); /* from now on they are counted */
 void memory_end(void);
 void memory_spare(void); /* those of the calling thread are nobody's */
 long memory_count(enum whose whose);
@@ -26,7 +27,7 @@ bool memory_has_failed(void);
 
 /* ---- the server ---- */
 
-#define DISK (4 * 1024 * 1024) /* bytes at the most */
+#define DISK (18 * 1024 * 1024) /* bytes at the most */
 
 /* Listens on a Unix socket, with this disk. */
 void server_start(const char *path, const uint8_t *disk, size_t size);

@@ -1,7 +1,7 @@
-/* allocations [-j JOBS] [-s STRIDE] [-O] [-k KEYFILE -d IMAGE] SOCKET URI: counts what a run asks for, and
- * then runs once for each allocation that the library's own code asks for, and for one of STRIDE of all
- * others that are made meanwhile, by libraries for it. -k: of an encrypted disk. -O: what is asked for
- * while it is opened isn't counted.
+/* allocations [-j JOBS] [-s STRIDE] [-O] [-k KEYFILE -d IMAGE [-t TRUST]] SOCKET URI: counts what a run asks
+ * for, and then runs once for each allocation that the library's own code asks for, and for one of STRIDE
+ * of all others that are made meanwhile, by libraries for it. -k: of an encrypted disk; -t: with a copy of
+ * this trust file. -O: what other libraries ask for while it is opened isn't counted.
  *
  * JOBS runs go on at a time. In SOCKET, where the server listens, and URI, how it is reached, % stands
  * for the number of a job, from 0 on: something may stand between the two.
@@ -20,17 +20,18 @@
 #include "../lib/fail.h"
 #include "allocations.h"
 
-#define JOBS      64
-#define HANGS     60            /* seconds */
-#define EXCUSED   77            /* a status: it is another's error */
-#define UNFLUSHED (1024 * 1024) /* bytes: the least */
-#define KIB       1024
-#define SIZE      (1024 * KIB) /* of the disk, as far as it is used */
+#define JOBS       64
+#define HANGS      200           /* seconds */
+#define EXCUSED    77            /* a status: it is another's error */
+#define UNFLUSHED  (1024 * 1024) /* bytes: the least */
+#define KIB        1024
+#define MOST_TRUST (4096 * KIB)
+#define SIZE       (1024 * KIB) /* of the disk, as far as it is used */
 
 static struct {
 	unsigned jobs, stride;
 	bool open_first;
-	const char *key_path, *image_path, *socket, *uri;
+	const char *key_path, *image_path, *trust_path, *socket, *uri;
 	enum whose whose;
 	long at;
 } options = { .jobs = 16, .stride = 1 };
@@ -48,7 +49,7 @@ static size_t image_len = SIZE;
 
 static struct ndio_volume *volume;
 static uint8_t wanted[SIZE], data[SIZE];
-static char socket_path[100], uri[4096];
+static char socket_path[100], uri[4096], trust_path[4096];
 
 /* ---- what is done in a run ---- */
 
@@ -58,6 +59,7 @@ static int open_it(void)
 		.struct_size = sizeof(to),
 		.key = key_len ? key : NULL,
 		.key_len = key_len,
+		.trust = options.trust_path ? trust_path : NULL,
 		.connections = 2,
 		.unflushed = UNFLUSHED,
 	};
@@ -189,12 +191,14 @@ static void run(enum whose whose, long at)
 	unsigned failures = 0;
 
 	server_start(socket_path, image, image_len);
+	memory_fail(whose, at);
+	memory_begin(OWN);
 	if (!options.open_first)
-		memory_begin(whose, at);
+		memory_begin(ALL);
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 		failures += take(&steps[i]);
 		if (i == 0 && options.open_first)
-			memory_begin(whose, at);
+			memory_begin(ALL);
 	}
 	memory_end();
 	server_stop();
@@ -229,6 +233,31 @@ static struct {
 } runs[JOBS];
 static unsigned wrong, excused;
 
+static size_t read_file(const char *path, void *to, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, to, size);
+
+	if (n < 0)
+		fail("%s: %s", path, strerror(errno));
+	close(fd);
+	return n;
+}
+
+/* As it was when the disk was made. */
+static void copy_trust(unsigned job)
+{
+	static char bytes[MOST_TRUST];
+	size_t len = read_file(options.trust_path, bytes, sizeof(bytes));
+	int fd;
+
+	snprintf(trust_path, sizeof(trust_path), "%s.%u", options.trust_path, job);
+	fd = open(trust_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, bytes, len) != (ssize_t)len)
+		fail("%s: %s", trust_path, strerror(errno));
+	close(fd);
+}
+
 /* From a text in which % stands for it. */
 static void put_number(char *to, size_t size, const char *text, unsigned number)
 {
@@ -237,6 +266,14 @@ static void put_number(char *to, size_t size, const char *text, unsigned number)
 	if (!mark)
 		fail("%s: there is no %% in it", text);
 	snprintf(to, size, "%.*s%u%s", (int)(mark - text), text, number, mark + 1);
+}
+
+static void set_up_job(unsigned job)
+{
+	put_number(socket_path, sizeof(socket_path), options.socket, job);
+	put_number(uri, sizeof(uri), options.uri, job);
+	if (options.trust_path)
+		copy_trust(job);
 }
 
 static void start(unsigned job, enum whose whose, long at)
@@ -249,8 +286,7 @@ static void start(unsigned job, enum whose whose, long at)
 		fail("fork: %s", strerror(errno));
 	if (running[job] > 0)
 		return;
-	put_number(socket_path, sizeof(socket_path), options.socket, job);
-	put_number(uri, sizeof(uri), options.uri, job);
+	set_up_job(job);
 	alarm(HANGS);
 	run(whose, at);
 	exit(0);
@@ -302,22 +338,11 @@ static void count(void)
 
 /* ---- options ---- */
 
-static size_t read_file(const char *path, void *to, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, to, size);
-
-	if (n < 0)
-		fail("%s: %s", path, strerror(errno));
-	close(fd);
-	return n;
-}
-
 static void read_options(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "j:s:Ok:d:o:a:")) != -1) {
+	while ((opt = getopt(argc, argv, "j:s:Ok:d:t:o:a:")) != -1) {
 		if (opt == 'j')
 			options.jobs = atoi(optarg);
 		else if (opt == 's')
@@ -328,6 +353,8 @@ static void read_options(int argc, char **argv)
 			options.key_path = optarg;
 		else if (opt == 'd')
 			options.image_path = optarg;
+		else if (opt == 't')
+			options.trust_path = optarg;
 		else if (opt == 'o' || opt == 'a')
 			options.whose = opt == 'o' ? OWN : ALL, options.at = atol(optarg);
 		else
@@ -352,8 +379,7 @@ int main(int argc, char **argv)
 		fail("no memory");
 	if (options.at) {
 		totals->descriptors = 256;
-		put_number(socket_path, sizeof(socket_path), options.socket, 0);
-		put_number(uri, sizeof(uri), options.uri, 0);
+		set_up_job(0);
 		run(options.whose, options.at);
 		return 0;
 	}

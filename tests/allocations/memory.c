@@ -15,7 +15,7 @@ void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 
 static uintptr_t own_start, own_end; /* libndio's code */
-static atomic_bool counting, failed;
+static atomic_bool counting[WHOSE], failed;
 static enum whose fails_for;
 static long fails_at;
 static atomic_long counts[WHOSE];
@@ -38,17 +38,21 @@ static int find_own(struct dl_phdr_info *info, size_t size, void *opaque)
 	return 1;
 }
 
-void memory_begin(enum whose whose, long at)
+void memory_fail(enum whose whose, long at)
 {
 	dl_iterate_phdr(find_own, NULL);
 	fails_for = whose;
 	fails_at = at;
-	counting = true;
+}
+
+void memory_begin(enum whose whose)
+{
+	counting[whose] = true;
 }
 
 void memory_end(void)
 {
-	counting = false;
+	counting[OWN] = counting[ALL] = false;
 }
 
 void memory_spare(void)
@@ -75,10 +79,10 @@ static bool fails(const void *caller)
 {
 	bool now = false;
 
-	if (!counting || spared)
+	if (spared)
 		return false;
 	for (enum whose whose = OWN; whose < WHOSE; whose++)
-		if (whose == ALL || is_own(caller))
+		if (counting[whose] && (whose == ALL || is_own(caller)))
 			now |= atomic_fetch_add(&counts[whose], 1) + 1 == fails_at &&
 			       whose == fails_for;
 	if (!now)

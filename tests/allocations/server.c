@@ -15,6 +15,7 @@
 
 #define CONNECTIONS 64
 #define TEXT        256
+#define PAGE        4096
 
 enum { OPT_ABORT = 2, OPT_LIST = 3, OPT_GO = 7 };
 enum { REP_SERVER = 2, REP_INFO = 3 };
@@ -51,7 +52,7 @@ static pthread_t listening;
 static int listener;
 static struct connection all[CONNECTIONS]; /* each is used once */
 static unsigned nr;
-static uint8_t disk[DISK], stable[DISK];
+static uint8_t disk[DISK], stable[DISK]; /* much of it is zeroes, that take no memory */
 static size_t disk_size;
 static uint64_t newest;
 static unsigned deaths, death_after; /* commands */
@@ -162,10 +163,20 @@ static bool shake_hands(struct connection *connection)
 
 /* ---- commands ---- */
 
+/* What is the same already stays as it is. */
+static void copy_disk(uint8_t *to, const uint8_t *from)
+{
+	for (size_t at = 0, len; at < disk_size; at += len) {
+		len = disk_size - at < PAGE ? disk_size - at : PAGE;
+		if (memcmp(to + at, from + at, len) != 0)
+			memcpy(to + at, from + at, len);
+	}
+}
+
 /* With the lock held. */
 static void die(void)
 {
-	memcpy(disk, stable, disk_size);
+	copy_disk(disk, stable);
 	deaths++;
 	death_after = newest = 0;
 	for (unsigned i = 0; i < nr; i++) {
@@ -193,7 +204,7 @@ static void run(const struct request *request, uint8_t *data)
 		memset(disk + start, 0, len);
 		break;
 	case CMD_FLUSH:
-		memcpy(stable, disk, disk_size);
+		copy_disk(stable, disk);
 		break;
 	default:
 		break;
@@ -285,9 +296,9 @@ void server_start(const char *path, const uint8_t *image, size_t size)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
-	memcpy(disk, image, size);
-	memcpy(stable, image, size);
 	disk_size = size;
+	copy_disk(disk, image);
+	copy_disk(stable, image);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	unlink(path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -6,6 +6,7 @@
 # else one of so many.
 . "$(dirname "$0")/../lib/lib.sh"
 . "$(dirname "$0")/../lib/tls.sh"
+. "$root/tests/lib/command.sh"
 
 [ -z "$NDIO_SANITIZE" ] || skip_all "a sanitizer has its own malloc"
 allocations=$NDIO_BUILD/tests/allocations/allocations
@@ -19,16 +20,27 @@ in_turn() {
 
 in_turn "a plain disk" 2 "$T/disk%.sock" "nbd+unix:///?socket=$T/disk%.sock"
 
-# libcryptsetup and OpenSSL, where they are set up without memory, may crash, or stay of no use.
+# -O: libcryptsetup and OpenSSL, where they are set up without memory, may crash, or stay of no use.
 make_luks2 "$T/luks" 4M --luks2-metadata-size 16k --luks2-keyslots-size 256k --offset 1024 &>/dev/null
-in_turn "an encrypted one, from its opening on" 3 -O -k "$T/pass" -d "$T/luks" "$T/disk%.sock" \
+in_turn "an encrypted one" 3 -O -k "$T/pass" -d "$T/luks" "$T/disk%.sock" \
 	"nbd+unix:///?socket=$T/disk%.sock"
+
+# What can't be told to the trust file waits for memory: else nothing would be written any more.
+tagged() { # NAME FORMAT-OPTION...
+	rm -f "$T/tagged" "$T/trust"
+	ok "$1: a disk" "$ndio" format --size 18M --integrity aead "${@:2}" --trust "$T/trust" --key-file "$T/pass" \
+		"${cheap[@]}" "$T/tagged"
+	in_turn "$1" 11 -O -k "$T/pass" -d "$T/tagged" -t "$T/trust" "$T/disk%.sock" \
+		"nbd+unix:///?socket=$T/disk%.sock"
+}
+tagged "one with integrity, a journal and a trust file"
+tagged "one with integrity, a trust file and no journal" --integrity-no-journal
 
 make_psk "$psk" alice
 for ((job = 0; job < jobs; job++)); do
 	start_server "tls$job" "$NDIO_BUILD/tests/servers/tls-server" -u "$T/tls$job.sock" \
 		-i "$T/tls$job.pid" -k "$psk" -s 1 "$T/disk$job.sock"
 done
-in_turn "by TLS, from its opening on" 101 -O "$T/disk%.sock" \
+in_turn "by TLS" 101 -O "$T/disk%.sock" \
 	"nbds+unix://alice@/?socket=$T/tls%.sock&tls-psk-file=$psk"
 done_testing
