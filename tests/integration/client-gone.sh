@@ -98,8 +98,15 @@ ends_under_load() { # NAME FILE PLUGIN-OPTION...
 	shift 2
 	start_door disk --threads $threads "$file" -D ndio.stats=1 "$@" || return
 	for i in 1 2; do
-		"$clients/load" -c $connections -d $depth -s 1000003 -r -w 50 "$(uri disk)" 2>/dev/null &
+		: >"$T/load.$i"
+		"$clients/load" -o -c $connections -d $depth -s 1000003 -r -w 50 "$(uri disk)" 2>/dev/null >"$T/load.$i" &
 		loads+=($!)
+	done
+	# nbdkit waits for those that it has let in, and who waits to be let in once more asks for nothing.
+	for i in 1 2; do
+		until grep -q connected "$T/load.$i" || ! kill -0 "${loads[i - 1]}" 2>/dev/null; do
+			sleep 0.02
+		done
 	done
 	sleep 0.5
 	started=$SECONDS
