@@ -16,7 +16,7 @@
 #include "integrity/target-integrity.h"
 #include "trusted-disk.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define OWN_MALLOC 0
 #elif defined(__has_feature)
 #define OWN_MALLOC !__has_feature(address_sanitizer)
