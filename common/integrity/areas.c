@@ -438,7 +438,8 @@ bool areas_try_again(int ret, unsigned *tries)
 {
 	if (ret != -ENOMEM || ++*tries > MEMORY_TRIES)
 		return false;
-	poll(NULL, 0, MEMORY_NAP);
+	if (*tries > 1) /* at first at once */
+		poll(NULL, 0, MEMORY_NAP);
 	return true;
 }
 

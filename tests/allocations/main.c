@@ -1,7 +1,8 @@
-/* allocations [-j JOBS] [-s STRIDE] [-O] [-k KEYFILE -d IMAGE [-t TRUST]] SOCKET URI: counts what a run asks
+/* allocations [-j JOBS] [-s STRIDE] [-O] [-R] [-k KEYFILE -d IMAGE [-t TRUST]] SOCKET URI: counts what a run asks
  * for, and then runs once for each allocation that the library's own code asks for, and for one of STRIDE
  * of all others that are made meanwhile, by libraries for it. -k: of an encrypted disk; -t: with a copy of
  * this trust file. -O: what other libraries ask for while it is opened isn't counted.
+ * -R: a server that is lost isn't waited for, and so it lives; and a flush that failed has failed for good.
  *
  * JOBS runs go on at a time. In SOCKET, where the server listens, and URI, how it is reached, % stands
  * for the number of a job, from 0 on: something may stand between the two.
@@ -30,7 +31,7 @@
 
 static struct {
 	unsigned jobs, stride;
-	bool open_first;
+	bool open_first, no_reconnect;
 	const char *key_path, *image_path, *trust_path, *socket, *uri;
 	enum whose whose;
 	long at;
@@ -57,6 +58,7 @@ static int open_it(void)
 {
 	const struct ndio_options to = {
 		.struct_size = sizeof(to),
+		.flags = options.no_reconnect ? NDIO_OPEN_NO_RECONNECT : 0,
 		.key = key_len ? key : NULL,
 		.key_len = key_len,
 		.trust = options.trust_path ? trust_path : NULL,
@@ -92,7 +94,7 @@ static int write_rest(void)
 /* The server dies in the middle of it. */
 static int write_over(void)
 {
-	if (server_deaths() == 0)
+	if (server_deaths() == 0 && !options.no_reconnect)
 		server_die(3);
 	return write_bytes(256 * KIB, 256 * KIB, 3);
 }
@@ -115,7 +117,8 @@ static int flush(void)
 
 static int die(void)
 {
-	server_die(0);
+	if (!options.no_reconnect)
+		server_die(0);
 	return 0;
 }
 
@@ -179,6 +182,9 @@ static unsigned take(const struct step *step)
 	if (!ndio_error()[0])
 		fail("%s: it fails with %d, and says nothing", step->name, ret);
 	printf("%s: %s\n", step->name, ndio_error());
+	/* One that was never sent, too: without -R it is sent later. */
+	if (options.no_reconnect && step->run == flush)
+		return 1;
 	ret = step->run();
 	if (ret < 0)
 		fail("%s: it fails when it is done again: %s", step->name, ndio_error());
@@ -342,13 +348,15 @@ static void read_options(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "j:s:Ok:d:t:o:a:")) != -1) {
+	while ((opt = getopt(argc, argv, "j:s:ORk:d:t:o:a:")) != -1) {
 		if (opt == 'j')
 			options.jobs = atoi(optarg);
 		else if (opt == 's')
 			options.stride = atoi(optarg);
 		else if (opt == 'O')
 			options.open_first = true;
+		else if (opt == 'R')
+			options.no_reconnect = true;
 		else if (opt == 'k')
 			options.key_path = optarg;
 		else if (opt == 'd')

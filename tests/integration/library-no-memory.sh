@@ -20,6 +20,8 @@ in_turn() {
 
 in_turn "a plain disk" 2 "$T/disk%.sock" "nbd+unix:///?socket=$T/disk%.sock"
 
+in_turn "one that isn't waited for" 1 -R "$T/disk%.sock" "nbd+unix:///?socket=$T/disk%.sock"
+
 # -O: libcryptsetup and OpenSSL, where they are set up without memory, may crash, or stay of no use.
 make_luks2 "$T/luks" 4M --luks2-metadata-size 16k --luks2-keyslots-size 256k --offset 1024 &>/dev/null
 in_turn "an encrypted one" 3 -O -k "$T/pass" -d "$T/luks" "$T/disk%.sock" \
