@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/align.h"
@@ -16,10 +17,10 @@
 #include "integrity/areas.h"
 #include "integrity/journal-act.h"
 #include "integrity/journal-areas.h"
+#include "memory/huge.h"
 
-#define MEMORY_ALIGN 4096
-#define LOOK_BLOCKS  16 /* copied from memory with the lock held */
-#define NO_EPOCH     (-1)
+#define LOOK_BLOCKS 16 /* copied from memory with the lock held */
+#define NO_EPOCH    (-1)
 
 struct journal_seat {
 	struct journal_writer *writer;
@@ -37,7 +38,8 @@ struct journal_writer {
 	pthread_mutex_t lock;
 	bool started;           /* there is a journal: */
 	struct journal journal; /* of it */
-	uint8_t *memory;
+	uint8_t *memory;        /* huge_map() */
+	size_t memory_len;
 	struct journal_areas *areas; /* or NULL: nothing is told to a trust file */
 	struct act_run runs[JOURNAL_ACTS];
 	struct journal_seat *doer[JOURNAL_ACTS]; /* of those under way */
@@ -639,7 +641,8 @@ static void free_journal(struct journal_writer *writer)
 	journal_destroy(&writer->journal);
 	journal_areas_free(writer->areas);
 	writer->areas = NULL;
-	free(writer->memory);
+	if (writer->memory)
+		munmap(writer->memory, writer->memory_len);
 	writer->memory = NULL;
 }
 
@@ -656,7 +659,8 @@ static int start_journal(struct journal_writer *writer)
 	if (options->areas)
 		buffers = min_u64(buffers, max_u64(JOURNAL_AREAS_ENTRIES / layout->entries,
 						   min_u64(2, layout->sections)));
-	writer->memory = aligned_alloc(MEMORY_ALIGN, buffers * layout->section_len);
+	writer->memory_len = buffers * layout->section_len;
+	writer->memory = huge_map(writer->memory_len);
 	if (!writer->memory ||
 	    journal_init(&writer->journal, layout, options->name, writer->memory, buffers) < 0)
 		ret = -ENOMEM;
