@@ -45,6 +45,7 @@ enum request_flag {
 	REQ_PIN = 1 << 1,       /* keep the caller's memory resident until freed */
 	REQ_MAY_TRIM = 1 << 2,  /* OP_ZERO may leave a hole */
 	REQ_FAST_ZERO = 1 << 3, /* OP_ZERO fails with EOPNOTSUPP rather than be slow */
+	REQ_ASIDE = 1 << 4,     /* OP_FLUSH: who asks goes on meanwhile, if that can be */
 };
 
 extern const char *const op_names[]; /* "read", for messages */

@@ -14,7 +14,7 @@ struct ndio_subrequest {
 
 	/* What the target is asked. */
 	enum op op;
-	unsigned flags; /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO */
+	unsigned flags; /* REQ_FUA, REQ_MAY_TRIM, REQ_FAST_ZERO, REQ_ASIDE */
 	uint64_t start; /* bytes, on the target */
 	uint64_t len;   /* bytes; whole blocks for reads and writes */
 	void *io_base;  /* the encrypted side: len bytes, contiguous */

@@ -358,9 +358,23 @@ static void ring_feed(struct target_queue *queue)
 	}
 }
 
+/* By a thread of the kernel's: so a flush that nobody waits for doesn't hold up what else the queue does. */
+static void ring_flush(struct target_queue *queue, struct ndio_subrequest *sub)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+
+	assert(sqe);
+	io_uring_prep_fsync(sqe, RING_SYNC_FD, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+	io_uring_sqe_set_data(sqe, sub);
+	queue->in_flight++;
+}
+
 static void file_issue(struct target_queue *queue, struct ndio_subrequest *sub)
 {
-	if (!op_carries_data(sub->op)) {
+	if (queue->has_ring && sub->op == OP_FLUSH && (sub->flags & REQ_ASIDE)) {
+		ring_flush(queue, sub);
+	} else if (!op_carries_data(sub->op)) {
 		sub->result = without_data(queue->file, sub);
 		landed_add(&queue->landed, sub);
 	} else if (queue->has_ring && !is_in_tail(queue->file, sub)) {
@@ -399,7 +413,8 @@ static void ring_reap(struct target_queue *queue)
 		sub->result = cqe->res;
 		/* The ring couldn't do it without blocking, or was disturbed: this thread can. */
 		if (sub->result == -EAGAIN || sub->result == -EINTR)
-			sub->result = transfer(queue->file, sub);
+			sub->result = op_carries_data(sub->op) ? transfer(queue->file, sub) :
+								 without_data(queue->file, sub);
 		else if (sub->result > 0 && sub->op == OP_WRITE && queue->file->fua_by_sync)
 			sub->result = sync_if_fua(queue->file, sub, sub->result);
 		landed_add(&queue->landed, sub);

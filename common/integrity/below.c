@@ -19,6 +19,14 @@ struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t
 	};
 }
 
+struct ndio_subrequest below_flush(const struct below *below)
+{
+	struct ndio_subrequest sub = below_sub(below, OP_FLUSH, 0, 0, NULL);
+
+	sub.flags = REQ_ASIDE;
+	return sub;
+}
+
 void below_ask(const struct below *below, struct ndio_subrequest *sub)
 {
 	sub->progress = (struct subrequest_progress){ 0 };

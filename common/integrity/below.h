@@ -20,6 +20,9 @@ struct below {
 struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t at, uint64_t len,
 				 void *base);
 
+/* A flush, by a queue that goes on meanwhile. */
+struct ndio_subrequest below_flush(const struct below *below);
+
 void below_ask(const struct below *below, struct ndio_subrequest *sub);
 
 /* It has landed. Done: 1; an error: negative; 0: it fell short and is on its way again. */

@@ -73,7 +73,7 @@ static bool ask_sections(struct act_run *run, const struct below *below, struct 
 		if (!writes || run->flushed || run->in_flight > 0 || !below->target->can_flush)
 			return false;
 		run->flushed = true;
-		slot->sub = below_sub(below, OP_FLUSH, 0, 0, NULL);
+		slot->sub = below_flush(below);
 	} else {
 		slot->sub = below_sub(below, writes ? OP_WRITE : OP_READ, at + run->asked, piece,
 				      run->work.bytes + run->asked);
@@ -90,7 +90,7 @@ static bool ask_flush(struct act_run *run, const struct below *below, struct act
 	if (run->flushed || !below->target->can_flush)
 		return false;
 	run->flushed = true;
-	slot->sub = below_sub(below, OP_FLUSH, 0, 0, NULL);
+	slot->sub = below_flush(below);
 	slot_ask(run, below, slot, SLOT_MOVES);
 	return true;
 }

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -69,6 +70,15 @@ int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
 	if (answers_together)
 		wait = with_disk + io_uring_sq_ready(ring);
 	return count_given(next(ring, wait));
+}
+
+/* Those that this process calls itself. */
+static unsigned syncs;
+
+int fdatasync(int fd)
+{
+	syncs++;
+	return syscall(SYS_fdatasync, fd);
 }
 
 static char folder[4096], path[4352];
@@ -427,6 +437,7 @@ static void flush_and_fua_succeed(void **state)
 	memset(model, 'f', 8192);
 	assert_int_equal(run(OP_WRITE, REQ_FUA, 0, 8192, bounce), 8192);
 	assert_int_equal(run(OP_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(run(OP_FLUSH, REQ_ASIDE, 0, 0, NULL), 0);
 	assert_int_equal(run(OP_ZERO, REQ_FUA, 8192, 4096, NULL), 0);
 	memset(model + 8192, 0, 4096);
 	close_target();
@@ -921,6 +932,29 @@ static void a_broken_ring_can_be_woken(void **state)
 	close(wake_fd);
 }
 
+static void a_flush_that_is_aside_is_not_waited_for_when_it_is_issued(void **state)
+{
+	struct ndio_subrequest flush = sub_of(OP_FLUSH, REQ_ASIDE, 0, 0, NULL);
+	struct ndio_subrequest read = sub_of(OP_READ, 0, 4096, 4096, bounce);
+	unsigned landed = 0;
+
+	make_file(FILE_SIZE);
+	open_target_with_ring();
+	syncs = 0;
+	target->ops->issue(queue, &flush);
+	target->ops->issue(queue, &read);
+	while (landed < 2)
+		for (struct ndio_subrequest *sub = target->ops->poll(queue, true, -1); sub;
+		     sub = sub->next)
+			landed++;
+	assert_int_equal(flush.result, 0);
+	assert_int_equal(read.result, 4096);
+	assert_int_equal(syncs, 0);
+	assert_int_equal(run(OP_FLUSH, 0, 0, 0, NULL), 0);
+	assert_int_equal(syncs, 1);
+	close_target();
+}
+
 /* A ring needs a descriptor. */
 static void without_a_ring_it_works_all_the_same(void **state)
 {
@@ -1014,6 +1048,7 @@ int main(void)
 		cmocka_unit_test(what_can_not_be_submitted_fails),
 		cmocka_unit_test(a_broken_ring_can_be_woken),
 		cmocka_unit_test(a_disk_that_answers_together_is_given_half),
+		cmocka_unit_test(a_flush_that_is_aside_is_not_waited_for_when_it_is_issued),
 		cmocka_unit_test(without_direct_io_nothing_need_be_aligned),
 		cmocka_unit_test(direct_io_says_how_it_must_be_aligned),
 		cmocka_unit_test(where_direct_io_is_refused_it_is_said),
