@@ -355,19 +355,24 @@ int areas_make_room(struct areas *areas, size_t *pages, struct error *err)
 {
 	size_t left = TRUST_LOG - min_u64(areas->trust->pending_count, TRUST_LOG);
 
-	*pages = max_u64(min_u64(TRUST_RECORDS, left) / (2 * TRUST_PAGE + 1), TAG_PAGES);
+	*pages = min_u64(AREAS_PAGES, max_u64(left / (2 * TRUST_PAGE + 1), TAG_PAGES));
 	return trust_make_room(areas->trust, TRUST_RECORDS, err);
 }
 
-/* One page of a chunk: those of its leaves that change. */
-static int intend_page(struct areas *areas, struct area *area, struct tag_chunk *chunk,
+/* One page of a chunk, from its leaf in_chunk on: those of its leaves that change. */
+static int intend_page(struct areas *areas, struct area *area, const struct tag_run *run,
 		       size_t first, size_t in_chunk, const uint8_t *bytes, struct error *err)
 {
 	size_t count = min_u64(areas_leaves(areas, area->number) - first, TRUST_PAGE);
 	uint8_t now[TRUST_PAGE * TRUST_HASH], page[TRUST_HASH];
-	uint8_t *was = chunk->leaves + in_chunk * TRUST_HASH;
-	int ret = areas_hash(areas, area->number, first, count, bytes, now);
+	uint8_t *was = run->chunk->leaves + in_chunk * TRUST_HASH;
+	int ret = 0;
 
+	memcpy(now, was, count * TRUST_HASH);
+	for (size_t i = 0; ret == 0 && i < count; i++)
+		if (run->changed & UINT64_C(1) << (in_chunk + i))
+			ret = areas_hash(areas, area->number, first + i, 1, bytes + i * TRUST_LEAF,
+					 now + i * TRUST_HASH);
 	if (ret == 0)
 		ret = trust_hash_page(now, count, page);
 	if (ret < 0)
@@ -405,7 +410,7 @@ static int record_before(struct areas *areas, uint64_t number, struct error *err
 	return ret;
 }
 
-int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *chunk_bytes,
+int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *bytes,
 		 struct error *err)
 {
 	const struct layout *layout = areas->layout;
@@ -423,8 +428,8 @@ int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *
 		size_t leaf = page * TRUST_PAGE;
 
 		if (before + leaf < areas_leaves(areas, number))
-			ret = intend_page(areas, area, run->chunk, before + leaf, leaf,
-					  chunk_bytes + page * TAG_PAGE, err);
+			ret = intend_page(areas, area, run, before + leaf, leaf,
+					  bytes + (page - run->first) * TAG_PAGE, err);
 	}
 	return ret;
 }

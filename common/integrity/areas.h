@@ -117,9 +117,10 @@ void areas_touch(struct areas *areas, struct area *area);
 bool areas_has_doubts(struct areas *areas); /* something is to be recorded or settled */
 int areas_begin(struct areas *areas, struct error *err);
 
-/* For how many pages is there room? At least those of a chunk. */
+/* For how many pages is there room? At least those of a chunk. bytes: of those of run. */
+#define AREAS_PAGES (TRUST_RECORDS / (2 * TRUST_PAGE + 1)) /* at the most */
 int areas_make_room(struct areas *areas, size_t *pages, struct error *err);
-int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *chunk_bytes,
+int areas_intend(struct areas *areas, const struct tag_run *run, const uint8_t *bytes,
 		 struct error *err);
 int areas_sync(struct areas *areas, struct error *err);
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #define MEMORY_ALIGN 4096
-#define BATCH        64 /* chunks */
+#define BATCH        AREAS_PAGES /* pages, and so many chunks at the most */
 
 /* ---- dirty tags ---- */
 
@@ -89,14 +89,12 @@ static int take_batch(struct tag_sweep *all, struct tag_run *runs, struct error 
 {
 	size_t pages;
 	int count = 0, ret = areas_make_room(all->areas, &pages, err);
+	uint8_t *bytes = all->batch;
 
-	while (ret == 0 && count < BATCH && pages >= TAG_PAGES) {
-		uint8_t *bytes = all->batch + (size_t)count * TAG_CHUNK;
-
-		if (!tags_take_chunk(all->tags, &runs[count], bytes))
-			break;
+	while (ret == 0 && pages >= TAG_PAGES && tags_take_chunk(all->tags, &runs[count], bytes)) {
 		pages -= runs[count].count;
-		ret = areas_intend(all->areas, &runs[count++], bytes, err);
+		ret = areas_intend(all->areas, &runs[count], bytes, err);
+		bytes += (size_t)runs[count++].count * TAG_PAGE;
 	}
 	if (ret == 0 && count > 0)
 		ret = areas_sync(all->areas, err);
@@ -118,20 +116,20 @@ static int write_batch(struct tag_sweeper *sweeper, const struct tag_run *runs, 
 		       struct ndio_subrequest **late)
 {
 	struct sweep *sweep;
+	uint8_t *bytes = sweeper->all->batch;
 	int done = 0;
 
 	while (done < count || sweeper->nr_sweeping > 0) {
 		while (done < count && (sweep = idle_sweep(sweeper))) {
 			const struct tag_run *run = &runs[done];
-			size_t from = (size_t)run->first * TAG_PAGE;
+			uint64_t at = run->chunk->at + (uint64_t)run->first * TAG_PAGE;
+			size_t len = (size_t)run->count * TAG_PAGE;
 
 			sweep->run = *run;
-			sweep->sub =
-				below_sub(sweeper->below, OP_WRITE, run->chunk->at + from,
-					  (uint64_t)run->count * TAG_PAGE,
-					  sweeper->all->batch + (size_t)done * TAG_CHUNK + from);
+			sweep->sub = below_sub(sweeper->below, OP_WRITE, at, len, bytes);
 			ask_sweep_below(sweeper, sweep);
 			done++;
+			bytes += len;
 		}
 		land_sweeps(sweeper, late);
 	}
@@ -215,7 +213,7 @@ int tag_sweep_init(struct tag_sweep *all, struct tags *tags, struct areas *areas
 		.areas = areas,
 		.notice = notice,
 		.flushes = flushes,
-		.batch = areas ? aligned_alloc(MEMORY_ALIGN, BATCH * TAG_CHUNK) : NULL,
+		.batch = areas ? aligned_alloc(MEMORY_ALIGN, BATCH * TAG_PAGE) : NULL,
 	};
 	pthread_mutex_init(&all->turn, NULL);
 	return areas && !all->batch ? -ENOMEM : 0;

@@ -26,9 +26,8 @@ struct tag_sweep {
 	const struct notice *notice;
 	bool flushes; /* below can, and has something to */
 	pthread_mutex_t turn;
-	uint8_t *
-		batch; /* with the turn: chunks that are written after one sync of the trust file */
-	bool told;     /* the same: what is wrong with the file */
+	uint8_t *batch; /* with the turn: pages that are written after one sync of the trust file */
+	bool told;      /* the same: what is wrong with the file */
 	bool unwritten; /* the same: tags that were intended, by an error */
 };
 

@@ -173,6 +173,24 @@ void tags_fill(struct tags *tags, struct tag_chunk *chunk, uint8_t *bytes)
 	tags_fill_hashed(tags, chunk, bytes, NULL);
 }
 
+_Static_assert(TAG_CHUNK / TRUST_LEAF <= 64, "a chunk's leaves have a bit each");
+
+/* Those that have some of these bytes. */
+static uint64_t leaf_bits(size_t at, size_t len)
+{
+	size_t first = at / TRUST_LEAF, last = (at + len - 1) / TRUST_LEAF;
+
+	return ~UINT64_C(0) >> (63 - (last - first)) << first;
+}
+
+static uint64_t take_changed(struct tag_chunk *chunk, const struct tag_run *run)
+{
+	uint64_t leaves = leaf_bits(run->first * TAG_PAGE, run->count * TAG_PAGE) & chunk->changed;
+
+	chunk->changed &= ~leaves;
+	return leaves;
+}
+
 static void mark_dirty(struct tags *tags, struct tag_chunk *chunk, size_t at, size_t len)
 {
 	tags->dirty_chunks += !chunk->dirty && !chunk->is_written;
@@ -219,6 +237,7 @@ void tags_put(struct tags *tags, struct tag_chunk *const chunk[2], uint64_t offs
 			continue;
 		memcpy(chunk[i]->bytes + at, buf + in_buf, len);
 		mark_dirty(tags, chunk[i], at, len);
+		chunk[i]->changed |= leaf_bits(at, len);
 	}
 	pthread_mutex_unlock(&tags->lock);
 }
@@ -232,6 +251,7 @@ void tags_put_page(struct tags *tags, struct tag_chunk *chunk, unsigned page, co
 	memcpy(chunk->bytes + page * TAG_PAGE, bytes, TAG_PAGE);
 	memcpy(chunk->leaves + page * hashes, leaves, hashes);
 	mark_dirty(tags, chunk, page * TAG_PAGE, TAG_PAGE);
+	chunk->changed |= leaf_bits(page * TAG_PAGE, TAG_PAGE);
 	pthread_mutex_unlock(&tags->lock);
 }
 
@@ -264,6 +284,7 @@ bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf)
 			chunk->dirty &= ~(1u << (run->first + run->count));
 		tags->dirty_pages -= run->count;
 		memcpy(buf, chunk->bytes + run->first * TAG_PAGE, run->count * TAG_PAGE);
+		run->changed = take_changed(chunk, run);
 		chunk->held++;
 		chunk->is_written = true;
 	}
@@ -283,7 +304,8 @@ bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
 		run->count = 32 - __builtin_clz(chunk->dirty) - run->first;
 		tags->dirty_pages -= __builtin_popcount(chunk->dirty);
 		chunk->dirty = 0;
-		memcpy(buf, chunk->bytes, chunk->len);
+		memcpy(buf, chunk->bytes + run->first * TAG_PAGE, run->count * TAG_PAGE);
+		run->changed = take_changed(chunk, run);
 		chunk->held++;
 		chunk->is_written = true;
 	}
@@ -296,6 +318,8 @@ void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed)
 	pthread_mutex_lock(&tags->lock);
 	if (failed)
 		mark_dirty(tags, run->chunk, run->first * TAG_PAGE, run->count * TAG_PAGE);
+	if (failed)
+		run->chunk->changed |= run->changed;
 	run->chunk->is_written = false;
 	tags->dirty_chunks -= !run->chunk->dirty;
 	pthread_mutex_unlock(&tags->lock);

@@ -24,11 +24,12 @@ struct tag_chunk {
 	struct tag_chunk *newer, *older; /* by their last use */
 	uint64_t at;                     /* bytes, from the start of the segment */
 	size_t len;
-	uint8_t *bytes;  /* NULL: not valid */
-	uint8_t *leaves; /* hashes of them as they are on the disk, for areas.h; or NULL */
-	unsigned held;   /* by so many */
-	unsigned dirty;  /* a bit a page */
-	bool is_written; /* taken by tags_take_dirty() */
+	uint8_t *bytes;   /* NULL: not valid */
+	uint8_t *leaves;  /* hashes of them as they are on the disk, for areas.h; or NULL */
+	unsigned held;    /* by so many */
+	unsigned dirty;   /* a bit a page */
+	uint64_t changed; /* and a bit a leaf (trust.h) of those */
+	bool is_written;  /* taken by tags_take_dirty() */
 };
 
 struct tags {
@@ -77,10 +78,11 @@ void tags_put_page(struct tags *tags, struct tag_chunk *chunk, unsigned page, co
 struct tag_run {
 	struct tag_chunk *chunk;
 	unsigned first, count; /* pages of it */
+	uint64_t changed;      /* leaves of it */
 };
 bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf);
 
-/* All of a chunk's dirty pages, with those between them; buf gets all of the chunk. */
+/* The same of all of a chunk's dirty pages, with those between them. */
 bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf);
 void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed);
 
