@@ -1,5 +1,6 @@
 #include "integrity/tag-sweep.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -51,7 +52,7 @@ static void land_sweeps(struct tag_sweeper *sweeper, struct ndio_subrequest **la
 	for (; sub; sub = next) {
 		next = sub->next;
 		if (sub->request == NULL && (uint8_t *)sub >= (uint8_t *)sweeper->sweeps &&
-		    (uint8_t *)sub < (uint8_t *)(sweeper->sweeps + SWEEP_DEPTH)) {
+		    (uint8_t *)sub < (uint8_t *)(sweeper->sweeps + sweeper->depth)) {
 			land_sweep(sweeper, (struct sweep *)sub);
 		} else {
 			sub->next = *late;
@@ -88,8 +89,8 @@ static int sweep_all(struct tag_sweeper *sweeper, struct ndio_subrequest **late)
 static int take_batch(struct tag_sweep *all, struct tag_run *runs, struct error *err)
 {
 	size_t pages;
-	int count = 0, ret = areas_make_room(all->areas, &pages, err);
 	uint8_t *bytes = all->batch;
+	int count = 0, ret = areas_make_room(all->areas, &pages, err);
 
 	while (ret == 0 && pages >= TAG_PAGES && tags_take_chunk(all->tags, &runs[count], bytes)) {
 		pages -= runs[count].count;
@@ -115,8 +116,8 @@ static struct sweep *idle_sweep(struct tag_sweeper *sweeper)
 static int write_batch(struct tag_sweeper *sweeper, const struct tag_run *runs, int count,
 		       struct ndio_subrequest **late)
 {
-	struct sweep *sweep;
 	uint8_t *bytes = sweeper->all->batch;
+	struct sweep *sweep;
 	int done = 0;
 
 	while (done < count || sweeper->nr_sweeping > 0) {
@@ -128,8 +129,8 @@ static int write_batch(struct tag_sweeper *sweeper, const struct tag_run *runs, 
 			sweep->run = *run;
 			sweep->sub = below_sub(sweeper->below, OP_WRITE, at, len, bytes);
 			ask_sweep_below(sweeper, sweep);
-			done++;
 			bytes += len;
+			done++;
 		}
 		land_sweeps(sweeper, late);
 	}
@@ -203,6 +204,16 @@ bool tag_sweep_try(struct tag_sweeper *sweeper, bool flush, struct ndio_subreque
 	return true;
 }
 
+void tag_sweep_wait(struct tag_sweeper *sweeper)
+{
+	struct ndio_subrequest *late = NULL;
+
+	pthread_mutex_lock(&sweeper->all->turn);
+	(void)sweep(sweeper, false, &late);
+	pthread_mutex_unlock(&sweeper->all->turn);
+	assert(!late);
+}
+
 /* ---- made ---- */
 
 int tag_sweep_init(struct tag_sweep *all, struct tags *tags, struct areas *areas,
@@ -226,15 +237,17 @@ void tag_sweep_destroy(struct tag_sweep *all)
 		pthread_mutex_destroy(&all->turn);
 }
 
-/* One subrequest at a time has a plain system call below, and no ring: so do its tags. */
 bool tag_sweeper_open(struct tag_sweeper *sweeper, struct tag_sweep *all, const struct below *below,
 		      unsigned depth)
 {
 	*sweeper = (struct tag_sweeper){
 		.all = all,
 		.below = below,
-		.depth = depth > 1 ? SWEEP_DEPTH : 1,
+		.depth = depth,
+		.sweeps = calloc(depth, sizeof(*sweeper->sweeps)),
 	};
+	if (!sweeper->sweeps)
+		return false;
 	for (unsigned i = 0; i < sweeper->depth; i++) {
 		sweeper->sweeps[i].bytes = aligned_alloc(MEMORY_ALIGN, TAG_CHUNK);
 		if (!sweeper->sweeps[i].bytes)
@@ -245,6 +258,7 @@ bool tag_sweeper_open(struct tag_sweeper *sweeper, struct tag_sweep *all, const 
 
 void tag_sweeper_close(struct tag_sweeper *sweeper)
 {
-	for (unsigned i = 0; i < SWEEP_DEPTH; i++)
+	for (unsigned i = 0; sweeper->sweeps && i < sweeper->depth; i++)
 		free(sweeper->sweeps[i].bytes);
+	free(sweeper->sweeps);
 }

@@ -17,7 +17,7 @@
 #include "integrity/below.h"
 #include "integrity/tags.h"
 
-#define SWEEP_DEPTH 4 /* subrequests at once, in a queue that has more than one */
+#define SWEEP_DEPTH 4 /* subrequests at once, in a queue that has more than one for others, too */
 
 /* Of all queues of a target together. */
 struct tag_sweep {
@@ -43,7 +43,7 @@ struct sweep {
 struct tag_sweeper {
 	struct tag_sweep *all;
 	const struct below *below;
-	struct sweep sweeps[SWEEP_DEPTH];
+	struct sweep *sweeps; /* as many as: */
 	unsigned depth, nr_sweeping;
 	int error;
 };
@@ -53,7 +53,7 @@ int tag_sweep_init(struct tag_sweep *all, struct tags *tags, struct areas *areas
 		   const struct notice *notice, bool flushes);
 void tag_sweep_destroy(struct tag_sweep *all); /* harmless on a zeroed struct */
 
-/* For a queue below of this depth. False: no memory; close it all the same. */
+/* By so many subrequests at once. False: no memory; close it all the same. */
 bool tag_sweeper_open(struct tag_sweeper *sweeper, struct tag_sweep *all, const struct below *below,
 		      unsigned depth);
 void tag_sweeper_close(struct tag_sweeper *sweeper); /* harmless on a zeroed struct */
@@ -62,5 +62,8 @@ void tag_sweeper_close(struct tag_sweeper *sweeper); /* harmless on a zeroed str
  * else landed is put before *late. *ret: 0, or a negative errno. False: another has the turn. */
 bool tag_sweep_try(struct tag_sweeper *sweeper, bool flush, struct ndio_subrequest **late,
 		   int *ret);
+
+/* The same in a queue that has nothing else, when the turn is free. What fails is dirty all the same. */
+void tag_sweep_wait(struct tag_sweeper *sweeper);
 
 #endif

@@ -18,7 +18,8 @@
  * What reaches from one area into the next is done as far as it lies in the first: the channel asks
  * for the rest. No lock is held while anything is in flight but the sweeper's turn, and who wants
  * that while another has it goes on with its own queue until it is free: the other's I/O may need
- * that (connections that are lost come back all together).
+ * that (connections that are lost come back all together). When many tags are dirty a thread beside the
+ * queues writes them (tag-keeper.h), if below there are queues to spare.
  *
  * That no two writes of a block, and no read beside a write, are in flight at a time is for the
  * engine to see to (volume->tag_len). */
@@ -42,6 +43,7 @@
 #include "integrity/below.h"
 #include "integrity/journal-overlay.h"
 #include "integrity/journal-writer.h"
+#include "integrity/tag-keeper.h"
 #include "integrity/tag-sweep.h"
 #include "integrity/tags.h"
 #include "integrity/waiting-io.h"
@@ -59,8 +61,9 @@ struct integrity_target {
 	uint64_t start; /* bytes: of the segment, below */
 	struct layout layout;
 	struct tags tags;
-	struct areas areas;              /* without a trust file: zeroes */
-	struct tag_sweep sweep;          /* of dirty tags */
+	struct areas areas;     /* without a trust file: zeroes */
+	struct tag_sweep sweep; /* of dirty tags; without a journal, as is: */
+	struct tag_keeper keeper;
 	atomic_int lost;                 /* why tags couldn't be written at the end */
 	struct journal_writer *journal;  /* or NULL: it is written directly, or */
 	struct journal_overlay *overlay; /* only read, over this, or NULL */
@@ -625,6 +628,7 @@ static void sweep_some(struct target_queue *queue)
 	int ret; /* those that failed are dirty still: a flush tells */
 
 	if (tags_dirty_pages(&queue->all->tags) < SWEEP_PAGES ||
+	    tag_keeper_ask(&queue->all->keeper) ||
 	    !tag_sweep_try(&queue->sweeper, false, &late, &ret))
 		return;
 	land_all(queue, late);
@@ -722,6 +726,12 @@ static void free_tag_queue(struct target_queue *queue)
 	free(queue);
 }
 
+/* One subrequest at a time has a plain system call below, and no ring: so do its tags. */
+static unsigned sweeper_depth(unsigned depth)
+{
+	return depth > 1 ? SWEEP_DEPTH : 1;
+}
+
 /* What it may ask below at once, beside what it carries. */
 static unsigned depth_below(const struct integrity_target *all, unsigned depth)
 {
@@ -755,8 +765,8 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 	struct integrity_target *all = to_integrity(target);
 	struct target_queue *queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->carried[0]));
 
-	if (!queue || (!all->journal &&
-		       !tag_sweeper_open(&queue->sweeper, &all->sweep, &queue->below, depth))) {
+	if (!queue || (!all->journal && !tag_sweeper_open(&queue->sweeper, &all->sweep,
+							  &queue->below, sweeper_depth(depth)))) {
 		if (queue)
 			free_tag_queue(queue);
 		error_set(err, ENOMEM, "%s: no memory for a queue", target->name);
@@ -771,6 +781,8 @@ static struct target_queue *integrity_queue_open(struct target *target, unsigned
 		free_tag_queue(queue);
 		return NULL;
 	}
+	if (!all->journal)
+		tag_keeper_enter(&all->keeper);
 	return queue;
 }
 
@@ -801,10 +813,12 @@ static void sweep_at_end(struct target_queue *queue)
 static void integrity_queue_close(struct target_queue *queue)
 {
 	assert(queue->nr_busy == 0 && !queue->landed.first);
-	if (queue->seat)
+	if (queue->seat) {
 		journal_seat_close(queue->seat);
-	else
+	} else {
+		tag_keeper_leave(&queue->all->keeper);
 		sweep_at_end(queue);
+	}
 	queue->all->below->ops->queue_close(queue->below.queue);
 	free_tag_queue(queue);
 }
@@ -838,6 +852,7 @@ static void integrity_close(struct target *target)
 	journal_writer_free(all->journal);
 	journal_overlay_close(all->overlay);
 	areas_destroy(&all->areas);
+	tag_keeper_destroy(&all->keeper);
 	tag_sweep_destroy(&all->sweep);
 	tags_destroy(&all->tags);
 	all->below->ops->close(all->below);
@@ -1014,6 +1029,8 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 		free(all);
 		return ret;
 	}
+	if (!all->journal)
+		tag_keeper_init(&all->keeper, &all->sweep, below, all->start);
 	all->lost = -ENOTCONN;
 	all->closed = options->closed;
 	all->opaque = options->opaque;

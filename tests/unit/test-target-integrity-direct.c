@@ -2,6 +2,8 @@
  * of those that can't be, and how much memory they take. And what one that rests, also with a journal, looks
  * at meanwhile. */
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -208,6 +210,88 @@ static void areas_in_doubt_are_settled_for_room(void **state)
 	trusted_disk_free(&disk);
 }
 
+/* ---- another thread writes tags ---- */
+
+static pthread_t own_thread;
+static sem_t is_held, may_go;
+
+/* The first write of another thread's. */
+static void hold_the_other(void *opaque)
+{
+	if (!pthread_equal(pthread_self(), own_thread)) {
+		sem_post(&is_held);
+		sem_wait(&may_go);
+		return;
+	}
+	pthread_mutex_lock(&disk.below.lock);
+	disk.below.wrote = hold_the_other;
+	pthread_mutex_unlock(&disk.below.lock);
+	(void)opaque;
+}
+
+static void open_with_spares(bool untrusted)
+{
+	trusted_disk_init_small(&disk);
+	disk.untrusted = untrusted;
+	disk.spares = true;
+	disk.cache = 0; /* the usual one */
+	assert_int_equal(trusted_disk_open(&disk), 0);
+}
+
+/* It is held in the middle; whoever reads and writes goes on, and a flush waits. */
+static void nobody_stands_still_while_tags_are_written(void **state)
+{
+	(void)state;
+	own_thread = pthread_self();
+	sem_init(&is_held, 0, 0);
+	sem_init(&may_go, 0, 0);
+	alarm(60);
+	for (int untrusted = 0; untrusted < 2; untrusted++) {
+		open_with_spares(untrusted);
+		disk.below.wrote = hold_the_other;
+		for (unsigned i = 0; i < AREAS; i++)
+			assert_int_equal(trusted_disk_write(&disk, i * TRUSTED_SMALL, 1, false), 0);
+		sem_wait(&is_held);
+		assert_int_equal(trusted_disk_write(&disk, 1, 1, false), 0);
+		assert_int_equal(trusted_disk_read(&disk, 1), disk.written[1]);
+		assert_true(facts_of_disk().dirty_pages > 0);
+		sem_post(&may_go);
+		assert_int_equal(trusted_disk_flush(&disk), 0);
+		assert_int_equal(facts_of_disk().dirty_pages, 0);
+		trusted_disk_kill(&disk);
+		disk.is_cut = false;
+		assert_int_equal(trusted_disk_open(&disk), 0);
+		trusted_disk_check(&disk);
+		trusted_disk_close(&disk);
+		assert_int_equal(disk.told, 0);
+		trusted_disk_free(&disk);
+	}
+	alarm(0);
+	sem_destroy(&may_go);
+	sem_destroy(&is_held);
+}
+
+/* Whatever the other thread was at, and several times: it is gone with the last queue. */
+static void it_ends_with_the_last_queue(void **state)
+{
+	(void)state;
+	open_with_spares(true);
+	for (unsigned round = 0; round < 3; round++) {
+		open_others();
+		for (unsigned i = 0; i < AREAS; i++)
+			assert_int_equal(trusted_disk_write(&disk, i * TRUSTED_SMALL, 1, false), 0);
+		close_others();
+	}
+	trusted_disk_close(&disk);
+	assert_int_equal(disk.told, 0);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	for (unsigned i = 0; i < AREAS; i++)
+		assert_int_equal(trusted_disk_read(&disk, i * TRUSTED_SMALL),
+				 disk.written[i * TRUSTED_SMALL]);
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +303,8 @@ int main(void)
 		cmocka_unit_test(connections_are_looked_at_meanwhile),
 		cmocka_unit_test(who_makes_too_many_dirty_is_told),
 		cmocka_unit_test(areas_in_doubt_are_settled_for_room),
+		cmocka_unit_test(nobody_stands_still_while_tags_are_written),
+		cmocka_unit_test(it_ends_with_the_last_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
