@@ -13,7 +13,11 @@
 int act_run_init(struct act_run *run, const struct layout *layout, struct tags *tags,
 		 enum journal_act act)
 {
-	*run = (struct act_run){ .layout = layout, .tags = tags };
+	*run = (struct act_run){
+		.layout = layout,
+		.tags = tags,
+		.nr_slots = act == JOURNAL_COPY ? ACT_SLOTS : ACT_SLOTS / 2,
+	};
 	for (unsigned i = 0; act == JOURNAL_COPY && i < ACT_SLOTS; i++) {
 		run->slots[i].bytes = aligned_alloc(MEMORY_ALIGN, TAG_CHUNK);
 		if (run->slots[i].bytes)
@@ -258,7 +262,7 @@ static bool ask_some(struct act_run *run, const struct below *below, struct act_
 
 static struct act_slot *idle_act_slot(struct act_run *run)
 {
-	for (unsigned i = 0; i < ACT_SLOTS; i++)
+	for (unsigned i = 0; i < run->nr_slots; i++)
 		if (run->slots[i].state == SLOT_IDLE)
 			return &run->slots[i];
 	return NULL;

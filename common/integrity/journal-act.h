@@ -19,7 +19,7 @@
 #include "integrity/journal.h"
 #include "integrity/tags.h"
 
-#define ACT_SLOTS 8 /* subrequests at once */
+#define ACT_SLOTS 16 /* subrequests at once, of COPY; half of them of others, which are larger */
 
 enum act_slot_state { SLOT_IDLE, SLOT_MOVES, SLOT_LOADS, SLOT_SWEEPS };
 
@@ -43,8 +43,8 @@ struct act_run {
 	uint64_t asked;              /* READ, WRITE: bytes */
 	size_t data_done, tags_done; /* COPY: blocks */
 	bool flushed;
-	int error; /* negative: it asks for nothing more */
-	unsigned in_flight;
+	int error;                    /* negative: it asks for nothing more */
+	unsigned in_flight, nr_slots; /* at the most */
 	struct act_slot slots[ACT_SLOTS];
 };
 
