@@ -38,6 +38,7 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "engine/subrequest.h"
+#include "integrity/area-load.h"
 #include "integrity/areas.h"
 #include "integrity/bad-blocks.h"
 #include "integrity/below.h"
@@ -52,8 +53,7 @@
 #define SWEEP_PAGES 64   /* dirty ones from which on they are written without a flush */
 #define TURN_NAP    2    /* ms */
 #define TELL_EVERY  1000 /* ms: of bad blocks, one line */
-#define AREA_PIECE  (1024 * 1024)
-#define AREAS_SHARE 8 /* of the cache, for areas */
+#define AREAS_SHARE 8    /* of the cache, for areas */
 
 struct integrity_target {
 	struct target target;
@@ -61,8 +61,9 @@ struct integrity_target {
 	uint64_t start; /* bytes: of the segment, below */
 	struct layout layout;
 	struct tags tags;
-	struct areas areas;     /* without a trust file: zeroes */
-	struct tag_sweep sweep; /* of dirty tags; without a journal, as is: */
+	struct areas areas;        /* without a trust file: zeroes */
+	struct area_loader loader; /* of tags from below */
+	struct tag_sweep sweep;    /* of dirty tags; without a journal, as is: */
 	struct tag_keeper keeper;
 	atomic_int lost;                 /* why tags couldn't be written at the end */
 	struct journal_writer *journal;  /* or NULL: it is written directly, or */
@@ -87,8 +88,7 @@ struct carried {
 	unsigned loading;           /* which of them */
 	uint8_t *bytes;             /* what is loaded */
 	struct area *area;          /* held, or NULL */
-	uint8_t *leaves;            /* hashes of its, while it is loaded */
-	uint64_t loaded;            /* bytes of its tags */
+	struct area_load load;      /* of it */
 	struct journal_order order; /* to the journal */
 	int epoch;                  /* of a read that it knows of */
 };
@@ -210,104 +210,25 @@ static void tell_stale(struct target_queue *queue, const struct carried *carried
 		    min_u64(from + all->layout.area_data, all->layout.size) - 1);
 }
 
-/* Are a chunk's tags that were read what its area's are known to be? 1, 0, or a negative errno. */
-static int check_chunk(struct integrity_target *all, const struct carried *carried, uint8_t *leaves)
-{
-	const struct tag_chunk *chunk = carried->chunk[carried->loading];
-	uint64_t number = carried->area->number;
-	size_t first = areas_first_leaf(&all->areas, chunk);
-	size_t count = min_u64(chunk->len / TRUST_LEAF, areas_leaves(&all->areas, number) - first);
-	int ret = areas_hash(&all->areas, number, first, count, carried->bytes, leaves);
-
-	if (ret == 0)
-		ret = areas_check(&all->areas, carried->area, first, leaves, count);
-	return ret == 0 ? tags_is_valid(&all->tags, chunk) : ret;
-}
-
-/* A chunk was read. 1, or a negative errno. */
+/* A chunk was read. 0, or a negative errno. */
 static int fill_chunk(struct target_queue *queue, struct carried *carried)
 {
-	struct integrity_target *all = queue->all;
-	struct tag_chunk *chunk = carried->chunk[carried->loading];
-	uint8_t *leaves;
-	int ret;
+	bool first;
+	int ret = area_load_chunk(&queue->all->loader, carried->area,
+				  carried->chunk[carried->loading], carried->bytes, &first);
 
-	if (all->overlay)
-		journal_overlay_tags(all->overlay, chunk->at, chunk->len, carried->bytes);
-	if (!carried->area) {
-		tags_fill(&all->tags, chunk, carried->bytes);
-		return 1;
-	}
-	leaves = calloc(TAG_CHUNK / TRUST_LEAF, TRUST_HASH);
-	ret = leaves ? check_chunk(all, carried, leaves) : -ENOMEM;
-	if (ret > 0) {
-		tags_fill_hashed(&all->tags, chunk, carried->bytes, leaves);
-		return 1;
-	}
-	free(carried->bytes);
-	free(leaves);
-	if (ret == 0 && areas_is_stale(&all->areas, carried->area))
+	if (first)
 		tell_stale(queue, carried);
-	return ret < 0 ? ret : -ESTALE;
-}
-
-static void free_loaded(struct carried *carried)
-{
-	free(carried->bytes);
-	free(carried->leaves);
-	carried->leaves = NULL;
-}
-
-static size_t area_piece(const struct integrity_target *all)
-{
-	uint64_t most = round_down(min_u64(AREA_PIECE, all->below->max_len), TAG_CHUNK);
-
-	return min_u64(all->layout.area_tags, max_u64(most, TAG_CHUNK));
-}
-
-/* The next piece of its area's tags: where, and how long. */
-static uint64_t next_piece(const struct integrity_target *all, const struct carried *carried,
-			   uint64_t *len)
-{
-	const struct layout *layout = &all->layout;
-
-	*len = min_u64(layout->area_tags - carried->loaded, area_piece(all));
-	return layout_tag_at(layout, carried->area->number * layout->area_data) + carried->loaded;
+	return ret;
 }
 
 static void read_area(struct target_queue *queue, struct carried *carried)
 {
-	uint64_t len, at = next_piece(queue->all, carried, &len);
+	uint64_t len, at = area_load_next(&queue->all->loader, &carried->load, &len);
 
 	carried->step = AREA;
-	carried->sub = below_sub(&queue->below, OP_READ, at, len, carried->bytes);
+	carried->sub = below_sub(&queue->below, OP_READ, at, len, carried->load.bytes);
 	below_ask(&queue->below, &carried->sub);
-}
-
-/* An area's tags were read in one piece: they are those of its chunks, once they are trusted. Chunks are
- * held from before that on, so that nobody has changed and written one meanwhile. */
-static int fill_area(struct target_queue *queue, struct carried *carried, bool *first)
-{
-	struct integrity_target *all = queue->all;
-	size_t of_chunk = TAG_CHUNK / TRUST_LEAF; /* behind its leaves nothing is hashed */
-	size_t leaves = areas_leaves(&all->areas, carried->area->number);
-	size_t count = (leaves + of_chunk - 1) / of_chunk;
-	struct tag_chunk *chunks[AREA_PIECE / TAG_CHUNK];
-	int ret;
-
-	for (size_t i = 0; i < count; i++)
-		chunks[i] = i == 0        ? tags_hold(&all->tags,
-						      carried->area->number * all->layout.area_data) :
-			    chunks[i - 1] ? tags_hold_next(&all->tags, chunks[i - 1]) :
-					    NULL;
-	ret = areas_loaded(&all->areas, carried->area, carried->leaves, first);
-	for (size_t i = 0; i < count && chunks[i]; i++) {
-		if (*first && ret == 0)
-			tags_fill_copied(&all->tags, chunks[i], carried->bytes + i * TAG_CHUNK,
-					 carried->leaves + i * of_chunk * TRUST_HASH);
-		tags_let_go(&all->tags, chunks[i]);
-	}
-	return ret;
 }
 
 static void give_order(struct target_queue *queue, struct carried *carried,
@@ -331,29 +252,15 @@ static void load_and_go_on(struct target_queue *queue, struct carried *carried)
 /* A piece of its tags has landed. */
 static void go_on_with_area(struct target_queue *queue, struct carried *carried)
 {
-	struct integrity_target *all = queue->all;
-	size_t leaves = areas_leaves(&all->areas, carried->area->number);
-	size_t done = carried->loaded / TRUST_LEAF, piece = area_piece(all);
-	size_t count = min_u64(leaves - done, piece / TRUST_LEAF);
-	uint64_t len, at = next_piece(all, carried, &len);
-	bool first = false;
-	int ret;
+	bool first;
+	int ret = area_load_landed(&queue->all->loader, &carried->load, &first);
 
-	if (all->overlay)
-		journal_overlay_tags(all->overlay, at, len, carried->bytes);
-	ret = areas_hash(&all->areas, carried->area->number, done, count, carried->bytes,
-			 carried->leaves + done * TRUST_HASH);
-	carried->loaded += piece;
-	if (ret == 0 && done + count < leaves) {
+	if (ret > 0) {
 		read_area(queue, carried);
 		return;
 	}
-	if (ret == 0)
-		ret = piece == all->layout.area_tags ?
-			      fill_area(queue, carried, &first) :
-			      areas_loaded(&all->areas, carried->area, carried->leaves, &first);
-	free_loaded(carried);
-	if (ret == -ESTALE && first)
+	area_load_end(&carried->load);
+	if (first && ret == -ESTALE)
 		tell_stale(queue, carried);
 	if (ret < 0)
 		finish(queue, carried, ret);
@@ -377,16 +284,10 @@ static void trust_area(struct target_queue *queue, struct carried *carried)
 		finish(queue, carried, -ESTALE);
 	} else if (state == AREA_GOOD) {
 		load_and_go_on(queue, carried);
+	} else if (area_load_begin(&all->loader, &carried->load, carried->area) == 0) {
+		read_area(queue, carried);
 	} else {
-		carried->loaded = 0;
-		carried->bytes = aligned_alloc(ALIGN, area_piece(all));
-		carried->leaves =
-			calloc(round_up(all->areas.leaves, TAG_CHUNK / TRUST_LEAF), TRUST_HASH);
-		if (carried->bytes && carried->leaves) {
-			read_area(queue, carried);
-			return;
-		}
-		free_loaded(carried);
+		area_load_end(&carried->load);
 		finish(queue, carried, -ENOMEM);
 	}
 }
@@ -439,7 +340,7 @@ static void step_on(struct target_queue *queue, struct carried *carried)
 	else if (carried->step == LOAD)
 		free(carried->bytes);
 	if (ret < 0 && carried->step == AREA)
-		free_loaded(carried);
+		area_load_end(&carried->load);
 	if (ret < 0) {
 		finish(queue, carried, ret);
 		return;
@@ -951,6 +852,17 @@ static struct target describe(const struct integrity_target *all)
 	};
 }
 
+static struct area_loader loader_of(struct integrity_target *all)
+{
+	return (struct area_loader){
+		.layout = &all->layout,
+		.tags = &all->tags,
+		.areas = is_trusted(all) ? &all->areas : NULL,
+		.overlay = all->overlay,
+		.max_len = all->below->max_len,
+	};
+}
+
 static int open_tags(struct integrity_target *all, const struct target_integrity_options *options,
 		     struct error *err)
 {
@@ -1031,6 +943,7 @@ int target_integrity_open(struct target *below, const struct target_integrity_op
 	}
 	if (!all->journal)
 		tag_keeper_init(&all->keeper, &all->sweep, below, all->start);
+	all->loader = loader_of(all);
 	all->lost = -ENOTCONN;
 	all->closed = options->closed;
 	all->opaque = options->opaque;
