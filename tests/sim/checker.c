@@ -32,9 +32,25 @@ void check_issued(struct caller *caller)
 	}
 }
 
+/* Its failure is on its way to a caller, who may be told after others: it is promised nothing any more. */
+static bool has_failed(const struct client *client, unsigned block)
+{
+	uint64_t at = (uint64_t)(client->number * BLOCKS + block) * BLOCK;
+
+	for (unsigned i = 0; i < client->sim->options.links; i++)
+		for (const struct session_op *op = client->session.link[i].done; op; op = op->out)
+			if (op->result < 0 && op->op != OP_READ && op->op != OP_FLUSH &&
+			    op->start <= at && at < op->start + op->len)
+				return true;
+	return false;
+}
+
 static void read_done(struct caller *caller, unsigned i, struct seen *seen)
 {
 	uint64_t value = caller->values[i], floor = least(caller->floor[i], seen->floor);
+
+	if (value < floor && has_failed(caller->client, caller->start + i))
+		floor = least(floor, seen->acked);
 
 	sim_hash(caller->client->sim, value);
 	if (value < floor || value > seen->newest)
