@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/align.h"
+#include "base/clock.h"
 #include "base/sysfs.h"
 #include "engine/subrequest.h"
 #include "file/image-lock.h"
@@ -347,7 +348,7 @@ static void hold_back(struct target_queue *queue, struct ndio_subrequest *sub)
 /* The ring gets as many as the disk is to have now. */
 static void ring_feed(struct target_queue *queue)
 {
-	unsigned room = pace_room(&queue->pace, queue->in_flight, queue->nr_held);
+	unsigned room = pace_room(&queue->pace, queue->in_flight, queue->nr_held, clock_ns());
 
 	for (; room > 0; room--) {
 		struct ndio_subrequest *sub = queue->held;
@@ -420,7 +421,7 @@ static void ring_reap(struct target_queue *queue)
 		landed_add(&queue->landed, sub);
 	}
 	io_uring_cq_advance(&queue->ring, seen);
-	pace_landed(&queue->pace, in_flight - queue->in_flight, in_flight);
+	pace_landed(&queue->pace, in_flight - queue->in_flight, in_flight, clock_ns());
 }
 
 /* What the kernel hasn't taken lands with the error, and the ring forgets it: the kernel looks at

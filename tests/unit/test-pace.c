@@ -13,20 +13,22 @@
 struct queue {
 	struct pace pace;
 	unsigned depth, in_flight;
+	int64_t now, turn; /* ns: that each turn takes */
 };
 
 /* It gets what it may have; and then so many of it land at once. Returns what was in flight. */
 static unsigned take_turn(struct queue *queue, unsigned at_once)
 {
 	unsigned held = queue->depth - queue->in_flight;
-	unsigned room = pace_room(&queue->pace, queue->in_flight, held);
+	unsigned room = pace_room(&queue->pace, queue->in_flight, held, queue->now);
 	unsigned in_flight, landed;
 
 	assert_true(room <= held);
 	in_flight = queue->in_flight += room;
 	assert_true(in_flight > 0);
 	landed = at_once < in_flight ? at_once : in_flight;
-	pace_landed(&queue->pace, landed, in_flight);
+	queue->now += queue->turn;
+	pace_landed(&queue->pace, landed, in_flight, queue->now);
 	queue->in_flight -= landed;
 	return in_flight;
 }
@@ -112,6 +114,23 @@ static void test_depth_changes(void **state)
 	assert_int_equal(take_turn(&queue, UINT32_MAX), 32);
 }
 
+/* What is far away answers all at once, too, and is no sooner for being asked for less. */
+static void test_far_away(void **state)
+{
+	struct queue queue = { .depth = 32, .turn = 3000000 };
+	unsigned least, most;
+
+	take_turns(&queue, 100, UINT32_MAX, &least, &most);
+	take_turns(&queue, 100, UINT32_MAX, &least, &most);
+	assert_int_equal(least, 32);
+	queue.turn = 300000; /* and now it's near */
+	take_turns(&queue, 200, UINT32_MAX, &least, &most);
+	assert_int_equal(take_turn(&queue, UINT32_MAX), 16);
+	queue.turn = 3000000;
+	take_turns(&queue, 200, UINT32_MAX, &least, &most);
+	assert_int_equal(take_turn(&queue, UINT32_MAX), 32);
+}
+
 /* Whatever the disk does: what is held goes on, if none is in flight. */
 static void test_never_stuck(void **state)
 {
@@ -124,20 +143,21 @@ static void test_never_stuck(void **state)
 		seed = seed * 1103515245 + 12345;
 		in_flight = (seed >> 16) % 65;
 		held = (seed >> 8) % 65;
-		room = pace_room(&pace, in_flight, held);
+		room = pace_room(&pace, in_flight, held, i);
 		assert_true(room <= held);
 		assert_true(in_flight > 0 || held == 0 || room > 0);
 		pace_landed(&pace, in_flight + room > 0 ? (seed >> 4) % (in_flight + room + 1) : 0,
-			    in_flight + room);
+			    in_flight + room, i);
 	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_by_one),    cmocka_unit_test(test_all_at_once),
-		cmocka_unit_test(test_few),           cmocka_unit_test(test_changes_its_ways),
-		cmocka_unit_test(test_depth_changes), cmocka_unit_test(test_never_stuck),
+		cmocka_unit_test(test_one_by_one),  cmocka_unit_test(test_all_at_once),
+		cmocka_unit_test(test_few),         cmocka_unit_test(test_changes_its_ways),
+		cmocka_unit_test(test_far_away),    cmocka_unit_test(test_depth_changes),
+		cmocka_unit_test(test_never_stuck),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
