@@ -53,7 +53,7 @@ void channel_wait(struct channel *channel, bool sleep, int wake_fd);
  * unless it fell short? */
 bool channel_all_read(const struct channel *channel);
 
-/* Decrypts what was reaped, asks for what is missing, and completes what is done. */
+/* Decrypts what was reaped, asks for what is missing or to be read next, and completes what is done. */
 void channel_land(struct channel *channel);
 
 /* From now on what fails was canceled, and so is what is started: for channels whose

@@ -1,16 +1,16 @@
-/* Workers: threads that own a channel each. A request is handed over by pushing it to a
- * worker's inbox, by whoever submits it, or by whoever gives it what it waited for: its range,
- * or, at its end, other syncs. A worker's round: send pieces, wait, land what has come, take the
- * inbox; then those of the library's callbacks run that were put off (after_round).
+/* Workers: threads that own a channel each. A request is handed over by pushing it to a worker's inbox, by whoever
+ * submits it, or by whoever gives it what it waited for: its range, or, at its end, other syncs. A worker's round: send
+ * pieces, wait, land what has come, take the inbox; then those of the library's callbacks run that were put off
+ * (after_round).
  *
  * States: OPEN, then DRAIN or CANCEL, by workers_close(). Its channel a worker closes itself: until
  * then others' connections may need it. One that is down (its connection is lost) gets no more
  * requests, and hands on what it hasn't begun, while another is up.
  *
- * Invariants: the inbox is a stack that any thread pushes to and the worker takes whole, so neither
- * needs a lock. `asleep` is raised before the inbox is looked at for the last time and looked at after
- * a push, in one order for all threads: no request is left behind a worker that sleeps. `load` counts
- * from before a request waits for its range until it has completed, so none is forgotten at the end. */
+ * Invariants: the inbox is a stack that any thread pushes to and the worker takes whole, so neither needs a lock.
+ * `asleep` is raised before the inbox is looked at for the last time and looked at after a push, in one order for all
+ * threads: no request is left behind a worker that sleeps. `load` counts from before a request waits for its range
+ * until it has completed, so none is forgotten at the end. */
 #include "engine/worker.h"
 
 #include <errno.h>
