@@ -1,10 +1,9 @@
-/* A round: channel_send() splits pieces off the oldest request, encrypts them and hands them
- * to the target; channel_wait() reaps; channel_land() decrypts, asks again for what a short
- * transfer left out, and ends what is done. A piece is a subrequest. That of a block written
- * in part goes twice: read, then changed and written back (reads_block).
+/* A round: channel_send() splits pieces off the oldest request, encrypts them and hands them to the target;
+ * channel_wait() reaps; channel_land() decrypts, asks for what is to be read next and for what a short transfer left
+ * out, and ends what is done. A piece is a subrequest. That of a block written in part goes twice: read, then changed
+ * and written back (reads_block).
  *
- * One thread at a time has a channel, so there is no lock; only channel_expect_cancel() comes
- * from others.
+ * One thread at a time has a channel, so there is no lock; only channel_expect_cancel() comes from others.
  *
  * Invariants: of a request that failed nothing more is split off, and it ends when what is in flight has landed. A
  * request is in the list until all is split off. Plaintext is in bounce memory without a cipher only, or for as long as
