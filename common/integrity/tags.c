@@ -191,9 +191,19 @@ static uint64_t take_changed(struct tag_chunk *chunk, const struct tag_run *run)
 	return leaves;
 }
 
+static void line_up(struct tags *tags, struct tag_chunk *chunk)
+{
+	chunk->next_dirty = NULL;
+	*(tags->first_dirty ? tags->dirty_end : &tags->first_dirty) = chunk;
+	tags->dirty_end = &chunk->next_dirty;
+}
+
 static void mark_dirty(struct tags *tags, struct tag_chunk *chunk, size_t at, size_t len)
 {
-	tags->dirty_chunks += !chunk->dirty && !chunk->is_written;
+	if (!chunk->dirty && !chunk->is_written) {
+		tags->dirty_chunks++;
+		line_up(tags, chunk);
+	}
 	for (size_t page = at / TAG_PAGE; page <= (at + len - 1) / TAG_PAGE; page++) {
 		tags->dirty_pages += !(chunk->dirty & 1u << page);
 		chunk->dirty |= 1u << page;
@@ -260,13 +270,17 @@ static bool is_page_dirty(const struct tag_chunk *chunk, unsigned page)
 	return page < TAG_PAGES && (chunk->dirty & 1u << page);
 }
 
-/* From the one that was used longest ago on. */
-static struct tag_chunk *first_dirty(const struct tags *tags)
+/* For run; NULL: there is none. */
+static struct tag_chunk *take_first(struct tags *tags, struct tag_run *run)
 {
-	struct tag_chunk *chunk = tags->oldest;
+	struct tag_chunk *chunk = tags->first_dirty;
 
-	while (chunk && (!chunk->dirty || chunk->is_written))
-		chunk = chunk->newer;
+	*run = (struct tag_run){ .chunk = chunk };
+	if (!chunk)
+		return NULL;
+	tags->first_dirty = chunk->next_dirty;
+	chunk->held++;
+	chunk->is_written = true;
 	return chunk;
 }
 
@@ -275,8 +289,7 @@ bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf)
 	struct tag_chunk *chunk;
 
 	pthread_mutex_lock(&tags->lock);
-	chunk = tags->dirty_pages ? first_dirty(tags) : NULL;
-	*run = (struct tag_run){ .chunk = chunk };
+	chunk = take_first(tags, run);
 	if (chunk) {
 		while (!is_page_dirty(chunk, run->first))
 			run->first++;
@@ -285,8 +298,6 @@ bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf)
 		tags->dirty_pages -= run->count;
 		memcpy(buf, chunk->bytes + run->first * TAG_PAGE, run->count * TAG_PAGE);
 		run->changed = take_changed(chunk, run);
-		chunk->held++;
-		chunk->is_written = true;
 	}
 	pthread_mutex_unlock(&tags->lock);
 	return chunk;
@@ -297,8 +308,7 @@ bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
 	struct tag_chunk *chunk;
 
 	pthread_mutex_lock(&tags->lock);
-	chunk = tags->dirty_pages ? first_dirty(tags) : NULL;
-	*run = (struct tag_run){ .chunk = chunk };
+	chunk = take_first(tags, run);
 	if (chunk) {
 		run->first = __builtin_ctz(chunk->dirty);
 		run->count = 32 - __builtin_clz(chunk->dirty) - run->first;
@@ -306,8 +316,6 @@ bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
 		chunk->dirty = 0;
 		memcpy(buf, chunk->bytes + run->first * TAG_PAGE, run->count * TAG_PAGE);
 		run->changed = take_changed(chunk, run);
-		chunk->held++;
-		chunk->is_written = true;
 	}
 	pthread_mutex_unlock(&tags->lock);
 	return chunk;
@@ -321,7 +329,10 @@ void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed)
 	if (failed)
 		run->chunk->changed |= run->changed;
 	run->chunk->is_written = false;
-	tags->dirty_chunks -= !run->chunk->dirty;
+	if (run->chunk->dirty)
+		line_up(tags, run->chunk);
+	else
+		tags->dirty_chunks--;
 	pthread_mutex_unlock(&tags->lock);
 	tags_let_go(tags, run->chunk);
 }

@@ -30,6 +30,7 @@ struct tag_chunk {
 	unsigned dirty;   /* a bit a page */
 	uint64_t changed; /* and a bit a leaf (trust.h) of those */
 	bool is_written;  /* taken by tags_take_dirty() */
+	struct tag_chunk *next_dirty;
 };
 
 struct tags {
@@ -39,6 +40,8 @@ struct tags {
 	size_t dirty_pages;  /* in all */
 	size_t dirty_chunks; /* that have some, or are being written */
 	struct tag_chunk *newest, *oldest;
+	struct tag_chunk *first_dirty,
+		**dirty_end; /* those that can be taken, dirty longest first */
 	struct tag_chunk *buckets[TAG_BUCKETS];
 };
 
