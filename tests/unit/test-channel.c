@@ -430,6 +430,37 @@ static void room_is_used_as_it_comes_free(void **state)
 	tear_down();
 }
 
+/* Only where that takes longer than to ask. */
+static void what_is_read_next_is_asked_for_before_the_rest_is_decrypted(void **state)
+{
+	static const struct {
+		unsigned pieces, ahead;
+	} reads[] = { { HELPERS_MIN_LEN / PIECE_LEN, 2 }, { HELPERS_MIN_LEN / PIECE_LEN - 1, 0 } };
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct job job;
+
+		set_up(&xts, 2);
+		job_make(&job, OP_READ, 0, 0, reads[i].pieces * PIECE_LEN);
+		job_start(&job);
+		channel_send(channel, false);
+		channel_wait(channel, true, -1);
+		assert_int_equal(fake->issued, 2);
+		channel_land(channel);
+		assert_int_equal(fake->issued, 2 + reads[i].ahead);
+		if (reads[i].ahead > 0)
+			assert_int_equal(fake->events[fake->nr_events - 1].kind, FAKE_SUBMIT);
+		while (!job.done) {
+			channel_send(channel, false);
+			channel_wait(channel, true, -1);
+			channel_land(channel);
+		}
+		assert_int_equal(fake->issued, reads[i].pieces);
+		job_finish(&job);
+		tear_down();
+	}
+}
+
 static void aligned_memory_is_not_copied(void **state)
 {
 	uint8_t *memory = aligned_noise(4 * PIECE_LEN);
@@ -1030,6 +1061,7 @@ int main(void)
 	static const struct CMUnitTest single[] = {
 		cmocka_unit_test(each_piece_is_submitted_before_the_next_is_issued),
 		cmocka_unit_test(room_is_used_as_it_comes_free),
+		cmocka_unit_test(what_is_read_next_is_asked_for_before_the_rest_is_decrypted),
 		cmocka_unit_test(aligned_memory_is_not_copied),
 		cmocka_unit_test(aligned_memory_of_a_read_is_decrypted_in_place),
 		cmocka_unit_test(odd_memory_and_encrypted_writes_are_bounced),
