@@ -240,9 +240,9 @@ start_door() {
 	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
 }
 
-# notices NAME: what a server has said, but for where it listens.
+# notices NAME: what a server has said, but for where it listens, and for leaks, which stop_server judges.
 notices() {
-	sed '/: listening on /d' "$T/$1.log"
+	sed '/: listening on /d; /^=*$/d; /ERROR: LeakSanitizer/,/^SUMMARY: .* leaked /d' "$T/$1.log"
 }
 
 # start_qemu_nbd NAME ARG...
