@@ -49,6 +49,7 @@
 #define FLOW            (64 * 1024)
 #define TIMEOUT         300 /* seconds, of any wait: no test takes as long */
 #define NOISE           64  /* bytes of garbage */
+#define DRAIN_MS        20000
 
 enum action { NOTHING, GARBAGE, CUT, RESET, STALL, DEAF, END, NOTIFY };
 
@@ -144,6 +145,27 @@ static void set_limit(struct connection *c)
 			   UINT64_MAX;
 }
 
+/* The end, behind all that was sent. What lies unread when a TCP socket is closed would reset it, and that
+ * overtakes. */
+static void end_stream(int fd)
+{
+	const int64_t until = now_ms() + DRAIN_MS;
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+	uint8_t unread[NOISE];
+	socklen_t len = sizeof(int);
+	int domain = AF_UNIX;
+
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+	if (domain == AF_UNIX) {
+		shutdown(fd, SHUT_RDWR);
+		return;
+	}
+	shutdown(fd, SHUT_WR);
+	while (now_ms() < until && poll(&in, 1, until - now_ms()) > 0)
+		if (recv(fd, unread, sizeof(unread), MSG_DONTWAIT) <= 0)
+			return;
+}
+
 /* Once all that goes before it is on the wire. */
 static void act(struct connection *c)
 {
@@ -165,7 +187,7 @@ static void act(struct connection *c)
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 		shutdown(c->fd, SHUT_RD);
 	} else {
-		shutdown(c->fd, SHUT_RDWR);
+		end_stream(c->fd);
 	}
 }
 
