@@ -240,9 +240,12 @@ start_door() {
 	start_server "$name" env LD_PRELOAD="$NDIO_PRELOAD" "${door[@]}"
 }
 
-# notices NAME: what a server has said, but for where it listens, and for leaks, which stop_server judges.
+# notices NAME: what a server has said, but for where it listens, and for a report of which there are no findings.
 notices() {
-	sed '/: listening on /d; /^=*$/d; /ERROR: LeakSanitizer/,/^SUMMARY: .* leaked /d' "$T/$1.log"
+	local log=$T/$1.log report='/^=\{40,\}$/d; /ERROR: LeakSanitizer/,/^SUMMARY: /d'
+
+	[ -z "$(findings "$log")" ] || report=
+	sed "/: listening on /d; $report" "$log"
 }
 
 # start_qemu_nbd NAME ARG...

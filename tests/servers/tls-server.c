@@ -47,9 +47,9 @@
 
 #define MAX_CONNECTIONS 64
 #define FLOW            (64 * 1024)
-#define TIMEOUT         300 /* seconds, of any wait: no test takes as long */
-#define NOISE           64  /* bytes of garbage */
-#define DRAIN_MS        20000
+#define TIMEOUT         300   /* seconds, of any wait: no test takes as long */
+#define NOISE           64    /* bytes of garbage */
+#define DRAIN_MS        20000 /* that a client has to close its end */
 
 enum action { NOTHING, GARBAGE, CUT, RESET, STALL, DEAF, END, NOTIFY };
 
