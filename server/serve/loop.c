@@ -8,7 +8,6 @@
 #include "loop.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -60,11 +59,9 @@ static const struct channel_options channel_options = {
 	.huge_pages = true,
 };
 
-/* Of a worker: large parts, each in one piece. Few of them: what a disk is asked for at once lands at once, and
- * late. Several threads, whose pieces come and go by themselves, keep both at work. */
-#define WORKERS 4 /* a loop, where a queue costs little */
+/* Of a worker: large parts, each in one piece. */
 static const struct channel_options large_options = {
-	.pieces = 2,
+	.pieces = 8,
 	.piece_len = 256 * 1024,
 	.huge_pages = true,
 };
@@ -331,16 +328,11 @@ static int open_loop(struct loop *loop, const struct channel_options *options, s
 static int open_workers(struct loops *loops, unsigned threads, struct error *err)
 {
 	unsigned left = loops->volume->target->max_queues - loops->count;
-	struct channel_options options = large_options;
 
 	if (left == 0)
 		return 0;
-	if (loops->volume->target->max_queues == UINT_MAX)
-		threads *= WORKERS;
-	else
-		options.pieces *= WORKERS; /* each is a connection */
-	return workers_open(loops->volume, min_u64(threads, left), &options, NULL, &loops->workers,
-			    err);
+	return workers_open(loops->volume, min_u64(threads, left), &large_options, NULL,
+			    &loops->workers, err);
 }
 
 int loops_open(struct volume *volume, unsigned threads, bool counts, struct loops **result,

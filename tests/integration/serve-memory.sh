@@ -15,7 +15,6 @@
 
 finder=$root/tests/tools/find-in-memory.py
 threads=2
-channels=$((threads + 4 * threads)) # of loops, and of their workers
 
 within() { # SECONDS COMMAND...
 	local deadline=$((SECONDS + $1))
@@ -37,7 +36,7 @@ keys_are_few() { # NAME
 	find_in "$1" "$T/half0" "$T/half1" >"$T/places"
 	echo "# $(wc -l <"$T/places") places"
 	! grep loose "$T/places" && [ "$(wc -l <"$T/places")" -ge 2 ] &&
-		[ "$(wc -l <"$T/places")" -le $((2 * (2 * channels + 1))) ]
+		[ "$(wc -l <"$T/places")" -le $((2 * (2 * 2 * threads + 1))) ]
 }
 
 # Every 16 bytes of it: a buffer may be left of which a part was overwritten.
