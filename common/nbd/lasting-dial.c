@@ -21,14 +21,14 @@
 
 /* ---- dialling ---- */
 
-/* Without the lock. */
-static int dial(struct lasting *lasting, uint64_t epoch, struct nbd_link **link,
+/* Without the lock. It ends with the hurry, if there is one, so that nobody waits for it then. */
+static int dial(struct lasting *lasting, uint64_t epoch, int64_t hurry_at, struct nbd_link **link,
 		struct session_identity *identity, struct error *err)
 {
 	const struct lasting_options *options = &lasting->options;
+	uint64_t ms = max_u64(options->server->answer_timeout * INT64_C(1000), DIAL_MS);
 	const struct deadline deadline = {
-		.at = clock_ms() +
-		      max_u64(options->server->answer_timeout * INT64_C(1000), DIAL_MS),
+		.at = min_u64(clock_ms() + ms, hurry_at),
 		.stop = &lasting->dial_over,
 	};
 	int ret = nbd_link_open(link, options->server, options->context, epoch, &deadline, err);
@@ -61,6 +61,7 @@ static void lasting_dial_once(struct lasting *lasting, unsigned number)
 {
 	struct session_identity identity = { 0 };
 	uint64_t epoch = lasting->session.epoch;
+	int64_t hurry_at = lasting->hurry_at;
 	struct nbd_link *link = NULL;
 	struct error err = { 0 };
 	int ret;
@@ -68,10 +69,10 @@ static void lasting_dial_once(struct lasting *lasting, unsigned number)
 	lasting->dial_epoch = epoch;
 	atomic_store(&lasting->dial_over, lasting->stop);
 	pthread_mutex_unlock(&lasting->lock);
-	ret = dial(lasting, epoch, &link, &identity, &err);
+	ret = dial(lasting, epoch, hurry_at, &link, &identity, &err);
 	pthread_mutex_lock(&lasting->lock);
 	lasting->dial_epoch = 0;
-	if (ret < 0)
+	if (ret < 0 && ret != -ECANCELED)
 		error_set(&lasting->why, -ret, "%s",
 			  nbd_server_reason(lasting->options.server, &err));
 	lasting->refused =
@@ -274,10 +275,12 @@ void lasting_stop_dialling(struct lasting *lasting)
 	nbd_watch_stop(&lasting->options.server->watch);
 }
 
+/* What is being dialled had more time, and is dialled again for what is left. */
 void lasting_hurry(struct lasting *lasting)
 {
 	pthread_mutex_lock(&lasting->lock);
 	lasting->hurry_at = clock_ms() + NBD_HURRY_MS;
+	atomic_store(&lasting->dial_over, true);
 	pthread_cond_signal(&lasting->changed);
 	pthread_mutex_unlock(&lasting->lock);
 }

@@ -32,7 +32,7 @@ struct lasting {
 	int64_t asleep_until;          /* of clock_ms(); INT64_MIN: it is awake */
 	int64_t hurry_at;              /* until when a lost server is waited for, or INT64_MAX */
 	uint64_t dial_epoch;           /* what it dials for, or 0 */
-	atomic_bool dial_over;         /* that epoch is over */
+	atomic_bool dial_over;         /* what it dials is to be no more */
 	unsigned refused;              /* so often in a row, by TLS */
 	int64_t lost_at;               /* what was told of last */
 	uint64_t replayed, sent_again; /* when it was told of last */

@@ -213,4 +213,23 @@ wait $client
 like "and its client gets an error" "$(cat "$T/py")" "pread|Transport|not connected|closed"
 kill -CONT "${server_pids[inner]}"
 end_server inner
+
+# The connection is lost, and the next one, which is being made, isn't answered: it has no more time
+# than the end has.
+against mute-later 1
+start_gate uri="$(uri bad)" reconnect=60
+py gate "
+open('$T/connected.again', 'w').close()
+h.pread(512, 0)
+while True:
+    h.pread(512, 0)" >"$T/py" 2>&1 &
+client=$!
+await test -e "$T/connected.again"
+kill -USR2 "${server_pids[bad]}"
+ok "its connection is lost" await grep -q "waiting for the server" "$T/gate.log"
+before=$SECONDS
+ok "a gateway whose server says nothing to a new connection ends when it is asked" stop_server gate
+ok "before that connection is given up" test $((SECONDS - before)) -lt 15
+wait $client
+end_server bad
 done_testing
