@@ -94,7 +94,7 @@ stopped() { # NAME SRC DST [OPTION...]
 	until grep -q '"done": *[1-9]' "$T/copied" || ! kill -0 $pid 2>/dev/null; do
 		sleep 0.02
 	done
-	kill -STOP "${server_pids[inner]}"
+	freeze "${server_pids[inner]}"
 	timeout 30 tail --pid=$pid -f /dev/null
 	wait $pid
 	is "$name: status" $? 1
@@ -125,7 +125,7 @@ start_stock inner --filter=delay random 64M rdelay=100ms
 pid=$!
 for _ in 1 2; do
 	sleep 0.3
-	kill -STOP $pid
+	freeze $pid
 	sleep 5
 	kill -CONT $pid
 done

@@ -314,7 +314,7 @@ like "no LUKS: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"
 ok "no LUKS: the one-shot server ends" has_ended
 types "" "$one"
 like "no server: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*No such file"
-kill -STOP "${server_pids[disk]}"
+freeze "${server_pids[disk]}"
 types "" --answer-timeout 1 "$disk"
 like "a silent server: nothing is asked" "$said" "^ndio: starting the gateway: [^"$'\n'"]*answer"
 "$ndio" attach "$disk" >"$T/out" 2>&1 &
@@ -369,9 +369,10 @@ ok "no server at boot: nothing is left" nothing_left
 # ---- interrupts ----
 
 # From its start on the server answers nothing, to nobody.
-imitate ndio-serve "\"$NDIO_BUILD/ndio-serve\" \"\$@\"
+imitate ndio-serve "$(declare -f freeze)
+\"$NDIO_BUILD/ndio-serve\" \"\$@\"
 status=\$?
-kill -STOP ${server_pids[disk]}
+freeze ${server_pids[disk]}
 : >$T/started
 exit \$status"
 "$ndio" attach --key-file "$T/pass" "$disk" >"$T/out" 2>&1 &

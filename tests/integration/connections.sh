@@ -200,7 +200,7 @@ end_server disk
 
 start_stock inner --filter=delay memory 8M
 start_gate uri="$(uri inner)" reconnect=0
-kill -STOP "${server_pids[inner]}"
+freeze "${server_pids[inner]}"
 py gate "
 open('$T/connected', 'w').close()
 h.pread(512, 0)" >"$T/py" 2>&1 &

@@ -276,7 +276,7 @@ ended "with a key" 1 "socket=$T/dies.sock: write at [0-9]+: "
 
 slow hangs "$T/big"
 started "$(uri hangs)" null:
-kill -STOP "${server_pids[hangs]}"
+freeze "${server_pids[hangs]}"
 sleep 0.3
 start=$EPOCHREALTIME
 kill -INT $copy 2>/dev/null

@@ -206,7 +206,7 @@ away_at_an_end() { # NAME FORMAT-OPTION...
 	ok "$name: its server" start_store
 	ok "$name: a gateway" start_serve disk --key-file "$T/pass" --reconnect 60 --connections 4 "$(uri store)"
 	ok "$name: it is written, and not flushed" py disk 'h.pwrite(data(65536), 1 << 20)'
-	kill -STOP "${server_pids[store]}"
+	freeze "${server_pids[store]}"
 	sleep 2 # it begins to write what wasn't flushed, and waits
 	kill -TERM "${server_pids[disk]}"
 	sleep 1 # and ends

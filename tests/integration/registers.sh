@@ -61,10 +61,10 @@ end_registers
 is "errors: status 2" $? 2
 is "errors: no violation" "$(value violations)" 0
 ok "errors: which ones" grep -q '^error=EIO operation=write count=' "$T/registers.said"
-kill -STOP "${server_pids[disk]}"
+freeze "${server_pids[disk]}"
 start_talker hangs "$registers" --nbd --stuck 1 "$(uri disk)"
 kill -CONT "${server_pids[disk]}"
-hear hangs '^begun' && kill -STOP "${server_pids[disk]}" && say hangs 'wait 1000000'
+hear hangs '^begun' && freeze "${server_pids[disk]}" && say hangs 'wait 1000000'
 end_talker hangs
 is "what hangs: status 3" $? 3
 ok "what hangs is named" grep -q '^stuck=' "$T/hangs.said"

@@ -467,12 +467,19 @@ start_serve disk "$(uri behind)"
 raw '
 s = client()
 ready(s)
-os.kill(int(sys.argv[2]), 19)
+print("ready", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)
 s.sendall(request(READ, 1, 0, 4096))
 print("asked", flush=True)
-s.recv(1)' "${server_pids[behind]}" >"$T/asked" 2>&1 &
+s.recv(1)' "$T/silent" >"$T/asked" 2>&1 &
 asking=$!
-until [ -s "$T/asked" ]; do
+until grep -q ready "$T/asked"; do
+	sleep 0.02
+done
+freeze "${server_pids[behind]}"
+: >"$T/silent"
+until grep -q asked "$T/asked"; do
 	sleep 0.02
 done
 started=$SECONDS

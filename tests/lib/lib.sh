@@ -321,6 +321,18 @@ stop_server() {
 	fi
 }
 
+# freeze PID: returns when all its threads have stopped, each of which only does when it next runs: until
+# then a server may answer. kill -CONT lets it go on.
+freeze() {
+	local deadline=$((SECONDS + 20))
+
+	kill -STOP "$1" || return
+	while grep -hs '^State:' "/proc/$1/task"/*/status | grep -qv 'T (stopped)'; do
+		[ $SECONDS -lt $deadline ] || return
+		sleep 0.01
+	done
+}
+
 # port_of NAME: the TCP port that it listens on, over IPv4.
 port_of() {
 	local socket port

@@ -180,7 +180,7 @@ fault_forget() {
 # fault_stop SECONDS: the server is stopped for so long.
 fault_stop() {
 	mark stop
-	kill -STOP "${server_pids[disk]}"
+	freeze "${server_pids[disk]}"
 	sleep "$1"
 	kill -CONT "${server_pids[disk]}"
 	up

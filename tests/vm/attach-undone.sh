@@ -182,7 +182,7 @@ exec /bin/nbd-client \"\$@\""
 server_goes() {
 	hold_gateway
 	ok "the server stops: the gateway is about to start" start_held
-	kill -STOP "${server_pids[disk]}"
+	freeze "${server_pids[disk]}"
 	guest "touch /run/go; sleep 2; kill -TERM \$pid"
 	like "the server stops: attach can be interrupted" "$(end_held)" \
 		"^ndio: .*interrupted.*status 143$"

@@ -28,7 +28,7 @@ write() {
 
 # snapshot FILE: the disk as it is at this moment, with whatever the guest is about.
 snapshot() {
-	kill -STOP "${server_pids[disk]}" && cp --sparse=always "$T/disk" "$1" &&
+	freeze "${server_pids[disk]}" && cp --sparse=always "$T/disk" "$1" &&
 		kill -CONT "${server_pids[disk]}"
 }
 
