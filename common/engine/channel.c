@@ -307,7 +307,8 @@ static void issue(struct channel *channel, struct ndio_subrequest *sub)
 	channel->volume->target->ops->issue(channel->queue, sub);
 }
 
-/* Sends one more piece of the oldest request, encrypted first where it is a write. */
+/* Sends one more piece of the oldest request, encrypted first where it is a write. Of a large one it goes out
+ * at once: the target is at it while the next is encrypted. */
 static void send_piece(struct channel *channel, struct ndio_request *request)
 {
 	struct ndio_subrequest *sub = channel->idle;
@@ -325,6 +326,9 @@ static void send_piece(struct channel *channel, struct ndio_request *request)
 	}
 	request->nr_outstanding++;
 	issue(channel, sub);
+	if (!request_all_split(request) ||
+	    (request->op == OP_WRITE && request->len >= HELPERS_MIN_LEN))
+		channel->volume->target->ops->submit(channel->queue);
 }
 
 static bool is_unsent(const struct ndio_request *request)
@@ -340,11 +344,8 @@ bool channel_send(struct channel *channel, bool keep_unsent)
 	while ((request = channel->first)) {
 		if (keep_unsent && is_unsent(request) && !channel_is_up(channel))
 			return true;
-		while (has_turn(channel, request)) {
+		while (has_turn(channel, request))
 			send_piece(channel, request);
-			if (!request_all_split(request))
-				channel->volume->target->ops->submit(channel->queue);
-		}
 		if (!request_all_split(request))
 			break;
 		channel->first = request->next;

@@ -417,6 +417,34 @@ static void each_piece_is_submitted_before_the_next_is_issued(void **state)
 	tear_down();
 }
 
+/* The target is at it while the next request is encrypted; small ones go together. */
+static void what_is_large_goes_out_before_the_next_request_is_encrypted(void **state)
+{
+	static const uint64_t lens[] = { HELPERS_MIN_LEN, PIECE_LEN };
+
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned pieces = 2 * lens[i] / PIECE_LEN;
+		struct job jobs[2];
+
+		set_up(&xts, pieces);
+		for (unsigned n = 0; n < 2; n++) {
+			job_make(&jobs[n], OP_WRITE, 0, n * lens[i], lens[i]);
+			job_start(&jobs[n]);
+		}
+		channel_send(channel, false);
+		assert_int_equal(fake->issued, pieces);
+		assert_int_equal(fake->nr_events, lens[i] == PIECE_LEN ? pieces : 2 * pieces);
+		while (!jobs[0].done || !jobs[1].done) {
+			channel_wait(channel, true, -1);
+			channel_land(channel);
+			channel_send(channel, false);
+		}
+		job_finish(&jobs[0]);
+		job_finish(&jobs[1]);
+		tear_down();
+	}
+}
+
 static void room_is_used_as_it_comes_free(void **state)
 {
 	uint8_t *memory = aligned_noise(12 * PIECE_LEN);
@@ -1060,6 +1088,7 @@ int main(void)
 {
 	static const struct CMUnitTest single[] = {
 		cmocka_unit_test(each_piece_is_submitted_before_the_next_is_issued),
+		cmocka_unit_test(what_is_large_goes_out_before_the_next_request_is_encrypted),
 		cmocka_unit_test(room_is_used_as_it_comes_free),
 		cmocka_unit_test(what_is_read_next_is_asked_for_before_the_rest_is_decrypted),
 		cmocka_unit_test(aligned_memory_is_not_copied),
