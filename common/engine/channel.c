@@ -307,8 +307,7 @@ static void issue(struct channel *channel, struct ndio_subrequest *sub)
 	channel->volume->target->ops->issue(channel->queue, sub);
 }
 
-/* Sends one more piece of the oldest request, encrypted first where it is a write. Of a large one it goes out
- * at once: the target is at it while the next is encrypted. */
+/* Sends one more piece of the oldest request: a write is encrypted, and a large one goes out before the next is. */
 static void send_piece(struct channel *channel, struct ndio_request *request)
 {
 	struct ndio_subrequest *sub = channel->idle;
