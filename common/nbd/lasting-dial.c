@@ -35,10 +35,13 @@ static int dial(struct lasting *lasting, uint64_t epoch, int64_t hurry_at, struc
 
 	if (ret < 0)
 		return ret;
+	(*link)->stop = deadline.stop;
 	ret = options->identify(options->opaque, *link, identity, err);
-	if (ret < 0)
-		nbd_link_close(*link);
-	return ret;
+	(*link)->stop = NULL;
+	if (ret == 0)
+		return 0;
+	nbd_link_close(*link);
+	return atomic_load(deadline.stop) ? -ECANCELED : ret;
 }
 
 /* A connection stands: it is its seat's, or none. */
@@ -109,10 +112,13 @@ static void end_alone(struct lasting *lasting)
 
 static void say_lost(const struct lasting *lasting, struct error *text)
 {
+	unsigned wait = lasting->options.reconnect;
+
+	if (lasting->hurry_at != INT64_MAX)
+		wait = min_u64(wait, NBD_HURRY_MS / 1000);
 	error_set(text, 0,
 		  "the connection is lost (%s): waiting for the server, %u second%s at the most",
-		  lasting->why.text, lasting->options.reconnect,
-		  lasting->options.reconnect == 1 ? "" : "s");
+		  lasting->why.text, wait, wait == 1 ? "" : "s");
 }
 
 static void say_given_up(const struct lasting *lasting, struct error *text)

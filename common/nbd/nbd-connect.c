@@ -331,14 +331,15 @@ static int connect_link(struct nbd_link *link, const char *context, uint64_t epo
 }
 
 /* It says so in the user's words where it was our patience that ended, and not the kernel's. */
-static int explain_failure(const struct nbd_link *link, int ret, const struct deadline *deadline,
-			   const struct error *own, struct error *err)
+static int explain_failure(const struct nbd_link *link, int ret, int64_t began,
+			   const struct deadline *deadline, const struct error *own,
+			   struct error *err)
 {
 	const struct nbd_server *server = link->server;
 	bool cut = atomic_load(&link->watched.cut);
 
 	if (cut || (ret == -ETIMEDOUT && clock_ms() >= deadline->at))
-		return nbd_server_is_silent(server, err);
+		return nbd_server_is_silent(server, (deadline->at - began + 999) / 1000, err);
 	return error_set(err, -ret, "%s: %s", server->name, own->text);
 }
 
@@ -346,6 +347,7 @@ int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const cha
 		  uint64_t epoch, const struct deadline *deadline, struct error *err)
 {
 	struct nbd_link *link = calloc(1, sizeof(*link));
+	int64_t began = clock_ms();
 	struct error own = { 0 };
 	int ret;
 
@@ -358,7 +360,7 @@ int nbd_link_open(struct nbd_link **result, struct nbd_server *server, const cha
 	if (!link->nbd)
 		ret = error_set(err, ENOMEM, "%s: %s", server->name, libnbd_reason());
 	else if ((ret = connect_link(link, context, epoch, deadline, &own)) < 0)
-		ret = explain_failure(link, ret, deadline, &own, err);
+		ret = explain_failure(link, ret, began, deadline, &own, err);
 	if (ret < 0)
 		nbd_link_close(link);
 	else

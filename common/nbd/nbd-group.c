@@ -80,12 +80,16 @@ static struct nbd_link *group_dial(struct nbd_group *group)
 	const struct deadline deadline = { .at = clock_ms() + DIAL_MS, .stop = &group->stop };
 	struct nbd_link *link = NULL;
 	struct error why = { 0 };
+	bool same;
 
 	if (nbd_link_open(&link, group->server, group->context, 0, &deadline, &why) < 0)
 		return NULL;
-	if (group->check(group->opaque, link, &why))
+	link->stop = deadline.stop;
+	same = group->check(group->opaque, link, &why);
+	link->stop = NULL;
+	if (same)
 		return link;
-	if (!atomic_exchange(&group->server->told, true))
+	if (!atomic_load(&group->stop) && !atomic_exchange(&group->server->told, true))
 		notice_tell(&group->server->notice, "%s", why.text);
 	nbd_link_close(link);
 	return NULL;

@@ -108,7 +108,7 @@ static void give_up_if_silent(struct nbd_link *link)
 	    link->silence.limit > NBD_HURRY_MS)
 		link->silence.limit = NBD_HURRY_MS;
 	if (!atomic_load_explicit(&link->watched.cut, memory_order_relaxed) &&
-	    !silence_is_over(&link->silence, link->now))
+	    !(link->stop && atomic_load(link->stop)) && !silence_is_over(&link->silence, link->now))
 		return;
 	link->silent = true;
 	nbd_link_cut(link);

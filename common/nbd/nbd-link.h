@@ -29,7 +29,9 @@ struct nbd_link {
 	bool nudged;     /* it did */
 	bool connected;  /* from then on a failure is told */
 	bool silent;     /* given up: the server has not answered for too long */
-	int64_t now;     /* when it was last looked at, while answers are due */
+	const atomic_bool
+		*stop; /* an answer isn't waited for any more when this is true; or NULL */
+	int64_t now;   /* when it was last looked at, while answers are due */
 	struct silence silence;
 	struct nbd_watched watched;
 	struct nbd_identity identity;

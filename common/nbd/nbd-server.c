@@ -55,9 +55,8 @@ const char *nbd_server_reason(const struct nbd_server *server, const struct erro
 		       err->text;
 }
 
-int nbd_server_is_silent(const struct nbd_server *server, struct error *err)
+int nbd_server_is_silent(const struct nbd_server *server, unsigned seconds, struct error *err)
 {
 	return error_set(err, ETIMEDOUT, "%s: the server has not answered for %u second%s",
-			 server->name, server->answer_timeout,
-			 server->answer_timeout == 1 ? "" : "s");
+			 server->name, seconds, seconds == 1 ? "" : "s");
 }

@@ -39,6 +39,6 @@ void nbd_server_clear(struct nbd_server *server);
 const char *nbd_server_reason(const struct nbd_server *server, const struct error *err);
 
 /* "URI: the server has not answered for 30 seconds". Returns -ETIMEDOUT. */
-int nbd_server_is_silent(const struct nbd_server *server, struct error *err);
+int nbd_server_is_silent(const struct nbd_server *server, unsigned seconds, struct error *err);
 
 #endif

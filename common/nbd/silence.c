@@ -3,7 +3,10 @@
  * moved it begins anew; but received goes on, so that a stream without end has one. */
 #include "nbd/silence.h"
 
+#include "base/align.h"
+
 #define LATE 8           /* this part of the limit */
+#define STEP 1000        /* ms: so soon it is seen that the limit is another */
 #define MORE (64 * 1024) /* bytes that an answer may have besides its data: errors, extents */
 
 void silence_asked(struct silence *silence, uint64_t bytes, int64_t now)
@@ -37,7 +40,7 @@ void silence_moved(struct silence *silence, uint64_t sent, uint64_t received)
 int64_t silence_left(const struct silence *silence, int64_t now)
 {
 	int64_t left = silence->since + silence->limit - now;
-	int64_t step = silence->limit / LATE + 1;
+	int64_t step = min_u64(silence->limit / LATE + 1, STEP);
 
 	if (silence->owed == 0)
 		return -1;

@@ -716,7 +716,7 @@ int target_nbd_open(const char *uri, const struct target_nbd_options *options,
 		nbd_target_close(&owner->target);
 		return ret;
 	}
-	nbd_server_is_silent(&owner->server, &silent);
+	nbd_server_is_silent(&owner->server, owner->server.answer_timeout, &silent);
 	error_set(&owner->silent, ETIMEDOUT, "%s", nbd_server_reason(&owner->server, &silent));
 	owner->target.timed_out = owner->silent.text;
 	owner->target.readonly |= options->readonly;

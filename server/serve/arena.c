@@ -51,11 +51,21 @@ static unsigned arena_room(const struct arena *arena)
 	return arena->head < arena->limit ? arena->limit - arena->head : 0;
 }
 
+void arena_trim(struct arena *arena)
+{
+	if (arena->used > 0 || arena->touched <= arena->limit)
+		return;
+	madvise(arena->base + (size_t)arena->limit * ARENA_PAGE,
+		(size_t)(arena->touched - arena->limit) * ARENA_PAGE, MADV_DONTNEED);
+	arena->touched = arena->limit;
+}
+
 void *arena_take(struct arena *arena, size_t len)
 {
 	unsigned pages = (len + ARENA_PAGE - 1) / ARENA_PAGE;
 	void *taken;
 
+	arena_trim(arena);
 	if (arena->used == 0)
 		arena->head = arena->tail = arena->end = 0; /* the same, warm memory again */
 	if (arena_room(arena) < pages && !arena->end && pages <= arena->tail) {
@@ -68,6 +78,8 @@ void *arena_take(struct arena *arena, size_t len)
 	arena->spans[arena->head] = (struct arena_span){ .pages = pages };
 	arena->used += pages;
 	arena->head += pages;
+	if (arena->touched < arena->head)
+		arena->touched = arena->head;
 	return taken;
 }
 

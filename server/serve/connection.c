@@ -664,6 +664,7 @@ static bool begin_next(struct connection *connection)
 	size_t head = transmission_request_size(wire);
 	struct order *order = connection->idle_orders;
 	struct command command;
+	int ret;
 
 	if (connection->has_ended || connection->in_end - connection->in_at < head)
 		return false;
@@ -671,10 +672,12 @@ static bool begin_next(struct connection *connection)
 		connection->blocked = true;
 		return false;
 	}
-	if (transmission_parse(wire, connection->in + connection->in_at, &command) < 0) {
+	ret = transmission_parse(wire, connection->in + connection->in_at, &command);
+	if (ret < 0) {
 		teller_say(&connection->teller, connection->options.peer,
-			   "%s: what it sends is not NBD: its connection is ended",
-			   connection->options.peer);
+			   "%s: %s: its connection is ended", connection->options.peer,
+			   ret == -EMSGSIZE ? "a request of it carries far more than it may" :
+					      "what it sends is not NBD");
 		abandon(connection);
 		return false;
 	}
@@ -925,6 +928,12 @@ void connection_close(struct connection *connection)
 void connection_place(struct connection *connection, const struct connection_place *place)
 {
 	connection->place = *place;
+}
+
+void connection_trim(struct connection *connection)
+{
+	connection->arena.limit = arena_share() / ARENA_PAGE;
+	arena_trim(&connection->arena);
 }
 
 void connection_stop(struct connection *connection, bool now)

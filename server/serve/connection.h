@@ -63,6 +63,9 @@ void connection_go_on(struct connection *connection);
 /* A request has completed elsewhere. */
 void connection_done(struct ndio_request *request);
 
+/* Others have come: what it doesn't use of its memory is theirs. */
+void connection_trim(struct connection *connection);
+
 /* Takes on no more requests: those that run come to their end; now: nor are they replied to. */
 void connection_stop(struct connection *connection, bool now);
 
@@ -80,6 +83,7 @@ struct connection_links {
 	struct connection *next_touched;
 	bool is_touched;
 	uint32_t events; /* that epoll(7) was told of */
+	int64_t cut_at;  /* at the end: when its client has been waited for long enough, or 0 */
 };
 struct connection_links *connection_links(struct connection *connection);
 

@@ -453,6 +453,17 @@ static bool door_has_room(const struct door *door)
 	return (door->idle || find_leaver(door)) && door->nr_in[WAITS] == 0 && has_place(door);
 }
 
+/* Where there are no descriptors: who has said nothing goes for who comes. */
+static bool send_silent_away(struct door *door)
+{
+	struct guest *guest = find_leaver(door);
+
+	if (!guest || guest->handshake.state != HANDSHAKE_AT_FLAGS)
+		return false;
+	send_away(door, guest, "it says nothing, and others come: its connection is ended");
+	return true;
+}
+
 static void pause_listening(struct door *door, const struct listener *listener, int error)
 {
 	int64_t now = clock_ms();
@@ -476,6 +487,8 @@ static void accept_some(struct door *door, const struct listener *listener)
 				guest_go_on(door, guest); /* it waits for the greeting */
 			continue;
 		}
+		if (errno == EMFILE && send_silent_away(door))
+			continue;
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
 			pause_listening(door, listener, errno);
 			return;

@@ -23,7 +23,7 @@
 #include "engine/bounce.h"
 
 #define EVENTS   64
-#define GRACE_MS 5000 /* for clients to take their last replies */
+#define GRACE_MS 5000 /* for a client to take its replies, or send what it has begun, at the end */
 #define NAP_MS   20   /* between looks at them then */
 
 struct loop {
@@ -142,6 +142,7 @@ static void touch(void *opaque, struct connection *connection)
 static void take_newcomers(struct loop *loop)
 {
 	struct connection *connection = atomic_exchange(&loop->newcomers, NULL), *next;
+	bool came = connection;
 
 	for (; connection; connection = next) {
 		struct connection_links *links = connection_links(connection);
@@ -165,6 +166,10 @@ static void take_newcomers(struct loop *loop)
 		connection_place(connection, &place);
 		touch(loop, connection);
 	}
+	if (came)
+		for (connection = loop->connections; connection;
+		     connection = connection_links(connection)->next)
+			connection_trim(connection);
 }
 
 static void drop(struct loop *loop, struct connection *connection)
@@ -255,20 +260,29 @@ static void loop_round(struct loop *loop)
 	loop_go_on(loop);
 }
 
-/* All come to their end; and after the grace they are ended. */
+/* It, or its disk: who waits for that is answered, however long it takes. */
+static bool keeps_us_waiting(struct connection *connection)
+{
+	struct connection_links *links = connection_links(connection);
+	int64_t now = clock_ms();
+
+	if (!connection_events(connection))
+		links->cut_at = 0;
+	else if (!links->cut_at)
+		links->cut_at = now + GRACE_MS;
+	return links->cut_at && now >= links->cut_at;
+}
+
+/* All come to their end, or are cut off. */
 static void end_all(struct loop *loop)
 {
-	int64_t grace = clock_ms() + GRACE_MS;
-	bool now = false;
-
 	take_newcomers(loop);
 	while (loop->connections) {
 		struct connection *connection, *next;
 
-		now = now || clock_ms() >= grace;
 		for (connection = loop->connections; connection; connection = next) {
 			next = connection_links(connection)->next;
-			connection_stop(connection, now);
+			connection_stop(connection, keeps_us_waiting(connection));
 			touch(loop, connection);
 		}
 		loop_round(loop);

@@ -131,7 +131,7 @@ static int read_payload(const struct transmission *t, struct command *command)
 			   (t->extended && command->flags & NBD_CMD_FLAG_PAYLOAD_LEN);
 
 	command->payload = has_payload ? command->len : 0;
-	return command->payload / 2 > t->facts->max_block ? -EPROTO : 0;
+	return command->payload / 2 > t->facts->max_block ? -EMSGSIZE : 0;
 }
 
 int transmission_parse(const struct transmission *t, const uint8_t *request,

@@ -187,7 +187,7 @@ static void serve(const struct transmission *t, const uint8_t *bytes, size_t len
 		request = fuzz_copy(bytes, request_size);
 		ret = transmission_parse(t, request, &command);
 		free(request);
-		fuzz_check(ret == 0 || ret == -EPROTO);
+		fuzz_check(ret == 0 || ret == -EPROTO || ret == -EMSGSIZE);
 		if (ret < 0 || command.type == NBD_CMD_DISC)
 			return;
 		bytes += request_size;

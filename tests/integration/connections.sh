@@ -198,21 +198,32 @@ end_server disk
 
 # ---- the end, with a server that is silent ----
 
-start_stock inner --filter=delay memory 8M
-start_gate uri="$(uri inner)" reconnect=0
-freeze "${server_pids[inner]}"
-py gate "
+# ends_soon NAME: when it is asked, though the server would be waited for.
+ends_soon() {
+	local before=$SECONDS
+
+	ok "$1: ends when it is asked" stop_server gate
+	ok "$1: before the server is given up" test $((SECONDS - before)) -lt 15
+}
+
+for how in reconnect=0 "reconnect=0 answer=600" "reconnect=60 answer=600"; do
+	start_stock inner --filter=delay memory 8M
+	# shellcheck disable=SC2086 # words
+	start_gate uri="$(uri inner)" $how
+	freeze "${server_pids[inner]}"
+	rm -f "$T/connected"
+	py gate "
 open('$T/connected', 'w').close()
-h.pread(512, 0)" >"$T/py" 2>&1 &
-client=$!
-await test -e "$T/connected"
-before=$SECONDS
-ok "a gateway whose server is silent ends when it is asked" stop_server gate
-ok "before the server is given up" test $((SECONDS - before)) -lt 20
-wait $client
-like "and its client gets an error" "$(cat "$T/py")" "pread|Transport|not connected|closed"
-kill -CONT "${server_pids[inner]}"
-end_server inner
+h.pwrite(bytes(262144), 0)" >"$T/py" 2>&1 &
+	client=$!
+	await test -e "$T/connected"
+	sleep 0.5
+	ends_soon "a gateway whose server is silent, $how"
+	wait $client
+	like "and its client gets an error, $how" "$(cat "$T/py")" "pwrite|Transport|not connected|closed"
+	kill -CONT "${server_pids[inner]}"
+	end_server inner
+done
 
 # The connection is lost, and the next one, which is being made, isn't answered: it has no more time
 # than the end has.
@@ -227,9 +238,30 @@ client=$!
 await test -e "$T/connected.again"
 kill -USR2 "${server_pids[bad]}"
 ok "its connection is lost" await grep -q "waiting for the server" "$T/gate.log"
-before=$SECONDS
-ok "a gateway whose server says nothing to a new connection ends when it is asked" stop_server gate
-ok "before that connection is given up" test $((SECONDS - before)) -lt 15
+ends_soon "a gateway whose server says nothing to a new connection"
 wait $client
+end_server bad
+
+# It says who it is, but not whether its disk is the same.
+make_luks1 "$T/volume" 4M
+against deaf-later 1 "$T/volume"
+start_gate uri="$(uri bad)" reconnect=60 answer=600 passphrase=+"$T/pass"
+kill -USR2 "${server_pids[bad]}"
+ok "the connection of a volume is lost" await grep -q "waiting for the server" "$T/gate.log"
+sleep 1
+ends_soon "a gateway whose server doesn't hand out the header again"
+end_server bad
+against deaf-later 1 "$T/volume"
+timeout 60 "$ndio" copy --answer-timeout 600 --src-key-file "$T/pass" "$(uri bad)" null: 2>"$T/err" &
+client=$!
+ok "a copy is under way" await grep -q '^0 0' "$T/bad.log"
+sleep 3
+kill -USR2 "${server_pids[bad]}"
+ok "its connection is lost, too" await grep -q '^1 0' "$T/bad.log"
+before=$SECONDS
+kill -INT $client
+wait $client
+is "a copy whose server doesn't hand out the header again: interrupted" $? 130
+ok "and soon" test $((SECONDS - before)) -lt 15
 end_server bad
 done_testing

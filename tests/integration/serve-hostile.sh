@@ -488,4 +488,40 @@ ok "for more than some seconds" test $((SECONDS - started)) -le 15
 wait $asking 2>/dev/null
 kill -KILL "${server_pids[behind]}"
 
+# ---- the end, and a disk that is slow ----
+
+start_stock inner --filter=noparallel --filter=delay memory 1M serialize=all-requests rdelay=1
+start_serve disk --connections 1 "$(uri inner)"
+ok "all that was asked for is answered, though it takes longer than a client may" py disk "
+import os
+cookies = [h.aio_pread(nbd.Buffer(512), i * 512) for i in range(10)]
+while not h.aio_command_completed(cookies[0]):
+    h.poll(20000)
+os.kill(${server_pids[disk]}, 15)
+while h.aio_in_flight() > 0:
+    h.poll(20000)
+assert all([h.aio_command_completed(cookie) for cookie in cookies[1:]])"
+ok "then it ends" stop_server disk
+stop_server inner
+
+# ---- no descriptors, and clients that say nothing ----
+
+start_server disk prlimit --nofile=60:60 "$NDIO_BUILD/ndio-serve" --socket "$T/disk.sock" --pid-file "$T/disk.pid" \
+	"$T/raw"
+raw '
+silent = [client() for _ in range(100)]
+print("here", flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)' "$T/gone" >"$T/silent" 2>&1 &
+silent=$!
+until grep -q here "$T/silent"; do
+	sleep 0.02
+done
+started=$SECONDS
+ok "who says something is let in where descriptors are short" py disk 'h.pread(4096, 0)'
+ok "soon" test $((SECONDS - started)) -le 6
+: >"$T/gone"
+wait $silent
+ok "it ends cleanly" stop_server disk
+
 done_testing

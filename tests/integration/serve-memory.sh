@@ -139,6 +139,36 @@ leaves_nothing gateway "$(uri disk)"
 ok "it ends cleanly" stop_server disk
 ok "and what is behind it" stop_server behind
 
+# What connections have had in flight is no more than all may have together, also if they came one by one and
+# stay.
+truncate -s 64M "$T/raw"
+start_serve disk --threads $threads "$T/raw"
+resident() {
+	sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/${server_pids[disk]}/status"
+}
+was=$(resident)
+nbdsh -c "
+clients = []
+for _ in range(24):
+    h = nbd.NBD()
+    h.connect_uri('$(uri disk)')
+    cookies = [h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(1 << 20)), i << 20) for i in range(16)]
+    while h.aio_in_flight() > 0:
+        h.poll(60000)
+    assert all([h.aio_command_completed(cookie) for cookie in cookies])
+    clients.append(h)
+open('$T/busy', 'w').close()
+import os, time
+while not os.path.exists('$T/looked'):
+    time.sleep(0.02)" &
+busy=$!
+ok "24 connections are busy, one by one" within 60 test -e "$T/busy"
+now=$(resident)
+ok "and hold $(((now - was) / 1024)) MiB" test $((now - was)) -le $(((48 + 16) * 1024))
+: >"$T/looked"
+wait $busy
+ok "it ends cleanly" stop_server disk
+
 none_is_loose() {
 	find_in "$1" "$T/half0" "$T/half1" >"$T/places" && ! grep loose "$T/places"
 }

@@ -40,6 +40,7 @@ replies, block sizes and base:allocation. Several connections, one after the oth
     once             one connection is served, and then no more
     flags            the second connection says that the export can't flush
     mute-later N     connections after the first N are taken and nothing is said
+    deaf-later N     connections after the first N answer no command, and those are slow
     grown-later N    connections after the first N say that the export is larger
 
 SIGUSR1 ends the connection that is the oldest, SIGUSR2 all that there are. Each command is told on
@@ -110,7 +111,7 @@ class Connection:
         if self.left is not None:
             message = message[:self.left]
             self.left -= len(message)
-        step = 1 if self.drips else 8192 if mode == "slow" else len(message)
+        step = 1 if self.drips else 8192 if mode in ("slow", "deaf-later") else len(message)
         for at in range(0, len(message), step or 1):
             self.sock.sendall(message[at:at + step])
             if step < len(message):
@@ -245,7 +246,8 @@ class Connection:
         with lock:
             commands += 1
             return mode == "mute-replies" or \
-                (mode == "mute-after" and commands > int(arguments[0]))
+                (mode == "mute-after" and commands > int(arguments[0])) or \
+                (mode == "deaf-later" and self.number >= int(arguments[0]))
 
     def serve(self):
         if mode in ("few", "fewer"):

@@ -259,11 +259,11 @@ static void long_requests(void **state)
 		assert_int_equal(refused(t, NBD_CMD_READ, 0, 0, UINT32_MAX), NBD_EINVAL);
 		assert_int_equal(refused(t, NBD_CMD_WRITE, 0, 0, MAX + 1), NBD_EINVAL);
 		assert_int_equal(refused(t, NBD_CMD_WRITE, 0, 0, 2 * MAX + 1), NBD_EINVAL);
-		assert_int_equal(parse(t, NBD_CMD_WRITE, 0, 0, 2 * MAX + 2), -EPROTO);
-		assert_int_equal(parse(t, NBD_CMD_WRITE, 0, 0, UINT32_MAX), -EPROTO);
+		assert_int_equal(parse(t, NBD_CMD_WRITE, 0, 0, 2 * MAX + 2), -EMSGSIZE);
+		assert_int_equal(parse(t, NBD_CMD_WRITE, 0, 0, UINT32_MAX), -EMSGSIZE);
 	}
 	assert_int_equal(refused(&extended, NBD_CMD_READ, 0, 0, UINT64_MAX), NBD_EINVAL);
-	assert_int_equal(parse(&extended, NBD_CMD_WRITE, 0, 0, UINT64_MAX), -EPROTO);
+	assert_int_equal(parse(&extended, NBD_CMD_WRITE, 0, 0, UINT64_MAX), -EMSGSIZE);
 	facts.max_block = UINT32_MAX;
 	assert_int_equal(refused(&simple, NBD_CMD_WRITE, 0, 0, UINT32_MAX), 0);
 }
@@ -277,7 +277,7 @@ static void payload_flag(void **state)
 	assert_int_equal(parse(&extended, NBD_CMD_READ, NBD_CMD_FLAG_PAYLOAD_LEN, 0, 512), 0);
 	assert_int_equal(command.refuse, NBD_EINVAL);
 	assert_true(command.payload == 512);
-	assert_int_equal(parse(&extended, 99, NBD_CMD_FLAG_PAYLOAD_LEN, 0, 2 * MAX + 2), -EPROTO);
+	assert_int_equal(parse(&extended, 99, NBD_CMD_FLAG_PAYLOAD_LEN, 0, 2 * MAX + 2), -EMSGSIZE);
 	/* A write has one, and should say so. */
 	write_request(&extended, NBD_CMD_WRITE, 0, 0, 512, request);
 	assert_int_equal(transmission_parse(&extended, request, &command), 0);
