@@ -14,7 +14,7 @@
  *
  *   areas_begin()   what was seen is recorded; of an area that is seen later, before it is intended
  *   areas_intend()  for each chunk that is to be written; then
- *   areas_sync()    once for all of them; then they are written. Again, until nothing is dirty;
+ *   areas_sync()    once for all of them; then they are written. Again, until nothing is left that was dirty at first;
  *   areas_settle()  when that was flushed: areas are what they are now, and nothing else
  *
  * The trust file's memory is read under the lock, and changed under it by who has the turn; the file is

@@ -2,9 +2,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #define MEMORY_ALIGN 4096
+#define LETS         10          /* ms that others who want the turn are waited for */
 #define BATCH        AREAS_PAGES /* pages, and so many chunks at the most */
 
 /* ---- dirty tags ---- */
@@ -16,11 +18,11 @@ static void ask_sweep_below(struct tag_sweeper *sweeper, struct sweep *sweep)
 	below_ask(sweeper->below, &sweep->sub);
 }
 
-static bool sweep_one(struct tag_sweeper *sweeper, struct sweep *sweep)
+static bool sweep_one(struct tag_sweeper *sweeper, uint64_t turn, struct sweep *sweep)
 {
 	uint64_t at;
 
-	if (!tags_take_dirty(sweeper->all->tags, &sweep->run, sweep->bytes))
+	if (!tags_take_chunk(sweeper->all->tags, turn, &sweep->run, sweep->bytes))
 		return false;
 	at = sweep->run.chunk->at + (uint64_t)sweep->run.first * TAG_PAGE;
 	sweep->sub = below_sub(sweeper->below, OP_WRITE, at, (uint64_t)sweep->run.count * TAG_PAGE,
@@ -61,24 +63,23 @@ static void land_sweeps(struct tag_sweeper *sweeper, struct ndio_subrequest **la
 	}
 }
 
-/* Writes all dirty tags, in the calling thread, with the turn held. What else lands meanwhile is put off:
- * *late. 0 or a negative errno. */
+/* Writes all tags that are dirty now, in the calling thread, with the turn held. What else lands meanwhile is put
+ * off: *late. 0 or a negative errno. */
 static int sweep_all(struct tag_sweeper *sweeper, struct ndio_subrequest **late)
 {
+	uint64_t turn = tags_next_turn(sweeper->all->tags);
 	bool more = true;
 
 	sweeper->error = 0;
 	while (more || sweeper->nr_sweeping) {
 		for (unsigned i = 0; i < sweeper->depth && more && !sweeper->error; i++)
 			if (!sweeper->sweeps[i].busy)
-				more = sweep_one(sweeper, &sweeper->sweeps[i]);
+				more = sweep_one(sweeper, turn, &sweeper->sweeps[i]);
 		if (sweeper->error)
 			more = false;
 		if (sweeper->nr_sweeping == 0)
 			break;
 		land_sweeps(sweeper, late);
-		/* A chunk of which a run was under way may have another. */
-		more = !sweeper->error;
 	}
 	return sweeper->error;
 }
@@ -86,13 +87,14 @@ static int sweep_all(struct tag_sweeper *sweeper, struct ndio_subrequest **late)
 /* ---- dirty tags of trusted areas ---- */
 
 /* Chunks whose tags are dirty, and what they become is intended. How many, or a negative errno. */
-static int take_batch(struct tag_sweep *all, struct tag_run *runs, struct error *err)
+static int take_batch(struct tag_sweep *all, uint64_t turn, struct tag_run *runs, struct error *err)
 {
 	size_t pages;
 	uint8_t *bytes = all->batch;
 	int count = 0, ret = areas_make_room(all->areas, &pages, err);
 
-	while (ret == 0 && pages >= TAG_PAGES && tags_take_chunk(all->tags, &runs[count], bytes)) {
+	while (ret == 0 && pages >= TAG_PAGES &&
+	       tags_take_chunk(all->tags, turn, &runs[count], bytes)) {
 		pages -= runs[count].count;
 		ret = areas_intend(all->areas, &runs[count], bytes, err);
 		bytes += (size_t)runs[count++].count * TAG_PAGE;
@@ -137,18 +139,22 @@ static int write_batch(struct tag_sweeper *sweeper, const struct tag_run *runs, 
 	return sweeper->error;
 }
 
-/* all: nothing that was dirty when the sweep began is so now. */
+/* all: nothing that was dirty when the sweep began is so now. A flush that failed has failed for good: the kernel
+ * tells of what is lost once, and a later one would succeed. */
 static int flush_and_settle(struct tag_sweeper *sweeper, bool all, struct ndio_subrequest **late,
 			    struct error *err)
 {
 	struct sweep *sweep = &sweeper->sweeps[0];
 
+	if (sweeper->all->flush_error)
+		return sweeper->all->flush_error;
 	if (sweeper->all->flushes) {
 		sweep->run = (struct tag_run){ 0 };
 		sweep->sub = below_sub(sweeper->below, OP_FLUSH, 0, 0, NULL);
 		ask_sweep_below(sweeper, sweep);
 		while (sweeper->nr_sweeping > 0)
 			land_sweeps(sweeper, late);
+		sweeper->all->flush_error = sweeper->error;
 	}
 	return sweeper->error ? sweeper->error : areas_settle(sweeper->all->areas, all, err);
 }
@@ -159,12 +165,13 @@ static int sweep_trusted(struct tag_sweeper *sweeper, bool flush, struct ndio_su
 			 struct error *err)
 {
 	struct tag_sweep *all = sweeper->all;
+	uint64_t turn = tags_next_turn(all->tags);
 	struct tag_run runs[BATCH];
 	int ret = areas_begin(all->areas, err), count = 1;
 
 	sweeper->error = 0;
 	while (ret == 0 && count > 0) {
-		count = take_batch(all, runs, err);
+		count = take_batch(all, turn, runs, err);
 		ret = count < 0 ? count : write_batch(sweeper, runs, count, late);
 		/* Until nothing is dirty, areas aren't all what they are to be: that settles nothing. */
 		all->unwritten = ret < 0 || (all->unwritten && count > 0);
@@ -197,7 +204,10 @@ static int sweep(struct tag_sweeper *sweeper, bool flush, struct ndio_subrequest
 
 bool tag_sweep_try(struct tag_sweeper *sweeper, bool flush, struct ndio_subrequest **late, int *ret)
 {
-	if (pthread_mutex_trylock(&sweeper->all->turn) != 0)
+	bool taken = pthread_mutex_trylock(&sweeper->all->turn) == 0;
+
+	atomic_store(&sweeper->all->wanted, !taken);
+	if (!taken)
 		return false;
 	*ret = sweep(sweeper, flush, late);
 	pthread_mutex_unlock(&sweeper->all->turn);
@@ -208,6 +218,9 @@ void tag_sweep_wait(struct tag_sweeper *sweeper)
 {
 	struct ndio_subrequest *late = NULL;
 
+	/* They look every now and then, and would hardly ever find it free. */
+	for (unsigned i = 0; i < LETS && atomic_load(&sweeper->all->wanted); i++)
+		poll(NULL, 0, 1);
 	pthread_mutex_lock(&sweeper->all->turn);
 	(void)sweep(sweeper, false, &late);
 	pthread_mutex_unlock(&sweeper->all->turn);

@@ -8,6 +8,7 @@
 #define NDIO_TAG_SWEEP_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,8 @@ struct tag_sweep {
 	uint8_t *batch; /* with the turn: pages that are written after one sync of the trust file */
 	bool told;      /* the same: what is wrong with the file */
 	bool unwritten; /* the same: tags that were intended, by an error */
+	int flush_error;    /* the same: of a flush by a sweep */
+	atomic_bool wanted; /* who wanted the turn last didn't get it */
 };
 
 /* A run of dirty pages on its way; or, without a chunk, a flush behind them. */
@@ -58,7 +61,7 @@ bool tag_sweeper_open(struct tag_sweeper *sweeper, struct tag_sweep *all, const 
 		      unsigned depth);
 void tag_sweeper_close(struct tag_sweeper *sweeper); /* harmless on a zeroed struct */
 
-/* Writes all that is dirty. flush, with a trust file: and what was flushed below is what counts alone. What
+/* Writes all that is dirty when it begins. flush, with a trust file: and what was flushed below is what counts alone. What
  * else landed is put before *late. *ret: 0, or a negative errno. False: another has the turn. */
 bool tag_sweep_try(struct tag_sweeper *sweeper, bool flush, struct ndio_subrequest **late,
 		   int *ret);

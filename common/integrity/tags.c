@@ -193,6 +193,7 @@ static uint64_t take_changed(struct tag_chunk *chunk, const struct tag_run *run)
 
 static void line_up(struct tags *tags, struct tag_chunk *chunk)
 {
+	chunk->turn = tags->turn;
 	chunk->next_dirty = NULL;
 	*(tags->first_dirty ? tags->dirty_end : &tags->first_dirty) = chunk;
 	tags->dirty_end = &chunk->next_dirty;
@@ -303,12 +304,23 @@ bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf)
 	return chunk;
 }
 
-bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf)
+uint64_t tags_next_turn(struct tags *tags)
 {
-	struct tag_chunk *chunk;
+	uint64_t turn;
 
 	pthread_mutex_lock(&tags->lock);
-	chunk = take_first(tags, run);
+	turn = ++tags->turn;
+	pthread_mutex_unlock(&tags->lock);
+	return turn;
+}
+
+bool tags_take_chunk(struct tags *tags, uint64_t turn, struct tag_run *run, uint8_t *buf)
+{
+	struct tag_chunk *chunk = NULL;
+
+	pthread_mutex_lock(&tags->lock);
+	if (tags->first_dirty && tags->first_dirty->turn < turn)
+		chunk = take_first(tags, run);
 	if (chunk) {
 		run->first = __builtin_ctz(chunk->dirty);
 		run->count = 32 - __builtin_clz(chunk->dirty) - run->first;

@@ -30,6 +30,7 @@ struct tag_chunk {
 	unsigned dirty;   /* a bit a page */
 	uint64_t changed; /* and a bit a leaf (trust.h) of those */
 	bool is_written;  /* taken by tags_take_dirty() */
+	uint64_t turn;    /* in which it became dirty */
 	struct tag_chunk *next_dirty;
 };
 
@@ -42,6 +43,7 @@ struct tags {
 	struct tag_chunk *newest, *oldest;
 	struct tag_chunk *first_dirty,
 		**dirty_end; /* those that can be taken, dirty longest first */
+	uint64_t turn;
 	struct tag_chunk *buckets[TAG_BUCKETS];
 };
 
@@ -85,8 +87,10 @@ struct tag_run {
 };
 bool tags_take_dirty(struct tags *tags, struct tag_run *run, uint8_t *buf);
 
-/* The same of all of a chunk's dirty pages, with those between them. */
-bool tags_take_chunk(struct tags *tags, struct tag_run *run, uint8_t *buf);
+/* The same of all of a chunk's dirty pages, with those between them; of chunks that were dirty before this turn:
+ * others go on making some so. */
+uint64_t tags_next_turn(struct tags *tags);
+bool tags_take_chunk(struct tags *tags, uint64_t turn, struct tag_run *run, uint8_t *buf);
 void tags_wrote(struct tags *tags, const struct tag_run *run, bool failed);
 
 size_t tags_dirty_pages(struct tags *tags);

@@ -345,6 +345,18 @@ static uint32_t find_pending(const struct trust *trust, uint64_t area, uint32_t 
 	return i;
 }
 
+/* The last of the area's that is this one, or NONE: an area may become one thing twice, and what was intended in
+ * between isn't to be taken any more. */
+static uint32_t last_pending(const struct trust *trust, uint64_t area, const uint8_t *hash)
+{
+	uint32_t last = NONE;
+
+	for (uint32_t i = trust->first[area]; i != NONE; i = trust->pending[i].next)
+		if (trust->pending[i].leaf == WHOLE && same_hash(trust->pending[i].hash, hash))
+			last = i;
+	return last;
+}
+
 /* Of the area's, all up to the last one to go; NONE: all. */
 static void drop_pending(struct trust *trust, uint64_t area, uint32_t last)
 {
@@ -376,8 +388,7 @@ static int apply(struct trust *trust, enum record_kind kind, uint64_t area, uint
 {
 	if (kind == RECORD_INTENDED || kind == RECORD_LEAF)
 		return add_pending(trust, area, leaf, hash);
-	drop_pending(trust, area,
-		     kind == RECORD_WROTE ? find_pending(trust, area, WHOLE, hash) : NONE);
+	drop_pending(trust, area, kind == RECORD_WROTE ? last_pending(trust, area, hash) : NONE);
 	memcpy(hash_place(trust, area), hash, TRUST_HASH);
 	trust->dirty[area * TRUST_HASH / PAGE] = 1;
 	return 0;

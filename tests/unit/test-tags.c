@@ -148,6 +148,35 @@ static void dirty_pages_are_taken_in_runs(void **state)
 	assert_false(tags_take_dirty(&tags, &run, buf));
 }
 
+/* Who goes on making chunks dirty keeps nobody at it. */
+static void a_turn_is_of_what_was_dirty_before(void **state)
+{
+	uint8_t buf[TAG_CHUNK];
+	struct tag_run run;
+	uint64_t turn;
+
+	(void)state;
+	put_one(0, 1);
+	put_one(16 * MIB, 1);
+	put_one(16 * MIB + 600 * 4096, 2);
+	turn = tags_next_turn(&tags);
+	put_one(32 * MIB, 1);
+	assert_true(tags_take_chunk(&tags, turn, &run, buf));
+	put_one(0, 2);
+	tags_wrote(&tags, &run, false);
+	assert_true(tags_take_chunk(&tags, turn, &run, buf));
+	assert_int_equal(run.count, 5);
+	tags_wrote(&tags, &run, false);
+	assert_false(tags_take_chunk(&tags, turn, &run, buf));
+	turn = tags_next_turn(&tags);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_true(tags_take_chunk(&tags, turn, &run, buf));
+		tags_wrote(&tags, &run, false);
+	}
+	assert_false(tags_take_chunk(&tags, turn, &run, buf));
+	assert_int_equal(tags_dirty_pages(&tags), 0);
+}
+
 /* More than may be are kept only as long as they are dirty or held. */
 static void what_is_clean_makes_room(void **state)
 {
@@ -176,6 +205,7 @@ int main(void)
 		TAGS_TEST(whoever_comes_later_fills_nothing),
 		TAGS_TEST(what_could_not_be_read_is_not_kept),
 		TAGS_TEST(dirty_pages_are_taken_in_runs),
+		TAGS_TEST(a_turn_is_of_what_was_dirty_before),
 		TAGS_TEST(what_is_clean_makes_room),
 	};
 

@@ -210,6 +210,23 @@ static void areas_in_doubt_are_settled_for_room(void **state)
 	trusted_disk_free(&disk);
 }
 
+/* Of what is lost a file tells once, and here it tells a sweep that nobody asked for: a flush mustn't succeed after
+ * that. */
+static void a_flush_that_failed_has_failed_for_good(void **state)
+{
+	(void)state;
+	trusted_disk_init_small(&disk);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	disk.below.failing = 1;
+	for (unsigned i = 0; i < AREAS && disk.below.failing > 0; i++)
+		trusted_disk_write(&disk, i * TRUSTED_SMALL, 1, false);
+	assert_int_equal(disk.below.failing, 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(trusted_disk_flush(&disk), -EIO);
+	trusted_disk_kill(&disk);
+	trusted_disk_free(&disk);
+}
+
 /* ---- another thread writes tags ---- */
 
 static pthread_t own_thread;
@@ -303,6 +320,7 @@ int main(void)
 		cmocka_unit_test(connections_are_looked_at_meanwhile),
 		cmocka_unit_test(who_makes_too_many_dirty_is_told),
 		cmocka_unit_test(areas_in_doubt_are_settled_for_room),
+		cmocka_unit_test(a_flush_that_failed_has_failed_for_good),
 		cmocka_unit_test(nobody_stands_still_while_tags_are_written),
 		cmocka_unit_test(it_ends_with_the_last_queue),
 	};

@@ -155,6 +155,27 @@ static void what_is_written_counts_with_what_was(void **state)
 }
 
 /* Which of two heads is the newer can't be known if one can't be read: the older one isn't taken for it. */
+/* And in between another, as it was before: that isn't to be taken again. */
+static void an_area_becomes_one_thing_twice(void **state)
+{
+	static const uint32_t becomes[] = { 2, 1, 2 };
+
+	(void)state;
+	make("{}");
+	trust_saw(&trust, 7, hash_of(7, 1), &err);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(trust_intend(&trust, 7, hash_of(7, becomes[i]), &err), 0);
+	assert_int_equal(trust_wrote(&trust, 7, hash_of(7, 2), &err), 0);
+	assert_int_equal(trust_sync(&trust, &err), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, 1)), TRUST_OTHER);
+		assert_int_equal(trust_check(&trust, 7, hash_of(7, 2)), TRUST_SAME);
+		assert_false(trust_is_in_doubt(&trust, 7));
+		open_again();
+	}
+	forget();
+}
+
 static void a_head_that_cant_be_read_is_an_error(void **state)
 {
 	(void)state;
@@ -572,6 +593,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_known_at_first),
 		cmocka_unit_test(what_is_written_counts_with_what_was),
+		cmocka_unit_test(an_area_becomes_one_thing_twice),
 		cmocka_unit_test(a_head_that_cant_be_read_is_an_error),
 		cmocka_unit_test(a_log_that_is_full_begins_anew),
 		cmocka_unit_test(an_areas_hash_is_that_of_leaves),

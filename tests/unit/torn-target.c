@@ -65,6 +65,10 @@ static int64_t run(struct torn_target *torn, struct ndio_subrequest *sub)
 		torn_disk_read(torn->disk, sub->start, sub->io_base, sub->len);
 		return sub->len;
 	}
+	if (sub->op == OP_FLUSH && torn->failing > 0) {
+		torn->failing--;
+		return -EIO;
+	}
 	if (sub->op == OP_WRITE)
 		torn_disk_write(torn->disk, sub->start, sub->io_base, sub->len);
 	if (comes_to_cut(torn))

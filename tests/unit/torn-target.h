@@ -17,6 +17,7 @@ struct torn_target {
 	bool *is_cut; /* from then on; both may be shared */
 	bool is_down; /* its connections are lost */
 	unsigned reads;
+	unsigned failing;             /* flushes fail, the next ones, and are told so once */
 	void (*wrote)(void *opaque);  /* what else happens then; once. Or NULL */
 	void (*looked)(void *opaque); /* the same, of a poll that doesn't wait */
 	void *opaque;
