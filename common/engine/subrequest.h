@@ -33,10 +33,10 @@ struct ndio_subrequest {
 	bool reads_block; /* of a partial write, to be changed and written back when it has landed */
 	uint64_t offset;  /* on the volume, of the first byte at io_base */
 	struct iter iter;
-	unsigned lead;   /* bytes at io_base before the first of iter's */
-	void *bounce;    /* its piece of the channel's bounce memory, for good */
-	bool bounced;    /* io_base is there, and not in the caller's memory */
-	uint64_t before; /* bytes transferred by earlier tries */
+	unsigned lead;           /* bytes at io_base before the first of iter's */
+	void *bounce;            /* its piece of the channel's bounce memory, for good */
+	bool bounced;            /* io_base is there, and not in the caller's memory */
+	uint64_t before, behind; /* bytes: transferred by earlier tries; for later ones */
 };
 
 /* Those of a queue that have landed, in the order of their landing. None: all zeroes. */

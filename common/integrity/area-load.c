@@ -12,9 +12,7 @@
 
 static size_t area_piece(const struct area_loader *loader)
 {
-	uint64_t most = round_down(min_u64(PIECE, loader->max_len), TAG_CHUNK);
-
-	return min_u64(loader->layout->area_tags, max_u64(most, TAG_CHUNK));
+	return min_u64(loader->layout->area_tags, PIECE);
 }
 
 int area_load_begin(const struct area_loader *loader, struct area_load *load, struct area *area)

@@ -20,7 +20,6 @@ struct area_loader {
 	struct tags *tags;
 	struct areas *areas;                   /* or NULL: there is no trust file */
 	const struct journal_overlay *overlay; /* or NULL */
-	uint64_t max_len;                      /* bytes of one read */
 };
 
 /* One of an area, which is held and LOADING, in pieces that are read one after the other. */

@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include "base/align.h"
+#include "integrity/layout.h"
 
 #define LOOK_MS 20 /* who rests looks at his connection so often */
 
@@ -27,8 +28,20 @@ struct ndio_subrequest below_flush(const struct below *below)
 	return sub;
 }
 
+uint64_t below_max_len(const struct below *below)
+{
+	uint64_t max = below->target->max_len;
+
+	return max > LAYOUT_SECTOR ? round_down(max, LAYOUT_SECTOR) : max;
+}
+
 void below_ask(const struct below *below, struct ndio_subrequest *sub)
 {
+	uint64_t len =
+		op_carries_data(sub->op) ? min_u64(sub->len, below_max_len(below)) : sub->len;
+
+	sub->behind += sub->len - len;
+	sub->len = len;
 	sub->progress = (struct subrequest_progress){ 0 };
 	below->target->ops->issue(below->queue, sub);
 }
@@ -39,13 +52,15 @@ int below_land(const struct below *below, struct ndio_subrequest *sub)
 
 	if (sub->result < 0)
 		return sub->result;
-	if (!op_carries_data(sub->op) || (uint64_t)sub->result >= sub->len)
+	if (!op_carries_data(sub->op) || (uint64_t)sub->result >= sub->len + sub->behind)
 		return 1;
-	got = round_down(sub->result, below->target->align);
+	got = (uint64_t)sub->result < sub->len ? round_down(sub->result, below->target->align) :
+						 sub->len;
 	if (got == 0)
 		return -EIO;
 	sub->start += got;
-	sub->len -= got;
+	sub->len += sub->behind - got;
+	sub->behind = 0;
 	sub->io_base = (uint8_t *)sub->io_base + got;
 	below_ask(below, sub);
 	return 0;

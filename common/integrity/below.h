@@ -23,9 +23,13 @@ struct ndio_subrequest below_sub(const struct below *below, enum op op, uint64_t
 /* A flush, by a queue that goes on meanwhile. */
 struct ndio_subrequest below_flush(const struct below *below);
 
+/* What one read or write takes there, in bytes: whole sectors, so that none is written by halves. */
+uint64_t below_max_len(const struct below *below);
+
+/* What is longer than that goes in parts, one after the other. */
 void below_ask(const struct below *below, struct ndio_subrequest *sub);
 
-/* It has landed. Done: 1; an error: negative; 0: it fell short and is on its way again. */
+/* It has landed. Done, with all parts: 1; an error: negative; 0: the rest of it is on its way. */
 int below_land(const struct below *below, struct ndio_subrequest *sub);
 
 /* Can anything be asked? */

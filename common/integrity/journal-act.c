@@ -58,7 +58,7 @@ static void slot_ask(struct act_run *run, const struct below *below, struct act_
 
 static uint64_t piece_max(const struct below *below)
 {
-	return min_u64(PIECE, below->target->max_len);
+	return min_u64(PIECE, below_max_len(below));
 }
 
 /* ---- sections ---- */

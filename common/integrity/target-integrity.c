@@ -859,7 +859,6 @@ static struct area_loader loader_of(struct integrity_target *all)
 		.tags = &all->tags,
 		.areas = is_trusted(all) ? &all->areas : NULL,
 		.overlay = all->overlay,
-		.max_len = all->below->max_len,
 	};
 }
 

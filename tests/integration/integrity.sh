@@ -181,6 +181,11 @@ left_journal() {
 		"$(uri raw)" "$T/over.raw"
 	ok "left in the journal: and finds the same" cmp "$T/over" "$T/over.raw"
 	ok "left in the journal: that server ends" stop_server raw
+	ok "left in the journal: a server that takes little at a time" takes_little 4096
+	ok "left in the journal: nor is it there" "$ndio" copy --src-key-file "$T/pass" "$(uri little)" \
+		"$T/over.little"
+	ok "left in the journal: and the same is found" cmp "$T/over" "$T/over.little"
+	ok "left in the journal: it ends, too" stop_server little
 	ok "left in the journal: and nothing was written" cmp "$disk" "$T/left"
 	ok "left in the journal: a server carries it out" start_door disk "$disk" "$key" || return
 	ok "left in the journal: the sector is new" nbdsh -u "$(uri disk)" \
@@ -189,6 +194,36 @@ left_journal() {
 	ok "left in the journal: it is what was read before" holds disk "$T/over"
 	ok "left in the journal: it ends" stop_server disk
 	ok "left in the journal: nothing is" "$ndio" copy --src-key-file "$T/pass" "$disk" null:
+}
+
+# Less than a chunk of tags, and than a section of the journal.
+takes_little() { # BYTES
+	start_stock little --filter=blocksize-policy file "$disk" blocksize-minimum=512 \
+		blocksize-preferred=4096 "blocksize-maximum=$1" blocksize-error-policy=error
+}
+
+little_at_a_time() { # NAME FORMAT-OPTION...
+	local name=$1 size bytes trust=()
+
+	shift
+	[[ " $* " != *" --trust "* ]] || trust=("$T/little.trust")
+	for bytes in 4096 16384; do
+		rm -f "$T/little.trust"
+		ok "$name, $bytes: is made" format --size 36M "$@" || return
+		ok "$name, $bytes: its server" takes_little "$bytes"
+		size=$("$ndio" info --size --key-file "$T/pass" "${trust[@]/#/--trust=}" "$disk")
+		random "$T/data" "$size"
+		ok "$name, $bytes: a copy into it" "$ndio" copy --dst-key-file "$T/pass" \
+			"${trust[@]/#/--dst-trust=}" "$T/data" "$(uri little)"
+		rm -f "$T/back"
+		ok "$name, $bytes: and out of it" "$ndio" copy --src-key-file "$T/pass" \
+			"${trust[@]/#/--src-trust=}" "$(uri little)" "$T/back"
+		ok "$name, $bytes: every byte" cmp "$T/data" "$T/back"
+		ok "$name, $bytes: it ends" stop_server little
+		ok "$name, $bytes: the disk has them, too" "$ndio" compare \
+			--dst-key-file "$T/pass" "${trust[@]/#/--dst-trust=}" "$T/data" "$disk"
+	done
+	rm -f "$T/data" "$T/back"
 }
 
 refusals() {
@@ -223,5 +258,9 @@ neighbours
 changed
 never_written
 left_journal
+little_at_a_time "little, a journal" --integrity aead
+little_at_a_time "little, directly" --integrity aead --integrity-no-journal
+little_at_a_time "little, a journal and trust" --integrity aead --trust "$T/little.trust"
+little_at_a_time "little, directly and trust" --integrity aead --integrity-no-journal --trust "$T/little.trust"
 refusals
 done_testing

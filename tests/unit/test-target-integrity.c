@@ -39,6 +39,7 @@ static struct torn_disk disk, made; /* it; and how it was at first */
 static long left;                   /* writes until the cut; less than 0: none */
 static bool is_cut;
 static unsigned flushes;
+static uint64_t takes; /* bytes at a time */
 
 struct target_queue {
 	struct landed landed;
@@ -53,6 +54,7 @@ static int64_t disk_read(struct target *target, void *buf, size_t len, uint64_t 
 
 static int64_t perform(const struct ndio_subrequest *sub)
 {
+	assert_true(sub->len <= takes);
 	if (is_cut)
 		return -EIO;
 	if (sub->op == OP_FLUSH) {
@@ -134,7 +136,7 @@ static struct target memory_target(void)
 		.align = BLOCK,
 		.mem_align = BLOCK,
 		.atomic = BLOCK,
-		.max_len = 16384,
+		.max_len = takes,
 		.max_other = UINT64_MAX / 2 + 1,
 		.max_queues = 1,
 		.can_flush = true,
@@ -350,6 +352,7 @@ static void make_disk(unsigned sections)
 	is_cut = false;
 	fill = 0;
 	memset(known, 0, sizeof(known));
+	takes = 16384;
 	assert_int_equal(open_volume(true), 0);
 	write_bytes(0, SIZE, 0);
 	close_volume();
@@ -403,11 +406,12 @@ static bool run(unsigned ops, long cut_at, uint64_t seed)
 	return was_cut;
 }
 
-static void every_three(unsigned sections, unsigned step)
+static void every_three(unsigned sections, unsigned step, uint64_t max_len)
 {
 	uint64_t seed = 1;
 
 	make_disk(sections);
+	takes = max_len;
 	for (unsigned ops = 0; ops < OPS * OPS * OPS; ops++)
 		for (long at = ops % step; run(ops, at, seed++); at += step)
 			continue;
@@ -417,13 +421,20 @@ static void every_three(unsigned sections, unsigned step)
 static void one_section(void **state)
 {
 	(void)state;
-	every_three(1, 4);
+	every_three(1, 4, 16384);
 }
 
 static void four_sections(void **state)
 {
 	(void)state;
-	every_three(4, 1);
+	every_three(4, 1, 16384);
+}
+
+/* Pages of tags go in parts, and it is cut off between them, too. */
+static void small_parts(void **state)
+{
+	(void)state;
+	every_three(4, 16, 1536);
 }
 
 /* A flush of what the journal has already asks nothing of the disk; nor does one before any write. */
@@ -450,6 +461,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_section),
 		cmocka_unit_test(four_sections),
+		cmocka_unit_test(small_parts),
 		cmocka_unit_test(flush_costs),
 	};
 

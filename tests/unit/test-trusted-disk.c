@@ -132,6 +132,7 @@ static void a_walk_with_crashes(bool journal)
 	for (unsigned i = 0; i < rounds; i++) {
 		long at = torn_random(&random) % 100;
 
+		disk.takes = i % 3 ? 0 : 1536; /* pages of tags go in parts */
 		crash_at(at, torn_random(&random) % CRASHES, torn_random(&random) % TORN_KINDS,
 			 torn_random(&random) % 100, &random);
 		if (torn_random(&random) % 4)

@@ -58,6 +58,7 @@ static int64_t run(struct torn_target *torn, struct ndio_subrequest *sub)
 {
 	bool was_cut = *torn->is_cut;
 
+	assert(sub->len <= torn->target.max_len);
 	if (was_cut)
 		return -EIO;
 	if (sub->op == OP_READ) {

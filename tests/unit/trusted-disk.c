@@ -227,6 +227,8 @@ int trusted_disk_open(struct trusted_disk *disk)
 		return ret;
 	torn_target_init(&disk->below, &disk->disk, &disk->left, &disk->is_cut);
 	disk->below.target.readonly = disk->readonly;
+	if (disk->takes)
+		disk->below.target.max_len = disk->takes;
 	if (disk->spares)
 		disk->below.target.max_queues = UINT_MAX;
 	ret = target_integrity_open(&disk->below.target, &options, &disk->target, &disk->err);

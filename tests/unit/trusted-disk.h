@@ -30,6 +30,7 @@ struct trusted_disk {
 	bool untrusted; /* it is opened without the trust file; */
 	bool readonly;  /* only to be read */
 	bool spares;    /* queues: the disk has as many as anybody wants, as a file has */
+	uint64_t takes; /* bytes at a time; 0: a mebibyte */
 	uint64_t cache;
 	long left; /* writes and flushes of both until they are cut off; less than 0: none comes */
 	bool is_cut;
