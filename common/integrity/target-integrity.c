@@ -38,6 +38,7 @@
 #include "base/align.h"
 #include "base/clock.h"
 #include "engine/subrequest.h"
+#include "integrity/area-doubts.h"
 #include "integrity/area-load.h"
 #include "integrity/areas.h"
 #include "integrity/bad-blocks.h"
@@ -819,6 +820,8 @@ static int carry_out_journal(struct integrity_target *all,
 				"%s: integrity: its journal has blocks that aren't in their place "
 				"yet: open it for writing once",
 				all->below->name);
+	if (ret == 0 && !options->over_journal && is_trusted(all))
+		ret = area_doubts_settle(&all->areas, &calls, all->below->can_flush, err);
 	waiting_io_close(&io);
 	return ret;
 }

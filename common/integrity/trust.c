@@ -846,8 +846,12 @@ int trust_make_room(struct trust *trust, size_t count, struct error *err)
 static int record(struct trust *trust, enum record_kind kind, uint64_t area, uint32_t leaf,
 		  const uint8_t *hash, struct error *err)
 {
+	bool adds = kind == RECORD_INTENDED || kind == RECORD_LEAF;
 	int ret = trust->error;
 
+	/* One is left to settle something, or nothing ever could be. */
+	if (ret == 0 && adds && trust->pending_count >= RECORDS - 1)
+		ret = -ENOBUFS;
 	if (ret == 0 && trust->log_count == RECORDS)
 		ret = next_generation(trust, &trust->volume, trust->text);
 	assert(ret < 0 || is_sound(trust, kind, area, leaf, hash));

@@ -305,6 +305,91 @@ static void a_broken_file_is_told_once(void **state)
 	trusted_disk_free(&disk);
 }
 
+/* ---- many crashes ---- */
+
+/* Somebody was about to write each leaf of these areas, so often, and is cut off before he does. */
+static void intend_and_die(uint64_t first, uint64_t areas, unsigned times)
+{
+	uint8_t *tags = disk.disk.now + START, is[TRUST_HASH], becomes[TRUST_HASH] = { 0 };
+	const struct layout *layout = &disk.layout;
+	static unsigned died;
+	struct error err;
+
+	becomes[TRUST_HASH - 1] = ++died;
+	for (uint64_t area = first; area < first + areas; area++) {
+		uint64_t at = layout_tag_at(layout, area * layout->area_data);
+
+		for (unsigned leaf = 0; leaf < layout->area_blocks * TRUSTED_TAG / TRUST_LEAF;
+		     leaf++) {
+			trust_hash_leaf(tags + at + (size_t)leaf * TRUST_LEAF, TRUST_LEAF, is);
+			for (unsigned i = 0; i < times; i++) {
+				memcpy(becomes, &i, sizeof(i));
+				assert_int_equal(trust_intend_leaf(&disk.trust, area, leaf, is,
+								   becomes, &err),
+						 0);
+			}
+		}
+	}
+	assert_int_equal(trust_sync(&disk.trust, &err), 0);
+	trusted_disk_kill(&disk);
+	disk.is_cut = false;
+}
+
+static void assert_can_be_written(void)
+{
+	unsigned last = TRUSTED_BLOCKS - 4;
+
+	assert_int_equal(trusted_disk_write(&disk, last, 4, false), 0);
+	assert_int_equal(trusted_disk_flush(&disk), 0);
+}
+
+/* Areas that nobody reads were in doubt until there was no room to write. */
+static void crashes_leave_room_to_write(void **state)
+{
+	(void)state;
+	trusted_disk_init(&disk, false);
+	for (unsigned crash = 0; crash < 4; crash++) {
+		if (trusted_disk_open(&disk) < 0)
+			fail_msg("%s", disk.err.text);
+		assert_true(disk.trust.pending_count <= TRUST_LOG / 2);
+		assert_can_be_written();
+		intend_and_die(crash % 2 * 2, 2, 280); /* about 7900 records */
+	}
+	open_and_check();
+	assert_true(disk.trust.pending_count <= TRUST_LOG / 2);
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
+/* What was settled by that is what counts alone; what isn't right isn't settled. */
+static void what_is_settled_at_opening(void **state)
+{
+	uint8_t *old;
+
+	(void)state;
+	trusted_disk_init(&disk, false);
+	old = copy_of(&disk.disk);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_int_equal(trusted_disk_write(&disk, 0, 4, true), 0);
+	intend_and_die(0, 3, 380);
+	disk.disk.now[START + layout_tag_at(&disk.layout, 2 * disk.layout.area_data)] ^= 1;
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_false(trust_is_in_doubt(&disk.trust, 0));
+	assert_false(trust_is_in_doubt(&disk.trust, 1));
+	assert_true(trust_is_in_doubt(&disk.trust, 2));
+	assert_can_be_written();
+	assert_int_equal(trusted_disk_read(&disk, 0), 2);
+	assert_int_equal(trusted_disk_read(&disk, 2 * disk.layout.area_blocks + 1), -ESTALE);
+	trusted_disk_close(&disk);
+	memcpy(disk.disk.now, old, disk.disk.size);
+	assert_int_equal(trusted_disk_open(&disk), 0);
+	assert_int_equal(trusted_disk_read(&disk, 0), -ESTALE);
+	assert_int_equal(trusted_disk_read(&disk, 2 * disk.layout.area_blocks + 1), 1);
+	trusted_disk_close(&disk);
+	free(old);
+	trusted_disk_free(&disk);
+}
+
 /* ---- attacks ---- */
 
 enum attack {
@@ -550,6 +635,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(doubts_are_no_loss),
 		cmocka_unit_test(what_was_not_written_is_not_settled),
 		cmocka_unit_test(a_broken_file_is_told_once),
+		cmocka_unit_test(crashes_leave_room_to_write),
+		cmocka_unit_test(what_is_settled_at_opening),
 		cmocka_unit_test(a_disk_that_ends_earlier),
 		cmocka_unit_test(a_superblock_that_moves_the_data),
 		cmocka_unit_test(attacks_are_found_out),
