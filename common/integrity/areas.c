@@ -24,6 +24,7 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 	       bool read_only, uint64_t max, const char *name, struct error *err)
 {
 	uint64_t tags_len = layout->area_blocks * layout->tag_size;
+	uint8_t *were_stale;
 
 	if (tags_len > (uint64_t)MOST_LEAVES * TRUST_LEAF)
 		return error_set(err, ENOTSUP,
@@ -31,7 +32,11 @@ int areas_init(struct areas *areas, const struct layout *layout, struct trust *t
 	if (trust->volume.size != layout->size)
 		return error_set(err, ESTALE,
 				 "%s: integrity: it isn't as long as the trust file says", name);
+	were_stale = calloc(trust_areas(&trust->volume) / 8 + 1, 1);
+	if (!were_stale)
+		return error_set(err, ENOMEM, "%s: no memory", name);
 	*areas = (struct areas){ .layout = layout, .trust = trust, .read_only = read_only };
+	areas->were_stale = were_stale;
 	areas->leaves = leaves_of(tags_len);
 	areas->pages = trust_pages(areas->leaves);
 	areas->max = max_u64(max / (sizeof(struct area) + areas->pages * TRUST_HASH), 1);
@@ -95,6 +100,7 @@ static void unlink_area(struct areas *areas, struct area *area)
 {
 	*(area->newer ? &area->newer->older : &areas->newest) = area->older;
 	*(area->older ? &area->older->newer : &areas->oldest) = area->newer;
+	area->idle = false;
 }
 
 static void link_area(struct areas *areas, struct area *area)
@@ -103,37 +109,66 @@ static void link_area(struct areas *areas, struct area *area)
 	area->older = areas->newest;
 	*(areas->newest ? &areas->newest->newer : &areas->oldest) = area;
 	areas->newest = area;
+	area->idle = true;
 }
 
 static void forget_area(struct areas *areas, struct area *area)
 {
 	assert(!area->held);
+	if (area->idle)
+		unlink_area(areas, area);
 	*area_place(areas, area->number) = area->next;
-	unlink_area(areas, area);
 	areas->count--;
 	free(area);
 }
 
-/* What is stale stays so. */
+/* Whether somebody needs it has changed; if nobody does it may be gone after that: one that couldn't be read,
+ * or is stale, which is known without it, is of no use. */
+static void area_changed(struct areas *areas, struct area *area)
+{
+	bool idle = !area->held && !area->doubtful;
+
+	if (idle && area->state != AREA_GOOD)
+		forget_area(areas, area);
+	else if (idle && !area->idle)
+		link_area(areas, area);
+	else if (!idle && area->idle)
+		unlink_area(areas, area);
+}
+
 static void evict_areas(struct areas *areas)
 {
-	struct area *area = areas->oldest, *newer;
-
-	for (; area && areas->count > areas->max; area = newer) {
-		newer = area->newer;
-		if (!area->held && !area->doubtful && area->state != AREA_STALE)
-			forget_area(areas, area);
-	}
+	while (areas->oldest && areas->count > areas->max)
+		forget_area(areas, areas->oldest);
 }
 
 void areas_destroy(struct areas *areas)
 {
 	if (!areas->trust)
 		return;
-	while (areas->newest)
-		forget_area(areas, areas->newest);
+	for (size_t i = 0; i < AREA_BUCKETS; i++)
+		while (areas->buckets[i])
+			forget_area(areas, areas->buckets[i]);
+	free(areas->were_stale);
 	free(areas->seen);
 	pthread_mutex_destroy(&areas->lock);
+}
+
+/* What is stale stays so. */
+static bool was_stale(const struct areas *areas, uint64_t number)
+{
+	return areas->were_stale[number / 8] & 1U << number % 8;
+}
+
+/* False: it was already. */
+static bool make_stale(struct areas *areas, struct area *area)
+{
+	if (area->state == AREA_STALE)
+		return false;
+	area->state = AREA_STALE;
+	areas->were_stale[area->number / 8] |= 1U << area->number % 8;
+	areas->stale++;
+	return true;
 }
 
 static struct area *new_area(struct areas *areas, uint64_t number)
@@ -143,6 +178,8 @@ static struct area *new_area(struct areas *areas, uint64_t number)
 	if (!area)
 		return NULL;
 	area->number = number;
+	if (was_stale(areas, number))
+		area->state = AREA_STALE;
 	*area_place(areas, number) = area;
 	areas->count++;
 	return area;
@@ -154,13 +191,11 @@ struct area *areas_hold(struct areas *areas, uint64_t number)
 
 	pthread_mutex_lock(&areas->lock);
 	area = *area_place(areas, number);
-	if (area)
-		unlink_area(areas, area);
-	else
+	if (!area)
 		area = new_area(areas, number);
 	if (area) {
-		link_area(areas, area);
 		area->held++;
+		area_changed(areas, area);
 		evict_areas(areas);
 	}
 	pthread_mutex_unlock(&areas->lock);
@@ -174,11 +209,8 @@ void areas_let_go(struct areas *areas, struct area *area)
 	pthread_mutex_lock(&areas->lock);
 	assert(area->held > 0);
 	area->held--;
-	/* It couldn't be read. */
-	if (!area->held && area->state == AREA_LOADING)
-		forget_area(areas, area);
-	else
-		evict_areas(areas);
+	area_changed(areas, area);
+	evict_areas(areas);
 	pthread_mutex_unlock(&areas->lock);
 }
 
@@ -207,9 +239,10 @@ static void doubt_area(struct areas *areas, struct area *area)
 	area->next_doubtful = areas->doubtful;
 	areas->doubtful = area;
 	areas->doubtful_count++;
+	area_changed(areas, area);
 }
 
-/* All that are, to be put back where they stay so. */
+/* All that are, one after the other to be told in_doubt() whether they stay so. */
 static struct area *take_doubtful(struct areas *areas)
 {
 	struct area *first = areas->doubtful;
@@ -217,6 +250,19 @@ static struct area *take_doubtful(struct areas *areas)
 	areas->doubtful = NULL;
 	areas->doubtful_count = 0;
 	return first;
+}
+
+/* The next of those that were taken. */
+static struct area *in_doubt(struct areas *areas, struct area *area, bool still)
+{
+	struct area *next = area->next_doubtful;
+
+	area->doubtful = false;
+	if (still)
+		doubt_area(areas, area);
+	else
+		area_changed(areas, area);
+	return next;
 }
 
 /* To be recorded; without memory it will be when it is seen again. */
@@ -247,8 +293,7 @@ static int decide_area(struct areas *areas, struct area *area, const uint8_t *le
 	if (ret < 0)
 		return ret;
 	if (verdict == TRUST_OTHER) {
-		area->state = AREA_STALE;
-		areas->stale++;
+		make_stale(areas, area);
 		return 0;
 	}
 	area->state = AREA_GOOD;
@@ -300,9 +345,7 @@ bool areas_is_stale(struct areas *areas, struct area *area)
 	bool new;
 
 	pthread_mutex_lock(&areas->lock);
-	new = area->state != AREA_STALE;
-	area->state = AREA_STALE;
-	areas->stale += new;
+	new = make_stale(areas, area);
 	pthread_mutex_unlock(&areas->lock);
 	return new;
 }
@@ -477,10 +520,7 @@ static int settle_some(struct areas *areas, bool all, struct area **rest, struct
 		if (ret < 0)
 			return error_set(err, -ret, "hashing an area: %s", strerror(-ret));
 		ret = trust_saw(areas->trust, area->number, hash, err);
-		*rest = area->next_doubtful;
-		area->doubtful = false;
-		if (!all || area->touched >= areas->turn || ret < 0)
-			doubt_area(areas, area);
+		*rest = in_doubt(areas, area, !all || area->touched >= areas->turn || ret < 0);
 	}
 	return ret;
 }
@@ -501,13 +541,8 @@ int areas_settle(struct areas *areas, bool all, struct error *err)
 		pthread_mutex_unlock(&areas->lock);
 	}
 	pthread_mutex_lock(&areas->lock);
-	while (rest) {
-		struct area *area = rest;
-
-		rest = area->next_doubtful;
-		area->doubtful = false;
-		doubt_area(areas, area);
-	}
+	while (rest)
+		rest = in_doubt(areas, rest, true);
 	if (ret == 0)
 		evict_areas(areas);
 	pthread_mutex_unlock(&areas->lock);
@@ -563,15 +598,12 @@ void areas_copy(struct areas *areas)
 
 void areas_copied(struct areas *areas)
 {
-	struct area *area, *next;
+	struct area *area;
 
 	pthread_mutex_lock(&areas->lock);
-	for (area = take_doubtful(areas); area; area = next) {
-		next = area->next_doubtful;
-		area->doubtful = false;
-		if (area->touched >= areas->copy_turn)
-			doubt_area(areas, area);
-	}
+	area = take_doubtful(areas);
+	while (area)
+		area = in_doubt(areas, area, area->touched >= areas->copy_turn);
 	evict_areas(areas);
 	pthread_mutex_unlock(&areas->lock);
 }

@@ -8,7 +8,8 @@
  *
  * A good area's pages of tags have their hashes in memory, so that a chunk can be read again alone, and
  * one that is written needs only its own leaves hashed. An area goes when others need the room, unless
- * somebody holds it, or it has tags that aren't on the disk for good: then it is in doubt.
+ * somebody holds it, or it has tags that aren't on the disk for good: then it is in doubt. Of a stale one
+ * nothing stays but a bit.
  *
  * Tags are written by one thread at a time, who has the sweep's turn:
  *
@@ -42,14 +43,14 @@ enum area_state {
 
 struct area {
 	struct area *next;          /* in its bucket */
-	struct area *newer, *older; /* by their last use */
+	struct area *newer, *older; /* of those that are idle, by their last use */
 	struct area *next_doubtful;
 	uint64_t number;
 	unsigned held; /* by so many */
 	enum area_state state;
-	bool doubtful;
-	uint64_t touched; /* when its tags in memory were changed last: in which turn */
-	uint8_t pages[];  /* TRUST_HASH a page of tags, as the disk has them */
+	bool doubtful, idle; /* idle: neither held nor that */
+	uint64_t touched;    /* when its tags in memory were changed last: in which turn */
+	uint8_t pages[];     /* TRUST_HASH a page of tags, as the disk has them */
 };
 
 struct area_seen {
@@ -72,7 +73,8 @@ struct areas {
 	uint64_t copy_turn;     /* when the copy under way did */
 	struct area_seen *seen; /* for the first time, to be recorded */
 	size_t seen_count, seen_room;
-	uint64_t stale; /* areas */
+	uint64_t stale;      /* areas; */
+	uint8_t *were_stale; /* a bit for each there is */
 };
 
 /* max is in bytes. read_only: the file is told nothing. name is the disk's. 0, or a negative errno with
