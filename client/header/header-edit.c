@@ -414,7 +414,7 @@ int header_write_back(struct header *header, enum header_change change,
 	assert(header->before_len >= header->len);
 	if (!(header->info.can & NDIO_CAN_WRITE))
 		return error_set(err, EROFS, "%s: it can only be read", header->name);
-	ret = header_seal_before(header, change == HEADER_SEALED, err);
+	ret = header_seal_before(header, change, err);
 	if (ret == 0)
 		ret = map_memfd(header, header->len, &edit.now, err);
 	if (ret < 0)

@@ -88,23 +88,52 @@ static int seal_new(struct header *header, const char *text, struct seal_token *
 	return seal_token_put(&header->memfd, token, err);
 }
 
-int header_seal_before(struct header *header, bool anew, struct error *err)
+static bool same_token(const struct seal_token *one, const struct seal_token *other)
+{
+	return one->number >= 0 && one->good && other->good && one->count == other->count &&
+	       seal_same(one->mac, other->mac);
+}
+
+/* A sealed header was changed without the volume key, so whether a seal fits isn't known: the sentence that
+ * is true all the same, or NULL. */
+static const char *what_became(const struct header *header, enum header_change change, bool same,
+			       const struct seal_token *token)
+{
+	if (change != HEADER_RESTORED)
+		return same ? NULL :
+			      "its header isn't the one that was sealed any more, and is refused: "
+			      "ndio trust --again seals it";
+	if (token->number < 0)
+		return "its header has no seal any more, since the backup has none: it opens, and only "
+		       "a trust file could refuse it: ndio trust seals it";
+	if (same && same_token(&header->trusted.token, token))
+		return NULL;
+	return "its header has the backup's seal now: if that fits it opens, with passphrases that were "
+	       "removed since as well, and only a trust file could refuse it; what is refused is "
+	       "believed after ndio trust --again";
+}
+
+int header_seal_before(struct header *header, enum header_change change, struct error *err)
 {
 	struct trusted *trusted = &header->trusted;
+	bool anew = change == HEADER_SEALED, same;
 	struct seal_token token;
 	char *text = NULL;
-	bool same;
 	int ret;
 
-	header->unsealed = false;
-	if (header->version != 2 || !trusted->text ||
-	    (!anew && trusted->token.number < 0 && !trusted->has_file))
+	header->seal_became = NULL;
+	if (!trusted->text || (!anew && trusted->token.number < 0 && !trusted->has_file))
 		return 0;
+	if (header->version != 2) {
+		header->seal_became = "its header is LUKS1's now, and has no seal any more";
+		return 0;
+	}
 	ret = read_new(header, &text, &token, err);
 	if (ret < 0)
 		return ret;
 	same = strcmp(text, trusted->text) == 0;
-	header->unsealed = !same && !header->volume_key;
+	if (!header->volume_key)
+		header->seal_became = what_became(header, change, same, &token);
 	/* A token that was taken away is meant to be gone. */
 	if (ret == 0 && header->volume_key && (anew || (!same && token.number >= 0)))
 		ret = seal_new(header, text, &token, err);
@@ -122,11 +151,9 @@ int header_seal_after(struct header *header, struct error *err)
 	bool known = trusted->text;
 	int ret;
 
-	if (header->unsealed)
-		say_error("%s: its header isn't the one that was sealed any more, and is refused: "
-			  "ndio trust --again seals it",
-			  header->name);
-	if (header->version != 2 || !known || header->unsealed)
+	if (header->seal_became)
+		say_error("%s: %s", header->name, header->seal_became);
+	if (header->version != 2 || !known || header->seal_became)
 		return 0;
 	ret = header_seal_look(header, err);
 	if (ret == 0 && trusted->has_file && header->volume_key)

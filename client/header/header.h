@@ -36,11 +36,11 @@ struct header {
 	bool first_is_stale;        /* libcryptsetup repaired this copy, in the memfd */
 	bool second_is_stale;
 	/* See header-seal.h. */
-	struct trusted trusted; /* the seal of what was loaded, and the trust file */
-	bool breaks_seal;       /* whatever it was: it will be sealed anew */
-	bool unsealed;          /* what was written isn't what was sealed */
-	void *volume_key;       /* when it is known: from secret_alloc() */
-	size_t volume_key_len;  /* bytes */
+	struct trusted trusted;  /* the seal of what was loaded, and the trust file */
+	bool breaks_seal;        /* whatever it was: it will be sealed anew */
+	const char *seal_became; /* what its user is told of it when that is written; or NULL */
+	void *volume_key;        /* when it is known: from secret_alloc() */
+	size_t volume_key_len;   /* bytes */
 };
 
 /* Sets it up, with nothing opened. header_close() is due from here on, whatever fails. */

@@ -110,6 +110,50 @@ ok "one whose seal was taken away isn't found out" sealed "$T/stripped"
 ok "but by the file" refuses "token 5 is gone" --trust "$trust" "$T/stripped"
 is "a copy of the file and the disk is one" "$(cp "$trust" "$T/trust2" && size --trust "$T/trust2" "$disk")" $((1 << 20))
 
+# ---- restored from a backup ----
+
+restored() { # BACKUP
+	"$ndio" header restore "$T/kept" "$1" 2>&1
+}
+cp "$T/plain" "$T/kept"
+ok "a backup without a seal" "$ndio" header backup "$T/kept" "$T/unsealed.bak"
+ok "sealed, with a file" "$ndio" trust --trust "$T/kept.trust" --key-file "$T/pass" "$T/kept"
+ok "one with a seal" "$ndio" header backup "$T/kept" "$T/sealed.bak"
+is "what it is already is restored without a word" "$(restored "$T/sealed.bak")" ""
+like "which is restored: that the seal is gone" "$(restored "$T/unsealed.bak")" \
+	"^ndio: $T/kept: its header has no seal any more.*opens.*ndio trust seals it$"
+like "and it is" "$("$ndio" info --json "$T/kept")" '"seal": 0'
+ok "it opens" sealed "$T/kept"
+ok "ndio trust seals it" "$ndio" trust --key-file "$T/pass" "$T/kept"
+like "again" "$("$ndio" info --json "$T/kept")" '"seal": 1'
+
+ok "another passphrase" "$ndio" key add --key-file "$T/pass" --new-key-file "$T/new" --trust "$T/kept.trust" \
+	"${cheap[@]}" "$T/kept"
+ok "in place of the first" "$ndio" key remove --slot 0 --key-file "$T/new" --trust "$T/kept.trust" "$T/kept"
+ok "which opens no more" not sealed "$T/kept"
+cp "$T/kept" "$T/newest"
+like "restored with its own seal: that it opens" "$(restored "$T/sealed.bak")" \
+	"^ndio: $T/kept: its header has the backup's seal now: if that fits it opens"
+ok "as it does, with what was removed" sealed "$T/kept"
+ok "the file refuses it" refuses "key slot" --trust "$T/kept.trust" "$T/kept"
+ok "until it is believed" "$ndio" trust --again --yes --trust "$T/kept.trust" --key-file "$T/pass" "$T/kept"
+ok "then it doesn't" sealed --trust "$T/kept.trust" "$T/kept"
+
+# Without its key nobody knows of which of them that is: not even where it was refused before.
+cp "$T/newest" "$T/kept"
+like "a priority" "$("$ndio" header config --slot 1 --priority prefer "$T/kept" 2>&1)" "$stale any more"
+ok "is refused" fails "$stale" "$ndio" info --size --key-file "$T/new" "$T/kept"
+ok "it is backed up" "$ndio" header backup "$T/kept" "$T/changed.bak"
+ok "the good one" "$ndio" header backup "$T/newest" "$T/newest.bak"
+like "over it: that it may open" "$(restored "$T/newest.bak")" "if that fits it opens"
+ok "it does" "$ndio" info --size --key-file "$T/new" "$T/kept"
+like "the changed one over it: that it may be refused" "$(restored "$T/changed.bak")" "what is refused is believed after ndio trust --again"
+ok "it is" fails "$stale" "$ndio" info --size --key-file "$T/new" "$T/kept"
+make_luks1 "$T/old.bak.disk" 3M
+ok "LUKS1's backup" "$ndio" header backup "$T/old.bak.disk" "$T/luks1.bak"
+like "by force: that there is no seal" "$("$ndio" header restore --force "$T/kept" "$T/luks1.bak" 2>&1)" \
+	"its header is LUKS1's now, and has no seal any more"
+
 # ---- everywhere ----
 
 random "$T/data" $((1 << 20))
