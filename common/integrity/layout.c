@@ -15,11 +15,13 @@
 #define USUAL_INTERLEAVE 15
 #define MAX_JOURNAL      131072 /* sectors that the kernel gives one; or */
 #define JOURNAL_SHARE    128    /* the device's this part */
-#define FIXED_PADDING    4096
-#define OLD_PADDING      131072 /* that the format meant 8 sectors is a bug that stayed */
-#define LEAST_LOG2_DATA  3
-#define ENTRY_ROUND      8
-#define LAST_BYTES       8 /* of each sector, that an entry keeps */
+#define MOST_JOURNAL                                                                               \
+	(UINT64_C(4) << 30) /* bytes: all of it is read, so whoever stores it mustn't have a say */
+#define FIXED_PADDING   4096
+#define OLD_PADDING     131072 /* that the format meant 8 sectors is a bug that stayed */
+#define LEAST_LOG2_DATA 3
+#define ENTRY_ROUND     8
+#define LAST_BYTES      8 /* of each sector, that an entry keeps */
 
 enum flag {
 	FLAG_JOURNAL_MAC = 1 << 0,
@@ -176,6 +178,10 @@ int layout_make(const struct superblock *superblock, uint64_t room, const char *
 	if (!lay_out(superblock, layout))
 		return error_set(err, EINVAL, "%s: integrity: tags of %u bytes don't fit", name,
 				 superblock->tag_size);
+	if (layout->sections * layout->section_len > MOST_JOURNAL)
+		return error_set(err, ENOTSUP,
+				 "%s: integrity: a journal of more than 4 GiB: not supported",
+				 name);
 	if (sectors == 0 || sectors > INT64_MAX / LAYOUT_SECTOR ||
 	    sectors % layout->block_sectors || !holds(layout, sectors, room))
 		return error_set(err, EINVAL,

@@ -217,6 +217,31 @@ static void what_does_not_fit_is_refused(void **state)
 }
 
 /* Whatever it says, what is accepted lies within the device. */
+/* All of it would be read. */
+static void a_journal_has_an_end(void **state)
+{
+	struct superblock superblock = {
+		.tag_size = 28,
+		.block = 4096,
+		.log2_interleave = 15,
+		.journal_sections = 1,
+		.provided_sectors = 8,
+		.fixed_padding = true,
+	};
+	struct layout layout;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(layout_make(&superblock, UINT64_C(1) << 43, "disk", &layout, &err), 0);
+	superblock.journal_sections = (UINT64_C(4) << 30) / layout.section_len;
+	assert_int_equal(layout_make(&superblock, UINT64_C(1) << 43, "disk", &layout, &err), 0);
+	superblock.journal_sections++;
+	assert_int_equal(layout_make(&superblock, UINT64_C(1) << 43, "disk", &layout, &err),
+			 -ENOTSUP);
+	assert_string_equal(err.text,
+			    "disk: integrity: a journal of more than 4 GiB: not supported");
+}
+
 static void nothing_lies_outside(void **state)
 {
 	unsigned seed = 1, accepted = 0;
@@ -258,6 +283,7 @@ int main(void)
 		cmocka_unit_test(what_was_written_is_read),
 		cmocka_unit_test(what_is_not_ours_is_refused_by_name),
 		cmocka_unit_test(what_does_not_fit_is_refused),
+		cmocka_unit_test(a_journal_has_an_end),
 		cmocka_unit_test(nothing_lies_outside),
 	};
 
