@@ -27,11 +27,13 @@ void trust_job_init(struct trust_job *job)
 	job->header.answer_timeout = job->place.answer_timeout;
 	job->header.no_lock = job->place.no_lock;
 	job->header.breaks_seal = job->again;
+	job->old = -1;
 }
 
 void trust_job_end(struct trust_job *job)
 {
 	header_close(&job->header);
+	trust_file_let_go(&job->old);
 	fflush(stdout);
 	deferral_end();
 }
@@ -53,7 +55,7 @@ static int trust_load(struct trust_job *job, struct error *err)
 }
 
 /* What would be found out only when all was read. What isn't a trust file is nobody's to replace. */
-static int look_at_file(const struct trust_job *job, struct error *err)
+static int look_at_file(struct trust_job *job, struct error *err)
 {
 	struct trusted old;
 	struct error why;
@@ -66,7 +68,9 @@ static int look_at_file(const struct trust_job *job, struct error *err)
 				 job->path);
 	ret = trusted_open(&old, job->path, true, &why);
 	trusted_close(&old, NULL);
-	return ret < 0 ? error_set(err, -ret, "%s", why.text) : 0;
+	if (ret < 0)
+		return error_set(err, -ret, "%s", why.text);
+	return job->header_only ? 0 : trust_file_hold(job->path, &job->old, err);
 }
 
 int trust_job_look(struct trust_job *job, struct error *err)
@@ -277,7 +281,7 @@ static int fill_file(struct trust_job *job, const char *path, struct error *err)
 	if (ret == 0 && can_seal(job) && !is_sealed(job))
 		ret = write_seal(job, err);
 	if (ret == 0)
-		ret = trust_file_rename(path, job->path, job->again, err);
+		ret = trust_file_rename(path, job->path, job->old, err);
 	if (ret == 0)
 		tell_made(job, &volume);
 	return ret;

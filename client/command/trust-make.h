@@ -1,6 +1,8 @@
 /* trust-make: a header that is sealed, and a trust file made: of a disk as it is.
  *
- *   trust_job_look()     the header is read; what can't be done is refused before a passphrase is asked for
+ *   trust_job_look()     the header is read; what can't be done is refused before a passphrase is asked for.
+ *                        A file that is replaced is held from here on: who wrote the disk with it while that
+ *                        is read would leave something that the new one takes for older
  *   trust_job_try_key()  opens it
  *   trust_job_run()      a file beside the one that is to be is made; the disk is read, which fills it;
  *                        the seal is written; and when all that is safe, the file gets its name
@@ -24,6 +26,7 @@ struct trust_job {
 	bool header_only; /* or what it knows of the data stays */
 	bool is_new;      /* the disk was formatted just now: it isn't read */
 	struct header header;
+	int old; /* the file that is replaced, held until it is; or -1 */
 };
 
 /* trust_job_end() is due from here on. Each of the others: 0, or a negative errno with a message. */

@@ -94,30 +94,47 @@ static int sync_folder(const char *path)
 	return ret;
 }
 
-/* What is there is held until it is replaced, so that nobody loses it while he has it. -1: nothing. */
-static int hold_old(const char *path, bool replace, int *held, struct error *err)
+/* The lock may be of a file that was replaced meanwhile. */
+static int check_still(int fd, const char *path, struct error *err)
 {
+	struct stat one, other;
+
+	if (fstat(fd, &one) == 0 && stat(path, &other) == 0 && one.st_dev == other.st_dev &&
+	    one.st_ino == other.st_ino)
+		return 0;
+	errno = EWOULDBLOCK;
+	return fail_of_file(path, err);
+}
+
+int trust_file_hold(const char *path, int *held, struct error *err)
+{
+	int ret;
+
 	*held = open(path, O_RDONLY | O_CLOEXEC);
 	if (*held < 0)
 		return errno == ENOENT ? 0 : fail_of_file(path, err);
-	if (!replace) {
-		errno = EEXIST;
-		return fail_of_file(path, err);
-	}
-	return flock(*held, LOCK_EX | LOCK_NB) < 0 ? fail_of_file(path, err) : 0;
+	ret = flock(*held, LOCK_EX | LOCK_NB) < 0 ? fail_of_file(path, err) :
+						    check_still(*held, path, err);
+	if (ret < 0)
+		trust_file_let_go(held);
+	return ret;
 }
 
-int trust_file_rename(const char *from, const char *path, bool replace, struct error *err)
+void trust_file_let_go(int *held)
 {
-	int held, ret = hold_old(path, replace, &held, err);
+	if (*held >= 0)
+		close(*held);
+	*held = -1;
+}
+
+int trust_file_rename(const char *from, const char *path, int held, struct error *err)
+{
+	unsigned flags = held >= 0 ? 0 : RENAME_NOREPLACE;
+	int ret = held >= 0 ? check_still(held, path, err) : 0;
 
 	if (ret == 0 &&
-	    renameat2(AT_FDCWD, from, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0)
+	    (renameat2(AT_FDCWD, from, AT_FDCWD, path, flags) < 0 || sync_folder(path) < 0))
 		ret = fail_of_file(path, err);
-	else if (ret == 0 && sync_folder(path) < 0)
-		ret = fail_of_file(path, err);
-	if (held >= 0)
-		close(held);
 	return ret;
 }
 
@@ -126,13 +143,16 @@ static int make_new(const char *path, const char *other, const struct trust_volu
 {
 	struct trust_file file = { .fd = mkostemp((char *)other, O_CLOEXEC) };
 	struct trust_io io = io_of(&file, path);
-	int ret;
+	int held = -1, ret;
 
 	if (file.fd < 0)
 		return fail_of_file(path, err);
 	ret = trust_make(&io, volume, text, err);
+	if (ret == 0 && replace)
+		ret = trust_file_hold(path, &held, err);
 	if (ret == 0)
-		ret = trust_file_rename(other, path, replace, err);
+		ret = trust_file_rename(other, path, held, err);
+	trust_file_let_go(&held);
 	if (ret < 0)
 		unlink(other);
 	close(file.fd);
@@ -152,15 +172,6 @@ int trust_file_make(const char *path, const struct trust_volume *volume, const c
 	return ret;
 }
 
-/* The lock may be of a file that was replaced meanwhile. */
-static bool is_still(int fd, const char *path)
-{
-	struct stat one, other;
-
-	return fstat(fd, &one) == 0 && stat(path, &other) == 0 && one.st_dev == other.st_dev &&
-	       one.st_ino == other.st_ino;
-}
-
 int trust_file_open(struct trust_file *file, struct trust *trust, const char *path, bool read_only,
 		    struct error *err)
 {
@@ -174,12 +185,11 @@ int trust_file_open(struct trust_file *file, struct trust *trust, const char *pa
 		file->fd = open(file->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	if (file->fd < 0 || flock(file->fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0) {
 		ret = fail_of_file(path, err);
-	} else if (!is_still(file->fd, file->path)) {
-		errno = EWOULDBLOCK;
-		ret = fail_of_file(path, err);
 	} else {
 		io = io_of(file, file->path);
-		ret = trust_open(trust, &io, err);
+		ret = check_still(file->fd, path, err);
+		if (ret == 0)
+			ret = trust_open(trust, &io, err);
 	}
 	if (ret < 0)
 		trust_file_close(file, trust, NULL);

@@ -73,6 +73,10 @@ ok "one of another volume" refuses "of another volume, with the UUID" --trust "$
 exec 9<"$trust"
 flock 9
 ok "one that is held" refuses "trust: in use by another process" --trust "$trust" "$disk"
+ok "nor is it made anew then" fails "trust: in use by another process" "$ndio" trust --again --yes --trust "$trust" "$disk"
+flock -s 9
+ok "nor while somebody reads with it, as is said before a key is asked for" fails "trust: in use by another process" \
+	"$ndio" trust --again --yes --trust "$trust" "$disk"
 exec 9<&-
 
 # ---- changed by ndio ----

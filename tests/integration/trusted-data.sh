@@ -203,6 +203,23 @@ ok "one that can't be written is read into a file" "$ndio" trust --trust "$T/of-
 like "whole" "$("$ndio" info --trust "$T/of-ro" "$disk")" "areas: *2, of which 2 are known"
 stop_server ro
 
+# A file that is made anew is held meanwhile: who wrote with the old one what is read would be taken for older.
+put "$T/newest"
+start_stock again --filter=delay file "$disk" rdelay=300ms
+"$ndio" trust --again --yes --trust "$trust" --key-file "$T/pass" "$(uri again)" >"$T/again.out" 2>&1 &
+making=$!
+until compgen -G "$trust.??????" >/dev/null || ! kill -0 $making 2>/dev/null; do
+	sleep 0.02
+done
+freeze "${server_pids[again]}"
+like "nobody writes with the old file while a new one is made" "$(copy_in "$T/first" 2>&1)" "trust: in use by another process"
+kill -CONT "${server_pids[again]}"
+wait $making
+is "which is made" $? 0
+stop_server again
+ok "and is the disk's" has "$T/second"
+ok "and then one writes with it" copy_in "$T/first"
+
 # Who is stopped in the middle of it leaves nothing.
 start_stock slow --readonly --filter=delay file "$disk" rdelay=100ms
 "$ndio" trust --trust "$T/stopped" --key-file "$T/pass" "$(uri slow)" 2>/dev/null &

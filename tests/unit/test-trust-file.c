@@ -96,6 +96,33 @@ static void it_is_replaced_only_if_asked(void **state)
 	assert_int_equal(trust_file_close(&file, &trust, &err), 0);
 }
 
+static void it_is_held_until_it_is_replaced(void **state)
+{
+	struct trust_file file;
+	struct trust trust;
+	char other[80];
+	int held, none;
+
+	(void)state;
+	snprintf(other, sizeof(other), "%s.other", path);
+	assert_int_equal(trust_file_hold(other, &none, &err), 0);
+	assert_int_equal(none, -1);
+	assert_int_equal(trust_file_make(other, &volume, "{}", false, &err), 0);
+	assert_int_equal(trust_file_rename(other, path, none, &err), -EEXIST);
+	assert_int_equal(trust_file_hold(path, &held, &err), 0);
+	assert_int_equal(trust_file_open(&file, &trust, path, false, &err), -EBUSY);
+	assert_int_equal(trust_file_make(path, &volume, "{}", true, &err), -EBUSY);
+	assert_int_equal(trust_file_rename(other, path, held, &err), 0);
+	assert_int_equal(trust_file_open(&file, &trust, path, false, &err), 0);
+	assert_int_equal(trust_file_close(&file, &trust, &err), 0);
+	/* That one isn't held. */
+	assert_int_equal(trust_file_make(other, &volume, "{}", false, &err), 0);
+	assert_int_equal(trust_file_rename(other, path, held, &err), -EBUSY);
+	assert_int_equal(unlink(other), 0);
+	trust_file_let_go(&held);
+	trust_file_let_go(&held);
+}
+
 static void what_is_not_there_is_an_error(void **state)
 {
 	struct trust_file file;
@@ -115,6 +142,7 @@ int main(void)
 		cmocka_unit_test(what_is_written_is_read),
 		cmocka_unit_test(one_process_has_it),
 		cmocka_unit_test(it_is_replaced_only_if_asked),
+		cmocka_unit_test(it_is_held_until_it_is_replaced),
 		cmocka_unit_test(what_is_not_there_is_an_error),
 	};
 
