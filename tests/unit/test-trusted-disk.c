@@ -361,6 +361,34 @@ static void crashes_leave_room_to_write(void **state)
 	trusted_disk_free(&disk);
 }
 
+/* There whole areas are. */
+static void with_a_journal_crashes_leave_room_to_write(void **state)
+{
+	uint8_t becomes[TRUST_HASH] = { 0 };
+	struct error err;
+
+	(void)state;
+	trusted_disk_init(&disk, true);
+	for (unsigned i = 0; i < 20000; i++) {
+		if (i % 4000 == 0) {
+			assert_int_equal(trusted_disk_open(&disk), 0);
+			assert_in_range(disk.trust.pending_count, 0, TRUST_LOG / 2);
+			assert_can_be_written();
+		}
+		memcpy(becomes, &i, sizeof(i));
+		assert_int_equal(trust_intend(&disk.trust, i / 100 % 3, becomes, &err), 0);
+		if (i % 4000 < 3999)
+			continue;
+		assert_int_equal(trust_sync(&disk.trust, &err), 0);
+		trusted_disk_kill(&disk);
+		disk.is_cut = false;
+	}
+	open_and_check();
+	assert_in_range(disk.trust.pending_count, 0, TRUST_LOG / 2);
+	trusted_disk_close(&disk);
+	trusted_disk_free(&disk);
+}
+
 /* What was settled by that is what counts alone; what isn't right isn't settled. */
 static void what_is_settled_at_opening(void **state)
 {
@@ -636,6 +664,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_was_not_written_is_not_settled),
 		cmocka_unit_test(a_broken_file_is_told_once),
 		cmocka_unit_test(crashes_leave_room_to_write),
+		cmocka_unit_test(with_a_journal_crashes_leave_room_to_write),
 		cmocka_unit_test(what_is_settled_at_opening),
 		cmocka_unit_test(a_disk_that_ends_earlier),
 		cmocka_unit_test(a_superblock_that_moves_the_data),
