@@ -57,8 +57,8 @@ static inline size_t transmission_request_size(const struct transmission *transm
 }
 
 /* Reads a request of that size. 0; or the connection can't go on: -EPROTO, it is none; -EMSGSIZE, it carries
- * more than is passed over. NBD_CMD_DISC is never refused, and never answered. Not refused means: it lies in the export, its flags are known, the
- * export can do it, and what it reads or writes is at most max_block. */
+ * more than is passed over. NBD_CMD_DISC is never refused, and never answered. Not refused means: it lies in
+ * the export, its flags are known, the export can do it, and what it reads or writes is at most max_block. */
 int transmission_parse(const struct transmission *transmission, const uint8_t *request,
 		       struct command *command);
 
